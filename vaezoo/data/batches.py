@@ -1,0 +1,98 @@
+"""A split as batches on the device: shuffled for training, in order for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from vaezoo.data.base import Split
+from vaezoo.data.batch import Batch
+from vaezoo.data.options import Binarize
+
+EVALUATION_STREAM = 0
+"""The stream of random numbers that binarizes held-out images: the same in every run."""
+
+
+class Batches:
+    """Batches of a split, scaled and binarized on the device.
+
+    Everything about an epoch follows from (seed, number of the epoch): its order and its
+    binarization are the same on every device, after a resume, and at any batch size.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        device: torch.device,
+        binarize: Binarize = "none",
+        seed: int = 0,
+    ) -> None:
+        self.split = split.to(device)
+        self.batch_size = batch_size
+        self.device = device
+        self.binarize = binarize
+        self.seed = seed
+
+    def __len__(self) -> int:
+        """Full batches in an epoch; what is left over is dropped, and differs each time."""
+        return len(self.split) // self.batch_size
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """The shuffled full batches of epoch `number` (from 0), from batch `start` on."""
+        generator = torch.Generator().manual_seed(_mix_seed(self.seed, number + 1))
+        order = torch.randperm(len(self.split), generator=generator).to(self.device)
+        for i in range(start, len(self)):
+            index = order[i * self.batch_size : (i + 1) * self.batch_size]
+            yield self.batch(index, stream=_mix_seed(self.seed, number + 1))
+
+    def ordered(self) -> Iterator[Batch]:
+        """Every example once, in order; the last batch may be short."""
+        everything = torch.arange(len(self.split), device=self.device)
+        for index in everything.split(self.batch_size):
+            yield self.batch(index)
+
+    def batch(self, index: Tensor, stream: int = EVALUATION_STREAM) -> Batch:
+        """These examples. index: int64 [n] on the device."""
+        raw, y = self.split.take(index)
+        if raw.dtype != torch.uint8:
+            return Batch(raw, y)
+        if self.binarize == "dynamic":
+            return Batch(draw_binary(raw, index, stream), y)
+        if self.binarize == "threshold":
+            return Batch((raw >= 128).float(), y)
+        return Batch(raw.float().div_(255.0), y)
+
+
+def draw_binary(raw: Tensor, index: Tensor, stream: int) -> Tensor:
+    """Each value 1 with probability raw / 255, drawn from (stream, example, position) alone.
+
+    A hash instead of a generator: it does not depend on the order of the examples, the size of the
+    batch or the device. raw: uint8 [n, *shape]. index: int64 [n]. Returns float32 [n, *shape].
+    """
+    values = raw[0].numel()
+    position = torch.arange(values, device=raw.device)
+    key = _hash(index + _hash_int(stream & 0xFFFFFFFF))
+    draws = _hash(position[None, :] ^ key[:, None]).view(raw.shape)
+    # draw / 2^32 < raw / 255, in whole numbers
+    return (draws * 255 < raw.to(torch.int64) << 32).float()
+
+
+def _hash(x: Tensor) -> Tensor:
+    """32 well-mixed bits of each int64 (the multipliers are C. Wellons's low-bias pair)."""
+    x = x & 0xFFFFFFFF
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & 0xFFFFFFFF
+    return x ^ (x >> 16)
+
+
+def _hash_int(x: int) -> int:
+    return int(_hash(torch.tensor(x)))
+
+
+def _mix_seed(seed: int, epoch: int) -> int:
+    """One number of a pair; never the evaluation stream."""
+    return (_hash_int(seed & 0xFFFFFFFF) ^ _hash_int(epoch + 0x9E3779B9)) | (1 << 32)

@@ -1,0 +1,139 @@
+"""Options that data sets share. No torch here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from vaezoo.options import Options
+
+Binarize = Literal["none", "threshold", "dynamic"]
+
+
+def _read_size(value: Any) -> Any:
+    if isinstance(value, str):
+        parts = value.lower().replace("×", "x").split("x")
+        if not all(part.strip().isdigit() for part in parts) or len(parts) > 2:
+            raise ValueError("give one number, or height x width as in 96x64")
+        value = tuple(int(part) for part in parts)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = (value,)
+    if isinstance(value, (tuple, list)) and len(value) == 1:
+        value = (value[0], value[0])
+    if isinstance(value, (tuple, list)) and any(
+        not isinstance(n, int) or not 1 <= n <= 4096 for n in value
+    ):
+        raise ValueError("a size must be between 1 and 4096 pixels")
+    return value
+
+
+ImageSize = Annotated[tuple[int, int], BeforeValidator(_read_size)]
+"""Height and width in pixels; one number stands for both."""
+
+
+class DataOptions(Options):
+    """What every data set can do."""
+
+    binarize: Binarize = Field(
+        "none",
+        description="make values 0 or 1: by threshold at one half, or dynamic: drawn anew each "
+        "epoch with the value as probability, the same draw each time in evaluation",
+    )
+    validation: int = Field(
+        0,
+        ge=0,
+        description="how many training examples to hold out to watch training by; "
+        "0: the test split is watched",
+    )
+
+
+class DiskOptions(DataOptions):
+    """What data sets have in common that lie on disk."""
+
+    root: Path | None = Field(None, description="where the data lies")
+
+
+class DecodeOptions(Options):
+    """How an image file becomes an array of one shape."""
+
+    fit: Literal["crop", "stretch", "pad"] = Field(
+        "crop",
+        description="how an image of another shape fits: crop: shorter side to size, then the "
+        "centre; stretch: both sides to size; pad: longer side to size, background around",
+    )
+    center_crop: int | None = Field(
+        None, ge=1, description="cut this many pixels square out of the centre before resizing"
+    )
+    background: Literal["black", "grey", "white"] = Field(
+        "white", description="what stands behind transparent pixels and around padded images"
+    )
+    max_megapixels: float = Field(
+        100.0, gt=0, description="larger images are taken for damage or malice, and skipped"
+    )
+
+
+class FolderOptions(DiskOptions, DecodeOptions):
+    image_size: ImageSize = Field((64, 64), description="height and width, as 64 or 96x64")
+    channels: Literal["auto", "1", "3"] = Field(
+        "auto", description="1: grey, 3: colour, auto: grey if a first look finds no colour"
+    )
+    split: Literal["random", "sorted"] = Field(
+        "random",
+        description="where no train and test folders exist: random by split_seed, or sorted: the "
+        "first in the order of their paths are for training",
+    )
+    test_fraction: float = Field(
+        0.25, gt=0, lt=1, description="share held out where no test folder exists"
+    )
+    split_seed: int = Field(0, ge=0, description="seed of the random split")
+    max_skipped: float = Field(
+        0.1, ge=0, le=1, description="refuse the folder when a larger share cannot be read"
+    )
+
+
+class SpritesOptions(DataOptions):
+    image_size: ImageSize = Field((64, 64), description="height and width, as 64 or 96x64")
+    examples: int = Field(
+        40_000,
+        ge=2,
+        le=737_280,
+        description="how many images of the grid to use, drawn by split_seed; 737280 is all",
+    )
+    indices: str | None = Field(
+        None, description="use a part of the grid instead, as start:stop or start:stop:step"
+    )
+    test: int = Field(2_000, ge=1, description="how many of them are held out")
+    split_seed: int = Field(0, ge=0, description="seed of the subset and of the split")
+
+
+class KnownOptions(DiskOptions):
+    """Options of the data sets that torchvision knows."""
+
+    image_size: ImageSize | None = Field(
+        None, description="height and width, as 64 or 96x64; none: as the data comes"
+    )
+    download: bool = Field(False, description="fetch the data into root if it is not there")
+
+
+class EmnistOptions(KnownOptions):
+    part: Literal["balanced", "byclass", "bymerge", "digits", "letters", "mnist"] = Field(
+        "balanced", description="which of EMNIST's six sets"
+    )
+
+
+class CelebaOptions(KnownOptions, DecodeOptions):
+    image_size: ImageSize = Field((64, 64), description="height and width, as 64 or 96x64")
+    center_crop: int | None = Field(
+        148, ge=1, description="cut this many pixels square out of the centre before resizing"
+    )
+
+
+class NpzOptions(DiskOptions):
+    """Options of `npz`: root is the file."""
+
+    test_fraction: float = Field(
+        0.25, gt=0, lt=1, description="share held out where the file has no test array"
+    )
+    split_seed: int = Field(0, ge=0, description="seed of the random split")

@@ -1,0 +1,64 @@
+"""What a model is told of the data before it is built. No torch here: names are read without it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Domain = Literal["binary", "unit", "real"]
+"""binary: 0 or 1. unit: levels of grey in [0, 1], 256 of them. real: any number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """The shape and the kind of the data.
+
+    shape: (channels, height, width) of an image, or (values,) of a vector.
+    domain: what the values are; the default likelihood follows from it.
+    classes: the names of the classes, empty when there are no labels.
+    examples: how many training examples there are (batch-statistics losses need it).
+    """
+
+    shape: tuple[int, ...]
+    domain: Domain = "unit"
+    classes: tuple[str, ...] = ()
+    examples: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.shape) not in (1, 3) or any(n < 1 for n in self.shape):
+            raise ValueError(f"shape {self.shape} is neither (channels, height, width) nor (values,)")
+
+    @property
+    def is_image(self) -> bool:
+        return len(self.shape) == 3
+
+    @property
+    def channels(self) -> int:
+        return self.shape[0]
+
+    @property
+    def height(self) -> int:
+        return self.shape[1]
+
+    @property
+    def width(self) -> int:
+        return self.shape[2]
+
+    @property
+    def values(self) -> int:
+        """How many numbers an example has: the D of bits per dimension."""
+        return math.prod(self.shape)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DataSpec:
+        return cls(
+            shape=tuple(values["shape"]),
+            domain=values["domain"],
+            classes=tuple(values["classes"]),
+            examples=values["examples"],
+        )

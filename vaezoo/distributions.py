@@ -1,0 +1,66 @@
+"""The language that models and losses speak: distributions, their KL, the importance-weighted bound.
+
+Argument validation of torch.distributions is off throughout: on an accelerator each check is a
+synchronisation with the host.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import kl as torch_kl
+
+
+def diagonal_normal(loc: Tensor, scale: Tensor, event_dims: int = 1) -> Independent:
+    """A Gaussian with diagonal covariance over the last `event_dims` dimensions of `loc`.
+
+    loc: [batch, *event]. scale: standard deviation > 0, broadcast against loc.
+    """
+    return Independent(Normal(loc, scale, validate_args=False), event_dims, validate_args=False)
+
+
+def diagonal_normal_from(parameters: Tensor, dim: int = 1) -> Independent:
+    """A diagonal Gaussian from means and log-variances that stand side by side in `dim`.
+
+    parameters: [batch, 2·n, ...]. The log-variance is kept in [-20, 20] nats, far outside of what
+    training visits, so that no input makes the scale 0 or infinite.
+    """
+    loc, log_variance = parameters.chunk(2, dim)
+    scale = torch.exp(0.5 * log_variance.clamp(-20.0, 20.0))
+    return diagonal_normal(loc, scale, loc.dim() - 1)
+
+
+def kl_divergence(posterior: Distribution, prior: Distribution, z: Tensor) -> Tensor:
+    """KL(posterior ‖ prior) in nats: [batch].
+
+    In closed form where torch knows one (or a plugin taught it one with
+    torch.distributions.kl.register_kl). A posterior whose KL can only be told at a sample (a
+    hierarchy with a top-down prior) has a method `kl_divergence(prior, z)`. Failing both, the
+    single-sample estimate log q(z|x) - log p(z), which is unbiased.
+
+    z: a sample of the posterior, [batch, *event].
+    """
+    own = getattr(posterior, "kl_divergence", None)
+    if own is not None:
+        result: Tensor = own(prior, z)
+        return result
+    try:
+        return torch_kl.kl_divergence(posterior, prior)
+    except NotImplementedError:
+        return posterior.log_prob(z) - prior.log_prob(z)
+
+
+def point(posterior: Distribution) -> Tensor:
+    """The posterior's mean, or a sample where it has no mean in closed form: [batch, *event]."""
+    try:
+        mean: Tensor = posterior.mean
+    except NotImplementedError:
+        mean = posterior.rsample()
+    return mean
+
+
+def log_mean_exp(values: Tensor, dim: int = 0) -> Tensor:
+    """log(mean(exp(values))) over `dim`, without overflow."""
+    count = torch.tensor(float(values.shape[dim]), dtype=values.dtype)
+    return torch.logsumexp(values, dim) - count.log().to(values.device)

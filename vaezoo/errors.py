@@ -1,0 +1,38 @@
+"""Errors that are the user's business: one clear line each, exit code 2, never a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class VaezooError(Exception):
+    """Base of every error that says what was wrong and what to do, in one line."""
+
+
+class UnknownNameError(VaezooError):
+    """A model, loss or data set that no plugin has registered."""
+
+
+class OptionError(VaezooError):
+    """An option that does not exist, or a value that it does not take."""
+
+
+class DataError(VaezooError):
+    """Data that is missing, cannot be read, or does not fit the model."""
+
+
+class RunError(VaezooError):
+    """A run folder that cannot be written, read or resumed."""
+
+
+class TrainingError(VaezooError):
+    """Training that cannot go on, with the step and the term that broke."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x' or 'y'?`, or nothing where nothing is near."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    if not close:
+        return ""
+    return "; did you mean " + " or ".join(repr(match) for match in close) + "?"

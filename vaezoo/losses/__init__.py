@@ -1,0 +1,1 @@
+"""Objectives: a registered loss turns distributions into nats."""

@@ -1,0 +1,42 @@
+"""The evidence lower bound with a weight on its KL."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vaezoo.data.batch import Batch
+from vaezoo.data.spec import DataSpec
+from vaezoo.distributions import kl_divergence
+from vaezoo.losses.base import BaseLoss, Context, LossOutput
+from vaezoo.losses.options import ElboOptions
+from vaezoo.model import BaseVAE
+
+
+class ElboLoss(BaseLoss):
+    """distortion + beta · rate, in nats per example, averaged over the batch.
+
+    distortion: -E_q log p(x|z), by one sample. rate: KL(q(z|x) ‖ p(z)). At beta = 1 this is the
+    negative ELBO (Kingma & Welling 2013, equation 3); other values are the beta-VAE (Higgins et
+    al. 2017, equation 4). Both terms are sums over an example's values and latents, so beta means
+    the same at any image size and any batch size.
+    """
+
+    options: ElboOptions
+
+    def __init__(self, options: ElboOptions, model: BaseVAE, data: DataSpec) -> None:
+        super().__init__(options, model, data)
+
+    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+        posterior, z, prior, likelihood = model(batch.x, batch.y)
+        distortion = -likelihood.log_prob(batch.x)
+        rate = kl_divergence(posterior, prior, z)
+        objective = (distortion + self.beta(context) * rate).mean()
+        terms = {"elbo": -distortion - rate, "rate": rate, "distortion": distortion}
+        return LossOutput(objective, terms)
+
+    def beta(self, context: Context) -> float | Tensor:
+        """The weight at this step: it rises linearly from 0 during the warm-up, then stays."""
+        steps = self.options.warmup * context.total_steps
+        if steps < 1:
+            return self.options.beta
+        return self.options.beta * ((context.step + 1) / steps).clamp(max=1.0)

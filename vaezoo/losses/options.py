@@ -1,0 +1,19 @@
+"""Options of the core's own loss. No torch here."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from vaezoo.options import Options
+
+
+class ElboOptions(Options):
+    beta: float = Field(
+        1.0, ge=0, description="weight of the KL in nats; 1 is the ELBO (Higgins et al. 2017)"
+    )
+    warmup: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the training over which beta rises from 0 (Bowman et al. 2015)",
+    )

@@ -1,0 +1,84 @@
+"""Strided convolutions down, transposed convolutions up, for images of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class ConvEncoder(nn.Sequential):
+    """Stride-2 3×3 convolutions with batch norm and LeakyReLU, then flat.
+
+    [batch, channels, height, width] in [0, 1] -> [batch, out_features]. Each level halves the
+    image, rounding up: `sizes` are the heights and widths from the image down.
+    """
+
+    def __init__(self, shape: Sequence[int], hidden: Sequence[int]) -> None:
+        channels, *size = shape
+        self.sizes = [(size[0], size[1])]
+        levels: list[nn.Module] = [Centre()]
+        for wide in hidden:
+            levels.append(_level(nn.Conv2d(channels, wide, 3, stride=2, padding=1), wide))
+            height, width = self.sizes[-1]
+            self.sizes.append(((height + 1) // 2, (width + 1) // 2))
+            channels = wide
+        super().__init__(*levels, nn.Flatten())
+        self.out_features = channels * self.sizes[-1][0] * self.sizes[-1][1]
+
+
+class ConvDecoder(nn.Sequential):
+    """The encoder mirrored: a linear layer, transposed convolutions, a last 3×3 convolution.
+
+    [batch, in_features] -> [batch, *shape], unbounded. `sizes` are those of the encoder, so that
+    each level comes back to the size it came from, odd ones too.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        shape: Sequence[int],
+        hidden: Sequence[int],
+        sizes: Sequence[tuple[int, int]],
+    ) -> None:
+        smallest = (hidden[-1], *sizes[-1])
+        levels: list[nn.Module] = [
+            nn.Linear(in_features, smallest[0] * smallest[1] * smallest[2]),
+            nn.Unflatten(1, smallest),
+        ]
+        up = list(reversed(sizes))
+        widths = [*reversed(hidden), hidden[0]]
+        for i, wide in enumerate(widths[1:]):
+            # A 3×3 stride-2 transposed convolution makes 2n - 1 of n, and 2n with one of padding.
+            extra = tuple(big - (2 * small - 1) for small, big in zip(up[i], up[i + 1], strict=True))
+            levels.append(
+                _level(
+                    nn.ConvTranspose2d(
+                        widths[i], wide, 3, stride=2, padding=1, output_padding=extra
+                    ),
+                    wide,
+                )
+            )
+        super().__init__(*levels, nn.Conv2d(hidden[0], shape[0], 3, padding=1))
+
+
+class Centre(nn.Module):
+    """Images from [0, 1] to [-1, 1]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2.0 * x - 1.0
+
+
+def _level(convolution: nn.Module, wide: int) -> nn.Sequential:
+    return nn.Sequential(convolution, nn.BatchNorm2d(wide), nn.LeakyReLU())
+
+
+def count_parameters(module: nn.Module) -> int:
+    """How many numbers are trained."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def to_device(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module on its device, 4-d weights channels-last, where convolutions are fastest."""
+    return module.to(device=device, memory_format=torch.channels_last)

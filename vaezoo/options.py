@@ -1,0 +1,195 @@
+"""Typed options: one class of fields gives validation, the help text, the docs and the YAML."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from vaezoo.errors import OptionError, nearest
+
+OptionsT = TypeVar("OptionsT", bound="Options")
+
+
+class Options(BaseModel):
+    """Base of all typed options: give each field a type, a default, bounds and a description.
+
+    Fields may be int, float, bool, str, Path, Literal, a tuple of these, or one of them or None.
+    Text is understood everywhere, as it comes from a command line: "32,64" for a tuple, "none"
+    for None.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_text(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        return {name: cls._from_text(name, value) for name, value in values.items()}
+
+    @classmethod
+    def _from_text(cls, name: str, value: Any) -> Any:
+        info = cls.model_fields.get(name)
+        if info is None or not isinstance(value, str):
+            return value
+        branches = _branches(info.annotation)
+        if type(None) in branches and value.strip().lower() == "none":
+            return None
+        if any(typing.get_origin(branch) is tuple for branch in branches):
+            parts = value.strip().strip("()[]").split(",")
+            return tuple(part.strip() for part in parts if part.strip())
+        return value
+
+
+@dataclass(frozen=True)
+class OptionInfo:
+    """One option, as `info` and `--help` show it."""
+
+    name: str
+    type: str
+    default: Any
+    required: bool
+    bounds: str
+    choices: tuple[str, ...]
+    help: str
+
+    @property
+    def is_flag(self) -> bool:
+        return self.type == "true or false"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "type": self.type,
+            "default": None if self.required else plain(self.default),
+            "required": self.required,
+            "bounds": self.bounds,
+            "choices": list(self.choices),
+            "help": self.help,
+        }
+
+
+def describe(cls: type[Options]) -> list[OptionInfo]:
+    """The options of a class in the order in which they are written."""
+    return [_describe(name, info) for name, info in cls.model_fields.items()]
+
+
+def parse(cls: type[OptionsT], values: Mapping[str, Any], what: str) -> OptionsT:
+    """Build options from values; OptionError says in one line what was wrong with which one."""
+    for name in values:
+        if name not in cls.model_fields:
+            known = list(cls.model_fields)
+            listing = f" (it has {', '.join(known)})" if known else " (it has none)"
+            raise OptionError(f"{what} has no option {name!r}{nearest(str(name), known) or listing}")
+    try:
+        return cls.model_validate(dict(values))
+    except ValidationError as error:
+        raise OptionError(_explain(cls, error, what)) from None
+
+
+def plain(value: Any) -> Any:
+    """A value as YAML and JSON know it."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (tuple, list)):
+        return [plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    return value
+
+
+def to_dict(options: Options) -> dict[str, Any]:
+    """The options as plain values, in the order in which they are written."""
+    return {name: plain(getattr(options, name)) for name in type(options).model_fields}
+
+
+def show(value: Any) -> str:
+    """A value as a user would type it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (tuple, list)):
+        return ",".join(show(item) for item in value)
+    return "none" if value is None else str(value)
+
+
+def _branches(annotation: Any) -> tuple[Any, ...]:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return typing.get_args(annotation)
+    return (annotation,)
+
+
+def _type_name(annotation: Any) -> str:
+    names = {int: "integer", float: "number", bool: "true or false", str: "text", Path: "path"}
+    names[type(None)] = "none"
+    if annotation in names:
+        return names[annotation]
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _type_name(args[0])
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_type_name(arg) for arg in args))
+    if origin is Literal:
+        return "choice"
+    if origin is tuple:
+        inner = _type_name(args[0])
+        return f"{inner}s, with commas between" if args[-1] is Ellipsis else f"{len(args)} {inner}s"
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def _bounds(info: FieldInfo) -> str:
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    found = []
+    for rule in info.metadata:
+        for attribute, sign in signs.items():
+            limit = getattr(rule, attribute, None)
+            if limit is not None:
+                found.append(f"{sign} {limit:g}")
+    return ", ".join(found)
+
+
+def _describe(name: str, info: FieldInfo) -> OptionInfo:
+    choices: tuple[str, ...] = ()
+    for branch in _branches(info.annotation):
+        if typing.get_origin(branch) is Literal:
+            choices += tuple(show(value) for value in typing.get_args(branch))
+    return OptionInfo(
+        name=name,
+        type=_type_name(info.annotation),
+        default=None if info.is_required() else info.get_default(call_default_factory=True),
+        required=info.is_required(),
+        bounds=_bounds(info),
+        choices=choices,
+        help=info.description or "",
+    )
+
+
+def _explain(cls: type[Options], error: ValidationError, what: str) -> str:
+    first = error.errors(include_url=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return f"{what}: {message}"
+    name = str(first["loc"][0])
+    if first["type"] == "missing":
+        return f"{what} needs {flag(name)}: {cls.model_fields[name].description}"
+    message = message[0].lower() + message[1:]
+    given = first["input"]
+    said = "" if isinstance(given, Mapping) else f", not {show(given)!r}"
+    return f"{what}: {flag(name)}: {message.removeprefix('input ')}{said}"
+
+
+def flag(name: str) -> str:
+    """An option's name as it is written on the command line."""
+    return "--" + name.replace("_", "-")

@@ -1,0 +1,185 @@
+"""What a plugin registers: names and import strings, never classes, so that listing imports no torch."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
+
+from vaezoo.data.spec import DataSpec
+from vaezoo.errors import DataError, VaezooError
+
+API_VERSION = 1
+"""The version of the plugin interface. A spec made for a later one is refused."""
+
+Kind = Literal["model", "loss", "dataset"]
+
+CAPABILITIES: Mapping[str, str] = MappingProxyType(
+    {
+        "elbo": "its rate and distortion add up to a bound on the log-likelihood",
+        "importance": "posterior, prior and likelihood have densities: importance weighting works",
+        "discrete": "its latents are codes",
+        "labels": "it is trained and sampled with class labels",
+        "deterministic": "its posterior is a point",
+        "external_weights": "it needs weights that are not trained here",
+    }
+)
+"""Tags with a meaning to evaluation, so that numbers which do not compare are not put together."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Takes:
+    """What data a model takes; checked before anything is allocated.
+
+    min_size: smallest height and width in pixels; max_size likewise, None for no limit.
+    channels: the channel counts it takes, None for any.
+    vectors: True if it (also) takes flat vectors, False if it takes images only.
+    labels: True if it cannot do without class labels.
+    """
+
+    min_size: int = 1
+    max_size: int | None = None
+    channels: tuple[int, ...] | None = None
+    vectors: bool = False
+    labels: bool = False
+
+    def describe(self) -> str:
+        parts = [f"images from {self.min_size}×{self.min_size}"]
+        if self.max_size is not None:
+            parts[0] += f" to {self.max_size}×{self.max_size}"
+        if self.channels is None:
+            parts.append("any number of channels")
+        else:
+            parts.append(" or ".join(map(str, self.channels)) + " channels")
+        if self.vectors:
+            parts.append("flat vectors too")
+        if self.labels:
+            parts.append("with class labels")
+        return ", ".join(parts)
+
+    def check(self, data: DataSpec, model: str) -> None:
+        """Raise DataError, in one line, unless the model takes this data."""
+        if not data.is_image:
+            if not self.vectors:
+                raise DataError(
+                    f"{model} takes images, and this data is vectors of {data.shape[0]} values"
+                )
+        else:
+            smallest, largest = min(data.height, data.width), max(data.height, data.width)
+            size = f"{data.height}×{data.width}"
+            if smallest < self.min_size:
+                raise DataError(
+                    f"{model} takes images of {self.min_size}×{self.min_size} or more, not {size}: "
+                    f"give --image-size {self.min_size} or more"
+                )
+            if self.max_size is not None and largest > self.max_size:
+                raise DataError(
+                    f"{model} takes images of {self.max_size}×{self.max_size} or less, not {size}: "
+                    f"give --image-size {self.max_size} or less"
+                )
+            if self.channels is not None and data.channels not in self.channels:
+                raise DataError(
+                    f"{model} takes {' or '.join(map(str, self.channels))} channels, "
+                    f"not {data.channels}"
+                )
+        if self.labels and not data.classes:
+            raise DataError(f"{model} needs class labels, and this data has none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What every registered thing says of itself.
+
+    name: how users call it: small letters, digits and underscores.
+    target: `package.module:Class`, imported when it is used.
+    options: `package.module:Options`, its typed options (a `vaezoo.Options` subclass) in a module
+        that imports no torch; None when it has none.
+    summary: one line.
+    paper: authors, year, and where to find it.
+    tags: words to find it by; those in CAPABILITIES have a meaning to evaluation.
+    """
+
+    kind: ClassVar[Kind]
+    name: str
+    target: str
+    options: str | None = None
+    summary: str
+    paper: str = ""
+    tags: tuple[str, ...] = ()
+    api_version: int = API_VERSION
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise VaezooError(
+                f"{self.name!r} is no name for a {self.kind}: small letters, digits, underscores"
+            )
+        for label, value in (("target", self.target), ("options", self.options)):
+            if value is not None and not (isinstance(value, str) and _IMPORT.fullmatch(value)):
+                raise VaezooError(
+                    f"{self.kind} {self.name}: {label} {value!r} is not 'package.module:Name'"
+                )
+        if not isinstance(self.summary, str) or not self.summary or "\n" in self.summary:
+            raise VaezooError(f"{self.kind} {self.name}: the summary must be one line of text")
+        if not isinstance(self.tags, tuple):
+            raise VaezooError(f"{self.kind} {self.name}: tags must be a tuple of words")
+        if self.api_version > API_VERSION:
+            raise VaezooError(
+                f"{self.kind} {self.name} is made for plugin API {self.api_version}, "
+                f"this vaezoo has {API_VERSION}: upgrade vaezoo"
+            )
+
+    def load(self) -> Any:
+        """The class itself. Imports whatever its module imports, torch as a rule."""
+        return _import(self.target, f"{self.kind} {self.name}")
+
+    def load_options(self) -> Any:
+        """The class of its options. Must not import torch."""
+        if self.options is None:
+            return _import("vaezoo.options:Options", f"{self.kind} {self.name}")
+        return _import(self.options, f"{self.kind} {self.name}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec(Spec):
+    """A model: see Spec. `loss` is the objective it is trained with unless told otherwise."""
+
+    kind: ClassVar[Kind] = "model"
+    loss: str = "elbo"
+    loss_options: Mapping[str, Any] = field(default_factory=dict)
+    train_options: Mapping[str, Any] = field(default_factory=dict)
+    takes: Takes = Takes()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSpec(Spec):
+    """An objective: see Spec. `needs` are the capability tags that a model must have for it."""
+
+    kind: ClassVar[Kind] = "loss"
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec(Spec):
+    """A data set: see Spec. `train_options` are training defaults that suit it."""
+
+    kind: ClassVar[Kind] = "dataset"
+    train_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _import(path: str, what: str) -> Any:
+    module_name, _, attribute = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever a plugin's module raises is told as that plugin's fault
+        raise VaezooError(
+            f"{what}: importing {module_name} failed: {type(error).__name__}: {error}"
+        ) from error
+    if not hasattr(module, attribute):
+        raise VaezooError(f"{what}: module {module_name} has no {attribute}")
+    return getattr(module, attribute)
