@@ -26,9 +26,14 @@ def diagonal_normal_from(parameters: Tensor, dim: int = 1) -> Independent:
     parameters: [batch, 2·n, ...]. The log-variance is kept in [-20, 20] nats, far outside of what
     training visits, so that no input makes the scale 0 or infinite.
     """
-    loc, log_variance = parameters.chunk(2, dim)
+    loc, log_variance = full_precision(parameters).chunk(2, dim)
     scale = torch.exp(0.5 * log_variance.clamp(-20.0, 20.0))
     return diagonal_normal(loc, scale, loc.dim() - 1)
+
+
+def full_precision(values: Tensor) -> Tensor:
+    """Half-precision values as float32, others as they are: nats are summed in full precision."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 def kl_divergence(posterior: Distribution, prior: Distribution, z: Tensor) -> Tensor:

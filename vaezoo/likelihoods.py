@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent
 
 from vaezoo.data.spec import DataSpec, Domain
-from vaezoo.distributions import diagonal_normal
+from vaezoo.distributions import diagonal_normal, full_precision
 from vaezoo.errors import DataError
 from vaezoo.likelihood_options import LikelihoodOptions
 
@@ -51,9 +51,8 @@ class BernoulliLikelihood(Likelihood):
     normalised_on = ("binary",)
 
     def forward(self, raw: Tensor) -> Distribution:
-        return Independent(
-            Bernoulli(logits=raw, validate_args=False), raw.dim() - 1, validate_args=False
-        )
+        pixels = Bernoulli(logits=full_precision(raw), validate_args=False)
+        return Independent(pixels, raw.dim() - 1, validate_args=False)
 
 
 class GaussianLikelihood(Likelihood):
@@ -78,6 +77,7 @@ class GaussianLikelihood(Likelihood):
             self.register_buffer("log_scale", log_scale, persistent=False)
 
     def forward(self, raw: Tensor) -> Distribution:
+        raw = full_precision(raw)
         mean = (torch.tanh(raw) + 1.0) / 2.0 if self.squash else raw
         # Below one level of grey a scale has nothing left to learn and the density runs away.
         scale = self.log_scale.clamp(min=math.log(1 / 256)).exp()

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaezoo.data.decode import decode_image
 from vaezoo.data.options import DataOptions, DecodeOptions
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import DataError
@@ -123,6 +122,8 @@ class BaseDataset(ABC):
 
     def read_images(self, paths: Sequence[Path], spec: DataSpec) -> Tensor:
         """Image files as this data set would have them: uint8 [n, *spec.shape]."""
+        from vaezoo.data.decode import decode_image  # Pillow, needed here alone
+
         if not spec.is_image:
             raise DataError("this data set has vectors, not images")
         shape = (spec.channels, spec.height, spec.width)

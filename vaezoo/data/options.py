@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from vaezoo.options import Options
 
@@ -33,6 +33,11 @@ ImageSize = Annotated[tuple[int, int], BeforeValidator(_read_size)]
 """Height and width in pixels; one number stands for both."""
 
 
+def _absolute(path: Path) -> Path:
+    """A run is evaluated later from another folder: its data must still be found."""
+    return path.expanduser().absolute()
+
+
 class DataOptions(Options):
     """What every data set can do."""
 
@@ -52,7 +57,9 @@ class DataOptions(Options):
 class DiskOptions(DataOptions):
     """What data sets have in common that lie on disk."""
 
-    root: Path | None = Field(None, description="where the data lies")
+    root: Annotated[Path, AfterValidator(_absolute)] | None = Field(
+        None, description="where the data lies"
+    )
 
 
 class DecodeOptions(Options):

@@ -1,0 +1,207 @@
+"""The configuration of a run: defaults < recipe < command line, typed, saved, and read again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vaezoo.data.options import DataOptions
+from vaezoo.errors import OptionError, nearest
+from vaezoo.options import Options, describe, parse, to_dict
+from vaezoo.registry import WORDS, registry
+from vaezoo.specs import DatasetSpec, LossSpec, ModelSpec
+from vaezoo.training.options import TrainOptions
+
+SECTIONS = ("train", "model", "loss", "data")
+"""The parts of a recipe, in the order in which a plain option name is looked for."""
+
+Sections = Mapping[str, Mapping[str, Any]]
+
+DEFAULT_DATA = "sprites"
+_LARGEST_RECIPE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which model, loss and data set a run is about, with the classes of their options."""
+
+    model: ModelSpec
+    loss: LossSpec
+    data: DatasetSpec
+
+    def options(self) -> dict[str, type[Options]]:
+        """The option classes by section, in the order of SECTIONS."""
+        return {
+            "train": TrainOptions,
+            "model": self.model.load_options(),
+            "loss": self.loss.load_options(),
+            "data": self.data.load_options() if self.data.options else DataOptions,
+        }
+
+    def flat_names(self) -> dict[str, tuple[str, str]]:
+        """Each option by one plain name: name -> (section, field).
+
+        Where two sections have a field of the same name, the first in the order of SECTIONS has
+        it, and the later one is called `section_field`.
+        """
+        names: dict[str, tuple[str, str]] = {}
+        for section, cls in self.options().items():
+            for info in describe(cls):
+                name = info.name if info.name not in names else f"{section}_{info.name}"
+                names[name] = (section, info.name)
+        return names
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that a run follows from."""
+
+    choice: Choice
+    train: TrainOptions
+    model: Options
+    loss: Options
+    data: DataOptions
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        return {
+            "model": {"name": self.choice.model.name, **to_dict(self.model)},
+            "loss": {"name": self.choice.loss.name, **to_dict(self.loss)},
+            "data": {"name": self.choice.data.name, **to_dict(self.data)},
+            "train": to_dict(self.train),
+        }
+
+    def to_yaml(self) -> str:
+        text: str = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        return text
+
+
+def choose(model: str | None, loss: str | None, data: str | None, recipe: Sections) -> Choice:
+    """Look the three names up: those given, else the recipe's, else the defaults."""
+    names = registry()
+    model = model or recipe.get("model", {}).get("name")
+    if model is None:
+        raise OptionError("say which model to train (vaezoo list shows them)")
+    spec = names.model(str(model))
+    choice = Choice(
+        model=spec,
+        loss=names.loss(str(loss or recipe.get("loss", {}).get("name") or spec.loss)),
+        data=names.dataset(str(data or recipe.get("data", {}).get("name") or DEFAULT_DATA)),
+    )
+    missing = [tag for tag in choice.loss.needs if tag not in choice.model.tags]
+    if missing:
+        raise OptionError(
+            f"loss {choice.loss.name} needs a model with {' and '.join(missing)}, which "
+            f"{choice.model.name} is not: its own loss is {choice.model.loss}"
+        )
+    return choice
+
+
+def resolve(choice: Choice, recipe: Sections, given: Sections) -> RunConfig:
+    """Put the layers together and validate them. OptionError names the option that is wrong."""
+    classes = choice.options()
+    named = {"model": choice.model, "loss": choice.loss, "data": choice.data}
+    values: dict[str, Options] = {}
+    for section, cls in classes.items():
+        layers: list[Mapping[str, Any]] = []
+        if section == "train":
+            layers += [choice.data.train_options, choice.model.train_options]
+        elif section == "loss" and choice.loss.name == choice.model.loss:
+            layers.append(choice.model.loss_options)
+        layer = recipe.get(section, {})
+        # A recipe's options belong to what the recipe names, not to what was put in its place.
+        if section == "train" or layer.get("name", named[section].name) == named[section].name:
+            layers.append({key: value for key, value in layer.items() if key != "name"})
+        layers.append(given.get(section, {}))
+        what = "training" if section == "train" else _title(named[section])
+        values[section] = parse(cls, _merge(layers), what)
+    train, data = values["train"], values["data"]
+    assert isinstance(train, TrainOptions)
+    if not isinstance(data, DataOptions):
+        raise OptionError(f"{_title(choice.data)}: its options must derive from DataOptions")
+    return RunConfig(choice, train, values["model"], values["loss"], data)
+
+
+def sort_options(choice: Choice, flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Plain option names into their sections; OptionError for one that nobody has."""
+    names = choice.flat_names()
+    sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    for name, value in flat.items():
+        if name not in names:
+            raise OptionError(
+                f"neither training, {_title(choice.model)}, {_title(choice.loss)} nor "
+                f"{_title(choice.data)} has an option {name!r}{nearest(name, names)}"
+            )
+        section, field = names[name]
+        sections[section][field] = value
+    return sections
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """`section.option=value` texts into sections; values are read as YAML."""
+    sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        section, dot, name = key.strip().partition(".")
+        if not equals or not dot or section not in SECTIONS or not name:
+            raise OptionError(
+                f"--set {text!r} is not SECTION.OPTION=VALUE with a section out of "
+                f"{', '.join(SECTIONS)}, as in --set model.latent_dim=16"
+            )
+        if name == "name":
+            raise OptionError(f"--set {text!r}: name the {section} itself on the command line")
+        try:
+            sections[section][name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise OptionError(f"--set {text!r}: the value is not YAML") from None
+    return sections
+
+
+def load_recipe(path: Path) -> dict[str, dict[str, Any]]:
+    """Read a recipe or the config of a run. OptionError says what is wrong with the file."""
+    try:
+        if path.stat().st_size > _LARGEST_RECIPE:
+            raise OptionError(f"{path} is too large for a configuration")
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OptionError(f"cannot read {path}: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise OptionError(f"{path} is not YAML{where}") from None
+    if loaded is None:
+        loaded = {}
+    if not isinstance(loaded, dict):
+        raise OptionError(f"{path} is no configuration: it needs sections {', '.join(SECTIONS)}")
+    for section, values in loaded.items():
+        if section not in SECTIONS:
+            raise OptionError(
+                f"{path} has an unknown section {section!r}{nearest(str(section), SECTIONS)} "
+                f"(sections are {', '.join(SECTIONS)})"
+            )
+        if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+            raise OptionError(f"{path}: section {section} is not a list of option: value")
+        if section != "train" and not isinstance(values.get("name", ""), str):
+            raise OptionError(f"{path}: the name in section {section} is not text")
+    return loaded
+
+
+def _merge(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Later layers win; one that says `steps` overrules an earlier one's `epochs`, and so on."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        if layer.get("steps") is not None:
+            merged.pop("epochs", None)
+        if layer.get("epochs") is not None:
+            merged.pop("steps", None)
+        merged.update(layer)
+    return merged
+
+
+def _title(spec: ModelSpec | LossSpec | DatasetSpec) -> str:
+    return f"{WORDS[spec.kind]} {spec.name}"
+
+

@@ -1,0 +1,44 @@
+"""Options of training. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from vaezoo.options import Options
+
+
+class TrainOptions(Options):
+    epochs: int | None = Field(10, ge=1, description="passes over the training set")
+    steps: int | None = Field(None, ge=1, description="training steps, instead of epochs")
+    batch_size: int = Field(64, ge=1, description="examples in a step")
+    lr: float = Field(1e-3, gt=0, description="Adam's learning rate")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="how the learning rate goes down to 0 by the end, if it does"
+    )
+    grad_clip: float | None = Field(
+        None, gt=0, description="largest norm of a gradient; longer ones are shortened to it"
+    )
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...; auto: a GPU if any")
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = Field(
+        "auto", description="arithmetic of the networks; auto: tf32 on GPUs that have it, else fp32"
+    )
+    compile: Literal["off", "on"] = Field(
+        "off", description="torch.compile the step: takes up to minutes, then runs faster"
+    )
+    deterministic: bool = Field(
+        True, description="the same numbers each time on the same machine; off may be faster"
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of weights, noise and data order")
+    log_every: int = Field(20, ge=1, description="steps between two lines of metrics.jsonl")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _steps_or_epochs(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("steps") is not None:
+            if values.get("epochs") is not None:
+                raise ValueError("give --epochs or --steps, not both")
+            return {**values, "epochs": None}
+        return values
