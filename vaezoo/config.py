@@ -19,6 +19,9 @@ from vaezoo.training.options import TrainOptions
 SECTIONS = ("train", "model", "loss", "data")
 """The parts of a recipe, in the order in which a plain option name is looked for."""
 
+RESERVED = ("model", "loss", "data", "config", "set", "out", "resume", "help", "recipe", "reporter")
+"""Words that the command line and `vaezoo.train` have for themselves."""
+
 Sections = Mapping[str, Mapping[str, Any]]
 
 DEFAULT_DATA = "sprites"
@@ -46,12 +49,13 @@ class Choice:
         """Each option by one plain name: name -> (section, field).
 
         Where two sections have a field of the same name, the first in the order of SECTIONS has
-        it, and the later one is called `section_field`.
+        it, and the later one is called `section_field`; so is one that is RESERVED.
         """
         names: dict[str, tuple[str, str]] = {}
         for section, cls in self.options().items():
             for info in describe(cls):
-                name = info.name if info.name not in names else f"{section}_{info.name}"
+                taken = info.name in names or info.name in RESERVED
+                name = f"{section}_{info.name}" if taken else info.name
                 names[name] = (section, info.name)
         return names
 

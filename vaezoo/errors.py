@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class VaezooError(Exception):
     """Base of every error that says what was wrong and what to do, in one line."""
+
+    exit_code = 2
 
 
 class UnknownNameError(VaezooError):
@@ -28,6 +32,18 @@ class RunError(VaezooError):
 
 class TrainingError(VaezooError):
     """Training that cannot go on, with the step and the term that broke."""
+
+
+class RunStopped(VaezooError):
+    """Training that was asked to stop, and has saved what it needs to go on."""
+
+    exit_code = 130
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        super().__init__(
+            f"stopped after step {step}; to go on: vaezoo train --resume {shlex.quote(str(path))}"
+        )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vaezoo.data.options import DataOptions, DecodeOptions
-from vaezoo.data.spec import DataSpec
+from vaezoo.data.spec import DataSpec, Domain
 from vaezoo.errors import DataError
 
 
@@ -129,6 +129,11 @@ class BaseDataset(ABC):
         shape = (spec.channels, spec.height, spec.width)
         how = self.options if isinstance(self.options, DecodeOptions) else DecodeOptions()
         return torch.stack([torch.from_numpy(decode_image(path, shape, how)) for path in paths])
+
+
+def domain_of(options: DataOptions) -> Domain:
+    """The domain of 8-bit images under these options: binarized ones are binary."""
+    return "unit" if options.binarize == "none" else "binary"
 
 
 def hold_out(

@@ -14,7 +14,7 @@ Binarize = Literal["none", "threshold", "dynamic"]
 
 def _read_size(value: Any) -> Any:
     if isinstance(value, str):
-        parts = value.lower().replace("×", "x").split("x")
+        parts = value.lower().replace("×", "x").replace(",", "x").split("x")
         if not all(part.strip().isdigit() for part in parts) or len(parts) > 2:
             raise ValueError("give one number, or height x width as in 96x64")
         value = tuple(int(part) for part in parts)

@@ -23,10 +23,10 @@ COUNT = math.prod(GRID)
 
 # In units of the image's side, at scale 1. Every shape stays within REACH of its centre, and
 # centres keep that far from the border, so that no sprite is ever cut off.
-REACH = 0.2
-SQUARE = 0.14
-ELLIPSE = (0.19, 0.095)
-HEART = 0.155
+REACH = 0.25
+SQUARE = 0.175
+ELLIPSE = (0.24, 0.12)
+HEART = 0.19
 VERSION = 1
 
 

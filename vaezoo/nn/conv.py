@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 
@@ -51,7 +50,8 @@ class ConvDecoder(nn.Sequential):
         widths = [*reversed(hidden), hidden[0]]
         for i, wide in enumerate(widths[1:]):
             # A 3×3 stride-2 transposed convolution makes 2n - 1 of n, and 2n with one of padding.
-            extra = tuple(big - (2 * small - 1) for small, big in zip(up[i], up[i + 1], strict=True))
+            (height, width), (to_height, to_width) = up[i], up[i + 1]
+            extra = (to_height - (2 * height - 1), to_width - (2 * width - 1))
             levels.append(
                 _level(
                     nn.ConvTranspose2d(
@@ -72,13 +72,3 @@ class Centre(nn.Module):
 
 def _level(convolution: nn.Module, wide: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(wide), nn.LeakyReLU())
-
-
-def count_parameters(module: nn.Module) -> int:
-    """How many numbers are trained."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-
-def to_device(module: nn.Module, device: torch.device) -> nn.Module:
-    """The module on its device, 4-d weights channels-last, where convolutions are fastest."""
-    return module.to(device=device, memory_format=torch.channels_last)

@@ -21,12 +21,12 @@ class TrainOptions(Options):
     grad_clip: float | None = Field(
         None, gt=0, description="largest norm of a gradient; longer ones are shortened to it"
     )
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...; auto: a GPU if any")
+    device: str = Field("auto", description="where to train: cpu, cuda, cuda:1, mps; auto: a GPU if there is one")
     precision: Literal["auto", "fp32", "tf32", "bf16"] = Field(
         "auto", description="arithmetic of the networks; auto: tf32 on GPUs that have it, else fp32"
     )
     compile: Literal["off", "on"] = Field(
-        "off", description="torch.compile the step: takes up to minutes, then runs faster"
+        "off", description="put the step through torch.compile: takes up to minutes, then is faster"
     )
     deterministic: bool = Field(
         True, description="the same numbers each time on the same machine; off may be faster"

@@ -1,0 +1,107 @@
+"""vaezoo in Python: the same as the command line, for scripts and notebooks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from vaezoo.build import build_model, load_splits
+from vaezoo.config import DEFAULT_DATA, choose, load_recipe, resolve, sort_options
+from vaezoo.data.base import Splits
+from vaezoo.data.options import DataOptions
+from vaezoo.data.spec import DataSpec
+from vaezoo.errors import OptionError
+from vaezoo.model import BaseVAE
+from vaezoo.options import parse
+from vaezoo.registry import registry
+from vaezoo.runs import Run, load_run
+from vaezoo.specs import DatasetSpec, LossSpec, ModelSpec
+from vaezoo.training.report import Reporter
+from vaezoo.training.run import start_run
+
+__all__ = [
+    "create_model",
+    "list_datasets",
+    "list_losses",
+    "list_models",
+    "load_data",
+    "load_run",
+    "train",
+]
+
+
+def list_models() -> list[ModelSpec]:
+    """Every model that a plugin brings, in the order of their names."""
+    return cast("list[ModelSpec]", registry().specs("model"))
+
+
+def list_losses() -> list[LossSpec]:
+    """Every loss that a plugin brings, in the order of their names."""
+    return cast("list[LossSpec]", registry().specs("loss"))
+
+
+def list_datasets() -> list[DatasetSpec]:
+    """Every data set that a plugin brings, in the order of their names."""
+    return cast("list[DatasetSpec]", registry().specs("dataset"))
+
+
+def load_data(name: str = DEFAULT_DATA, **options: Any) -> Splits:
+    """Load a data set. options: those that `vaezoo info NAME` shows.
+
+    DataError says what is missing or wrong with the data, OptionError what with the options.
+    """
+    spec = registry().dataset(name)
+    parsed = parse(spec.load_options(), options, f"data set {name}")
+    assert isinstance(parsed, DataOptions)
+    return load_splits(spec, parsed)
+
+
+def create_model(
+    name: str,
+    data: DataSpec | Splits | tuple[int, ...],
+    *,
+    loss: str | None = None,
+    **options: Any,
+) -> BaseVAE:
+    """A new model, untrained, on the CPU, with its objective at `model.loss`.
+
+    data: what it is for: a DataSpec, loaded data, or the shape of an example, such as (3, 64, 64).
+    loss: the name of its objective, by default the model's own.
+    options: the model's and the loss's, as `vaezoo info` shows them: `latent_dim=16, beta=4`.
+    """
+    spec = data.spec if isinstance(data, Splits) else data
+    if isinstance(spec, tuple):
+        try:
+            spec = DataSpec(shape=spec)
+        except ValueError as error:
+            raise OptionError(str(error)) from None
+    choice = choose(name, loss, None, {})
+    given = sort_options(choice, options)
+    foreign = [key for section in ("train", "data") for key in given[section]]
+    if foreign:
+        raise OptionError(f"{foreign[0]!r} is an option of training or data, not of a model")
+    config = resolve(choice, {}, given)
+    return build_model(choice, config.model, config.loss, spec)
+
+
+def train(
+    model: str | None = None,
+    *,
+    data: str | None = None,
+    loss: str | None = None,
+    out: Path | str | None = None,
+    recipe: Path | str | None = None,
+    reporter: Reporter | None = None,
+    **options: Any,
+) -> Run:
+    """Train a model into a run folder, as `vaezoo train` does, and open the run.
+
+    model, data, loss: names; what is not given comes from the recipe, else from the defaults.
+    out: the run folder, which must not exist; by default the next free one under `runs`.
+    recipe: a YAML file. reporter: who is told how it goes; nobody by default.
+    options: of training, model, loss and data, by their names: `epochs=5, beta=4, image_size=32`.
+    """
+    layers = {} if recipe is None else load_recipe(Path(recipe))
+    choice = choose(model, loss, data, layers)
+    config = resolve(choice, layers, sort_options(choice, options))
+    return start_run(config, None if out is None else Path(out), reporter or Reporter())

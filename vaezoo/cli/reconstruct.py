@@ -1,0 +1,43 @@
+"""`vaezoo reconstruct`: images through a run's encoder and decoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vaezoo.cli.pictures import check_picture
+
+
+@click.command(short_help="Put images through a run and back.")
+@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument(
+    "images", metavar="IMAGES...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("reconstructed.png"),
+    show_default=True,
+    metavar="FILE",
+    help="The picture to write, a PNG.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
+def command(
+    run: Path, images: tuple[Path, ...], out: Path, device: str, overwrite: bool
+) -> None:
+    """Reconstruct image files with the model in the folder RUN, originals above."""
+    check_picture(out, overwrite)
+
+    from vaezoo.errors import DataError
+    from vaezoo.evaluation.pictures import save_pairs
+    from vaezoo.runs import load_run
+
+    opened = load_run(run, device)
+    if opened.model.conditional:
+        raise DataError("this model is conditional: image files do not tell their class")
+    x = opened.read_images(list(images))
+    save_pairs(out, x, opened.reconstruct(x))
+    click.echo(f"{out}: {len(images)} originals above their reconstructions")

@@ -1,0 +1,55 @@
+"""`vaezoo sample`: new images from a run's prior."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vaezoo.cli.pictures import check_picture
+
+
+@click.command(short_help="Draw new images from a run's prior.")
+@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@click.option(
+    "-n", "count", type=click.IntRange(1, 10_000), default=64, show_default=True, help="How many."
+)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="The picture to write, a PNG.",
+)
+@click.option("--label", type=int, help="Class number to draw, for conditional models.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0, max=10),
+    default=1.0,
+    show_default=True,
+    help="Scales the prior's spread.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of noise.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
+def command(
+    run: Path,
+    count: int,
+    out: Path,
+    label: int | None,
+    temperature: float,
+    seed: int,
+    device: str,
+    overwrite: bool,
+) -> None:
+    """Draw images from the prior of the model in the folder RUN, as one picture."""
+    check_picture(out, overwrite)
+
+    from vaezoo.evaluation.pictures import save_grid
+    from vaezoo.runs import load_run
+
+    opened = load_run(run, device)
+    images = opened.sample(count, label=label, temperature=temperature, seed=seed)
+    save_grid(out, images)
+    click.echo(f"{out}: {count} samples")

@@ -1,0 +1,241 @@
+"""`vaezoo train`: its options are those of the model, the loss and the data set it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vaezoo.config import (
+    SECTIONS,
+    Choice,
+    choose,
+    load_recipe,
+    parse_settings,
+    resolve,
+    sort_options,
+)
+from vaezoo.data.options import DataOptions
+from vaezoo.errors import OptionError
+from vaezoo.options import OptionInfo, describe, flag, show
+from vaezoo.registry import WORDS, registry
+from vaezoo.training.options import TrainOptions
+
+_RESUMABLE = ("epochs", "steps", "device", "compile")
+"""What may change when a run goes on, without making it another run."""
+
+_CHOICE, _RECIPE = "vaezoo.choice", "vaezoo.recipe"
+
+
+class TrainCommand(click.Command):
+    """A command that looks at the names on its line first, and then knows its options."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        named = _find_names(args)
+        if not ctx.resilient_parsing:
+            recipe = load_recipe(Path(named["config"])) if "config" in named else {}
+            if "resume" in named:
+                recipe = load_recipe(_config_of(Path(named["resume"])))
+            ctx.meta[_RECIPE] = recipe
+            if named.get("model") or recipe.get("model", {}).get("name"):
+                ctx.meta[_CHOICE] = choose(
+                    named.get("model"), named.get("loss"), named.get("data"), recipe
+                )
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        own = super().get_params(ctx)
+        return [*own[:-1], *(option for _, options in _grouped(ctx) for option in options), own[-1]]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups = [("Run", super().get_params(ctx)), *_grouped(ctx)]
+        for title, params in groups:
+            rows = [row for row in (param.get_help_record(ctx) for param in params) if row]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+@click.command(cls=TrainCommand, short_help="Train a model and draw what it learned.")
+@click.argument("model", required=False, metavar="MODEL")
+@click.option("--data", metavar="NAME", help="Data set to train on.  [default: sprites]")
+@click.option("--loss", metavar="NAME", help="Objective.  [default: the model's own]")
+@click.option(
+    "--config", metavar="FILE", help="Recipe to start from; the command line overrides it."
+)
+@click.option(
+    "--set",
+    "settings",
+    metavar="SECTION.OPTION=VALUE",
+    multiple=True,
+    help=f"Any option by its place in a recipe: {', '.join(SECTIONS)}. Repeatable.",
+)
+@click.option("--out", metavar="DIR", help="The run folder.  [default: runs/MODEL-DATA-001, ...]")
+@click.option(
+    "--resume",
+    metavar="RUN",
+    help=f"Go on with a run; of its options only {', '.join(map(flag, _RESUMABLE))} may change.",
+)
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    model: str | None,
+    data: str | None,
+    loss: str | None,
+    config: str | None,
+    settings: tuple[str, ...],
+    out: str | None,
+    resume: str | None,
+    **options: Any,
+) -> None:
+    """Train MODEL and draw what it learned: reconstructions, samples, curves, numbers.
+
+    `vaezoo train MODEL --help` shows the options of that model too.
+    """
+    recipe = ctx.meta[_RECIPE]
+    choice = ctx.meta.get(_CHOICE) or choose(model, loss, data, recipe)
+    flat = {name: value for name, value in options.items() if value is not None}
+    given = _layered(parse_settings(settings), sort_options(choice, flat))
+    if resume is None:
+        parsed = resolve(choice, recipe, given)
+    else:
+        others = {"MODEL": model, "--data": data, "--loss": loss, "--config": config, "--out": out}
+        _check_resumable(others, given)
+        parsed = resolve(choice, recipe, given)
+
+    from vaezoo.cli.progress import pick_reporter
+    from vaezoo.training.run import resume_run, start_run
+
+    reporter = pick_reporter()
+    if resume is None:
+        run = start_run(parsed, None if out is None else Path(out), reporter)
+    else:
+        run = resume_run(Path(resume), parsed, reporter)
+    _tell(run.summary, run.path)
+
+
+def _tell(summary: Mapping[str, Any], path: Path) -> None:
+    """The last lines: what came of it, and where the pictures are."""
+    if summary["elbo"] is not None:
+        click.echo(
+            f"held out: ELBO {summary['elbo']:.2f} nats "
+            f"(distortion {summary['distortion']:.2f}, rate {summary['rate']:.2f}), "
+            f"reconstruction R² {_shown(summary['reconstruction_r2'])}"
+        )
+    click.echo(
+        f"{summary['steps']:,} steps, {summary['images_per_second']:,.0f} images/s, "
+        f"{summary['wall_seconds']:.0f} s"
+    )
+    pictures = {
+        "reconstructions.png": "originals above their reconstructions",
+        "samples.png": "drawn from the prior",
+        "curves.png": "how it went",
+    }
+    for name, what in pictures.items():
+        if (path / name).exists():
+            click.echo(f"  {path / name}  {what}")
+
+
+def _shown(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3f}"
+
+
+def _find_names(args: list[str]) -> dict[str, str]:
+    """MODEL, --data, --loss, --config and --resume, before the options can be parsed."""
+    wanted = ("--data", "--loss", "--config", "--resume", "--set", "--out")
+    models = [spec.name for spec in registry().specs("model")]
+    found: dict[str, str] = {}
+    before = ""
+    for arg in args:
+        name, equals, value = arg.partition("=")
+        if before in wanted:
+            found[before[2:]] = arg
+            before = ""
+            continue
+        if name in wanted and equals:
+            found[name[2:]] = value
+        elif not arg.startswith("-") and (not before.startswith("-") or arg in models):
+            # After an option of the model's, only a name that exists is taken for the model.
+            found.setdefault("model", arg)
+        before = "" if equals or arg in ("-h", "--help") else arg
+    return found
+
+
+def _config_of(run: Path) -> Path:
+    from vaezoo.runfolder import RunFolder
+
+    return RunFolder.existing(run).config
+
+
+def _grouped(ctx: click.Context) -> list[tuple[str, list[click.Parameter]]]:
+    """The options of each section of what was chosen, under its title."""
+    choice: Choice | None = ctx.meta.get(_CHOICE)
+    if choice is None:
+        classes = {"Training": TrainOptions, "Data": DataOptions}
+        return [
+            (title, [_option(info.name, info) for info in describe(cls)])
+            for title, cls in classes.items()
+        ]
+    specs = {"model": choice.model, "loss": choice.loss, "data": choice.data}
+    defaults: dict[str, Mapping[str, Any]] = {
+        "model": {},
+        "data": {},
+        "train": {**choice.data.train_options, **choice.model.train_options},
+        "loss": choice.model.loss_options if choice.loss.name == choice.model.loss else {},
+    }
+    infos = {
+        (section, info.name): info
+        for section, cls in choice.options().items()
+        for info in describe(cls)
+    }
+    groups: dict[str, list[click.Parameter]] = {section: [] for section in SECTIONS}
+    for flat, (section, name) in choice.flat_names().items():
+        default = defaults[section].get(name)
+        if flat == "epochs" and "steps" in defaults["train"]:
+            default = "none"
+        groups[section].append(_option(flat, infos[section, name], default))
+    titles = {s: f"{WORDS[spec.kind].capitalize()} {spec.name}" for s, spec in specs.items()}
+    titles["train"] = "Training"
+    return [(titles[section], groups[section]) for section in ("model", "loss", "data", "train")]
+
+
+def _option(name: str, info: OptionInfo, default: Any = None) -> click.Parameter:
+    """One option as click has it: text, which the typed options read themselves."""
+    notes = []
+    if not info.required:
+        notes.append(f"default: {show(info.default if default is None else default)}")
+    if info.bounds:
+        notes.append(info.bounds)
+    tail = f"  [{'; '.join(notes)}]" if notes else ""
+    text = info.help[:1].upper() + info.help[1:] + tail
+    if info.is_flag:
+        on = flag(name)
+        return click.Option([f"{on}/--no-{on[2:]}", name], default=None, help=text)
+    metavar = "|".join(info.choices) if info.choices else info.type.split(",")[0].upper()
+    return click.Option([flag(name), name], default=None, metavar=metavar, help=text)
+
+
+def _layered(
+    below: dict[str, dict[str, Any]], above: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    return {section: {**below[section], **above[section]} for section in SECTIONS}
+
+
+def _check_resumable(others: Mapping[str, str | None], given: Mapping[str, Any]) -> None:
+    changed = [name for name, value in others.items() if value is not None]
+    changed += [
+        flag(name)
+        for section, values in given.items()
+        for name in values
+        if section != "train" or name not in _RESUMABLE
+    ]
+    if changed:
+        raise OptionError(
+            f"{changed[0]} cannot change when a run goes on: only "
+            f"{', '.join(map(flag, _RESUMABLE))} can"
+        )
+
+

@@ -1,0 +1,40 @@
+"""What a training run tells whoever watches it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands. terms: means of the last log window, nats per image."""
+
+    step: int
+    total_steps: int
+    epoch: int
+    images_per_second: float
+    terms: Mapping[str, float]
+
+
+class Reporter:
+    """Silent by itself; the command line and notebooks have ones that show something."""
+
+    def start(self, title: str, total_steps: int, done: int) -> None:
+        """Training begins, or goes on after `done` steps."""
+
+    def step(self) -> None:
+        """A step has been handed to the device."""
+
+    def window(self, progress: Progress) -> None:
+        """A log window is full."""
+
+    def validation(self, epoch: int, record: Mapping[str, Any]) -> None:
+        """Held-out terms: the line that metrics.jsonl gets."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+
+    def stop(self) -> None:
+        """Training is over, one way or another. Called once."""

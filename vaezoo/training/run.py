@@ -1,0 +1,212 @@
+"""From a configuration to a finished run folder: load, build, train, measure, draw."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import vaezoo
+from vaezoo.build import build_model, load_splits
+from vaezoo.config import RunConfig
+from vaezoo.data.base import Splits
+from vaezoo.data.batches import Batches
+from vaezoo.errors import OptionError, RunStopped, TrainingError
+from vaezoo.evaluation.curves import save_curves
+from vaezoo.evaluation.evaluate import evaluate_model
+from vaezoo.evaluation.pictures import save_grid, save_pairs
+from vaezoo.evaluation.terms import cuda_devices
+from vaezoo.files import read_json, write_json
+from vaezoo.model import BaseVAE
+from vaezoo.registry import registry
+from vaezoo.runfolder import RunFolder, check_absent
+from vaezoo.runs import Run, check_same_data, draw_samples, test_batches
+from vaezoo.specs import Spec
+from vaezoo.training.loop import Position, Trainer, check_batch_size
+from vaezoo.training.machine import (
+    device_name,
+    keep_freed_memory,
+    pick_device,
+    pick_precision,
+)
+from vaezoo.training.report import Reporter
+
+_EVALUATION_BATCH = 256
+_PICTURED = 32
+_SAMPLED = 64
+
+
+def start_run(config: RunConfig, out: Path | None, reporter: Reporter) -> Run:
+    """Train by a configuration into a new run folder.
+
+    Whatever is wrong with the options, the data or the folder is told before anything is written;
+    a run that fails before its first log line leaves nothing behind.
+    """
+    if out is not None:
+        check_absent(out)
+    device = pick_device(config.train.device)
+    precision = pick_precision(config.train.precision, device)
+    with _reproducible(config, device):
+        splits, model = _prepare(config, device)
+        name = f"{config.choice.model.name}-{config.choice.data.name}"
+        folder = RunFolder.create(out, name)
+        try:
+            folder.write_start(config.to_yaml(), _record(config, splits))
+            trainer = _trainer(config, model, splits, folder, precision, reporter)
+            return _train(trainer, config, splits)
+        except (RunStopped, TrainingError):
+            raise
+        except BaseException:
+            if not folder.metrics.exists() or not folder.checkpoints.exists():
+                folder.remove()
+            raise
+
+
+def resume_run(path: Path, config: RunConfig, reporter: Reporter) -> Run:
+    """Go on with a run from its newest checkpoint. config: the run's, or one that trains longer."""
+    folder = RunFolder.existing(path)
+    record = read_json(folder.record)
+    device = pick_device(config.train.device)
+    precision = pick_precision(config.train.precision, device)
+    with _reproducible(config, device):
+        splits, model = _prepare(config, device)
+        check_same_data(record, splits)
+        trainer = _trainer(config, model, splits, folder, precision, reporter)
+        trainer.resume()
+        if trainer.position.step >= trainer.total_steps and folder.summary.exists():
+            raise OptionError(
+                f"{path} has finished its {trainer.total_steps:,} steps: "
+                "give more --epochs or --steps to go on"
+            )
+        folder.write_start(config.to_yaml(), record)
+        return _train(trainer, config, splits)
+
+
+def _prepare(config: RunConfig, device: torch.device) -> tuple[Splits, BaseVAE]:
+    splits = load_splits(config.choice.data, config.data)
+    # Weights are drawn on the CPU: the same ones on every device.
+    model = build_model(config.choice, config.model, config.loss, splits.spec)
+    check_batch_size(config.train.batch_size, len(splits.train), model)
+    return splits, model
+
+
+def _trainer(
+    config: RunConfig,
+    model: BaseVAE,
+    splits: Splits,
+    folder: RunFolder,
+    precision: str,
+    reporter: Reporter,
+) -> Trainer:
+    device = pick_device(config.train.device)
+    loss = model.loss
+    assert loss is not None
+    for module in (model, loss):
+        module.to(device).to(memory_format=torch.channels_last)
+    keep_freed_memory()
+    return Trainer(
+        model,
+        loss,
+        train=Batches(
+            splits.train,
+            batch_size=config.train.batch_size,
+            device=device,
+            binarize=config.data.binarize,
+            seed=config.train.seed,
+        ),
+        validation=Batches(
+            splits.validation,
+            batch_size=_EVALUATION_BATCH,
+            device=device,
+            binarize=config.data.binarize,
+        ),
+        options=config.train,
+        folder=folder,
+        precision=precision,
+        reporter=reporter,
+    )
+
+
+def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
+    title = f"{config.choice.model.name} on {config.choice.data.name}, {trainer.device}"
+    trainer.reporter.start(title, trainer.total_steps, trainer.position.step)
+    try:
+        position = trainer.fit()
+    finally:
+        trainer.reporter.stop()
+    folder, model = trainer.folder, trainer.model.eval()
+    test = test_batches(config, splits, trainer.device)
+    evaluation = evaluate_model(
+        model, test, capabilities=config.choice.model.tags, seed=config.train.seed
+    )
+    write_json(
+        folder.summary,
+        {
+            **evaluation.to_dict(),
+            **_speed(position),
+            "device": device_name(trainer.device),
+            "precision": trainer.precision,
+            "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "versions": versions(),
+        },
+    )
+    save_curves(folder.curves, folder.read_metrics())
+    if splits.spec.is_image:
+        shown = torch.linspace(0, len(splits.test) - 1, min(_PICTURED, len(splits.test)))
+        batch = test.batch(shown.long().to(trainer.device))
+        save_pairs(folder.reconstructions, batch.x, model.reconstruct(batch.x, batch.y))
+        save_grid(folder.samples, draw_samples(model, _SAMPLED, seed=config.train.seed))
+    return Run(folder.path, str(trainer.device))
+
+
+def _speed(position: Position) -> dict[str, Any]:
+    rate = position.images / position.train_seconds if position.train_seconds else 0.0
+    return {
+        "images_per_second": round(rate, 1),
+        "wall_seconds": round(position.wall_seconds, 2),
+        "steps": position.step,
+    }
+
+
+def versions() -> dict[str, str]:
+    """What a run's numbers may depend on."""
+    names = ("torch", "torchvision", "numpy", "safetensors")
+    return {
+        "vaezoo": vaezoo.__version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in names},
+    }
+
+
+def _record(config: RunConfig, splits: Splits) -> dict[str, Any]:
+    """run.json: what the run was made from, so that it can be told when a piece is missing."""
+    choice = config.choice
+    return {
+        "model": _made_by(choice.model),
+        "loss": _made_by(choice.loss),
+        "data": {**_made_by(choice.data), **splits.record()},
+        "versions": versions(),
+    }
+
+
+def _made_by(spec: Spec) -> dict[str, str]:
+    plugin = registry().plugin(spec)
+    return {
+        "name": spec.name,
+        "plugin": plugin.name,
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+    }
+
+
+@contextlib.contextmanager
+def _reproducible(config: RunConfig, device: torch.device) -> Iterator[None]:
+    """Seed the generators for a run, and give the caller's back afterwards."""
+    with torch.random.fork_rng(devices=cuda_devices(device)):
+        torch.manual_seed(config.train.seed)
+        yield

@@ -1,0 +1,130 @@
+"""One training step: every phase of the loss, in order, each changing only its own parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.optim import Adam
+
+from vaezoo.data.batch import Batch
+from vaezoo.errors import TrainingError
+from vaezoo.losses.base import BaseLoss, Context, LossOutput, Objective, Phase
+from vaezoo.model import BaseVAE
+from vaezoo.training.machine import autocast
+from vaezoo.training.options import TrainOptions
+
+
+class Updates:
+    """The phases of a loss with an optimizer each.
+
+    Calling it takes one step and returns the values of that step, [terms], on the device: the
+    objective and the terms of each phase, named by `names` after the first step.
+    """
+
+    def __init__(
+        self,
+        model: BaseVAE,
+        loss: BaseLoss,
+        options: TrainOptions,
+        *,
+        device: torch.device,
+        precision: str,
+        total_steps: int,
+        note: Callable[[str], None],
+    ) -> None:
+        self.model = model
+        self.options = options
+        self.device = device
+        self.precision = precision
+        self.total_steps = total_steps
+        self.note = note
+        self.phases = [phase for phase in loss.phases(model) if len(phase.parameters)]
+        if not self.phases:
+            raise TrainingError("there is nothing to train: no phase of the loss has parameters")
+        self.objectives: list[Objective] = [phase.objective for phase in self.phases]
+        # A short run gains nothing from compiling, so it is asked for.
+        self.trying_to_compile = options.compile == "on"
+        if self.trying_to_compile:
+            self.objectives = [torch.compile(objective) for objective in self.objectives]
+        self.optimizers: list[torch.optim.Optimizer] = [
+            Adam(
+                list(phase.parameters),
+                lr=options.lr,
+                betas=phase.betas,
+                fused=device.type != "mps",
+            )
+            for phase in self.phases
+        ]
+        self.names: tuple[str, ...] = ()
+
+    def __call__(self, batch: Batch, context: Context, step: int) -> Tensor:
+        """Take step number `step` (from 0); context.step is the same number on the device."""
+        batch = self._laid_out(batch)
+        self.model.on_train_step(context.step)
+        factor = lr_factor(self.options.schedule, step, self.total_steps)
+        named: dict[str, Tensor] = {}
+        for number, (phase, optimizer) in enumerate(
+            zip(self.phases, self.optimizers, strict=True)
+        ):
+            for group in optimizer.param_groups:
+                group["lr"] = self.options.lr * phase.lr_factor * factor
+            output = self._objective(number, batch, context)
+            # Only the phase's own parameters: another phase's gradients are not even made.
+            output.objective.backward(inputs=list(phase.parameters))
+            if self.options.grad_clip is not None:
+                torch.nn.utils.clip_grad_norm_(phase.parameters, self.options.grad_clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            _collect(named, phase, output, alone=len(self.phases) == 1)
+        if not self.names:
+            self.names = tuple(named)
+        return torch.stack(list(named.values()))
+
+    def _objective(self, number: int, batch: Batch, context: Context) -> LossOutput:
+        if not self.trying_to_compile:
+            return self._run(number, batch, context)
+        state = torch.get_rng_state()
+        try:
+            output = self._run(number, batch, context)
+        except Exception as error:  # whatever the compiler raises; the eager step raises real ones
+            reason = str(error).strip().splitlines() or [""]
+            self.note(f"goes on without --compile: {type(error).__name__}: {reason[0][:120]}")
+            torch.set_rng_state(state)
+            self.objectives = [phase.objective for phase in self.phases]
+            self.trying_to_compile = False
+            return self._run(number, batch, context)
+        if number == len(self.phases) - 1:
+            self.trying_to_compile = False  # every phase has been through it
+        return output
+
+    def _run(self, number: int, batch: Batch, context: Context) -> LossOutput:
+        with autocast(self.precision, self.device):
+            return self.objectives[number](self.model, batch, context)
+
+    def _laid_out(self, batch: Batch) -> Batch:
+        if batch.x.dim() != 4:
+            return batch
+        return Batch(batch.x.contiguous(memory_format=torch.channels_last), batch.y)
+
+
+def lr_factor(schedule: str, step: int, total_steps: int) -> float:
+    """What multiplies the learning rate at a step (from 0): from 1 down to nearly 0, or 1."""
+    done = step / total_steps
+    if schedule == "linear":
+        return 1.0 - done
+    if schedule == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * done))
+    return 1.0
+
+
+def _collect(named: dict[str, Tensor], phase: Phase, output: LossOutput, *, alone: bool) -> None:
+    """Put a phase's values with the others; a name that is taken gets the phase's before it."""
+    values = {"objective" if alone else f"{phase.name}_objective": output.objective}
+    values.update(output.terms)
+    for name, value in values.items():
+        if name in named:
+            name = f"{phase.name}_{name}"
+        named[name] = value.detach().float().mean()
