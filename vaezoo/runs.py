@@ -16,7 +16,7 @@ from vaezoo.data.batches import Batches
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import OptionError, RunError, UnknownNameError
 from vaezoo.evaluation.evaluate import Evaluation, evaluate_model
-from vaezoo.evaluation.terms import cuda_devices
+from vaezoo.evaluation.modes import seeded
 from vaezoo.files import read_json
 from vaezoo.model import BaseVAE
 from vaezoo.runfolder import RunFolder
@@ -134,8 +134,7 @@ def draw_samples(
     """n examples from a model in evaluation mode, on the CPU, the same for the same seed."""
     y = _labels(model, n, label)
     device = model._origin.device
-    with torch.random.fork_rng(devices=cuda_devices(device)):
-        torch.manual_seed(seed)
+    with seeded(seed, device):
         parts = []
         for i in range(0, n, _AT_ONCE):
             count = min(_AT_ONCE, n - i)

@@ -13,20 +13,15 @@ Binarize = Literal["none", "threshold", "dynamic"]
 
 
 def _read_size(value: Any) -> Any:
-    if isinstance(value, str):
-        parts = value.lower().replace("×", "x").replace(",", "x").split("x")
-        if not all(part.strip().isdigit() for part in parts) or len(parts) > 2:
-            raise ValueError("give one number, or height x width as in 96x64")
-        value = tuple(int(part) for part in parts)
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = (value,)
-    if isinstance(value, (tuple, list)) and len(value) == 1:
-        value = (value[0], value[0])
-    if isinstance(value, (tuple, list)) and any(
-        not isinstance(n, int) or not 1 <= n <= 4096 for n in value
-    ):
+    """64, "64", "96x64", (96, 64) or ("96", "64") as (height, width)."""
+    items = value if isinstance(value, (tuple, list)) else (value,)
+    texts = "x".join(map(str, items)).lower().replace("×", "x").split("x")
+    if not all(text.strip().isdecimal() for text in texts) or len(texts) > 2:
+        raise ValueError("give one number, or height x width as in 96x64")
+    size = tuple(int(text) for text in texts)
+    if not all(1 <= n <= 4096 for n in size):
         raise ValueError("a size must be between 1 and 4096 pixels")
-    return value
+    return size if len(size) == 2 else size * 2
 
 
 ImageSize = Annotated[tuple[int, int], BeforeValidator(_read_size)]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import platform
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from vaezoo.errors import OptionError, RunStopped, TrainingError
 from vaezoo.evaluation.curves import save_curves
 from vaezoo.evaluation.evaluate import evaluate_model
 from vaezoo.evaluation.pictures import save_grid, save_pairs
-from vaezoo.evaluation.terms import cuda_devices
+from vaezoo.evaluation.modes import seeded
 from vaezoo.files import read_json, write_json
 from vaezoo.model import BaseVAE
 from vaezoo.registry import registry
@@ -51,7 +49,7 @@ def start_run(config: RunConfig, out: Path | None, reporter: Reporter) -> Run:
         check_absent(out)
     device = pick_device(config.train.device)
     precision = pick_precision(config.train.precision, device)
-    with _reproducible(config, device):
+    with seeded(config.train.seed, device):
         splits, model = _prepare(config, device)
         name = f"{config.choice.model.name}-{config.choice.data.name}"
         folder = RunFolder.create(out, name)
@@ -73,7 +71,7 @@ def resume_run(path: Path, config: RunConfig, reporter: Reporter) -> Run:
     record = read_json(folder.record)
     device = pick_device(config.train.device)
     precision = pick_precision(config.train.precision, device)
-    with _reproducible(config, device):
+    with seeded(config.train.seed, device):
         splits, model = _prepare(config, device)
         check_same_data(record, splits)
         trainer = _trainer(config, model, splits, folder, precision, reporter)
@@ -202,11 +200,3 @@ def _made_by(spec: Spec) -> dict[str, str]:
         "distribution": plugin.distribution,
         "version": plugin.version,
     }
-
-
-@contextlib.contextmanager
-def _reproducible(config: RunConfig, device: torch.device) -> Iterator[None]:
-    """Seed the generators for a run, and give the caller's back afterwards."""
-    with torch.random.fork_rng(devices=cuda_devices(device)):
-        torch.manual_seed(config.train.seed)
-        yield

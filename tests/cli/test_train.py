@@ -1,0 +1,268 @@
+"""`vaezoo train`, `evaluate`, `sample` and `reconstruct` as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import vaezoo
+from vaezoo.cli.main import main
+
+TINY = (
+    "train vanilla --examples 80 --test 16 --image-size 16 --hidden 8,8 --latent-dim 3 "
+    "--epochs 1 --batch-size 16 --device cpu"
+).split()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    assert main([*TINY, "--beta", "4", "--out", str(out)]) == 0
+    return out
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    """Run a wrong command line; what it says on stderr, which must be one line."""
+    capsys.readouterr()
+    assert main(list(args)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("vaezoo: ")
+    assert error.count("\n") == 1
+    return error
+
+
+def test_ends_by_naming_the_pictures(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*TINY, "--beta", "4"]) == 0
+    out = capsys.readouterr().out
+    for name in ("reconstructions.png", "samples.png", "curves.png"):
+        path = Path("runs/vanilla-sprites-001") / name
+        assert str(path) in out
+        Image.open(path).verify()
+    assert "bits per dimension" in out
+    assert main([*TINY]) == 0
+    assert Path("runs/vanilla-sprites-002/summary.json").exists()
+
+
+def test_saved_config_runs_again_to_the_same_numbers(run: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    assert main(["train", "--config", str(run / "config.yaml"), "--out", str(again)]) == 0
+    assert (run / "config.yaml").read_text() == (again / "config.yaml").read_text()
+    first, second = (json.loads((p / "summary.json").read_text()) for p in (run, again))
+    assert first["elbo"] == second["elbo"]
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    assert saved["loss"] == {"name": "elbo", "beta": 4.0, "warmup": 0.0}
+
+
+def test_command_line_overrides_recipe_and_set(run: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("model: {name: vanilla, latent_dim: 7}\nloss: {beta: 2}\ntrain: {lr: 0.5}\n")
+    line = [*TINY, "--config", str(recipe), "--set", "train.lr=0.01", "--lr", "0.002"]
+    assert main([*line, "--set", "loss.beta=3", "--out", str(tmp_path / "r")]) == 0
+    saved = yaml.safe_load((tmp_path / "r" / "config.yaml").read_text())
+    assert saved["train"]["lr"] == 0.002
+    assert saved["loss"]["beta"] == 3
+    assert saved["model"]["latent_dim"] == 3
+
+
+def test_model_name_is_found_among_the_options(tmp_path: Path) -> None:
+    rest = [arg for arg in TINY if arg not in ("train", "vanilla")]
+    assert main(["train", *rest, "--deterministic", "vanilla", "--out", str(tmp_path / "r")]) == 0
+    assert main(["train", *rest[:4], "vanilla", *rest[4:], "--out", str(tmp_path / "s")]) == 0
+
+
+def test_evaluate_prints_numbers_and_json(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--importance-samples", "8", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    summary = json.loads((run / "summary.json").read_text())
+    assert values["elbo"] == pytest.approx(summary["elbo"], rel=1e-5)
+    assert values["log_likelihood"] > values["elbo"]
+    assert values["psnr"] > 0
+    assert 0 <= values["active_units"] <= 3
+    assert main(["evaluate", str(run)]) == 0
+    text = capsys.readouterr().out
+    assert "active_units" in text
+    assert "16 examples" in text
+
+
+def test_sample_and_reconstruct(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "samples.png"
+    assert main(["sample", str(run), "-n", "5", "-o", str(out)]) == 0
+    first = out.read_bytes()
+    assert main(["sample", str(run), "-n", "5", "-o", str(out), "--overwrite"]) == 0
+    assert out.read_bytes() == first
+    assert main(["sample", str(run), "-n", "5", "-o", str(out), "--overwrite", "--seed", "1"]) == 0
+    assert out.read_bytes() != first
+    image = tmp_path / "mine.png"
+    Image.new("RGB", (40, 30), "white").save(image)
+    pair = tmp_path / "pair.png"
+    assert main(["reconstruct", str(run), str(image), str(image), "-o", str(pair)]) == 0
+    Image.open(pair).verify()
+
+
+def test_python_does_the_same(run: Path) -> None:
+    opened = vaezoo.load_run(run, device="cpu")
+    assert opened.sample(5).shape == (5, 1, 16, 16)
+    x = torch.rand(3, 1, 16, 16)
+    assert opened.reconstruct(x).shape == x.shape
+    assert opened.evaluate().elbo == pytest.approx(opened.summary["elbo"], rel=1e-5)
+    model = vaezoo.create_model("vanilla", data=(3, 32, 32), beta=4, latent_dim=5)
+    assert model.loss is not None
+    assert model.loss.options.model_dump()["beta"] == 4
+    assert model.sample(2).shape == (2, 3, 32, 32)
+    assert "vanilla" in [spec.name for spec in vaezoo.list_models()]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ("train vanila", "did you mean 'vanilla'"),
+        ("train", "say which model"),
+        ("train vanilla --beta -1", "--beta"),
+        ("train vanilla --latent-dim 0", "--latent-dim"),
+        ("train vanilla --bta 4", "did you mean '--beta'"),
+        ("train vanilla --beta", "--beta"),
+        ("train vanilla --beta four", "four"),
+        ("train vanilla --beta nan", "--beta"),
+        ("train vanilla --hidden 0,4", "--hidden"),
+        ("train vanilla --hidden ,", "--hidden"),
+        ("train vanilla --image-size 4", "8"),
+        ("train vanilla --image-size 0", "--image-size"),
+        ("train vanilla --data sprite", "did you mean 'sprites'"),
+        ("train vanilla --loss elbow", "did you mean 'elbo'"),
+        ("train vanilla --epochs 0", "--epochs"),
+        ("train vanilla --epochs 2 --steps 5", "not both"),
+        ("train vanilla --batch-size 50000", "--batch-size 50000 is larger than"),
+        ("train vanilla --lr 0", "--lr"),
+        ("train vanilla --seed -1", "--seed"),
+        ("train vanilla --device tpu", "--device"),
+        ("train vanilla --precision fp8", "--precision"),
+        ("train vanilla --config missing.yaml", "missing.yaml"),
+        ("train vanilla --set lr=3", "SECTION.OPTION=VALUE"),
+        ("train vanilla --set train.speed=3", "speed"),
+        ("train vanilla --data folder", "--root"),
+        ("train vanilla --data folder --root nowhere", "nowhere"),
+        ("train vanilla --resume nowhere", "nowhere"),
+        ("train vanilla extra", "extra"),
+        ("train vanilla --latent-dim 100000000000", "does not fit in memory"),
+        ("evaluate nowhere", "nowhere"),
+        ("sample nowhere -o a.png", "nowhere"),
+        ("sample nowhere -o a.jpg", ".png"),
+        ("sample nowhere -n 0 -o a.png", "-n"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str], args: str, said: str
+) -> None:
+    assert said in refused(capsys, *args.split())
+    assert list(in_tmp.iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
+def test_no_cuda_when_asked_for(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no CUDA here" in refused(capsys, "train", "vanilla", "--device", "cuda")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model: {name: vanilla", "not YAML"),
+        ("- a\n- b\n", "sections"),
+        ("model: {name: vanilla}\nmodle: {}\n", "did you mean 'model'"),
+        ("model: {name: vanilla, latent: 3}\n", "did you mean 'latent_dim'"),
+        ("model: {name: vanilla}\ntrain: {epochs: many}\n", "--epochs"),
+        ("model: 3\n", "model"),
+        ("\x00\x01", "not YAML"),
+    ],
+)
+def test_bad_recipes(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    Path("bad.yaml").write_text(text)
+    assert said in refused(capsys, "train", "--config", "bad.yaml")
+    assert [p.name for p in in_tmp.iterdir()] == ["bad.yaml"]
+
+
+def test_existing_or_unwritable_folder(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine").mkdir()
+    assert "exists already" in refused(capsys, *TINY, "--out", "mine")
+    Path("file").write_text("precious")
+    assert "cannot write" in refused(capsys, *TINY, "--out", "file/run")
+    assert Path("file").read_text() == "precious"
+    if os.geteuid() != 0:
+        Path("shut").mkdir(mode=0o500)
+        assert "cannot write" in refused(capsys, *TINY, "--out", "shut/run")
+
+
+def test_pictures_are_not_written_over(
+    run: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("a.png").write_text("precious")
+    assert "exists already" in refused(capsys, "sample", str(run), "-o", "a.png")
+    assert Path("a.png").read_text() == "precious"
+    assert "no folder" in refused(capsys, "sample", str(run), "-o", "none/a.png")
+    Path("text.png").write_text("not an image")
+    assert "text.png" in refused(capsys, "reconstruct", str(run), "text.png")
+    assert "missing.png" in refused(capsys, "reconstruct", str(run), "missing.png")
+    assert not Path("reconstructed.png").exists()
+
+
+def test_damaged_runs_are_told(run: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import shutil
+
+    shutil.copytree(run, "copy")
+    Path("copy/model.safetensors").write_bytes(b"short")
+    assert "damaged" in refused(capsys, "evaluate", "copy")
+    Path("copy/model.safetensors").unlink()
+    assert "missing" in refused(capsys, "evaluate", "copy")
+    Path("copy/run.json").write_text("{")
+    assert "damaged" in refused(capsys, "evaluate", "copy")
+
+
+def test_run_of_a_missing_plugin_names_it(
+    run: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    shutil.copytree(run, "copy")
+    config = Path("copy/config.yaml")
+    config.write_text(config.read_text().replace("name: vanilla", "name: stranger"))
+    record = json.loads(Path("copy/run.json").read_text())
+    record["model"] = {
+        "name": "stranger",
+        "plugin": "strange",
+        "distribution": "vaezoo-strange",
+        "version": "3.2",
+    }
+    Path("copy/run.json").write_text(json.dumps(record))
+    for command in (["evaluate", "copy"], ["sample", "copy", "-o", "a.png"]):
+        said = refused(capsys, *command)
+        assert "'stranger'" in said
+        assert "vaezoo-strange 3.2" in said
+
+
+def test_only_some_options_may_change_on_resume(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "--lr cannot change" in refused(capsys, "train", "--resume", str(run), "--lr", "1")
+    assert "--out cannot change" in refused(capsys, "train", "--resume", str(run), "--out", "x")
+    assert "has finished" in refused(capsys, "train", "--resume", str(run))
+
+
+def test_resume_for_more_epochs(run: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    assert main(["train", "--resume", str(copy), "--epochs", "2"]) == 0
+    summary = json.loads((copy / "summary.json").read_text())
+    assert summary["steps"] == 8
+    assert yaml.safe_load((copy / "config.yaml").read_text())["train"]["epochs"] == 2

@@ -1,0 +1,309 @@
+"""Training end to end on a tiny job: the run folder, resuming, reproducibility, breaking losses."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import vaezoo
+from vaezoo.errors import OptionError, RunError, RunStopped, TrainingError
+from vaezoo.losses.elbo import ElboLoss
+from vaezoo.training.report import Progress, Reporter
+from vaezoo.training.run import resume_run
+from vaezoo.training.updates import Updates, lr_factor
+
+TINY: dict[str, Any] = {
+    "data": "sprites",
+    "examples": 120,
+    "test": 24,
+    "image_size": 16,
+    "hidden": (8, 8),
+    "latent_dim": 4,
+    "batch_size": 16,
+    "epochs": 3,
+    "log_every": 4,
+    "device": "cpu",
+}  # 96 training examples: 6 steps an epoch, 18 in all
+
+
+class StopAfter(Reporter):
+    """Asks for a stop at a step, as Ctrl-C does."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def step(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    first, second = load_file(a / "model.safetensors"), load_file(b / "model.safetensors")
+    return first.keys() == second.keys() and all(first[k].equal(second[k]) for k in first)
+
+
+def metrics(path: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    vaezoo.train("vanilla", out=out, beta=2.0, **TINY)
+    return out
+
+
+def test_run_folder_is_complete(finished: Path) -> None:
+    names = {p.name for p in finished.iterdir()}
+    assert names == {
+        "config.yaml",
+        "run.json",
+        "metrics.jsonl",
+        "summary.json",
+        "samples.png",
+        "reconstructions.png",
+        "curves.png",
+        "model.safetensors",
+        "checkpoint",
+    }
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["steps"] == 18
+    assert summary["elbo"] == pytest.approx(-summary["distortion"] - summary["rate"], rel=1e-5)
+    assert summary["versions"]["torch"] == torch.__version__
+    assert summary["images_per_second"] > 0
+    assert summary["wall_seconds"] > 0
+    assert summary["reconstruction_r2"] < 1
+
+
+def test_metrics_have_a_line_a_window_and_an_epoch(finished: Path) -> None:
+    lines = metrics(finished)
+    # Windows of 4 end at 4, 8, ...; an epoch of 6 closes its own.
+    train = [line["step"] for line in lines if line["kind"] == "train"]
+    assert train == [4, 6, 10, 12, 16, 18]
+    assert [line["step"] for line in lines if line["kind"] == "validation"] == [6, 12, 18]
+    for line in lines:
+        terms = line["terms"]
+        assert terms["objective"] == pytest.approx(terms["distortion"] + 2 * terms["rate"], rel=1e-5)
+
+
+def test_same_seed_same_numbers_other_seed_others(finished: Path, tmp_path: Path) -> None:
+    again = vaezoo.train("vanilla", out=tmp_path / "again", beta=2.0, **TINY)
+    assert same_weights(finished, again.path)
+    assert metrics(finished) == metrics(again.path)
+    other = vaezoo.train("vanilla", out=tmp_path / "other", beta=2.0, **TINY, seed=1)
+    assert not same_weights(finished, other.path)
+
+
+def test_callers_generator_is_left_alone(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    vaezoo.train("vanilla", out=tmp_path / "r", **{**TINY, "epochs": 1})
+    assert torch.rand(3).equal(expected)
+
+
+@pytest.mark.parametrize("steps", [1, 6, 7, 9, 17])
+def test_resumed_run_is_bit_equal(finished: Path, tmp_path: Path, steps: int) -> None:
+    out = tmp_path / "stopped"
+    with pytest.raises(RunStopped, match=f"after step {steps}; to go on: vaezoo train --resume"):
+        vaezoo.train("vanilla", out=out, beta=2.0, reporter=StopAfter(steps), **TINY)
+    assert not (out / "summary.json").exists()
+    resume_run(out, vaezoo.load_run(out).config, Reporter())
+    assert same_weights(finished, out)
+    assert metrics(finished) == metrics(out)
+    ours = json.loads((out / "summary.json").read_text())
+    theirs = json.loads((finished / "summary.json").read_text())
+    assert ours["elbo"] == theirs["elbo"]
+
+
+def test_resume_drops_lines_after_the_checkpoint(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    with pytest.raises(RunStopped):
+        vaezoo.train("vanilla", out=out, beta=2.0, reporter=StopAfter(9), **TINY)
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "train", "step": 12, "half a li')  # written, then the power went
+    resume_run(out, vaezoo.load_run(out).config, Reporter())
+    assert metrics(finished) == metrics(out)
+
+
+def test_finished_run_is_not_resumed_unless_longer(finished: Path, tmp_path: Path) -> None:
+    run = vaezoo.train("vanilla", out=tmp_path / "short", **{**TINY, "epochs": 1})
+    with pytest.raises(OptionError, match="has finished its 6 steps"):
+        resume_run(run.path, run.config, Reporter())
+
+
+def test_changed_data_refuses_to_resume(tmp_path: Path) -> None:
+    out = tmp_path / "stopped"
+    with pytest.raises(RunStopped):
+        vaezoo.train("vanilla", out=out, reporter=StopAfter(3), **TINY)
+    record = json.loads((out / "run.json").read_text())
+    record["data"]["fingerprint"] = "another"
+    (out / "run.json").write_text(json.dumps(record))
+    with pytest.raises(RunError, match="data has changed"):
+        resume_run(out, vaezoo.load_run(out).config, Reporter())
+
+
+class BreakAt(Reporter):
+    """Makes the rate infinite or not a number after some steps."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, step: int, value: float) -> None:
+        honest = Updates.__call__
+
+        def broken(updates: Updates, batch: Any, context: Any, number: int) -> torch.Tensor:
+            values = honest(updates, batch, context, number)
+            if number + 1 >= step:
+                values[updates.names.index("rate")] = value
+                values[updates.names.index("objective")] = value
+                with torch.no_grad():
+                    for parameter in updates.model.parameters():
+                        parameter.fill_(math.nan)
+            return values
+
+        monkeypatch.setattr(Updates, "__call__", broken)
+
+
+@pytest.mark.parametrize(("step", "value", "good"), [(11, math.nan, 10), (2, math.inf, 0)])
+def test_broken_loss_names_step_and_term_and_keeps_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, value: float, good: int
+) -> None:
+    out = tmp_path / "broken"
+    with pytest.raises(TrainingError) as caught:
+        vaezoo.train("vanilla", out=out, reporter=BreakAt(monkeypatch, step, value), **TINY)
+    message = str(caught.value)
+    assert f"rate became {value} at step {step}" in message
+    assert f"weights of step {good} are kept" in message
+    assert "\n" not in message
+    kept = load_file(out / "model.safetensors")
+    assert all(tensor.isfinite().all() for tensor in kept.values())
+
+
+def test_real_divergence_is_told(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="at step|after step"):
+        vaezoo.train("vanilla", out=tmp_path / "r", **{**TINY, "lr": 1e30})
+
+
+def test_folder_is_removed_when_the_first_line_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: Any, line: Mapping[str, Any]) -> None:
+        raise RunError("the disk is full")
+
+    monkeypatch.setattr("vaezoo.runfolder.RunFolder.append_metrics", full)
+    with pytest.raises(RunError, match="disk is full"):
+        vaezoo.train("vanilla", out=tmp_path / "new" / "r", **TINY)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_batch_larger_than_data_and_existing_folder(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="--batch-size 97 is larger than the 96"):
+        vaezoo.train("vanilla", out=tmp_path / "r", **{**TINY, "batch_size": 97})
+    with pytest.raises(OptionError, match="give --batch-size 2 or more"):
+        vaezoo.train("vanilla", out=tmp_path / "r", **{**TINY, "batch_size": 1})
+    assert not (tmp_path / "r").exists()
+    (tmp_path / "mine").write_text("precious")
+    with pytest.raises(RunError, match="exists already"):
+        vaezoo.train("vanilla", out=tmp_path / "mine", **TINY)
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_reporter_hears_of_everything(tmp_path: Path) -> None:
+    heard: list[Any] = []
+
+    class Listener(Reporter):
+        def start(self, title: str, total_steps: int, done: int) -> None:
+            heard.append(("start", total_steps, done))
+
+        def window(self, progress: Progress) -> None:
+            heard.append(("window", progress.step, progress.epoch))
+
+        def validation(self, epoch: int, record: Mapping[str, Any]) -> None:
+            heard.append(("validation", epoch, record["step"]))
+
+        def stop(self) -> None:
+            heard.append("stop")
+
+    vaezoo.train("vanilla", out=tmp_path / "r", reporter=Listener(), **{**TINY, "epochs": 1})
+    assert heard == [
+        ("start", 6, 0),
+        ("window", 4, 1),
+        ("window", 6, 1),
+        ("validation", 1, 6),
+        "stop",
+    ]
+
+
+def test_trains_in_a_thread(tmp_path: Path) -> None:
+    """Notebooks and servers train outside of the main thread, where signals cannot be caught."""
+    worker = threading.Thread(
+        target=vaezoo.train,
+        args=("vanilla",),
+        kwargs={"out": tmp_path / "r", **{**TINY, "epochs": 1}},
+    )
+    worker.start()
+    worker.join()
+    assert (tmp_path / "r" / "summary.json").exists()
+
+
+def test_validation_split_is_watched_and_test_is_kept_apart(tmp_path: Path) -> None:
+    run = vaezoo.train("vanilla", out=tmp_path / "r", **{**TINY, "epochs": 1}, validation=16)
+    assert run.record["data"]["splits"] == {"train": 80, "validation": 16, "test": 24}
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_schedules_start_at_one_and_end_low(schedule: str) -> None:
+    factors = [lr_factor(schedule, step, 100) for step in range(100)]
+    assert factors[0] == 1.0
+    assert all(a >= b for a, b in zip(factors, factors[1:], strict=False))
+    assert factors[-1] == 1.0 if schedule == "constant" else factors[-1] < 0.02
+
+
+def test_no_host_synchronisation_within_a_window(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever reads a tensor back to the host goes through item, tolist or a truth value."""
+    reads: list[int] = []
+    step = 0
+
+    def count(name: str) -> None:
+        honest = getattr(torch.Tensor, name)
+
+        def counted(tensor: torch.Tensor, *args: Any) -> Any:
+            reads.append(step)
+            return honest(tensor, *args)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+
+    class Steps(Reporter):
+        def step(self) -> None:
+            nonlocal step
+            step += 1
+
+    honest_loss = ElboLoss.forward
+    inside: list[int] = []
+
+    def watched(loss: ElboLoss, *args: Any) -> Any:
+        before = len(reads)
+        output = honest_loss(loss, *args)
+        inside.append(len(reads) - before)
+        return output
+
+    monkeypatch.setattr(ElboLoss, "forward", watched)
+    for name in ("item", "tolist", "__bool__", "__float__", "__int__"):
+        count(name)
+    vaezoo.train(
+        "vanilla", out=tmp_path / "r", reporter=Steps(), **{**TINY, "epochs": 1, "log_every": 6}
+    )
+    assert sum(inside[:6]) == 0
+    assert not [at for at in reads if 0 < at < 5]
