@@ -23,6 +23,7 @@ _HOME = {
     "LossOutput": "vaezoo.losses.base",
     "LossSpec": "vaezoo.specs",
     "ModelSpec": "vaezoo.specs",
+    "NetworkOptions": "vaezoo.network_options",
     "Options": "vaezoo.options",
     "Phase": "vaezoo.losses.base",
     "Split": "vaezoo.data.base",
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from vaezoo.losses.base import Phase as Phase
     from vaezoo.model import BaseVAE as BaseVAE
     from vaezoo.model import VAEOutput as VAEOutput
+    from vaezoo.network_options import NetworkOptions as NetworkOptions
     from vaezoo.options import Options as Options
     from vaezoo.specs import DatasetSpec as DatasetSpec
     from vaezoo.specs import LossSpec as LossSpec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any
 
 from torch import OutOfMemoryError
 
@@ -15,8 +15,6 @@ from vaezoo.losses.base import BaseLoss
 from vaezoo.model import BaseVAE
 from vaezoo.options import Options
 from vaezoo.specs import DatasetSpec, Spec
-
-T = TypeVar("T")
 
 
 def build_model(
@@ -56,7 +54,7 @@ def load_splits(spec: DatasetSpec, options: DataOptions) -> Splits:
     return build_dataset(spec, options).load()
 
 
-def _load(spec: Spec, base: type[T]) -> type[T]:
+def _load(spec: Spec, base: type) -> Any:
     found = spec.load()
     if not (isinstance(found, type) and issubclass(found, base)):
         raise VaezooError(f"{spec.kind} {spec.name}: {spec.target} is no {base.__name__}")

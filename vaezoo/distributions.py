@@ -12,7 +12,7 @@ from torch.distributions import Distribution, Independent, Normal
 from torch.distributions import kl as torch_kl
 
 
-def diagonal_normal(loc: Tensor, scale: Tensor, event_dims: int = 1) -> Independent:
+def diagonal_normal(loc: Tensor, scale: Tensor, event_dims: int = 1) -> Distribution:
     """A Gaussian with diagonal covariance over the last `event_dims` dimensions of `loc`.
 
     loc: [batch, *event]. scale: standard deviation > 0, broadcast against loc.
@@ -20,7 +20,7 @@ def diagonal_normal(loc: Tensor, scale: Tensor, event_dims: int = 1) -> Independ
     return Independent(Normal(loc, scale, validate_args=False), event_dims, validate_args=False)
 
 
-def diagonal_normal_from(parameters: Tensor, dim: int = 1) -> Independent:
+def diagonal_normal_from(parameters: Tensor, dim: int = 1) -> Distribution:
     """A diagonal Gaussian from means and log-variances that stand side by side in `dim`.
 
     parameters: [batch, 2·n, ...]. The log-variance is kept in [-20, 20] nats, far outside of what

@@ -60,6 +60,7 @@ class BaseVAE(nn.Module, ABC):
         self.data = data
         # The objective that create_model pairs with the model. No submodule: it owns itself.
         object.__setattr__(self, "loss", None)
+        self._origin: Tensor
         self.register_buffer("_origin", torch.zeros(()), persistent=False)
 
     @abstractmethod
@@ -147,7 +148,7 @@ class BaseVAE(nn.Module, ABC):
         many_y = None if y is None else y.expand(samples, *y.shape).flatten(0, 1)
         log_likelihood = self.decode(z.flatten(0, 1), many_y).log_prob(many_x)
         log_ratio: Tensor = prior.log_prob(z) - posterior.log_prob(z)
-        return log_likelihood.unflatten(0, (samples, len(x))) + log_ratio
+        return log_likelihood.view(samples, len(x)) + log_ratio
 
     @torch.no_grad()
     def log_likelihood(

@@ -90,9 +90,10 @@ class RunFolder:
 
     def cut_metrics(self, size: int) -> None:
         """Forget the lines after a checkpoint: they will be written again."""
-        if not self.metrics.exists() or self.metrics_bytes() < size:
+        if self.metrics_bytes() < size:
             raise RunError(f"{self.metrics} is shorter than its checkpoint says")
-        os.truncate(self.metrics, size)
+        if self.metrics.exists():
+            os.truncate(self.metrics, size)
 
     def remove(self) -> None:
         """Take the folder away, and its parent if `create` made it and nothing else is there."""

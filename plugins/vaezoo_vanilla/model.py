@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 
 from vaezoo import BaseVAE, DataSpec
 from vaezoo.distributions import diagonal_normal_from
 from vaezoo.likelihoods import make_likelihood
-from vaezoo.nn import ConvDecoder, ConvEncoder
+from vaezoo.nn import make_decoder, make_encoder
 
 from .plugin import VanillaOptions
 
@@ -26,10 +26,9 @@ class VanillaVAE(BaseVAE):
         super().__init__(options, data)
         self.latent_shape = (options.latent_dim,)
 
-        body = ConvEncoder(data.shape, options.hidden)
-        heads = nn.Linear(body.out_features, 2 * options.latent_dim)  # mean and log-variance
-        self.encoder = nn.Sequential(body, heads)
-        self.decoder = ConvDecoder(options.latent_dim, data.shape, options.hidden, body.sizes)
+        # Two linear heads in one: mean and log-variance of the posterior.
+        self.encoder = make_encoder(options, data, 2 * options.latent_dim)
+        self.decoder = make_decoder(options, data, options.latent_dim)
         self.likelihood = make_likelihood(options, data)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:

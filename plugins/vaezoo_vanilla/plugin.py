@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
 
-from pydantic import Field
-
-from vaezoo import LikelihoodOptions, ModelSpec, Takes, hookimpl
+from vaezoo import ModelSpec, NetworkOptions, Takes, hookimpl
 
 
-class VanillaOptions(LikelihoodOptions):
-    latent_dim: int = Field(128, ge=1, description="size of the latent vector")
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (32, 64, 128, 256, 512),
-        min_length=1,
-        description="channels of each level; every level halves the image",
-    )
+class VanillaOptions(NetworkOptions):
+    """What the shared options hold is all that this model needs: see `vaezoo info vanilla`."""
 
 
 @hookimpl
@@ -30,6 +22,6 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             paper="Kingma & Welling 2013, arXiv:1312.6114",
             tags=("elbo", "importance", "convolutional", "gaussian"),
             loss="elbo",
-            takes=Takes(min_size=8),
+            takes=Takes(min_size=8, vectors=True),
         )
     )

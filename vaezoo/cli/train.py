@@ -19,7 +19,7 @@ from vaezoo.config import (
 )
 from vaezoo.data.options import DataOptions
 from vaezoo.errors import OptionError
-from vaezoo.options import OptionInfo, describe, flag, show
+from vaezoo.options import OptionInfo, Options, describe, flag, show
 from vaezoo.registry import WORDS, registry
 from vaezoo.training.options import TrainOptions
 
@@ -174,7 +174,7 @@ def _grouped(ctx: click.Context) -> list[tuple[str, list[click.Parameter]]]:
     """The options of each section of what was chosen, under its title."""
     choice: Choice | None = ctx.meta.get(_CHOICE)
     if choice is None:
-        classes = {"Training": TrainOptions, "Data": DataOptions}
+        classes: dict[str, type[Options]] = {"Training": TrainOptions, "Data": DataOptions}
         return [
             (title, [_option(info.name, info) for info in describe(cls)])
             for title, cls in classes.items()

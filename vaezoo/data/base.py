@@ -127,7 +127,8 @@ class BaseDataset(ABC):
         if not spec.is_image:
             raise DataError("this data set has vectors, not images")
         shape = (spec.channels, spec.height, spec.width)
-        how = self.options if isinstance(self.options, DecodeOptions) else DecodeOptions()
+        options: object = self.options
+        how = options if isinstance(options, DecodeOptions) else DecodeOptions()
         return torch.stack([torch.from_numpy(decode_image(path, shape, how)) for path in paths])
 
 

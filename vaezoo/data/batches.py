@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from torch import Tensor
 from vaezoo.data.base import Split
 from vaezoo.data.batch import Batch
 from vaezoo.data.options import Binarize
+
+NumberT = TypeVar("NumberT", int, Tensor)
 
 EVALUATION_STREAM = 0
 """The stream of random numbers that binarizes held-out images: the same in every run."""
@@ -43,11 +46,12 @@ class Batches:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The shuffled full batches of epoch `number` (from 0), from batch `start` on."""
-        generator = torch.Generator().manual_seed(_mix_seed(self.seed, number + 1))
+        stream = _stream(self.seed, number + 1)
+        generator = torch.Generator().manual_seed(stream)
         order = torch.randperm(len(self.split), generator=generator).to(self.device)
         for i in range(start, len(self)):
             index = order[i * self.batch_size : (i + 1) * self.batch_size]
-            yield self.batch(index, stream=_mix_seed(self.seed, number + 1))
+            yield self.batch(index, stream)
 
     def ordered(self) -> Iterator[Batch]:
         """Every example once, in order; the last batch may be short."""
@@ -75,24 +79,20 @@ def draw_binary(raw: Tensor, index: Tensor, stream: int) -> Tensor:
     """
     values = raw[0].numel()
     position = torch.arange(values, device=raw.device)
-    key = _hash(index + _hash_int(stream & 0xFFFFFFFF))
+    key = _hash(index + _hash(stream))
     draws = _hash(position[None, :] ^ key[:, None]).view(raw.shape)
     # draw / 2^32 < raw / 255, in whole numbers
     return (draws * 255 < raw.to(torch.int64) << 32).float()
 
 
-def _hash(x: Tensor) -> Tensor:
-    """32 well-mixed bits of each int64 (the multipliers are C. Wellons's low-bias pair)."""
+def _hash(x: NumberT) -> NumberT:
+    """32 well-mixed bits of a whole number (the multipliers are C. Wellons's low-bias pair)."""
     x = x & 0xFFFFFFFF
     x = ((x ^ (x >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
     x = ((x ^ (x >> 15)) * 0x846CA68B) & 0xFFFFFFFF
     return x ^ (x >> 16)
 
 
-def _hash_int(x: int) -> int:
-    return int(_hash(torch.tensor(x)))
-
-
-def _mix_seed(seed: int, epoch: int) -> int:
+def _stream(seed: int, epoch: int) -> int:
     """One number of a pair; never the evaluation stream."""
-    return (_hash_int(seed & 0xFFFFFFFF) ^ _hash_int(epoch + 0x9E3779B9)) | (1 << 32)
+    return (_hash(seed) ^ _hash(epoch + 0x9E3779B9)) | (1 << 32)

@@ -65,7 +65,7 @@ def evaluate_model(
 
     capabilities: the model's tags; they tell which numbers mean something. importance_samples: how
     many draws an example for the log-likelihood, 0 for none. The noise follows from `seed`; the
-    generators and the modules' modes are left as they were. The numbers are read back once.
+    generators and the modules' modes are left as they were. Nothing is read back before the end.
     """
     sums = _Sums(model, capabilities, importance_samples)
     # Not inference_mode: a posterior may need gradients of its own.
@@ -179,7 +179,7 @@ class _Sums:
         put("reconstruction_r2", r2, constant)
         active = int((self._variance("latent", count) > ACTIVE_VARIANCE).sum())
         return Evaluation(
-            **numbers,  # type: ignore[arg-type]
+            **numbers,
             active_units=active,
             examples=count,
             importance_samples=self.samples if self.has_importance else 0,

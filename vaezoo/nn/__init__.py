@@ -1,5 +1,19 @@
-"""Building blocks that models share: networks with the number of features they end in."""
+"""Building blocks that models share."""
 
-from vaezoo.nn.conv import ConvDecoder, ConvEncoder
+from vaezoo.nn.conv import Centre, ConvDecoder, ConvEncoder, level_sizes
+from vaezoo.nn.mlp import DenseDecoder, DenseEncoder, GatedLinear
+from vaezoo.nn.networks import make_decoder, make_encoder
+from vaezoo.nn.resnet import ResidualBlock
 
-__all__ = ["ConvDecoder", "ConvEncoder"]
+__all__ = [
+    "Centre",
+    "ConvDecoder",
+    "ConvEncoder",
+    "DenseDecoder",
+    "DenseEncoder",
+    "GatedLinear",
+    "ResidualBlock",
+    "level_sizes",
+    "make_decoder",
+    "make_encoder",
+]

@@ -6,32 +6,36 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from vaezoo.nn.resnet import ResidualBlock
+
 
 class ConvEncoder(nn.Sequential):
     """Stride-2 3×3 convolutions with batch norm and LeakyReLU, then flat.
 
     [batch, channels, height, width] in [0, 1] -> [batch, out_features]. Each level halves the
-    image, rounding up: `sizes` are the heights and widths from the image down.
+    image, rounding up. residual: a residual block after each level.
     """
 
-    def __init__(self, shape: Sequence[int], hidden: Sequence[int]) -> None:
-        channels, *size = shape
-        self.sizes = [(size[0], size[1])]
+    def __init__(
+        self, shape: Sequence[int], hidden: Sequence[int], residual: bool = False
+    ) -> None:
+        channels = shape[0]
         levels: list[nn.Module] = [Centre()]
         for wide in hidden:
             levels.append(_level(nn.Conv2d(channels, wide, 3, stride=2, padding=1), wide))
-            height, width = self.sizes[-1]
-            self.sizes.append(((height + 1) // 2, (width + 1) // 2))
+            if residual:
+                levels.append(ResidualBlock(wide))
             channels = wide
         super().__init__(*levels, nn.Flatten())
-        self.out_features = channels * self.sizes[-1][0] * self.sizes[-1][1]
+        height, width = level_sizes(shape, len(hidden))[-1]
+        self.out_features = channels * height * width
 
 
 class ConvDecoder(nn.Sequential):
     """The encoder mirrored: a linear layer, transposed convolutions, a last 3×3 convolution.
 
-    [batch, in_features] -> [batch, *shape], unbounded. `sizes` are those of the encoder, so that
-    each level comes back to the size it came from, odd ones too.
+    [batch, in_features] -> [batch, *shape], unbounded. Each level comes back to the size that the
+    encoder's had there, odd ones too. residual: a residual block after each level.
     """
 
     def __init__(
@@ -39,8 +43,9 @@ class ConvDecoder(nn.Sequential):
         in_features: int,
         shape: Sequence[int],
         hidden: Sequence[int],
-        sizes: Sequence[tuple[int, int]],
+        residual: bool = False,
     ) -> None:
+        sizes = level_sizes(shape, len(hidden))
         smallest = (hidden[-1], *sizes[-1])
         levels: list[nn.Module] = [
             nn.Linear(in_features, smallest[0] * smallest[1] * smallest[2]),
@@ -60,7 +65,18 @@ class ConvDecoder(nn.Sequential):
                     wide,
                 )
             )
+            if residual:
+                levels.append(ResidualBlock(wide))
         super().__init__(*levels, nn.Conv2d(hidden[0], shape[0], 3, padding=1))
+
+
+def level_sizes(shape: Sequence[int], levels: int) -> list[tuple[int, int]]:
+    """Height and width of the image and of each level below it: halves, rounded up."""
+    sizes = [(shape[1], shape[2])]
+    for _ in range(levels):
+        height, width = sizes[-1]
+        sizes.append(((height + 1) // 2, (width + 1) // 2))
+    return sizes
 
 
 class Centre(nn.Module):
@@ -71,4 +87,4 @@ class Centre(nn.Module):
 
 
 def _level(convolution: nn.Module, wide: int) -> nn.Sequential:
-    return nn.Sequential(convolution, nn.BatchNorm2d(wide), nn.LeakyReLU())
+    return nn.Sequential(convolution, nn.BatchNorm2d(wide), nn.LeakyReLU(inplace=True))

@@ -72,7 +72,12 @@ def load_optimizers(
     try:
         for key, tensor in tensors.items():
             phase, parameter, name = key.split(".")
-            states[int(phase)].setdefault(int(parameter), {})[name] = tensor
+            number = int(parameter)
+            like = optimizers[int(phase)].param_groups[0]["params"][number]
+            if tensor.shape == like.shape:
+                # Files know no layout; fused kernels walk moments and weights in step.
+                tensor = torch.empty_like(like).copy_(tensor)
+            states[int(phase)].setdefault(number, {})[name] = tensor
         for optimizer, state in zip(optimizers, states, strict=True):
             settings = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": state, "param_groups": settings})

@@ -29,9 +29,10 @@ def pick_device(name: str) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count == 0:
             raise OptionError(f"--device {name}: no CUDA here; give --device cpu, or auto")
-        if device.index is not None and device.index >= count:
+        index: int | None = device.index
+        if index is not None and index >= count:
             raise OptionError(f"--device {name}: there are {count} GPUs, numbered from 0")
-        if device.index is None:
+        if index is None:
             device = torch.device("cuda", torch.cuda.current_device())
     elif device.type == "mps" and not torch.backends.mps.is_available():
         raise OptionError("--device mps: no Apple GPU here; give --device cpu, or auto")

@@ -17,8 +17,8 @@ from vaezoo.data.batches import Batches
 from vaezoo.errors import OptionError, RunStopped, TrainingError
 from vaezoo.evaluation.curves import save_curves
 from vaezoo.evaluation.evaluate import evaluate_model
-from vaezoo.evaluation.pictures import save_grid, save_pairs
 from vaezoo.evaluation.modes import seeded
+from vaezoo.evaluation.pictures import save_grid, save_pairs
 from vaezoo.files import read_json, write_json
 from vaezoo.model import BaseVAE
 from vaezoo.registry import registry
@@ -173,10 +173,11 @@ def _speed(position: Position) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """What a run's numbers may depend on."""
-    names = ("torch", "torchvision", "numpy", "safetensors")
+    names = ("torchvision", "numpy", "safetensors")
     return {
         "vaezoo": vaezoo.__version__,
         "python": platform.python_version(),
+        "torch": torch.__version__,  # with the build it is, which its package's version leaves out
         **{name: version(name) for name in names},
     }
 

@@ -1,0 +1,34 @@
+"""Options that models share which let the user choose their networks. No torch here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from vaezoo.likelihood_options import LikelihoodOptions
+
+NetworkName = Literal["conv", "resnet", "mlp", "gated_mlp"]
+
+
+class NetworkOptions(LikelihoodOptions):
+    """The encoder's and decoder's bodies, the size of the latent, and the likelihood."""
+
+    latent_dim: int = Field(128, ge=1, description="size of the latent vector")
+    network: NetworkName = Field(
+        "conv",
+        description="bodies of encoder and decoder: conv: strided convolutions; resnet: with "
+        "residual blocks; mlp: dense layers, for vectors too; gated_mlp: gated dense layers",
+    )
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None,
+        min_length=1,
+        description="conv, resnet: channels of each level, which halves the image; mlp: widths "
+        "from the data inwards; none: 32,64,128,256,512, or 512,256 for an mlp",
+    )
+
+    def levels(self) -> tuple[int, ...]:
+        """The hidden sizes, those of the network where none were given."""
+        if self.hidden is not None:
+            return self.hidden
+        return (512, 256) if "mlp" in self.network else (32, 64, 128, 256, 512)

@@ -1,0 +1,43 @@
+"""The bodies of encoder and decoder that the user's options name."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from vaezoo.data.spec import DataSpec
+from vaezoo.errors import DataError
+from vaezoo.network_options import NetworkOptions
+from vaezoo.nn.conv import ConvDecoder, ConvEncoder
+from vaezoo.nn.mlp import DenseDecoder, DenseEncoder
+
+
+def make_encoder(options: NetworkOptions, data: DataSpec, out_features: int) -> nn.Sequential:
+    """A network from examples to features: [batch, *data.shape] -> [batch, out_features].
+
+    DataError when the network is for images and the data is vectors.
+    """
+    body: ConvEncoder | DenseEncoder
+    if "mlp" in options.network:
+        body = DenseEncoder(data, options.levels(), gated=options.network == "gated_mlp")
+    else:
+        _check_image(options, data)
+        body = ConvEncoder(data.shape, options.levels(), residual=options.network == "resnet")
+    return nn.Sequential(body, nn.Linear(body.out_features, out_features))
+
+
+def make_decoder(options: NetworkOptions, data: DataSpec, in_features: int) -> nn.Sequential:
+    """The encoder mirrored: [batch, in_features] -> [batch, *data.shape], unbounded."""
+    if "mlp" in options.network:
+        gated = options.network == "gated_mlp"
+        return DenseDecoder(in_features, data, options.levels(), gated)
+    _check_image(options, data)
+    residual = options.network == "resnet"
+    return ConvDecoder(in_features, data.shape, options.levels(), residual)
+
+
+def _check_image(options: NetworkOptions, data: DataSpec) -> None:
+    if not data.is_image:
+        raise DataError(
+            f"--network {options.network} is for images, and this data is vectors of "
+            f"{data.shape[0]} values: give --network mlp"
+        )
