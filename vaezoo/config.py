@@ -11,9 +11,9 @@ import yaml
 
 from vaezoo.data.options import DataOptions
 from vaezoo.errors import OptionError, nearest
-from vaezoo.options import Options, describe, parse, to_dict
+from vaezoo.options import Options, describe, parse, show, to_dict
 from vaezoo.registry import WORDS, registry
-from vaezoo.specs import DatasetSpec, LossSpec, ModelSpec
+from vaezoo.specs import DatasetSpec, LossSpec, ModelSpec, Spec
 from vaezoo.training.options import TrainOptions
 
 SECTIONS = ("train", "model", "loss", "data")
@@ -117,7 +117,9 @@ def resolve(choice: Choice, recipe: Sections, given: Sections) -> RunConfig:
             layers.append(choice.model.loss_options)
         layer = recipe.get(section, {})
         # A recipe's options belong to what the recipe names, not to what was put in its place.
-        if section == "train" or layer.get("name", named[section].name) == named[section].name:
+        if section == "train":
+            layers.append(layer)
+        elif layer.get("name", named[section].name) == named[section].name:
             layers.append({key: value for key, value in layer.items() if key != "name"})
         layers.append(given.get(section, {}))
         what = "training" if section == "train" else _title(named[section])
@@ -159,7 +161,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
             raise OptionError(f"--set {text!r}: name the {section} itself on the command line")
         try:
             sections[section][name] = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):
             raise OptionError(f"--set {text!r}: the value is not YAML") from None
     return sections
 
@@ -167,12 +169,14 @@ def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
 def load_recipe(path: Path) -> dict[str, dict[str, Any]]:
     """Read a recipe or the config of a run. OptionError says what is wrong with the file."""
     try:
-        if path.stat().st_size > _LARGEST_RECIPE:
+        with path.open("rb") as file:  # its size is not asked: it may be a pipe or a device
+            content = file.read(_LARGEST_RECIPE + 1)
+        if len(content) > _LARGEST_RECIPE:
             raise OptionError(f"{path} is too large for a configuration")
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = yaml.safe_load(content.decode("utf-8"))
     except OSError as error:
         raise OptionError(f"cannot read {path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2024-13-32
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise OptionError(f"{path} is not YAML{where}") from None
@@ -197,15 +201,14 @@ def _merge(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Later layers win; one that says `steps` overrules an earlier one's `epochs`, and so on."""
     merged: dict[str, Any] = {}
     for layer in layers:
-        if layer.get("steps") is not None:
-            merged.pop("epochs", None)
-        if layer.get("epochs") is not None:
-            merged.pop("steps", None)
+        for name, other in (("steps", "epochs"), ("epochs", "steps")):
+            if show(layer.get(name)).lower() != "none":
+                merged.pop(other, None)
         merged.update(layer)
     return merged
 
 
-def _title(spec: ModelSpec | LossSpec | DatasetSpec) -> str:
+def _title(spec: Spec) -> str:
     return f"{WORDS[spec.kind]} {spec.name}"
 
 

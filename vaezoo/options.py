@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import reprlib
+import textwrap
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -43,9 +45,13 @@ class Options(BaseModel):
     @classmethod
     def _from_text(cls, name: str, value: Any) -> Any:
         info = cls.model_fields.get(name)
-        if info is None or not isinstance(value, str):
+        if info is None:
             return value
         branches = _branches(info.annotation)
+        if isinstance(value, bool) and Literal["off", "on"] in branches:
+            return "on" if value else "off"  # YAML reads these words so
+        if not isinstance(value, str):
+            return value
         if type(None) in branches and value.strip().lower() == "none":
             return None
         if any(typing.get_origin(branch) is tuple for branch in branches):
@@ -93,9 +99,11 @@ def parse(cls: type[OptionsT], values: Mapping[str, Any], what: str) -> OptionsT
         if name not in cls.model_fields:
             known = list(cls.model_fields)
             listing = f" (it has {', '.join(known)})" if known else " (it has none)"
-            raise OptionError(f"{what} has no option {name!r}{nearest(str(name), known) or listing}")
+            hint = nearest(str(name), known) or listing
+            raise OptionError(f"{what} has no option {name!r}{hint}")
     try:
-        return cls.model_validate(dict(values))
+        # Read before any validator of the class's own, which then sees no text.
+        return cls.model_validate({name: cls._from_text(name, v) for name, v in values.items()})
     except ValidationError as error:
         raise OptionError(_explain(cls, error, what)) from None
 
@@ -126,8 +134,12 @@ def show(value: Any) -> str:
 
 
 def _branches(annotation: Any) -> tuple[Any, ...]:
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return typing.get_args(annotation)
+    """The types that a value may have, without what is noted beside them."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return tuple(branch for arg in args for branch in _branches(arg))
+    if origin is typing.Annotated:
+        return _branches(args[0])
     return (annotation,)
 
 
@@ -150,14 +162,24 @@ def _type_name(annotation: Any) -> str:
 
 
 def _bounds(info: FieldInfo) -> str:
+    found = _limits(info.metadata)
+    for branch in _branches(info.annotation):
+        if typing.get_origin(branch) is tuple:
+            inner = getattr(typing.get_args(branch)[0], "__metadata__", ())
+            rules = [rule for item in inner for rule in getattr(item, "metadata", [item])]
+            found += [f"each {limit}" for limit in _limits(rules)]
+    return ", ".join(found)
+
+
+def _limits(rules: Iterable[Any]) -> list[str]:
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     found = []
-    for rule in info.metadata:
+    for rule in rules:
         for attribute, sign in signs.items():
             limit = getattr(rule, attribute, None)
             if limit is not None:
-                found.append(f"{sign} {limit:g}")
-    return ", ".join(found)
+                found.append(f"{sign} {limit if isinstance(limit, int) else format(limit, 'g')}")
+    return found
 
 
 def _describe(name: str, info: FieldInfo) -> OptionInfo:
@@ -186,8 +208,16 @@ def _explain(cls: type[Options], error: ValidationError, what: str) -> str:
         return f"{what} needs {flag(name)}: {cls.model_fields[name].description}"
     message = message[0].lower() + message[1:]
     given = first["input"]
-    said = "" if isinstance(given, Mapping) else f", not {show(given)!r}"
+    said = "" if isinstance(given, Mapping) else f", not {_quote(given)}"
     return f"{what}: {flag(name)}: {message.removeprefix('input ')}{said}"
+
+
+def _quote(value: Any) -> str:
+    """What was given, cut short where it is long, and safe where it is nested without end."""
+    nested = isinstance(value, (list, tuple)) and any(
+        isinstance(item, (list, tuple, Mapping)) for item in value
+    )
+    return reprlib.repr(value) if nested else textwrap.shorten(repr(show(value)), 80)
 
 
 def flag(name: str) -> str:

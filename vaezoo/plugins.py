@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from vaezoo.errors import VaezooError
 from vaezoo.specs import DatasetSpec, LossSpec, ModelSpec, Spec
 
 GROUP = "vaezoo"
+_LONGEST_ERROR = 400
 
 _HOOKS: dict[str, type[Spec]] = {
     "register_models": ModelSpec,
@@ -41,11 +44,16 @@ class PluginRecord:
     def status(self) -> str:
         return "failed" if self.error else "loaded"
 
+    @property
+    def source(self) -> str:
+        """The distribution and its version, as far as they are known."""
+        return f"{self.distribution} {self.version}".rstrip()
+
     def fail(self, error: BaseException) -> None:
         self.specs = []
-        message = str(error).strip().splitlines()
+        message = textwrap.shorten(str(error), _LONGEST_ERROR, placeholder=" …")
         kind = "" if isinstance(error, VaezooError) else f"{type(error).__name__}: "
-        self.error = kind + (message[0] if message else "no message")
+        self.error = kind + (message or "no message")
         self.details = "".join(traceback.format_exception(error))
 
 
@@ -86,9 +94,13 @@ def load(entry: EntryPoint) -> PluginRecord:
     distribution, version = _distribution(entry)
     record = PluginRecord(entry.name, entry.value, distribution, version)
     try:
-        module = entry.load()
-        record.location = str(getattr(module, "__file__", "") or "")
-        record.specs = collect(module)
+        if EntryPoint.pattern.match(entry.value) is None:
+            raise VaezooError(f"its entry point {entry.value!r} is not 'package.module'")
+        # What it prints must not get into the output of `vaezoo list --json`.
+        with contextlib.redirect_stdout(sys.stderr):
+            module = entry.load()
+            record.location = str(getattr(module, "__file__", "") or "")
+            record.specs = collect(module)
     except (Exception, SystemExit) as error:  # a plugin may raise anything; we go on without it
         record.fail(error)
     return record
@@ -101,9 +113,10 @@ def collect(module: Any) -> list[Spec]:
     manager.register(module)
     manager.check_pending()
     if not manager.get_hookcallers(module):
+        name = getattr(module, "__name__", repr(module))
         raise VaezooError(
-            f"{module.__name__} has no hook: mark register_models, register_losses or "
-            "register_datasets with @vaezoo.hookimpl"
+            f"{name} has no hook: mark register_models, register_losses or register_datasets "
+            "with @vaezoo.hookimpl"
         )
     specs: list[Spec] = []
     for hook, kind in _HOOKS.items():
@@ -127,8 +140,8 @@ def warn_of_failures(records: Iterable[PluginRecord]) -> None:
     for record in records:
         if record.error:
             print(
-                f"vaezoo: plugin {record.name!r} ({record.distribution} {record.version}) "
-                f"is left out: {record.error} (more: vaezoo plugins)",
+                f"vaezoo: plugin {record.name!r} ({record.source}) is left out: {record.error} "
+                "(more: vaezoo plugins --verbose)",
                 file=sys.stderr,
             )
 
@@ -136,4 +149,5 @@ def warn_of_failures(records: Iterable[PluginRecord]) -> None:
 def _distribution(entry: EntryPoint) -> tuple[str, str]:
     if entry.dist is None:
         return "unknown", ""
-    return entry.dist.name, entry.dist.version
+    # A distribution without METADATA has neither, whatever its types promise.
+    return entry.dist.name or "unknown", entry.dist.version or ""

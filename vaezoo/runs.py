@@ -162,11 +162,11 @@ def check_same_data(record: dict[str, Any], splits: Splits) -> None:
 def _labels(model: BaseVAE, n: int, label: int | None) -> Tensor | None:
     if not model.conditional:
         if label is not None:
-            raise OptionError("--label: this model is not conditional, it takes no labels")
+            raise OptionError("--class: this model is not conditional, it takes no labels")
         return None
     classes = len(model.data.classes)
     if label is None:
         return torch.arange(n) % classes
     if not 0 <= label < classes:
-        raise OptionError(f"--label {label}: classes are numbered from 0 to {classes - 1}")
+        raise OptionError(f"--class {label}: classes are numbered from 0 to {classes - 1}")
     return torch.full((n,), label)

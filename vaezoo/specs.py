@@ -1,4 +1,4 @@
-"""What a plugin registers: names and import strings, never classes, so that listing imports no torch."""
+"""What a plugin registers: names and import strings, no classes, so that lists need no torch."""
 
 from __future__ import annotations
 
@@ -126,13 +126,22 @@ class Spec:
                 )
         if not isinstance(self.summary, str) or not self.summary or "\n" in self.summary:
             raise VaezooError(f"{self.kind} {self.name}: the summary must be one line of text")
-        if not isinstance(self.tags, tuple):
-            raise VaezooError(f"{self.kind} {self.name}: tags must be a tuple of words")
+        if not isinstance(self.paper, str) or "\n" in self.paper:
+            raise VaezooError(f"{self.kind} {self.name}: the paper must be one line of text")
+        self._check_words("tags", self.tags)
         if self.api_version > API_VERSION:
             raise VaezooError(
                 f"{self.kind} {self.name} is made for plugin API {self.api_version}, "
                 f"this vaezoo has {API_VERSION}: upgrade vaezoo"
             )
+
+    def _check_words(self, label: str, value: object) -> None:
+        if not isinstance(value, tuple) or not all(isinstance(word, str) for word in value):
+            raise VaezooError(f"{self.kind} {self.name}: {label} must be a tuple of words")
+
+    def _check_mapping(self, label: str, value: object) -> None:
+        if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+            raise VaezooError(f"{self.kind} {self.name}: {label} must map names to values")
 
     def load(self) -> Any:
         """The class itself. Imports whatever its module imports, torch as a rule."""
@@ -140,9 +149,14 @@ class Spec:
 
     def load_options(self) -> Any:
         """The class of its options. Must not import torch."""
+        from vaezoo.options import Options  # here: registering needs no pydantic
+
         if self.options is None:
-            return _import("vaezoo.options:Options", f"{self.kind} {self.name}")
-        return _import(self.options, f"{self.kind} {self.name}")
+            return Options
+        found = _import(self.options, f"{self.kind} {self.name}")
+        if not (isinstance(found, type) and issubclass(found, Options)):
+            raise VaezooError(f"{self.kind} {self.name}: {self.options} is no vaezoo.Options class")
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +169,15 @@ class ModelSpec(Spec):
     train_options: Mapping[str, Any] = field(default_factory=dict)
     takes: Takes = Takes()
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.loss, str) or not _NAME.fullmatch(self.loss):
+            raise VaezooError(f"model {self.name}: {self.loss!r} is no name of a loss")
+        self._check_mapping("loss_options", self.loss_options)
+        self._check_mapping("train_options", self.train_options)
+        if not isinstance(self.takes, Takes):
+            raise VaezooError(f"model {self.name}: takes must be vaezoo.Takes(...)")
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossSpec(Spec):
@@ -162,6 +185,10 @@ class LossSpec(Spec):
 
     kind: ClassVar[Kind] = "loss"
     needs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_words("needs", self.needs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,12 +198,16 @@ class DatasetSpec(Spec):
     kind: ClassVar[Kind] = "dataset"
     train_options: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_mapping("train_options", self.train_options)
+
 
 def _import(path: str, what: str) -> Any:
     module_name, _, attribute = path.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever a plugin's module raises is told as that plugin's fault
+    except (Exception, SystemExit) as error:  # whatever it raises is told as that plugin's fault
         raise VaezooError(
             f"{what}: importing {module_name} failed: {type(error).__name__}: {error}"
         ) from error

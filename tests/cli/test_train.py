@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,11 @@ from PIL import Image
 import vaezoo
 from vaezoo.cli.main import main
 
-TINY = (
-    "train vanilla --examples 80 --test 16 --image-size 16 --hidden 8,8 --latent-dim 3 "
-    "--epochs 1 --batch-size 16 --device cpu"
-).split()
+TINY = [
+    *("train", "vanilla", "--examples", "80", "--test", "16", "--image-size", "16"),
+    *("--hidden", "8,8", "--latent-dim", "3", "--epochs", "1", "--batch-size", "16"),
+    *("--device", "cpu"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -216,8 +218,6 @@ def test_pictures_are_not_written_over(
 
 
 def test_damaged_runs_are_told(run: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import shutil
-
     shutil.copytree(run, "copy")
     Path("copy/model.safetensors").write_bytes(b"short")
     assert "damaged" in refused(capsys, "evaluate", "copy")
@@ -230,8 +230,6 @@ def test_damaged_runs_are_told(run: Path, in_tmp: Path, capsys: pytest.CaptureFi
 def test_run_of_a_missing_plugin_names_it(
     run: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import shutil
-
     shutil.copytree(run, "copy")
     config = Path("copy/config.yaml")
     config.write_text(config.read_text().replace("name: vanilla", "name: stranger"))
@@ -258,8 +256,6 @@ def test_only_some_options_may_change_on_resume(
 
 
 def test_resume_for_more_epochs(run: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     assert main(["train", "--resume", str(copy), "--epochs", "2"]) == 0

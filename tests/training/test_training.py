@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -266,7 +267,7 @@ def test_validation_split_is_watched_and_test_is_kept_apart(tmp_path: Path) -> N
 def test_schedules_start_at_one_and_end_low(schedule: str) -> None:
     factors = [lr_factor(schedule, step, 100) for step in range(100)]
     assert factors[0] == 1.0
-    assert all(a >= b for a, b in zip(factors, factors[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(factors))
     assert factors[-1] == 1.0 if schedule == "constant" else factors[-1] < 0.02
 
 

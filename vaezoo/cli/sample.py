@@ -22,7 +22,7 @@ from vaezoo.cli.pictures import check_picture
     metavar="FILE",
     help="The picture to write, a PNG.",
 )
-@click.option("--label", type=int, help="Class number to draw, for conditional models.")
+@click.option("--class", "label", type=int, help="Class number to draw, for conditional models.")
 @click.option(
     "--temperature",
     type=click.FloatRange(min=0, max=10),

@@ -44,14 +44,14 @@ class Phase:
     """One update of a training step: these parameters, by the gradient of this objective.
 
     Only the phase's own parameters get a gradient, whatever its graph runs through.
-    lr_factor multiplies the run's learning rate, betas are Adam's.
+    lr_factor multiplies the run's learning rate; betas are Adam's, None for those of the run.
     """
 
     name: str
     parameters: Sequence[nn.Parameter]
     objective: Objective
     lr_factor: float = 1.0
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[float, float] | None = None
 
 
 class BaseLoss(nn.Module, ABC):

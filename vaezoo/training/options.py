@@ -15,13 +15,21 @@ class TrainOptions(Options):
     steps: int | None = Field(None, ge=1, description="training steps, instead of epochs")
     batch_size: int = Field(64, ge=1, description="examples in a step")
     lr: float = Field(1e-3, gt=0, description="Adam's learning rate")
+    adam_beta2: float = Field(
+        0.999,
+        ge=0,
+        lt=1,
+        description="decay of Adam's squared gradients; lower follows a short run better",
+    )
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", description="how the learning rate goes down to 0 by the end, if it does"
     )
     grad_clip: float | None = Field(
         None, gt=0, description="largest norm of a gradient; longer ones are shortened to it"
     )
-    device: str = Field("auto", description="where to train: cpu, cuda, cuda:1, mps; auto: a GPU if there is one")
+    device: str = Field(
+        "auto", description="where to train: cpu, cuda, cuda:1, mps; auto: a GPU if there is one"
+    )
     precision: Literal["auto", "fp32", "tf32", "bf16"] = Field(
         "auto", description="arithmetic of the networks; auto: tf32 on GPUs that have it, else fp32"
     )
@@ -41,4 +49,6 @@ class TrainOptions(Options):
             if values.get("epochs") is not None:
                 raise ValueError("give --epochs or --steps, not both")
             return {**values, "epochs": None}
+        if isinstance(values, Mapping) and "epochs" in values and values["epochs"] is None:
+            raise ValueError("give --epochs or --steps: training must end")
         return values

@@ -53,7 +53,7 @@ class Updates:
             Adam(
                 list(phase.parameters),
                 lr=options.lr,
-                betas=phase.betas,
+                betas=phase.betas or (0.9, options.adam_beta2),
                 fused=device.type != "mps",
             )
             for phase in self.phases

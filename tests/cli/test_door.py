@@ -1,0 +1,206 @@
+"""The door: what only reads names imports no torch, is quick, and tells errors in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vaezoo.cli.main import COMMANDS
+
+WALL = """
+import sys
+
+class Imported(BaseException):
+    pass
+
+class Wall:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "numpy", "PIL"):
+            raise Imported(name)
+
+sys.meta_path.insert(0, Wall())
+"""
+
+RUN = WALL + "from vaezoo.cli.main import main\nsys.exit(main())\n"
+
+
+def python(code: str, *args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def vaezoo(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vaezoo", *args]
+    environment = {**os.environ, **env}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+
+
+def test_the_wall_holds() -> None:
+    result = python(WALL + "import vaezoo.model")
+    assert result.returncode == 1
+    assert "Imported: torch" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "--help",
+        "--version",
+        *(f"{name} --help" for name in COMMANDS),
+        "train vanilla --help",
+        "list",
+        "list --json --kind all",
+        "info vanilla",
+        "info elbo --json",
+        "info sprites",
+        "plugins",
+        "plugins --json --verbose",
+    ],
+)
+def test_answers_without_torch(line: str) -> None:
+    result = python(RUN, *line.split())
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert result.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("trian", "there is no command 'trian'; did you mean 'train'?"),
+        ("--hepl", "there is no option '--hepl'; did you mean '--help'?"),
+        ("list --jsn", "there is no option '--jsn'; did you mean '--json'"),
+        ("list --kind modls", "did you mean 'models'?"),
+        ("list models", "unexpected extra argument (models)"),
+        ("info", "'NAME' is missing"),
+        ("info vanila", "there is no model, loss or data set 'vanila'; did you mean 'vanilla'?"),
+        ("info vanilla --kind losses", "there is no loss 'vanilla'"),
+        ("train vanila", "there is no model 'vanila'; did you mean 'vanilla'?"),
+        ("train vanilla --loss elb", "there is no loss 'elb'; did you mean 'elbo'?"),
+        ("train vanilla --data sprits", "there is no data set 'sprits'; did you mean 'sprites'?"),
+        ("train vanilla --btea 4", "there is no option '--btea'; did you mean '--beta'"),
+        ("train vanilla --beta -1", "--beta"),
+    ],
+)
+def test_wrong_lines_cost_one_line_and_no_torch(line: str, said: str) -> None:
+    result = python(RUN, *line.split())
+    assert result.returncode == 2, result.stderr
+    assert result.stdout == ""
+    assert said in result.stderr
+    assert result.stderr.startswith("vaezoo: ")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_is_summed_up_as_its_own_help_does(name: str) -> None:
+    module, summary = COMMANDS[name]
+    shown = python(f"{WALL}\nimport {module} as m\nprint(m.command.get_short_help_str(limit=200))")
+    assert shown.stdout.strip().removesuffix(".") == summary.removesuffix("."), shown.stderr
+    assert summary in vaezoo("--help").stdout
+
+
+def test_list_is_quick() -> None:
+    """Under 0.3 s, or on a machine that is busy or slow, 3 times what its libraries need alone."""
+
+    def seconds(*args: str) -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *args], check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - start
+
+    libraries = "import click, pluggy, pydantic, rich.console, rich.table"
+    pairs = [(seconds("-m", "vaezoo", "list"), seconds("-c", libraries)) for _ in range(5)]
+    listing, alone = (min(times) for times in zip(*pairs, strict=True))
+    assert listing < max(0.3, 3 * alone), f"{listing:.2f} s, its libraries {alone:.2f} s"
+
+
+def test_no_command_is_help() -> None:
+    result = vaezoo()
+    assert result.returncode == 0
+    assert result.stdout == vaezoo("--help").stdout
+    assert result.stdout.startswith("Usage: vaezoo ")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_full_disk_costs_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "vaezoo", "list"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert result.returncode == 2
+    assert result.stderr.startswith("vaezoo: the disk is full")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_closed_pipe_is_silent() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run(
+        [sys.executable, "-m", "vaezoo", "list"], stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    assert result.stderr == ""
+    assert result.returncode == 141
+
+
+INSIDE = """
+import sys, click
+from vaezoo.cli import main as door
+
+def act():
+    raise {error}
+
+door.group.callback = act
+door.group.invoke_without_command = True
+sys.exit(door.main([]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        ("KeyboardInterrupt", 130, "vaezoo: interrupted\n"),
+        ("click.Abort", 130, "vaezoo: interrupted\n"),
+        ("door.VaezooError('one\\ntwo')", 2, "vaezoo: one two\n"),
+        ("click.exceptions.Exit(3)", 3, ""),
+    ],
+)
+def test_exit_codes(error: str, code: int, said: str) -> None:
+    result = python(INSIDE.format(error=error))
+    assert (result.returncode, result.stderr) == (code, said)
+
+
+@pytest.mark.parametrize("error", ["ZeroDivisionError", "EOFError", "PermissionError(13, 'no')"])
+def test_our_own_faults_keep_their_traceback(error: str) -> None:
+    result = python(INSIDE.format(error=error))
+    assert result.returncode == 1
+    assert result.stderr.startswith("Traceback")
+
+
+def test_completion_offers_names() -> None:
+    asked = {
+        "_VAEZOO_COMPLETE": "bash_complete",
+        "COMP_WORDS": "vaezoo info van",
+        "COMP_CWORD": "2",
+    }
+    result = vaezoo(**asked)
+    assert result.stdout == "plain,vanilla\n"
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_without_unicode_is_no_reason_to_fail(encoding: str) -> None:
+    plain = {**os.environ, "PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-m", "vaezoo", "info", "vanilla"]
+    shown = subprocess.run(command, capture_output=True, env=plain)
+    assert shown.returncode == 0, shown.stderr
+    assert b"images from 8" in shown.stdout
+    printed = subprocess.run([*command, "--json"], capture_output=True, env=plain)
+    value = json.loads(printed.stdout.decode(encoding))
+    assert "8×8" in value["takes"]["description"]

@@ -1,0 +1,282 @@
+"""Layers of configuration: who overrules whom, and that a saved one is the same run again."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vaezoo.config import (
+    RESERVED,
+    SECTIONS,
+    Choice,
+    choose,
+    load_recipe,
+    parse_settings,
+    resolve,
+    sort_options,
+)
+from vaezoo.errors import OptionError, UnknownNameError
+from vaezoo.registry import registry
+from vaezoo.specs import LossSpec, ModelSpec
+
+
+def choice(data: dict[str, Any] | None = None, model: dict[str, Any] | None = None) -> Choice:
+    """vanilla, elbo and sprites with training defaults of the data's and the model's own."""
+    return Choice(
+        model=dataclasses.replace(registry().model("vanilla"), train_options=model or {}),
+        loss=registry().loss("elbo"),
+        data=dataclasses.replace(registry().dataset("sprites"), train_options=data or {}),
+    )
+
+
+def write(path: Path, text: str) -> Path:
+    file = path / "recipe.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_the_later_layer_wins() -> None:
+    layers: list[dict[str, Any]] = [{"batch_size": n} for n in (1, 2, 3, 4)]
+    for top in range(5):
+        used = [layers[i] if i < top else {} for i in range(4)]
+        config = resolve(choice(used[0], used[1]), {"train": used[2]}, {"train": used[3]})
+        assert config.train.batch_size == (top or 64)
+
+
+def test_layers_below_keep_what_the_ones_above_leave_alone() -> None:
+    config = resolve(
+        choice({"lr": 0.5, "seed": 1, "batch_size": 2}, {"seed": 3}),
+        {"train": {"batch_size": 7}, "model": {"latent_dim": 5, "hidden": [4]}},
+        {"model": {"latent_dim": 6}},
+    )
+    assert (config.train.lr, config.train.seed, config.train.batch_size) == (0.5, 3, 7)
+    assert (config.model.latent_dim, config.model.hidden) == (6, (4,))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "recipe", "line", "epochs", "steps"),
+    [
+        ({}, {}, {}, {}, 10, None),
+        ({"epochs": 1}, {}, {}, {}, 1, None),
+        ({"epochs": 1}, {}, {}, {"steps": 5}, None, 5),
+        ({"epochs": 1}, {"steps": 9}, {}, {}, None, 9),
+        ({"epochs": 1}, {"steps": 9}, {"epochs": 2}, {}, 2, None),
+        ({"steps": 1}, {}, {"steps": 2}, {"epochs": "3"}, 3, None),
+        ({}, {}, {"epochs": 10, "steps": None}, {"steps": "4"}, None, 4),
+        ({}, {}, {"epochs": None, "steps": 4}, {"epochs": 2}, 2, None),
+        ({}, {}, {"epochs": 7}, {"steps": "none"}, 7, None),
+    ],
+)
+def test_epochs_and_steps_overrule_each_other(
+    data: Any, model: Any, recipe: Any, line: Any, epochs: int | None, steps: int | None
+) -> None:
+    config = resolve(choice(data, model), {"train": recipe}, {"train": line})
+    assert (config.train.epochs, config.train.steps) == (epochs, steps)
+
+
+def test_epochs_and_steps_in_one_layer_are_refused() -> None:
+    with pytest.raises(OptionError, match="give --epochs or --steps, not both"):
+        resolve(choice(), {}, {"train": {"epochs": 1, "steps": 2}})
+
+
+def test_a_models_loss_options_hold_for_its_own_loss_only() -> None:
+    vanilla = dataclasses.replace(registry().model("vanilla"), loss_options={"beta": 7})
+    elbo = registry().loss("elbo")
+    own = Choice(vanilla, elbo, registry().dataset("sprites"))
+    assert resolve(own, {}, {}).loss.beta == 7  # type: ignore[attr-defined]
+    assert resolve(own, {"loss": {"beta": 3}}, {}).loss.beta == 3  # type: ignore[attr-defined]
+    other = dataclasses.replace(own, loss=dataclasses.replace(elbo, name="other"))
+    assert resolve(other, {}, {}).loss.beta == 1  # type: ignore[attr-defined]
+
+
+def test_a_recipes_options_go_with_what_it_names() -> None:
+    recipe = {"data": {"name": "folder", "max_skipped": 0.5}, "model": {"latent_dim": 9}}
+    config = resolve(choose("vanilla", None, "sprites", recipe), recipe, {})
+    assert config.choice.data.name == "sprites"
+    assert config.model.latent_dim == 9  # type: ignore[attr-defined]
+    config = resolve(choose("vanilla", None, None, recipe), recipe, {})
+    assert config.data.max_skipped == 0.5  # type: ignore[attr-defined]
+
+
+def test_names_come_from_the_line_then_the_recipe_then_the_defaults() -> None:
+    recipe = {"model": {"name": "vanilla"}, "data": {"name": "folder"}}
+    chosen = choose(None, None, None, recipe)
+    assert (chosen.model.name, chosen.loss.name, chosen.data.name) == ("vanilla", "elbo", "folder")
+    assert choose("vanilla", None, None, {}).data.name == "sprites"
+    with pytest.raises(OptionError, match=r"say which model to train \(vaezoo list"):
+        choose(None, None, None, {})
+    with pytest.raises(UnknownNameError, match="there is no model 'vanila'; did you mean"):
+        choose(None, None, None, {"model": {"name": "vanila"}})
+
+
+def test_a_loss_that_needs_what_the_model_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    picky = LossSpec(name="picky", target="far:Picky", summary="Picky", needs=("elbo", "codes"))
+    monkeypatch.setitem(registry()._specs, ("loss", "picky"), picky)
+    with pytest.raises(OptionError, match="loss picky needs a model with codes, which vanilla is"):
+        choose("vanilla", "picky", None, {})
+
+
+@pytest.mark.parametrize("data", ["sprites", "folder"])
+def test_a_saved_config_is_the_same_run(tmp_path: Path, data: str) -> None:
+    chosen = choose("vanilla", None, data, {})
+    given = {
+        "train": {"steps": 17, "lr": "3e-4", "grad_clip": 1, "compile": "on"},
+        "model": {"hidden": "8,16", "likelihood": "gaussian"},
+        "loss": {"beta": 4},
+        "data": {"image_size": "96x64", "binarize": "dynamic"},
+    }
+    if data == "folder":
+        given["data"]["root"] = "päth with: colon"
+    config = resolve(chosen, {}, given)
+    recipe = load_recipe(write(tmp_path, config.to_yaml()))
+    assert list(recipe) == ["model", "loss", "data", "train"]
+    again = resolve(choose(None, None, None, recipe), recipe, {})
+    assert again == config
+    assert again.to_yaml() == config.to_yaml()
+
+
+def test_every_shipped_recipe_is_valid() -> None:
+    recipes = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+    assert recipes
+    for path in recipes:
+        recipe = load_recipe(path)
+        resolve(choose(None, None, None, recipe), recipe, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model: [", "is not YAML, line 1"),
+        ("model:\n\t- x", "is not YAML, line 2"),
+        ("- a\n- b", "is no configuration: it needs sections train, model, loss, data"),
+        ("just words", "is no configuration"),
+        ("modle: {name: vanilla}", "unknown section 'modle'; did you mean 'model'?"),
+        ("1: {}", "unknown section 1 ("),
+        ("model: vanilla", "section model is not a list of option: value"),
+        ("model: {1: 2}", "section model is not a list of option: value"),
+        ("model: {name: 3}", "the name in section model is not text"),
+        ("train: {when: 2024-13-45}", "is not YAML"),
+        ("model: !!python/object:os.system {}", "is not YAML"),
+        ("a: &a [*a", "is not YAML"),
+        ("[" * 5000, "is not YAML"),
+        ("\x00", "is not YAML"),
+    ],
+)
+def test_recipes_that_are_none(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(said)) as caught:
+        load_recipe(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ({"train": {"epoch": 3}}, "training has no option 'epoch'; did you mean 'epochs'"),
+        ({"train": {"name": "x"}}, "training has no option 'name'"),
+        ({"loss": {"beta": -1}}, "loss elbo: --beta: should be greater than or equal to 0"),
+        ({"model": {"latent_dim": 0}}, "model vanilla: --latent-dim: should be greater"),
+        ({"data": {"image_size": [[1], [2]]}}, "data set sprites: --image-size"),
+        ({"train": {"seed": {"a": 1}}}, "training: --seed"),
+    ],
+)
+def test_recipes_with_wrong_options(recipe: dict[str, dict[str, Any]], said: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(said)) as caught:
+        resolve(choose("vanilla", None, None, recipe), recipe, {})
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_recipe_is_one(tmp_path: Path) -> None:
+    assert load_recipe(write(tmp_path, "# nothing yet\n")) == {}
+
+
+def test_recipes_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"cannot read .*: No such file"):
+        load_recipe(tmp_path / "missing.yaml")
+    with pytest.raises(OptionError, match=r"cannot read .*: Is a directory"):
+        load_recipe(tmp_path)
+    (tmp_path / "latin.yaml").write_bytes(b"model: {name: \xff}")
+    with pytest.raises(OptionError, match="is not YAML"):
+        load_recipe(tmp_path / "latin.yaml")
+    with pytest.raises(OptionError, match="is too large"):
+        load_recipe(write(tmp_path, "#" * (1 << 21)))
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
+def test_a_device_without_end_and_a_pipe() -> None:
+    with pytest.raises(OptionError, match="is too large"):
+        load_recipe(Path("/dev/zero"))
+    reader, writer = os.pipe()
+    os.write(writer, b"loss: {beta: 2}")
+    os.close(writer)
+    assert load_recipe(Path(f"/dev/fd/{reader}")) == {"loss": {"beta": 2}}
+    os.close(reader)
+
+
+def test_settings() -> None:
+    given = parse_settings(
+        [
+            "model.latent_dim=16",
+            "loss.beta=4.5",
+            "model.hidden=[8, 8]",
+            "data.indices=0:9:2",
+            "train.compile=on",
+            "train.lr=1e-4",
+            "train.grad_clip=",
+            "model.latent_dim=17",
+        ]
+    )
+    assert set(given) == set(SECTIONS)
+    config = resolve(choice(), {}, given)
+    assert config.model.latent_dim == 17  # type: ignore[attr-defined]
+    assert config.model.hidden == (8, 8)  # type: ignore[attr-defined]
+    assert config.loss.beta == 4.5  # type: ignore[attr-defined]
+    assert (config.train.compile, config.train.lr, config.train.grad_clip) == ("on", 1e-4, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("beta=4", "is not SECTION.OPTION=VALUE"),
+        ("loss.beta", "is not SECTION.OPTION=VALUE"),
+        ("los.beta=4", "a section out of train, model, loss, data"),
+        ("loss.=4", "is not SECTION.OPTION=VALUE"),
+        ("", "is not SECTION.OPTION=VALUE"),
+        ("model.name=vanilla", "name the model itself on the command line"),
+        ("loss.beta=[", "the value is not YAML"),
+        ("loss.beta=2024-13-45", "the value is not YAML"),
+        ("loss.beta=" + "[" * 5000, "the value is not YAML"),
+    ],
+)
+def test_wrong_settings(text: str, said: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(said)) as caught:
+        parse_settings([text])
+    assert "\n" not in str(caught.value)
+
+
+def test_plain_names_are_sorted_into_their_sections() -> None:
+    sections = sort_options(choice(), {"beta": 4, "latent_dim": 2, "epochs": 1, "examples": 9})
+    assert sections == {
+        "train": {"epochs": 1},
+        "model": {"latent_dim": 2},
+        "loss": {"beta": 4},
+        "data": {"examples": 9},
+    }
+    with pytest.raises(OptionError, match="has an option 'btea'; did you mean 'beta'"):
+        sort_options(choice(), {"btea": 4})
+
+
+def test_a_name_that_is_taken_gets_its_section_in_front(monkeypatch: pytest.MonkeyPatch) -> None:
+    clash = ModelSpec(
+        name="clash", target="far:Clash", options="vaezoo.losses.options:ElboOptions", summary="C"
+    )
+    both = dataclasses.replace(choice(), model=clash)
+    names = both.flat_names()
+    assert names["beta"] == ("model", "beta")
+    assert names["loss_beta"] == ("loss", "beta")
+    assert not set(names) & set(RESERVED)

@@ -1,0 +1,134 @@
+"""`vaezoo info NAME`: everything about one model, loss or data set. Imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from vaezoo.cli.output import print_json, print_table
+from vaezoo.errors import UnknownNameError
+from vaezoo.options import OptionInfo, describe, flag, plain, show
+from vaezoo.plugins import load_all
+from vaezoo.registry import PLURALS, WORDS, Registry, registry
+from vaezoo.specs import CAPABILITIES, DatasetSpec, LossSpec, ModelSpec, Spec
+
+
+def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names that begin so, for the shell, which no warning of a plugin may disturb."""
+    specs = Registry(load_all()).specs()
+    return [CompletionItem(s.name, help=s.summary) for s in specs if s.name.startswith(incomplete)]
+
+
+@click.command("info")
+@click.argument("name", shell_complete=complete)
+@click.option(
+    "--kind",
+    type=click.Choice([*PLURALS, "all"]),
+    default="all",
+    show_default=True,
+    help="Where to look for the name.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md says what is in).")
+def command(name: str, kind: str, as_json: bool) -> None:
+    """Show everything about one of them."""
+    known = registry()
+    specs = known.find(name) if kind == "all" else [known.get(PLURALS[kind], name)]
+    if as_json:
+        if len(specs) > 1:
+            kinds = " and ".join(f"a {WORDS[spec.kind]}" for spec in specs)
+            raise UnknownNameError(f"{name!r} is {kinds}: choose with --kind")
+        print_json(_entry(known, specs[0]))
+        return
+    entries = [(spec, _entry(known, spec)) for spec in specs]
+    for number, (spec, entry) in enumerate(entries):
+        if number:
+            print()
+        _print(spec, entry)
+
+
+def _entry(known: Registry, spec: Spec) -> dict[str, Any]:
+    """One schema for the three kinds: what a kind does not have is null."""
+    record = known.plugin(spec)
+    return {
+        "kind": spec.kind,
+        "name": spec.name,
+        "summary": spec.summary,
+        "paper": spec.paper,
+        "tags": list(spec.tags),
+        "capabilities": {tag: CAPABILITIES[tag] for tag in spec.tags if tag in CAPABILITIES},
+        "options": [info.to_dict() for info in _options(spec)],
+        "takes": _takes(spec) if isinstance(spec, ModelSpec) else None,
+        "loss": _loss(known, spec) if isinstance(spec, ModelSpec) else None,
+        "needs": list(spec.needs) if isinstance(spec, LossSpec) else None,
+        "train_options": plain(spec.train_options)
+        if isinstance(spec, (ModelSpec, DatasetSpec))
+        else None,
+        "plugin": record.name,
+        "distribution": record.distribution,
+        "version": record.version,
+        "target": spec.target,
+        "api_version": spec.api_version,
+    }
+
+
+def _options(spec: Spec) -> list[OptionInfo]:
+    return describe(spec.load_options())
+
+
+def _takes(spec: ModelSpec) -> dict[str, Any]:
+    takes = {key: plain(value) for key, value in dataclasses.asdict(spec.takes).items()}
+    return {"description": spec.takes.describe(), **takes}
+
+
+def _loss(known: Registry, spec: ModelSpec) -> dict[str, Any]:
+    """The default loss, its options' defaults as this model sets them; null if not installed."""
+    try:
+        options = _options(known.loss(spec.loss))
+    except UnknownNameError:
+        return {"name": spec.loss, "options": None}
+    defaults = spec.loss_options
+    changed = [
+        dataclasses.replace(info, default=defaults.get(info.name, info.default)) for info in options
+    ]
+    return {"name": spec.loss, "options": [info.to_dict() for info in changed]}
+
+
+def _print(spec: Spec, entry: dict[str, Any]) -> None:
+    facts = [("paper", entry["paper"] or "none named")]
+    if entry["takes"]:
+        facts.append(("takes", entry["takes"]["description"]))
+    if entry["loss"]:
+        gone = "" if entry["loss"]["options"] is not None else " (not installed)"
+        facts.append(("loss", entry["loss"]["name"] + gone))
+    if entry["needs"]:
+        facts.append(("needs", "a model with the tag " + " and ".join(entry["needs"])))
+    if entry["train_options"]:
+        settings = [f"{flag(key)} {show(v)}" for key, v in entry["train_options"].items()]
+        facts.append(("trains with", " ".join(settings)))
+    facts.append(("plugin", f"{entry['plugin']}, of {entry['distribution']} {entry['version']}"))
+    facts.append(("class", entry["target"]))
+    capable = entry["capabilities"]
+    facts += [("tag", f"{tag}: {capable[tag]}" if tag in capable else tag) for tag in spec.tags]
+
+    print_table((f"{WORDS[spec.kind]} {spec.name}", spec.summary), facts)
+    _print_options("options", entry["options"])
+    if entry["loss"] and entry["loss"]["options"]:
+        _print_options(f"options of its loss, {entry['loss']['name']}", entry["loss"]["options"])
+
+
+def _print_options(title: str, options: list[dict[str, Any]]) -> None:
+    print(f"\n{title}" + ("" if options else ": none"))
+    if options:
+        print_table(("option", "type", "default", "meaning"), [_row(o) for o in options], indent=2)
+
+
+def _row(option: dict[str, Any]) -> tuple[str, ...]:
+    space = ", " if option["bounds"].startswith("each") else " "
+    kind = ", ".join(option["choices"]) or space.join(
+        filter(None, (option["type"], option["bounds"]))
+    )
+    default = "required" if option["required"] else show(option["default"])
+    return flag(option["name"]), kind, default, option["help"]
