@@ -1,4 +1,4 @@
-"""Look at a model without leaving a trace: its modes and everyone's generators stay as they were."""
+"""Look at a model and leave no trace: its modes and everyone's generators stay as they were."""
 
 from __future__ import annotations
 

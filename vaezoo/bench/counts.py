@@ -1,0 +1,70 @@
+"""How much arithmetic and memory traffic a step asks for, counted without doing it."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+_ARITHMETIC = ("mm", "conv", "linear", "cdist", "attention", "einsum", "fft", "cholesky", "solve")
+"""Parts of the names of operations that do much arithmetic: those that are not counted are told."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of one step.
+
+    flops: multiplications and additions of matrix products and convolutions, forward and backward.
+    bytes: what every operation reads and writes, each tensor once, as if nothing were fused and
+        nothing cached: an eager step's traffic from above.
+    missed: operations with arithmetic that `flops` leaves out, and how often they were called.
+    """
+
+    flops: int
+    bytes: int
+    missed: dict[str, int]
+
+
+def count(step: Callable[[], object]) -> Counts:
+    """Run a step, on meta tensors or on real ones, and count."""
+    traffic = _Traffic()
+    with warnings.catch_warnings(), FlopCounterMode(display=False) as flops, traffic:
+        warnings.simplefilter("ignore")
+        step()
+    return Counts(flops.get_total_flops(), traffic.bytes, dict(traffic.missed))
+
+
+class _Traffic(TorchDispatchMode):
+    """Adds up the bytes of each operation's tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+        self.missed: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if any(part in name for part in _ARITHMETIC) and func.overloadpacket not in flop_registry:
+            self.missed[name] += 1
+        if not _is_view(func):
+            read = {id(t): t.nbytes for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+            written = sum(t.nbytes for t in tree_leaves(result) if isinstance(t, Tensor))
+            self.bytes += sum(read.values()) + written
+        return result
+
+
+def _is_view(func: Any) -> bool:
+    """Whether an operation only looks at its input in another way: nothing is moved."""
+    return any(
+        ret.alias_info is not None and not ret.alias_info.is_write for ret in func._schema.returns
+    )

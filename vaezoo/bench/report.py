@@ -1,0 +1,101 @@
+"""A report as JSON, as Markdown, and against an earlier one. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vaezoo.errors import OptionError
+from vaezoo.files import read_json, write_json, write_text
+
+HEADINGS = (
+    "model",
+    "mode",
+    "batch",
+    "precision",
+    "compile",
+    "images/s",
+    "spread",
+    "p50 ms",
+    "p99 ms",
+    "of GEMM",
+    "of peak",
+    "bound by",
+    "memory",
+)
+
+Row = Mapping[str, Any]
+
+
+def save(path: Path, environment: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    write_json(path, {"environment": dict(environment), "rows": [dict(row) for row in rows]})
+
+
+def load(path: Path) -> dict[str, Any]:
+    """An earlier report. OptionError when the file is none."""
+    report = read_json(path)
+    if not isinstance(report.get("rows"), list) or "environment" not in report:
+        raise OptionError(f"{path} is no report of vaezoo bench: it has no rows and environment")
+    return report
+
+
+def cells(row: Row) -> list[str]:
+    """A row as texts, in the order of HEADINGS."""
+    start = [row["model"], row["mode"], str(row["batch_size"]), row["precision"], row["compile"]]
+    if row["images_per_second"] is None:
+        return [*start, row["status"], *[""] * 6, row["reason"]]
+    windows = row["images_per_second_windows"]
+    spread = (max(windows) - min(windows)) / row["images_per_second"]
+    mark = "" if row["status"] == "ok" else f" ({row['status']})"
+    return [
+        *start,
+        f"{row['images_per_second']:,.0f}{mark}",
+        f"{spread:.0%}",
+        f"{row['latency_ms']['p50']:.2f}",
+        f"{row['latency_ms']['p99']:.2f}",
+        _share(row["gemm_share"]),
+        _share(row["peak_share"]),
+        row["bound_by"] or "-",
+        f"{row['peak_memory_bytes'] / 2**20:,.0f} MiB",
+    ]
+
+
+def save_markdown(path: Path, environment: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    lines = ["| " + " | ".join(HEADINGS) + " |", "|" + " --- |" * len(HEADINGS)]
+    lines += ["| " + " | ".join(text.replace("|", "\\|") for text in cells(r)) + " |" for r in rows]
+    text = "\n".join(["# Throughput", "", *about(environment), "", *lines, ""])
+    write_text(path, text)
+
+
+def about(environment: Mapping[str, Any]) -> list[str]:
+    """The machine in a line or two."""
+    gemm = ", ".join(
+        f"{precision} {rate / 1e9:,.0f} GFLOP/s"
+        for precision, rate in environment["gemm_flops_per_second"].items()
+    )
+    copy = environment["copy_bytes_per_second"] / 1e9
+    return [
+        f"{environment['device']}, torch {environment['versions']['torch']}",
+        f"measured here: {gemm}; copy {copy:,.1f} GB/s",
+    ]
+
+
+def changes(rows: Sequence[Row], earlier: Sequence[Row]) -> list[tuple[Row, float | None]]:
+    """Each row with its rate as a share of the earlier report's, None where that has none."""
+    before = {key(row): row["images_per_second"] for row in earlier}
+    found: list[tuple[Row, float | None]] = []
+    for row in rows:
+        old, new = before.get(key(row)), row["images_per_second"]
+        found.append((row, new / old if old and new else None))
+    return found
+
+
+def key(row: Row) -> tuple[Any, ...]:
+    """What makes two rows of two reports comparable."""
+    names = ("model", "mode", "batch_size", "precision", "compile", "end_to_end")
+    return (*(row[name] for name in names), tuple(row["shape"] or ()))
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"

@@ -1,0 +1,119 @@
+"""The model that is measured, with one step of the mode that it is measured in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from vaezoo.bench.job import Case, Job
+from vaezoo.build import build_model
+from vaezoo.config import choose, resolve, sort_options
+from vaezoo.data.base import TensorSplit
+from vaezoo.data.batch import Batch
+from vaezoo.data.batches import Batches
+from vaezoo.data.spec import DataSpec
+from vaezoo.distributions import point
+from vaezoo.errors import OptionError
+from vaezoo.losses.base import Context
+from vaezoo.training.machine import autocast
+from vaezoo.training.options import TrainOptions
+from vaezoo.training.updates import Updates
+
+_EXAMPLES = 50_000
+_STEPS = 1_000_000
+"""How long the training is said to be: schedules are somewhere in their middle."""
+_CLASSES = tuple(f"class {number}" for number in range(10))
+
+
+class Subject:
+    """A model on a device with its input, in one mode; `step` does what is timed.
+
+    The input is noise in [0, 1]: the time of these networks does not depend on the values.
+    """
+
+    def __init__(self, job: Job, case: Case, device: torch.device) -> None:
+        self.case = case
+        self.device = device
+        self.notes = ""
+        data = DataSpec(shape=job.shape, classes=_CLASSES, examples=_EXAMPLES)
+        choice = choose(job.model, job.loss, None, {})
+        config = resolve(choice, {}, sort_options(choice, job.options))
+        self.model = build_model(choice, config.model, config.loss, data)
+        if case.batch_size < self.model.min_batch_size:
+            raise OptionError(f"{job.model} needs a batch of {self.model.min_batch_size} or more")
+        loss = self.model.loss
+        assert loss is not None
+        self.loss = loss
+        for module in (self.model, self.loss):
+            module.to(device).to(memory_format=torch.channels_last)
+        self.context = Context(
+            torch.tensor(_STEPS // 2, device=device), _STEPS, examples=_EXAMPLES
+        )
+        self.batch = self._noise(job)
+        self.batches = self._stream(job) if job.end_to_end else None
+        self.model.train(case.mode == "train")
+        if case.mode == "train":
+            self.updates = Updates(
+                self.model,
+                self.loss,
+                TrainOptions(compile=case.compile, batch_size=case.batch_size),
+                device=device,
+                precision=case.precision,
+                total_steps=_STEPS,
+                note=self._note,
+            )
+            return
+        with torch.no_grad():
+            self.z = point(self.model.encode(self.batch.x, self.model.labels(self.batch.y)))
+        self.forward = self._forward
+        if case.compile == "on":
+            self.forward = torch.compile(self._forward)
+
+    def step(self) -> object:
+        """What is timed: a whole training step, or one pass of the mode."""
+        if self.case.mode == "train":
+            batch = next(self.batches) if self.batches else self.batch
+            return self.updates(batch, self.context, _STEPS // 2)
+        with torch.no_grad(), autocast(self.case.precision, self.device):
+            return self.forward()
+
+    def counted(self) -> object:
+        """The same arithmetic without the optimizer, which has no products to count."""
+        if self.case.mode != "train":
+            with torch.no_grad():
+                return self._forward()
+        for phase in self.updates.phases:
+            output = phase.objective(self.model, self.batch, self.context)
+            output.objective.backward(inputs=list(phase.parameters))
+        return None
+
+    def _forward(self) -> Tensor:
+        y = self.model.labels(self.batch.y)
+        if self.case.mode == "encode":
+            return point(self.model.encode(self.batch.x, y))
+        if self.case.mode == "decode":
+            return self.model.decode(self.z, y).mean
+        return self.model.sample(self.case.batch_size, y)
+
+    def _noise(self, job: Job) -> Batch:
+        generator = torch.Generator().manual_seed(0)
+        x = torch.rand(self.case.batch_size, *job.shape, generator=generator)
+        y = torch.arange(self.case.batch_size) % len(_CLASSES)
+        x = x.to(self.device)
+        return Batch(x.contiguous(memory_format=torch.channels_last), y.to(self.device))
+
+    def _stream(self, job: Job) -> Iterator[Batch]:
+        """Shuffled batches of 8-bit images, as training has them, without end."""
+        count = max(2 * self.case.batch_size, 4096)
+        images = torch.randint(0, 256, (count, *job.shape), dtype=torch.uint8)
+        split = TensorSplit(images, torch.arange(count) % len(_CLASSES))
+        batches = Batches(split, batch_size=self.case.batch_size, device=self.device)
+        epoch = 0
+        while True:
+            yield from batches.epoch(epoch)
+            epoch += 1
+
+    def _note(self, text: str) -> None:
+        self.notes = text
