@@ -129,7 +129,7 @@ class BaseDataset(ABC):
         shape = (spec.channels, spec.height, spec.width)
         options: object = self.options
         how = options if isinstance(options, DecodeOptions) else DecodeOptions()
-        return torch.stack([torch.from_numpy(decode_image(path, shape, how)) for path in paths])
+        return torch.stack([torch.tensor(decode_image(path, shape, how)) for path in paths])
 
 
 def domain_of(options: DataOptions) -> Domain:
