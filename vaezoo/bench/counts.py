@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -35,10 +37,37 @@ class Counts:
 def count(step: Callable[[], object]) -> Counts:
     """Run a step, on meta tensors or on real ones, and count."""
     traffic = _Traffic()
-    with warnings.catch_warnings(), FlopCounterMode(display=False) as flops, traffic:
+    counter = FlopCounterMode(
+        display=False, custom_mapping={torch.ops.aten.convolution_backward: _convolution_backward}
+    )
+    with warnings.catch_warnings(), counter as flops, traffic:
         warnings.simplefilter("ignore")
         step()
     return Counts(flops.get_total_flops(), traffic.bytes, dict(traffic.missed))
+
+
+def _convolution_backward(
+    grad_shape: Sequence[int],
+    x_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+    output_mask: Sequence[bool],
+    out_shape: Any = None,
+) -> int:
+    """As many as the forward pass for each of the two gradients that are asked for.
+
+    The counter's own formula forgets the groups of the weight's gradient.
+    """
+    positions = x_shape if transposed else grad_shape
+    # Every position of the smaller side meets one kernel: its channels within a group.
+    once = 2 * positions[0] * math.prod(positions[2:]) * math.prod(weight_shape)
+    return once * (output_mask[0] + output_mask[1])
 
 
 class _Traffic(TorchDispatchMode):

@@ -1,0 +1,113 @@
+"""What numbers a row may hold, what they mean, and what a report does with them."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vaezoo.bench import report
+from vaezoo.bench.job import Case
+from vaezoo.bench.peaks import PEAKS, specified
+from vaezoo.bench.row import blank, bound_by, impossible
+from vaezoo.bench.timing import time_step
+from vaezoo.errors import OptionError, RunError
+
+CPU = torch.device("cpu")
+CASE = Case(mode="train", batch_size=64, precision="fp32", compile="off")
+ENVIRONMENT = {
+    "device": "a machine",
+    "versions": {"torch": "2"},
+    "gemm_flops_per_second": {"fp32": 1e9},
+    "copy_bytes_per_second": 1e9,
+}
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    filled = {
+        "images_per_second": 100.0,
+        "images_per_second_windows": [90.0, 95.0, 100.0, 105.0, 110.0],
+        "latency_ms": {"p50": 1.0, "p90": 2.0, "p99": 3.0},
+        "gemm_share": 0.5,
+        "peak_memory_bytes": 2**20,
+    }
+    return {**blank("m", CASE, "ok"), **filled, **changes}
+
+
+def test_timing_of_a_step_of_known_length() -> None:
+    timing = time_step(lambda: time.sleep(0.005), CPU, windows=5, seconds=0.05)
+    assert len(timing.windows) == 5
+    assert 0.005 <= timing.step < 0.02
+    assert timing.percentile(0) <= timing.percentile(50) <= timing.percentile(99)
+    assert timing.percentile(0) >= 0.005
+
+
+def test_first_step_is_told_apart() -> None:
+    waits = iter([0.2])
+    timing = time_step(lambda: time.sleep(next(waits, 0.001)), CPU, windows=5, seconds=0.01)
+    assert timing.first >= 0.2
+    assert timing.step < 0.1
+
+
+def test_more_than_the_whole_machine_is_an_error() -> None:
+    assert impossible(row(gemm_share=1.0)) is None
+    assert "GEMM" in str(impossible(row(gemm_share=1.01)))
+    assert "peak" in str(impossible(row(peak_share=5.63)))
+
+
+def test_unknown_peak_is_no_guess() -> None:
+    assert specified(CPU, "fp32") is None
+    for rates, memory, source in PEAKS.values():
+        assert source
+        assert memory > 1e12
+        assert rates["fp32"] < rates["tf32"] < rates["bf16"]
+
+
+@pytest.mark.parametrize(
+    ("gemm", "copy", "enqueue", "verdict"),
+    [
+        (0.6, 0.3, None, "compute"),
+        (0.1, 0.8, None, "memory"),
+        (0.6, 0.3, 0.95, "launch"),
+        (0.6, 0.3, 0.2, "compute"),
+        (None, 0.8, None, None),
+    ],
+)
+def test_verdict(
+    gemm: float | None, copy: float, enqueue: float | None, verdict: str | None
+) -> None:
+    assert bound_by(gemm_share=gemm, copy_share=copy, enqueue_share=enqueue) == verdict
+
+
+def test_report_round_trip_and_comparison(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    other = row(model="other")
+    report.save(path, ENVIRONMENT, [row(), other])
+    earlier = report.load(path)
+    slower = row(images_per_second=80.0)
+    changes = report.changes([slower, row(model="new")], earlier["rows"])
+    assert [share for _, share in changes] == [0.8, None]
+    # Another shape is another measurement.
+    assert report.changes([row(shape=[1, 8, 8])], earlier["rows"])[0][1] is None
+
+
+def test_markdown_has_a_cell_a_heading_for_every_row(tmp_path: Path) -> None:
+    failed = blank("broken", CASE, "crashed", "exit code -11 | at once")
+    report.save_markdown(tmp_path / "r.md", ENVIRONMENT, [row(), failed])
+    table = [x for x in (tmp_path / "r.md").read_text().splitlines() if x.startswith("|")]
+    assert len(table) == 4
+    for line in table:
+        assert line.replace("\\|", "").count("|") == len(report.HEADINGS) + 1
+
+
+def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    with pytest.raises(RunError, match="missing"):
+        report.load(path)
+    path.write_text(json.dumps({"a": 1}))
+    with pytest.raises(OptionError, match="no report"):
+        report.load(path)
