@@ -1,0 +1,90 @@
+"""Contestants in turn, A B A B, each in a process of its own; a result file and a line in a table.
+
+A contestant is a command that prints a JSON object of numbers as its last line. Medians are quoted,
+and ratios to the baseline, because timings of one machine drift while contestants run.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+_START, _END = "<!-- results -->", "<!-- end of results -->"
+
+
+def contest(
+    contestants: Mapping[str, Sequence[str]], *, rounds: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Run every contestant `rounds` times, in turn. A contestant that fails ends the contest."""
+    told: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants}
+    for number in range(rounds):
+        for name, command in contestants.items():
+            begun = time.perf_counter()
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+            if done.returncode:
+                sys.exit(f"{name} failed with exit code {done.returncode}: {' '.join(command)}")
+            numbers = json.loads(done.stdout.strip().splitlines()[-1])
+            numbers["process_seconds"] = time.perf_counter() - begun
+            told[name].append(numbers)
+            rate = numbers.get("images_per_second")
+            shown = f"{rate:,.0f} images/s" if rate else f"{numbers['process_seconds']:.1f} s"
+            print(f"round {number + 1}: {name}: {shown}", flush=True)
+    return told
+
+
+def median(runs: Sequence[Mapping[str, Any]], name: str) -> float:
+    return statistics.median(run[name] for run in runs)
+
+
+def publish(name: str, device: str, lines: Sequence[str], record: Mapping[str, Any]) -> None:
+    """Write results/<name>-<device>.json, and put its lines into the table of the README."""
+    RESULTS.mkdir(exist_ok=True)
+    short = "".join(c if c.isalnum() else "-" for c in device.lower()).strip("-")[:40]
+    path = RESULTS / f"{name}-{short}.json"
+    full = {
+        "benchmark": name,
+        "date": date.today().isoformat(),
+        "device": device,
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        **record,
+    }
+    path.write_text(json.dumps(full, indent=2) + "\n", encoding="utf-8")
+    link = f"[{path.stem}](results/{path.name})"
+    rows = [f"| {name} | {device} | {line} | {link} |" for line in lines]
+    _replace_rows(name, device, rows)
+    print("\n".join(rows))
+
+
+def _replace_rows(name: str, device: str, rows: Sequence[str]) -> None:
+    readme = HERE / "README.md"
+    head, rest = readme.read_text(encoding="utf-8").split(_START)
+    table, tail = rest.split(_END)
+    kept = [
+        line
+        for line in table.strip().splitlines()
+        if not line.startswith(f"| {name} | {device} |")
+    ]
+    body = "\n".join([*kept, *rows])
+    readme.write_text(f"{head}{_START}\n{body}\n{_END}{tail}", encoding="utf-8")
+
+
+def script(name: str, *args: str) -> list[str]:
+    """The command of a contestant that is a script beside this one."""
+    return [sys.executable, str(HERE / name), *args]
+
+
+def device_of_this_machine() -> str:
+    from vaezoo.training.machine import device_name, pick_device
+
+    return device_name(pick_device("auto"))

@@ -1,0 +1,103 @@
+"""Do time and memory grow as they should: with the batch, the image and the number of images?
+
+python benchmarks/scaling.py [--largest-batch 1024] [--largest-image 128] [--most-images 100000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness import RESULTS, device_of_this_machine, publish
+
+from vaezoo.evaluation.charts import Series, save_charts
+
+
+def bench(*options: str) -> list[dict[str, Any]]:
+    """Rows of `vaezoo bench vanilla` in training."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "report.json"
+        command = [sys.executable, "-m", "vaezoo", "bench", "vanilla", "--mode", "train"]
+        subprocess.run([*command, *options, "--json", str(path)], check=True)
+        return list(json.loads(path.read_text())["rows"])
+
+
+def powers(low: int, high: int, factor: int = 2) -> Iterator[int]:
+    while low <= high:
+        yield low
+        low *= factor
+
+
+def data_seconds(images: int) -> dict[str, float]:
+    """How long a shuffled epoch of sprites takes to draw and gather, and to set up."""
+    code = (
+        "import sys, time, torch, vaezoo\n"
+        "from vaezoo.data.batches import Batches\n"
+        "from vaezoo.training.machine import pick_device\n"
+        "begun = time.perf_counter()\n"
+        "splits = vaezoo.load_data('sprites', examples=int(sys.argv[1]), test=100)\n"
+        "batches = Batches(splits.train, batch_size=256, device=pick_device('auto'))\n"
+        "ready = time.perf_counter() - begun\n"
+        "total = sum(batch.x.sum() for batch in batches.epoch(0))\n"
+        "float(total)\n"
+        "print(ready, time.perf_counter() - begun - ready)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(images)], capture_output=True, text=True, check=True
+    )
+    ready, epoch = map(float, done.stdout.split())
+    return {"images": images, "ready_seconds": ready, "epoch_seconds": epoch}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--largest-batch", type=int, default=1024)
+    parser.add_argument("--largest-image", type=int, default=128)
+    parser.add_argument("--most-images", type=int, default=100_000)
+    parser.add_argument("--seconds", type=float, default=0.5)
+    args = parser.parse_args()
+    begun = time.perf_counter()
+    timed = ["--seconds", str(args.seconds)]
+    batches = bench("--batch-size", ",".join(map(str, powers(16, args.largest_batch, 4))), *timed)
+    images = [
+        bench("--image-size", str(size), "--batch-size", "16", *timed)[0]
+        for size in powers(32, args.largest_image)
+    ]
+    data = [data_seconds(count) for count in powers(1000, args.most_images, 10)]
+    device = device_of_this_machine()
+    charts = {
+        "images a second by batch size": [
+            Series("train", [(r["batch_size"], r["images_per_second"]) for r in batches], dots=True)
+        ],
+        "MiB by batch size": [
+            Series("peak", [(r["batch_size"], r["peak_memory_bytes"] / 2**20) for r in batches])
+        ],
+        "images a second by height and width": [
+            Series("train", [(r["shape"][1], r["images_per_second"]) for r in images], dots=True)
+        ],
+        "seconds an epoch of drawing sprites": [
+            Series("data", [(d["images"], d["epoch_seconds"]) for d in data], dots=True)
+        ],
+    }
+    RESULTS.mkdir(exist_ok=True)
+    kind = device.split()[0].lower()
+    save_charts(RESULTS / f"scaling-{kind}.png", charts)
+    first, last = batches[0], batches[-1]
+    line = (
+        f"images/s at batch {last['batch_size']} against {first['batch_size']} | "
+        f"{last['images_per_second']:,.0f} | {first['images_per_second']:,.0f} | "
+        f"{last['images_per_second'] / first['images_per_second']:.2f} ×"
+    )
+    record = {"batches": batches, "images": images, "data": data}
+    publish("scaling", device, [line], {"seconds": time.perf_counter() - begun, **record})
+
+
+if __name__ == "__main__":
+    main()

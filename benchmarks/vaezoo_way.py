@@ -1,0 +1,85 @@
+"""The same job as tutorial_way.py, done by vaezoo. Prints one JSON object."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+from vaezoo.bench.job import Case, Job
+from vaezoo.bench.subject import Subject
+from vaezoo.bench.timing import synchronise
+from vaezoo.training.machine import arithmetic, keep_freed_memory, pick_device, pick_precision
+
+
+def step_rate(batch_size: int, steps: int, compiled: str) -> float:
+    keep_freed_memory()
+    device = pick_device("auto")
+    precision = pick_precision("auto", device)
+    case = Case(mode="train", batch_size=batch_size, precision=precision, compile=compiled)
+    job = Job(
+        model="vanilla",
+        loss=None,
+        options={"likelihood": "gaussian"},
+        shape=(3, 64, 64),
+        device=str(device),
+        cases=(case,),
+        windows=5,
+        seconds=0.5,
+        end_to_end=False,
+        largest=False,
+        gemm={},
+        copy=1.0,
+    )
+    with arithmetic(precision, deterministic=False):
+        subject = Subject(job, case, device)
+        for _ in range(5):
+            subject.step()
+        synchronise(device)
+        begun = time.perf_counter()
+        for _ in range(steps):
+            subject.step()
+        synchronise(device)
+    return steps * batch_size / (time.perf_counter() - begun)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mode", choices=("step", "epochs"), required=True)
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--compile", choices=("off", "on"), default="off")
+    args = parser.parse_args()
+    if args.mode == "step":
+        rate = step_rate(args.batch_size, args.steps, args.compile)
+        print(json.dumps({"images_per_second": rate}))
+        return
+    import vaezoo
+
+    recipe = Path(__file__).parents[1] / "configs" / "simpsons.yaml"
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.perf_counter()
+        run = vaezoo.train(
+            recipe=recipe,
+            root=args.images,
+            epochs=args.epochs,
+            batch_size=args.batch_size,
+            compile=args.compile,
+            out=Path(folder) / "run",
+        )
+        seconds = time.perf_counter() - begun
+        seen = run.summary["steps"] * args.batch_size
+        numbers = {
+            "images_per_second": seen / seconds,
+            "training_images_per_second": run.summary["images_per_second"],
+            "elbo": run.summary["elbo"],
+        }
+    print(json.dumps(numbers))
+
+
+if __name__ == "__main__":
+    main()
