@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,20 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def documented() -> Callable[[str], list[str]]:
+    """A function that gives the keys in the table under a heading of docs/json.md."""
+    text = (Path(__file__).parents[1] / "docs" / "json.md").read_text()
+    parts = re.split(r"^#+ ", text, flags=re.M)
+    sections = {part.partition("\n")[0].strip(): part for part in parts}
+
+    def keys(heading: str) -> list[str]:
+        lines = [line for line in sections[heading].splitlines() if line.startswith("| `")]
+        return [key for line in lines for key in re.findall(r"`(\w+)`", line.split("|")[1])]
+
+    return keys
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

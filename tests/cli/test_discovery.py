@@ -19,6 +19,7 @@ from vaezoo.registry import PLURALS, registry
 from vaezoo.specs import CAPABILITIES, ModelSpec
 
 Say = Callable[..., str]
+Documented = Callable[[str], list[str]]
 
 
 @pytest.fixture
@@ -32,19 +33,10 @@ def say(capsys: pytest.CaptureFixture[str]) -> Say:
     return run
 
 
-def documented(heading: str) -> list[str]:
-    """The keys in the table under a heading of docs/json.md."""
-    text = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
-    section = re.split(r"^#+ ", text, flags=re.M)
-    (found,) = [part for part in section if part.partition("\n")[0].strip() == heading]
-    cells = [line.split("|")[1] for line in found.splitlines() if line.startswith("| `")]
-    return [key for cell in cells for key in re.findall(r"`(\w+)`", cell)]
-
-
 EVERY = [(plural, spec.name) for plural, kind in PLURALS.items() for spec in registry().specs(kind)]
 
 
-def test_list_json_is_as_documented(say: Say) -> None:
+def test_list_json_is_as_documented(say: Say, documented: Documented) -> None:
     entries = json.loads(say("list", "--kind", "all", "--json"))
     assert [(e["kind"], e["name"]) for e in entries] == [
         (spec.kind, spec.name) for spec in registry().specs()
@@ -72,7 +64,7 @@ def test_list_alone_lists_models(say: Say) -> None:
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
-def test_info_json_is_as_documented(say: Say, kind: str, name: str) -> None:
+def test_info_json_is_as_documented(say: Say, documented: Documented, kind: str, name: str) -> None:
     entry = json.loads(say("info", name, "--kind", kind, "--json"))
     assert sorted(entry) == sorted(documented("`vaezoo info NAME --json`"))
     options = list(entry["options"])
@@ -138,7 +130,7 @@ def test_info_finds_a_name_in_two_kinds(
     assert "choose with --kind" in capsys.readouterr().err
 
 
-def test_plugins_shows_where_they_come_from(say: Say) -> None:
+def test_plugins_shows_where_they_come_from(say: Say, documented: Documented) -> None:
     entries = json.loads(say("plugins", "--json"))
     for entry in entries:
         assert list(entry) == documented("`vaezoo plugins --json`")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,20 @@ def test_model_name_is_found_among_the_options(tmp_path: Path) -> None:
     rest = [arg for arg in TINY if arg not in ("train", "vanilla")]
     assert main(["train", *rest, "--deterministic", "vanilla", "--out", str(tmp_path / "r")]) == 0
     assert main(["train", *rest[:4], "vanilla", *rest[4:], "--out", str(tmp_path / "s")]) == 0
+
+
+def test_what_a_run_keeps_is_as_documented(
+    run: Path, capsys: pytest.CaptureFixture[str], documented: Callable[[str], list[str]]
+) -> None:
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--json"]) == 0
+    evaluation = documented("`vaezoo evaluate RUN --json`")
+    assert sorted(json.loads(capsys.readouterr().out)) == sorted(evaluation)
+    summary = json.loads((run / "summary.json").read_text())
+    assert sorted(summary) == sorted(evaluation + documented("`summary.json` of a run"))
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    keys = {key for line in lines for key in json.loads(line)}
+    assert keys == set(documented("A line of `metrics.jsonl`"))
 
 
 def test_evaluate_prints_numbers_and_json(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
