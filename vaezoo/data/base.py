@@ -27,8 +27,13 @@ class Split(ABC):
     def take(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
         """Examples [n, *shape], uint8 or float32, and class numbers [n] (-1 unknown) or None.
 
-        index: int64 [n], on the device that the result shall be on.
+        index: int64 [n]. Index and examples are on `self.device`.
         """
+
+    @property
+    def device(self) -> torch.device:
+        """Where `take` gives its examples."""
+        return torch.device("cpu")
 
     def factors(self, index: Tensor) -> Tensor | None:
         """The factors of variation of these examples, int64 [n, factors], where they are known."""
@@ -59,10 +64,12 @@ class TensorSplit(Split):
         return len(self.images) if self.index is None else len(self.index)
 
     def take(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        where = index if self.index is None else self.index[index.to(self.index.device)]
-        where = where.to(self.images.device)
-        labels = None if self.labels is None else self.labels[where].to(index.device)
-        return self.images[where].to(index.device), labels
+        where = index if self.index is None else self.index[index]
+        return self.images[where], None if self.labels is None else self.labels[where]
+
+    @property
+    def device(self) -> torch.device:
+        return self.images.device
 
     def to(self, device: torch.device) -> Split:
         """On the device as a whole, compacted, if it takes no more than half of the free memory."""

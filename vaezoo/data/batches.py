@@ -48,20 +48,26 @@ class Batches:
         """The shuffled full batches of epoch `number` (from 0), from batch `start` on."""
         stream = _stream(self.seed, number + 1)
         generator = torch.Generator().manual_seed(stream)
-        order = torch.randperm(len(self.split), generator=generator).to(self.device)
+        order = torch.randperm(len(self.split), generator=generator).to(self.split.device)
         for i in range(start, len(self)):
             index = order[i * self.batch_size : (i + 1) * self.batch_size]
             yield self.batch(index, stream)
 
     def ordered(self) -> Iterator[Batch]:
         """Every example once, in order; the last batch may be short."""
-        everything = torch.arange(len(self.split), device=self.device)
+        everything = torch.arange(len(self.split), device=self.split.device)
         for index in everything.split(self.batch_size):
             yield self.batch(index)
 
     def batch(self, index: Tensor, stream: int = EVALUATION_STREAM) -> Batch:
-        """These examples. index: int64 [n] on the device."""
+        """These examples. index: int64 [n]."""
+        index = index.to(self.split.device)
         raw, y = self.split.take(index)
+        if raw.device != self.device:
+            # What does not fit on the device streams there from pinned memory: the host does not
+            # wait, and gathers the next batch while the device works on this one.
+            raw, index = _send(raw, self.device), _send(index, self.device)
+            y = None if y is None else _send(y, self.device)
         if raw.dtype != torch.uint8:
             return Batch(raw, y)
         if self.binarize == "dynamic":
@@ -69,6 +75,12 @@ class Batches:
         if self.binarize == "threshold":
             return Batch((raw >= 128).float(), y)
         return Batch(raw.float().div_(255.0), y)
+
+
+def _send(values: Tensor, device: torch.device) -> Tensor:
+    if device.type == "cuda":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
 
 
 def draw_binary(raw: Tensor, index: Tensor, stream: int) -> Tensor:

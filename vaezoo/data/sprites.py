@@ -83,25 +83,30 @@ class SpritesSplit(Split):
         return len(self.numbers)
 
     def take(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        factors = self.factors(index).to(index.device)
+        factors = self.factors(index)
         return render(factors, self.height, self.width), factors[:, 0]
 
+    @property
+    def device(self) -> torch.device:
+        return self.numbers.device
+
     def factors(self, index: Tensor) -> Tensor:
-        return factors_of(self.numbers[index.to(self.numbers.device)])
+        return factors_of(self.numbers[index])
 
     def to(self, device: torch.device) -> Split:
         """Drawn once on an accelerator if all of it fits in half of the free memory."""
         if device.type != "cuda":
             return self
+        there = SpritesSplit(self.numbers.to(device), self.height, self.width)
         free, _ = torch.cuda.mem_get_info(device)
         if len(self) * self.height * self.width > free // 2:
-            return SpritesSplit(self.numbers.to(device), self.height, self.width)
+            return there
         images = torch.empty(
             (len(self), 1, self.height, self.width), dtype=torch.uint8, device=device
         )
         labels = torch.empty(len(self), dtype=torch.int64, device=device)
         for index in torch.arange(len(self), device=device).split(4096):
-            images[index], labels[index] = self.take(index)  # type: ignore[assignment]
+            images[index], labels[index] = there.take(index)  # type: ignore[assignment]
         return TensorSplit(images, labels)
 
 

@@ -156,7 +156,7 @@ def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
     save_curves(folder.curves, folder.read_metrics())
     if splits.spec.is_image:
         shown = torch.linspace(0, len(splits.test) - 1, min(_PICTURED, len(splits.test)))
-        batch = test.batch(shown.long().to(trainer.device))
+        batch = test.batch(shown.long())
         save_pairs(folder.reconstructions, batch.x, model.reconstruct(batch.x, batch.y))
         save_grid(folder.samples, draw_samples(model, _SAMPLED, seed=config.train.seed))
     return Run(folder.path, str(trainer.device))

@@ -1,0 +1,310 @@
+"""The well-known sets: small copies in each layout that they come in, written here."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import struct
+import sys
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from vaezoo.data.base import TensorSplit
+from vaezoo.data.known import KnownDataset
+from vaezoo.data.mnist import EmnistDataset, FashionMnistDataset, KmnistDataset, MnistDataset
+from vaezoo.data.options import EmnistOptions, KnownOptions
+from vaezoo.data.svhn import SvhnDataset
+from vaezoo.errors import DataError
+
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+TRAIN, TEST = 12, 5
+
+
+def grey(count: int, seed: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (count, 28, 28), dtype=np.uint8)
+
+
+def write_idx(path: Path, values: NDArray[np.uint8], zipped: bool = False) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
+    content += values.tobytes()
+    if zipped:
+        path.with_name(path.name + ".gz").write_bytes(gzip.compress(content))
+    else:
+        path.write_bytes(content)
+
+
+def write_mnist(
+    folder: Path, zipped: bool = False, mark: str = "-", stems: tuple[str, str] = ("train", "t10k")
+) -> None:
+    for stem, count in zip(stems, (TRAIN, TEST), strict=True):
+        labels = np.arange(count, dtype=np.uint8) % 10
+        write_idx(folder / f"{stem}-images{mark}idx3-ubyte", grey(count, count), zipped)
+        write_idx(folder / f"{stem}-labels{mark}idx1-ubyte", labels, zipped)
+
+
+def everything(split: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    images, labels = split.take(torch.arange(len(split)))
+    return images, labels
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize(
+    ("dataset", "folder"),
+    [
+        (MnistDataset, "MNIST/raw"),
+        (MnistDataset, "."),
+        (MnistDataset, "raw"),
+        (FashionMnistDataset, "FashionMNIST/raw"),
+        (KmnistDataset, "KMNIST/raw"),
+        (KmnistDataset, "kmnist"),
+    ],
+)
+def test_idx_sets_come_back_from_each_layout(
+    tmp_path: Path, dataset: type[KnownDataset], folder: str, zipped: bool
+) -> None:
+    write_mnist(tmp_path / folder, zipped)
+    splits = dataset(KnownOptions(root=tmp_path)).load()
+    assert splits.spec.shape == (1, 28, 28)
+    assert splits.spec.domain == "unit"
+    assert splits.spec.examples == TRAIN
+    assert len(splits.spec.classes) == 10
+    for split, count in ((splits.train, TRAIN), (splits.test, TEST), (splits.validation, TEST)):
+        images, labels = everything(split)
+        assert np.array_equal(images[:, 0].numpy(), grey(count, count))
+        assert labels.tolist() == [i % 10 for i in range(count)]
+
+
+def test_names_with_a_dot_and_the_usual_places(in_tmp: Path) -> None:
+    write_mnist(in_tmp / "data" / "MNIST" / "raw", mark=".")
+    assert len(MnistDataset(KnownOptions()).load().train) == TRAIN
+
+
+def test_files_of_one_name_are_not_guessed_at(in_tmp: Path) -> None:
+    # Bare in ./data these could be any of three sets: only who names the folder knows.
+    write_mnist(in_tmp / "data")
+    with pytest.raises(DataError, match="kmnist was not found"):
+        KmnistDataset(KnownOptions()).load()
+
+
+def test_the_downloads_folder_of_the_cache(in_tmp: Path) -> None:
+    write_mnist(Path(os.environ["VAEZOO_CACHE"]) / "downloads" / "KMNIST" / "raw")
+    assert len(KmnistDataset(KnownOptions()).load().train) == TRAIN
+
+
+def test_validation_is_held_out_of_training(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    splits = MnistDataset(KnownOptions(root=tmp_path, validation=4)).load()
+    train, validation = everything(splits.train)[0], everything(splits.validation)[0]
+    assert splits.spec.examples == len(train) == TRAIN - 4
+    rows = {image.numpy().tobytes() for image in torch.cat([train, validation])}
+    assert rows == {image.tobytes() for image in grey(TRAIN, TRAIN)}
+    again = MnistDataset(KnownOptions(root=tmp_path, validation=4)).load()
+    assert torch.equal(everything(again.validation)[0], validation)
+    with pytest.raises(DataError, match="leave any to train on"):
+        MnistDataset(KnownOptions(root=tmp_path, validation=TRAIN)).load()
+
+
+def test_binarized_sets_are_binary(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    for how in ("threshold", "dynamic"):
+        options = KnownOptions(root=tmp_path, binarize=how)
+        assert MnistDataset(options).load().spec.domain == "binary"
+
+
+def test_resizing_keeps_the_picture(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    steps = np.zeros((TRAIN, 28, 28), np.uint8)
+    steps[:, :14] = 200
+    write_idx(tmp_path / "train-images-idx3-ubyte", steps)
+    splits = MnistDataset(KnownOptions(root=tmp_path, image_size=(56, 14))).load()
+    assert splits.spec.shape == (1, 56, 14)
+    images = everything(splits.train)[0]
+    assert images.dtype == torch.uint8
+    assert images.shape == (TRAIN, 1, 56, 14)
+    assert (images[:, :, :27] == 200).all()
+    assert (images[:, :, 29:] == 0).all()
+    # Antialiased: halving noise averages it, so that it keeps its mean and loses its spread.
+    half = KnownOptions(root=tmp_path, image_size=(14, 14))
+    noise = everything(MnistDataset(half).load().test)[0].float()
+    raw = grey(TEST, TEST).astype(np.float32)
+    assert noise.mean().item() == pytest.approx(raw.mean(), abs=2)
+    assert noise.std().item() < 0.7 * raw.std()
+
+
+def test_fingerprint_follows_pixels_labels_and_size(tmp_path: Path) -> None:
+    def fingerprint(**options: Any) -> str:
+        return MnistDataset(KnownOptions(root=tmp_path, **options)).load().fingerprint
+
+    write_mnist(tmp_path)
+    first = fingerprint()
+    assert fingerprint() == first
+    assert fingerprint(image_size=(32, 32)) != first
+    labels = np.zeros(TRAIN, np.uint8)
+    write_idx(tmp_path / "train-labels-idx1-ubyte", labels)
+    assert fingerprint() != first
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    def said(options: KnownOptions) -> str:
+        with pytest.raises(DataError) as caught:
+            MnistDataset(options).load()
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "--download" in said(KnownOptions(root=tmp_path))
+    assert "mnist was not found in" in said(KnownOptions(root=tmp_path))
+    assert "not a folder" in said(KnownOptions(root=tmp_path / "nowhere"))
+    write_mnist(tmp_path / "MNIST" / "raw")
+    (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").unlink()
+    assert "has no t10k-labels-idx1-ubyte" in said(KnownOptions(root=tmp_path))
+
+
+def test_what_is_damaged_is_named(tmp_path: Path) -> None:
+    write_mnist(tmp_path, zipped=True)
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz is damaged"):
+        MnistDataset(KnownOptions(root=tmp_path)).load()
+    write_mnist(tmp_path)
+    write_idx(tmp_path / "t10k-labels-idx1-ubyte", np.arange(4, dtype=np.uint8))
+    with pytest.raises(DataError, match="5 test images have 4 labels"):
+        MnistDataset(KnownOptions(root=tmp_path)).load()
+    write_idx(tmp_path / "t10k-labels-idx1-ubyte", np.full(5, 77, np.uint8))
+    with pytest.raises(DataError, match="labels go from 77 to 77"):
+        MnistDataset(KnownOptions(root=tmp_path)).load()
+
+
+@pytest.mark.parametrize(
+    ("part", "classes", "first", "last"),
+    [
+        ("balanced", 47, "0", "t"),
+        ("bymerge", 47, "0", "t"),
+        ("byclass", 62, "0", "z"),
+        ("letters", 26, "a", "z"),
+        ("digits", 10, "0", "9"),
+        ("mnist", 10, "0", "9"),
+    ],
+)
+def test_emnist_reads_upright_from_class_0(
+    tmp_path: Path, part: str, classes: int, first: str, last: str
+) -> None:
+    stems = (f"emnist-{part}-train", f"emnist-{part}-test")
+    write_mnist(tmp_path / "EMNIST" / "raw", stems=stems)
+    offset = 1 if part == "letters" else 0
+    labels = np.arange(TRAIN, dtype=np.uint8) % 10 + offset
+    labels[-1] = classes - 1 + offset
+    write_idx(tmp_path / "EMNIST" / "raw" / f"{stems[0]}-labels-idx1-ubyte", labels)
+    write_idx(
+        tmp_path / "EMNIST" / "raw" / f"{stems[1]}-labels-idx1-ubyte",
+        np.full(TEST, offset, np.uint8),
+    )
+    splits = EmnistDataset(EmnistOptions(root=tmp_path, part=part)).load()
+    images, read = everything(splits.train)
+    assert np.array_equal(images[:, 0].numpy(), grey(TRAIN, TRAIN).transpose(0, 2, 1))
+    assert read.min() == 0
+    assert read.max() == classes - 1
+    assert len(splits.spec.classes) == classes
+    assert (splits.spec.classes[0], splits.spec.classes[-1]) == (first, last)
+
+
+def test_fashion_mnist_as_debian_has_it(monkeypatch: pytest.MonkeyPatch, in_tmp: Path) -> None:
+    if not DEBIAN.is_dir():
+        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    monkeypatch.setenv("HOME", str(in_tmp))
+    splits = FashionMnistDataset(KnownOptions()).load()
+    assert (len(splits.train), len(splits.test)) == (60_000, 10_000)
+    assert splits.spec.shape == (1, 28, 28)
+    assert splits.spec.classes[0] == "T-shirt/top"
+    assert splits.spec.classes[9] == "Ankle boot"
+    images, labels = everything(splits.train)
+    assert torch.bincount(labels).tolist() == [6000] * 10
+    assert torch.bincount(everything(splits.test)[1]).tolist() == [1000] * 10
+    # The mean and the deviation that everyone normalises this set by.
+    assert images.float().mean().item() / 255 == pytest.approx(0.2860, abs=5e-4)
+    assert images.float().std().item() / 255 == pytest.approx(0.3530, abs=5e-4)
+    # Trousers are narrow and sandals are not: the labels belong to the images.
+    trousers, sandals = (images[labels == number].double().sum(dim=(0, 1)) for number in (1, 5))
+    assert trousers[:, 8:20].sum() / trousers.sum() > 0.95
+    assert sandals[:, 8:20].sum() / sandals.sum() < 0.5
+    assert isinstance(splits.train, TensorSplit)
+
+
+def write_svhn(folder: Path) -> dict[str, Any]:
+    scipy_io = pytest.importorskip("scipy.io")
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {}
+    for name, count in (("train", TRAIN), ("test", TEST)):
+        generator = np.random.default_rng(count)
+        images = generator.integers(0, 256, (32, 32, 3, count), dtype=np.uint8)
+        labels = (np.arange(count, dtype=np.uint8) % 10 + 1).reshape(-1, 1)
+        scipy_io.savemat(folder / f"{name}_32x32.mat", {"X": images, "y": labels})
+        written[name] = images
+    return written
+
+
+@pytest.mark.parametrize("folder", [".", "SVHN"])
+def test_svhn_with_its_zeros_labelled_ten(tmp_path: Path, folder: str) -> None:
+    written = write_svhn(tmp_path / folder)
+    splits = SvhnDataset(KnownOptions(root=tmp_path)).load()
+    images, labels = everything(splits.train)
+    assert splits.spec.shape == (3, 32, 32)
+    assert np.array_equal(images.numpy(), written["train"].transpose(3, 2, 0, 1))
+    assert labels.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2]
+
+
+def test_svhn_damaged(tmp_path: Path) -> None:
+    write_svhn(tmp_path)
+    path = tmp_path / "test_32x32.mat"
+    for content in (path.read_bytes()[:5000], b"not a matlab file", b""):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"test_32x32\.mat") as caught:
+            SvhnDataset(KnownOptions(root=tmp_path)).load()
+        assert "\n" not in str(caught.value)
+
+
+def test_svhn_without_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    with pytest.raises(DataError, match=r"pip install 'vaezoo\[svhn\]'"):
+        SvhnDataset(KnownOptions(root=tmp_path)).load()
+
+
+def test_a_download_that_breaks_off_leaves_nothing(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.datasets import utils
+
+    def break_off(url: str, filename: str, *_: Any) -> None:
+        Path(filename).write_bytes(b"\x1f\x8b half of it")
+        raise urllib.error.URLError("the network\nwent away")
+
+    monkeypatch.setattr(utils, "_get_redirect_url", lambda url, **_: url)
+    monkeypatch.setattr(utils, "_urlretrieve", break_off)
+    root = in_tmp / "new"
+    with pytest.raises(DataError, match="could not be downloaded .*the network went away") as caught:
+        MnistDataset(KnownOptions(root=root, download=True)).load()
+    assert "\n" not in str(caught.value)
+    assert list(in_tmp.iterdir()) == []
+
+
+def test_a_download_is_found_afterwards(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(self: MnistDataset, folder: Path) -> None:
+        write_mnist(folder / "MNIST" / "raw")
+
+    monkeypatch.setenv("HOME", str(in_tmp))
+    monkeypatch.setattr(MnistDataset, "fetch", fetch)
+    # Half of an older attempt is there already.
+    write_idx(in_tmp / "root/MNIST/raw/train-labels-idx1-ubyte", np.zeros(1, np.uint8))
+    splits = MnistDataset(KnownOptions(root=in_tmp / "root", download=True)).load()
+    assert len(splits.train) == TRAIN
+    assert sorted(path.name for path in (in_tmp / "root").iterdir()) == ["MNIST"]
+    assert len(MnistDataset(KnownOptions(download=True)).load().train) == TRAIN
+    monkeypatch.undo()
+    assert len(MnistDataset(KnownOptions(root=in_tmp / "root")).load().train) == TRAIN

@@ -1,0 +1,263 @@
+"""Arrays in .npz files: layouts and values are told apart, or refused; nothing is guessed."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from vaezoo.data.base import Splits
+from vaezoo.data.npz import NpzDataset
+from vaezoo.data.options import NpzOptions
+from vaezoo.errors import DataError
+
+Array = NDArray[Any]
+
+
+def load(path: Path, options: dict[str, Any] | None = None, /, **arrays: Any) -> Splits:
+    np.savez(path / "data.npz", **arrays)
+    return NpzDataset(NpzOptions(root=path / "data.npz", **(options or {}))).load()
+
+
+def refused(path: Path, options: dict[str, Any] | None = None, /, **arrays: Any) -> str:
+    with pytest.raises(DataError) as caught:
+        load(path, options, **arrays)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def everything(splits: Splits) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """All examples of a file without test arrays, in no order that matters, with labels."""
+    parts = [split.take(torch.arange(len(split))) for split in (splits.train, splits.test)]
+    labels = [y for _, y in parts if y is not None]
+    return torch.cat([x for x, _ in parts]), torch.cat(labels) if labels else None
+
+
+def rows(examples: torch.Tensor | Array) -> list[bytes]:
+    return sorted(np.ascontiguousarray(example).tobytes() for example in np.asarray(examples))
+
+
+def levels(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    count=st.integers(2, 9),
+    channels=st.integers(1, 4),
+    sides=st.tuples(st.integers(5, 9), st.integers(5, 9)),
+    layout=st.sampled_from(["hw", "hwc", "chw", "vector"]),
+    as_float=st.sampled_from([None, np.float16, np.float32, np.float64]),
+    seed=st.integers(0, 99),
+)
+def test_every_layout_comes_back(
+    tmp_path: Path,
+    count: int,
+    channels: int,
+    sides: tuple[int, int],
+    layout: str,
+    as_float: Any,
+    seed: int,
+) -> None:
+    channels = 1 if layout == "hw" else channels
+    images = levels(count, channels, *sides, seed=seed)
+    images.flat[:3] = 0, 255, 128
+    stored: Array = images if as_float is None else (images / 255).astype(as_float)
+    if layout == "hw":
+        stored = stored[:, 0]
+    elif layout == "hwc":
+        stored = stored.transpose(0, 2, 3, 1)
+    elif layout == "vector":
+        stored, images = stored.reshape(count, -1), images.reshape(count, -1)
+    splits = load(tmp_path, images=stored, labels=np.arange(count))
+    assert splits.spec.shape == images.shape[1:]
+    assert splits.spec.domain == "unit"
+    examples, labels = everything(splits)
+    assert examples.dtype == torch.uint8
+    assert labels is not None
+    assert np.array_equal(examples[labels.argsort()].numpy(), images)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    count=st.integers(2, 60),
+    share=st.floats(0.01, 0.99),
+    validation=st.integers(0, 10),
+    seed=st.integers(0, 5),
+)
+def test_splits_are_disjoint_and_complete(
+    tmp_path: Path, count: int, share: float, validation: int, seed: int
+) -> None:
+    options = {"test_fraction": share, "validation": validation, "split_seed": seed}
+    values = np.arange(count, dtype=np.float32)[:, None] + 2
+    testing = min(max(1, round(count * share)), count - 1)
+    if testing + validation >= count:
+        assert "leave any to train on" in refused(tmp_path, options, x=values)
+        return
+    splits = load(tmp_path, options, x=values)
+    assert len(splits.test) == testing
+    assert splits.spec.examples == len(splits.train) == count - testing - validation
+    found = [splits.train, splits.test] + ([splits.validation] if validation else [])
+    taken = torch.cat([split.take(torch.arange(len(split)))[0] for split in found])
+    assert sorted(taken.flatten().tolist()) == values.flatten().tolist()
+    assert load(tmp_path, options, x=values).fingerprint == splits.fingerprint
+
+
+@pytest.mark.parametrize("name", ["images", "x", "data", "imgs", "x_train", "train_images"])
+def test_names(tmp_path: Path, name: str) -> None:
+    assert load(tmp_path, **{name: levels(8, 5, 5)}).spec.shape == (1, 5, 5)
+
+
+def test_an_array_without_a_name(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", levels(8, 5, 5))
+    options = NpzOptions(root=tmp_path / "data.npz")
+    assert NpzDataset(options).load().spec.shape == (1, 5, 5)
+
+
+def test_test_arrays_as_keras_has_them(tmp_path: Path) -> None:
+    train, test = levels(9, 28, 28), levels(4, 28, 28, seed=1)
+    options = {"validation": 2}
+    splits = load(
+        tmp_path,
+        options,
+        x_train=train,
+        y_train=np.arange(9, dtype=np.uint8),
+        x_test=test,
+        y_test=np.array([[3], [9], [0], [1]], np.uint8),
+    )
+    images, labels = splits.test.take(torch.arange(4))
+    assert np.array_equal(images[:, 0].numpy(), test)
+    assert labels is not None
+    assert labels.tolist() == [3, 9, 0, 1]
+    assert splits.spec.classes == tuple("0123456789")
+    assert (len(splits.train), len(splits.validation)) == (7, 2)
+    taken = [s.take(torch.arange(len(s)))[0][:, 0] for s in (splits.train, splits.validation)]
+    assert rows(torch.cat(taken)) == rows(train)
+
+
+def test_values_are_told_apart(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).random((6, 5, 5), dtype=np.float32)
+    bits = noise > 0.5
+    for values, domain, kind in (
+        (bits, "binary", torch.uint8),
+        (bits.astype(np.uint8), "binary", torch.uint8),
+        (bits.astype(np.float64), "binary", torch.uint8),
+        (noise, "unit", torch.float32),
+        (noise.astype(np.float16), "unit", torch.float32),
+        (noise * 2 - 1, "real", torch.float32),
+        (noise.astype(np.float64) * 1e6, "real", torch.float32),
+        (np.rint(noise * 255).astype(np.int64), "unit", torch.uint8),
+        (np.rint(noise * 255).astype(">f4") * np.float32(1 / 255), "unit", torch.uint8),
+    ):
+        splits = load(tmp_path, x=values)
+        examples, _ = everything(splits)
+        assert (splits.spec.domain, examples.dtype) == (domain, kind)
+        scaled = examples.numpy() / (255 if kind == torch.uint8 else 1)
+        if values.dtype == np.int64:
+            scaled = scaled * 255
+        spread = np.sort(scaled.astype(np.float64), axis=None)
+        assert spread == pytest.approx(np.sort(values.astype(np.float64), axis=None), rel=1e-6)
+
+
+def test_train_and_test_are_judged_together(tmp_path: Path) -> None:
+    # Black images to test with are no bits when those to train on are grey.
+    splits = load(tmp_path, x=levels(4, 5, 5), x_test=np.ones((2, 5, 5), np.uint8))
+    assert splits.spec.domain == "unit"
+    assert splits.test.take(torch.arange(2))[0].max() == 1
+    said = refused(tmp_path, x=levels(4, 5, 5), x_test=np.zeros((2, 5, 5), np.float32))
+    assert "of one kind" in said
+
+
+def test_binarize(tmp_path: Path) -> None:
+    threshold = {"binarize": "threshold"}
+    assert load(tmp_path, threshold, x=levels(4, 5, 5)).spec.domain == "binary"
+    noise = np.random.default_rng(0).random((6, 5, 5))
+    assert "--binarize" in refused(tmp_path, threshold, x=noise)
+    assert "--binarize" in refused(tmp_path, threshold, x=noise * 3)
+
+
+def test_labels_known_in_part(tmp_path: Path) -> None:
+    splits = load(tmp_path, x=levels(4, 5, 5), y=[0, 2, -1, 2], x_test=levels(2, 5, 5))
+    _, labels = splits.test.take(torch.arange(2))
+    assert labels is not None
+    assert labels.tolist() == [-1, -1]
+    assert splits.spec.classes == ("0", "1", "2")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"pictures": levels(4, 5, 5)}, "holds pictures: the array of the examples must be"),
+        ({"x": levels(4, 5, 5), "images": levels(4, 5, 5)}, "holds both images and x"),
+        ({"x": levels(4, 5, 5), "labels": [0] * 4, "y": [0] * 4}, "holds both labels and y"),
+        ({"x": levels(4, 3, 9, 3)}, "where either"),
+        ({"x": levels(4, 9, 9, 9)}, "where neither"),
+        ({"x": levels(4)}, "x is 4: images are"),
+        ({"x": levels(2, 1, 5, 5, 5)}, "images are"),
+        ({"x": np.uint8(3)}, "x is one number"),
+        ({"x": levels(0, 5, 5)}, "is empty"),
+        ({"x": levels(5, 0)}, "is empty"),
+        ({"x": levels(1, 5, 5)}, "holds one example"),
+        ({"x": np.full((4, 5), np.nan)}, "NaN or infinity"),
+        ({"x": np.array([[1.0], [np.inf]])}, "NaN or infinity"),
+        ({"x": np.array([[1.0], [1e300]])}, "too large"),
+        ({"x": np.array([[-1], [7]])}, "whole numbers from -1 to 7"),
+        ({"x": np.array([[0], [256]], np.uint16)}, "whole numbers from 0 to 256"),
+        ({"x": np.ones((4, 5), np.complex64)}, "complex64"),
+        ({"x": np.array([["a"], ["b"]])}, "numbers, or true and false"),
+        ({"x": levels(4, 5, 5), "y": [0, 1, 2]}, "4 examples have 3 y"),
+        ({"x": levels(4, 5, 5), "y": [0.5] * 4}, "class numbers [n], whole, not float64"),
+        ({"x": levels(4, 5, 5), "y": np.eye(4, dtype=int)}, "class numbers [n]"),
+        ({"x": levels(4, 5, 5), "y": [0, 1, 2, -2]}, "go from -2 to 2"),
+        ({"x": levels(4, 5, 5), "y": [0, 1, 2, 10**9]}, "go from 0 to 1000000000"),
+        ({"x": levels(4, 5, 5), "x_test": levels(4, 5, 6)}, "differ: 1×5×"),
+        ({"x": levels(4, 5, 5), "x_test": levels(2, 5, 5), "y_test": [0]}, "2 examples have 1"),
+        ({"x": np.array([[{"a": 1}]], dtype=object)}, "Python objects, which are never loaded"),
+        ({"x": levels(4, 5), "y": np.array([None] * 4)}, "Python objects, which are never loaded"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, arrays: dict[str, Any], said: str) -> None:
+    assert said in refused(tmp_path, **arrays)
+
+
+def test_what_is_no_npz(tmp_path: Path) -> None:
+    np.save(tmp_path / "single.npy", levels(4, 5, 5))
+    np.savez(tmp_path / "good.npz", x=levels(40, 5, 5))
+    whole = (tmp_path / "good.npz").read_bytes()
+    for name, content, said in (
+        ("nowhere.npz", None, "is not a file"),
+        ("single.npy", None, "is a single array"),
+        ("empty.npz", b"", "cannot read"),
+        ("text.npz", b"hello", "cannot read"),
+        ("cut.npz", whole[:-30], "cannot read"),
+        ("flipped.npz", whole[:500] + b"\xff\x00\xff" + whole[503:], "cannot read"),
+        ("pickle.npz", pickle.dumps({"x": 1}), "never loaded"),
+    ):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=said) as caught:
+            NpzDataset(NpzOptions(root=tmp_path / name)).load()
+        assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match="is not a file"):
+        NpzDataset(NpzOptions(root=tmp_path)).load()
+    with pytest.raises(DataError, match="needs --root FILE"):
+        NpzDataset(NpzOptions()).load()
+
+
+def test_image_files_for_grey_and_for_real_data(tmp_path: Path) -> None:
+    Image.new("L", (9, 7), 200).save(tmp_path / "a.png")
+    images = levels(4, 5, 5)
+    spec = load(tmp_path, x=images).spec
+    dataset = NpzDataset(NpzOptions())
+    assert (dataset.read_images([tmp_path / "a.png"], spec) == 200).all()
+    real = load(tmp_path, x=images.astype(np.float32) - 7).spec
+    with pytest.raises(DataError, match="no levels of grey"):
+        dataset.read_images([tmp_path / "a.png"], real)
