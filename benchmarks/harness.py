@@ -71,9 +71,7 @@ def _replace_rows(name: str, device: str, rows: Sequence[str]) -> None:
     head, rest = readme.read_text(encoding="utf-8").split(_START)
     table, tail = rest.split(_END)
     kept = [
-        line
-        for line in table.strip().splitlines()
-        if not line.startswith(f"| {name} | {device} |")
+        line for line in table.strip().splitlines() if not line.startswith(f"| {name} | {device} |")
     ]
     body = "\n".join([*kept, *rows])
     readme.write_text(f"{head}{_START}\n{body}\n{_END}{tail}", encoding="utf-8")

@@ -125,9 +125,7 @@ class TestBeta:
         parameters = list(model.parameters())
         objective, terms = run(model, x, beta=2.5)
         ours = torch.autograd.grad(objective, parameters, retain_graph=True)
-        distortion = torch.autograd.grad(
-            terms["distortion"].mean(), parameters, retain_graph=True
-        )
+        distortion = torch.autograd.grad(terms["distortion"].mean(), parameters, retain_graph=True)
         rate = torch.autograd.grad(terms["rate"].mean(), parameters, materialize_grads=True)
         for mine, d, r in zip(ours, distortion, rate, strict=True):
             assert torch.allclose(mine, d + 2.5 * r, rtol=1e-9, atol=1e-10)

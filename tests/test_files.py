@@ -108,9 +108,7 @@ class TestJson:
             (b"null", "not hold an object"),
         ],
     )
-    def test_damaged_is_told_in_one_line(
-        self, tmp_path: Path, content: bytes, match: str
-    ) -> None:
+    def test_damaged_is_told_in_one_line(self, tmp_path: Path, content: bytes, match: str) -> None:
         path = tmp_path / "file"
         path.write_bytes(content)
         with pytest.raises(RunError, match=match) as caught:

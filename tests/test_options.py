@@ -73,9 +73,14 @@ def chosen(cls: type[Options]) -> st.SearchStrategy[dict[str, Any]]:
     fields = {
         name: values(info.annotation, info.metadata) for name, info in cls.model_fields.items()
     }
-    return st.fixed_dictionaries({}, optional=fields).map(
-        lambda d: {k: v for k, v in d.items() if k != "epochs"} if d.get("steps") else d
-    )
+    return st.fixed_dictionaries({}, optional=fields).map(_that_ends)
+
+
+def _that_ends(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Training takes epochs or steps, not both and not neither."""
+    if chosen.get("steps") or chosen.get("epochs", 1) is None:
+        return {name: value for name, value in chosen.items() if name != "epochs"}
+    return chosen
 
 
 @pytest.mark.parametrize("name", list(EVERY))

@@ -42,7 +42,7 @@ _HOME = {
     "train": "vaezoo.api",
 }
 
-__all__ = ["__version__", *_HOME]  # noqa: PLE0604
+__all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
     from vaezoo.api import create_model as create_model

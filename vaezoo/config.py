@@ -210,5 +210,3 @@ def _merge(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _title(spec: Spec) -> str:
     return f"{WORDS[spec.kind]} {spec.name}"
-
-

@@ -1,4 +1,4 @@
-"""The language that models and losses speak: distributions, their KL, the importance-weighted bound.
+"""The language of models and losses: distributions, their KL, the importance-weighted bound.
 
 Argument validation of torch.distributions is off throughout: on an accelerator each check is a
 synchronisation with the host.

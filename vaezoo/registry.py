@@ -20,9 +20,7 @@ class Registry:
     def __init__(self, records: Iterable[PluginRecord]) -> None:
         self.records = list(records)
         self._specs = {(s.kind, s.name): s for record in self.records for s in record.specs}
-        self._plugins = {
-            (s.kind, s.name): record for record in self.records for s in record.specs
-        }
+        self._plugins = {(s.kind, s.name): record for record in self.records for s in record.specs}
 
     def specs(self, kind: Kind | None = None) -> list[Spec]:
         """All specs, or those of one kind, in the order of their names."""

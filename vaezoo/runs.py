@@ -145,9 +145,7 @@ def draw_samples(
 
 def test_batches(config: RunConfig, splits: Splits, device: torch.device) -> Batches:
     """The test split in order."""
-    return Batches(
-        splits.test, batch_size=_AT_ONCE, device=device, binarize=config.data.binarize
-    )
+    return Batches(splits.test, batch_size=_AT_ONCE, device=device, binarize=config.data.binarize)
 
 
 def check_same_data(record: dict[str, Any], splits: Splits) -> None:

@@ -40,9 +40,7 @@ def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
     return error
 
 
-def test_ends_by_naming_the_pictures(
-    in_tmp: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ends_by_naming_the_pictures(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*TINY, "--beta", "4"]) == 0
     out = capsys.readouterr().out
     for name in ("reconstructions.png", "samples.png", "curves.png"):

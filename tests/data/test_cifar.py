@@ -90,7 +90,7 @@ def test_images_and_labels_come_back(tmp_path: Path, folder: str, make: Any, suf
     expected = np.concatenate([batch(number)[0] for number in range(5)])
     assert np.array_equal(images.reshape(-1, 3072).numpy(), expected)
     assert labels is not None
-    assert labels.tolist() == sum((batch(number)[1] for number in range(5)), [])
+    assert labels.tolist() == [label for number in range(5) for label in batch(number)[1]]
     images, _ = splits.test.take(torch.arange(len(splits.test)))
     assert np.array_equal(images.reshape(-1, 3072).numpy(), batch(5)[0])
 
@@ -147,7 +147,9 @@ def test_a_part_of_a_pickle_is_refused(cut: int) -> None:
         describe_pickle(python_2(*batch(0))[:cut])
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"R.", b"t.", b"h\0.", b"]]s.", b"Ncos\nx\nb."])
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe", b"R.", b"t.", b"h\0.", b"]]s.", b"Ncos\nx\nb."]
+)
 def test_nonsense_is_refused(content: bytes) -> None:
     with pytest.raises(NotPlain):
         describe_pickle(content)

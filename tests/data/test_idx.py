@@ -35,7 +35,9 @@ def arrays(draw: st.DrawFn) -> NDArray[np.generic]:
     return generator.integers(limits.min, limits.max, shape, dtype=kind, endpoint=True)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(values=arrays(), zipped=st.booleans())
 def test_what_was_written_comes_back(
     tmp_path: Path, values: NDArray[np.generic], zipped: bool
@@ -49,7 +51,9 @@ def test_what_was_written_comes_back(
     assert np.array_equal(read.numpy(), values)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(cut=st.integers(0, 10_000), zipped=st.booleans())
 def test_no_part_of_a_file_is_taken_for_it(tmp_path: Path, cut: int, zipped: bool) -> None:
     values = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype="u1")
@@ -102,7 +106,7 @@ def test_what_is_no_idx_file(tmp_path: Path, content: bytes, said: str) -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot read .*nothing: No such file"):
+    with pytest.raises(DataError, match=r"cannot read .*nothing: No such file"):
         read_idx(tmp_path / "nothing")
     with pytest.raises(DataError, match="cannot read"):
         read_idx(tmp_path)

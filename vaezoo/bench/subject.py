@@ -48,9 +48,7 @@ class Subject:
         self.loss = loss
         for module in (self.model, self.loss):
             module.to(device).to(memory_format=torch.channels_last)
-        self.context = Context(
-            torch.tensor(_STEPS // 2, device=device), _STEPS, examples=_EXAMPLES
-        )
+        self.context = Context(torch.tensor(_STEPS // 2, device=device), _STEPS, examples=_EXAMPLES)
         self.batch = self._noise(job)
         self.batches = self._stream(job) if job.end_to_end else None
         self.model.train(case.mode == "train")

@@ -77,9 +77,7 @@ def _speed(case: Case, timing: Timing) -> dict[str, Any]:
     return {
         "images_per_second": case.batch_size / timing.step,
         "images_per_second_windows": [case.batch_size / window for window in timing.windows],
-        "latency_ms": {
-            f"p{percent}": 1e3 * timing.percentile(percent) for percent in (50, 90, 99)
-        },
+        "latency_ms": {f"p{percent}": 1e3 * timing.percentile(percent) for percent in (50, 90, 99)},
         "first_step_seconds": timing.first,
         "warm_up_seconds": timing.warm_up,
     }

@@ -27,7 +27,7 @@ from vaezoo.specs import ModelSpec
     show_default=True,
     help="fp32, tf32, bf16, with commas; auto: what training would take.",
 )
-@click.option("--compile", "compiled", default="off", show_default=True, help="off, on, with commas.")
+@click.option("--compile", "compiled", default="off", show_default=True, help="off, on, commas.")
 @click.option("--image-size", default="64", show_default=True, help="Height and width.")
 @click.option("--channels", type=click.IntRange(1, 64), default=3, show_default=True)
 @click.option("--loss", metavar="NAME", help="Objective.  [default: each model's own]")

@@ -25,9 +25,7 @@ from vaezoo.cli.pictures import check_picture
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
-def command(
-    run: Path, images: tuple[Path, ...], out: Path, device: str, overwrite: bool
-) -> None:
+def command(run: Path, images: tuple[Path, ...], out: Path, device: str, overwrite: bool) -> None:
     """Reconstruct image files with the model in the folder RUN, originals above."""
     check_picture(out, overwrite)
 

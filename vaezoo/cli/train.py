@@ -237,5 +237,3 @@ def _check_resumable(others: Mapping[str, str | None], given: Mapping[str, Any])
             f"{changed[0]} cannot change when a run goes on: only "
             f"{', '.join(map(flag, _RESUMABLE))} can"
         )
-
-

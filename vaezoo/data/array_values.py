@@ -77,7 +77,7 @@ def _range(arrays: Mapping[str, Array]) -> tuple[float, float]:
                     raise DataError(f"{name} holds NaN or infinity: remove or replace them")
         lows.append(values.min())
         highs.append(values.max())
-        if max(abs(float(lows[-1])), abs(float(highs[-1]))) > np.finfo(np.float32).max:
+        if max(abs(float(lows[-1])), abs(float(highs[-1]))) > float(np.finfo(np.float32).max):
             raise DataError(f"{name} holds values too large for 32-bit floats")
     return float(min(lows)), float(max(highs))
 

@@ -144,9 +144,7 @@ def domain_of(options: DataOptions) -> Domain:
     return "unit" if options.binarize == "none" else "binary"
 
 
-def hold_out(
-    count: int, test: int, validation: int, seed: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def hold_out(count: int, test: int, validation: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Disjoint random index sets (train, validation, test) of `count` examples, sorted each."""
     if test + validation >= count:
         raise DataError(

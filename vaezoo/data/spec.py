@@ -28,7 +28,7 @@ class DataSpec:
 
     def __post_init__(self) -> None:
         if len(self.shape) not in (1, 3) or any(n < 1 for n in self.shape):
-            raise ValueError(f"shape {self.shape} is neither (channels, height, width) nor (values,)")
+            raise ValueError(f"shape {self.shape} is not (channels, height, width) or (values,)")
 
     @property
     def is_image(self) -> bool:

@@ -16,9 +16,7 @@ class ConvEncoder(nn.Sequential):
     image, rounding up. residual: a residual block after each level.
     """
 
-    def __init__(
-        self, shape: Sequence[int], hidden: Sequence[int], residual: bool = False
-    ) -> None:
+    def __init__(self, shape: Sequence[int], hidden: Sequence[int], residual: bool = False) -> None:
         channels = shape[0]
         levels: list[nn.Module] = [Centre()]
         for wide in hidden:

@@ -52,5 +52,3 @@ def _layers(widths: Sequence[int], gated: bool) -> list[nn.Module]:
         else:
             layers += [nn.Linear(widths[i], widths[i + 1]), nn.ReLU()]
     return layers
-
-

@@ -186,9 +186,7 @@ class Trainer:
                 "images_per_second": round(rate, 1),
             }
         )
-        self.reporter.window(
-            Progress(self.position.step, self.total_steps, epoch, rate, terms)
-        )
+        self.reporter.window(Progress(self.position.step, self.total_steps, epoch, rate, terms))
 
     def _validate(self, epoch: int) -> None:
         terms = mean_terms(

@@ -66,9 +66,7 @@ class Updates:
         self.model.on_train_step(context.step)
         factor = lr_factor(self.options.schedule, step, self.total_steps)
         named: dict[str, Tensor] = {}
-        for number, (phase, optimizer) in enumerate(
-            zip(self.phases, self.optimizers, strict=True)
-        ):
+        for number, (phase, optimizer) in enumerate(zip(self.phases, self.optimizers, strict=True)):
             for group in optimizer.param_groups:
                 group["lr"] = self.options.lr * phase.lr_factor * factor
             output = self._objective(number, batch, context)
