@@ -66,6 +66,9 @@ def values(annotation: Any, rules: list[Any]) -> st.SearchStrategy[Any]:
     if origin is tuple and args[-1] is Ellipsis:
         shortest = max([getattr(rule, "min_length", 0) for rule in rules], default=0)
         return st.lists(values(args[0], []), min_size=shortest, max_size=4).map(tuple)
+    if origin is tuple:  # a range
+        low = st.floats(-1e6, 1e6)
+        return st.tuples(low, low).filter(lambda pair: pair[0] != pair[1]).map(sorted).map(tuple)
     return st.one_of([values(arg, rules) for arg in args])  # a union
 
 

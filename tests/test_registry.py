@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
-from vaezoo.errors import UnknownNameError, nearest
+from vaezoo.errors import UnknownNameError, VaezooError, nearest
 from vaezoo.plugins import PluginRecord
 from vaezoo.registry import Registry, registry
-from vaezoo.specs import DatasetSpec, Kind, LossSpec, ModelSpec
+from vaezoo.specs import DatasetSpec, Kind, LossSpec, ModelSpec, Takes
 
 
 def record(name: str, *specs: ModelSpec | LossSpec | DatasetSpec) -> PluginRecord:
@@ -83,3 +84,43 @@ def test_the_registry_of_the_process_has_what_comes_with_vaezoo() -> None:
     assert registry().plugin(registry().model("vanilla")).distribution == "vaezoo"
     assert registry().loss("elbo").name == "elbo"
     assert registry().dataset("sprites").name == "sprites"
+
+
+def test_a_variant_has_what_its_base_has() -> None:
+    base = ModelSpec(
+        name="base",
+        target="far:Base",
+        options="far:Options",
+        summary="Base",
+        tags=("elbo",),
+        takes=Takes(min_size=8),
+        model_options={"width": 3, "depth": 2},
+        train_options={"lr": 0.1},
+    )
+    variant = ModelSpec(
+        name="variant", variant_of="base", summary="V", loss="own", model_options={"width": 5}
+    )
+    found = Registry([record("one", variant), record("two", base)]).model("variant")
+    assert (found.target, found.options, found.takes) == ("far:Base", "far:Options", base.takes)
+    assert (found.tags, found.loss, found.variant_of) == (("elbo",), "own", "base")
+    assert found.model_options == {"width": 5, "depth": 2}
+    assert found.train_options == {"lr": 0.1}
+
+
+@pytest.mark.parametrize("base", ["gone", "chained", "variant"])
+def test_a_variant_of_nothing_costs_only_itself(base: str) -> None:
+    variant = ModelSpec(name="variant", variant_of=base, summary="V")
+    chained = ModelSpec(name="chained", variant_of="variant", summary="C")
+    known = Registry([record("one", variant, chained, ONE)])
+    assert known.model("one") is ONE
+    assert len(known.specs("model")) == 3
+    with pytest.raises(UnknownNameError, match=f"variant of '{base}', which is no model"):
+        known.model("variant")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"target": "far:One"}, {"options": "far:O"}, {"takes": Takes(min_size=9)}]
+)
+def test_a_variant_says_nothing_that_its_base_says(wrong: dict[str, Any]) -> None:
+    with pytest.raises(VaezooError, match="variant"):
+        ModelSpec(name="variant", variant_of="base", summary="V", **wrong)

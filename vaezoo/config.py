@@ -113,6 +113,8 @@ def resolve(choice: Choice, recipe: Sections, given: Sections) -> RunConfig:
         layers: list[Mapping[str, Any]] = []
         if section == "train":
             layers += [choice.data.train_options, choice.model.train_options]
+        elif section == "model":
+            layers.append(choice.model.model_options)
         elif section == "loss" and choice.loss.name == choice.model.loss:
             layers.append(choice.model.loss_options)
         layer = recipe.get(section, {})

@@ -20,14 +20,16 @@ def diagonal_normal(loc: Tensor, scale: Tensor, event_dims: int = 1) -> Distribu
     return Independent(Normal(loc, scale, validate_args=False), event_dims, validate_args=False)
 
 
-def diagonal_normal_from(parameters: Tensor, dim: int = 1) -> Distribution:
+def diagonal_normal_from(
+    parameters: Tensor, dim: int = 1, log_variance: tuple[float, float] = (-20.0, 20.0)
+) -> Distribution:
     """A diagonal Gaussian from means and log-variances that stand side by side in `dim`.
 
-    parameters: [batch, 2·n, ...]. The log-variance is kept in [-20, 20] nats, far outside of what
-    training visits, so that no input makes the scale 0 or infinite.
+    parameters: [batch, 2·n, ...]. log_variance: the range that it is kept in; at first far outside
+    of what training visits, so that no input makes the scale 0 or infinite.
     """
-    loc, log_variance = full_precision(parameters).chunk(2, dim)
-    scale = torch.exp(0.5 * log_variance.clamp(-20.0, 20.0))
+    loc, raw = full_precision(parameters).chunk(2, dim)
+    scale = torch.exp(0.5 * raw.clamp(*log_variance))
     return diagonal_normal(loc, scale, loc.dim() - 1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from vaezoo.likelihood_options import LikelihoodOptions
 
@@ -26,6 +26,18 @@ class NetworkOptions(LikelihoodOptions):
         description="conv, resnet: channels of each level, which halves the image; mlp: widths "
         "from the data inwards; none: 32,64,128,256,512, or 512,256 for an mlp",
     )
+
+    log_variance: tuple[float, float] = Field(
+        (-20.0, 20.0),
+        description="range that the posterior's log-variance is kept in, where it is Gaussian",
+    )
+
+    @field_validator("log_variance")
+    @classmethod
+    def _rising(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] >= value[1]:
+            raise ValueError("give the lower end first, as in -6,2")
+        return value
 
     def levels(self) -> tuple[int, ...]:
         """The hidden sizes, those of the network where none were given."""

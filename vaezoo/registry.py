@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 from vaezoo.errors import UnknownNameError, nearest
@@ -19,8 +19,9 @@ class Registry:
 
     def __init__(self, records: Iterable[PluginRecord]) -> None:
         self.records = list(records)
-        self._specs = {(s.kind, s.name): s for record in self.records for s in record.specs}
         self._plugins = {(s.kind, s.name): record for record in self.records for s in record.specs}
+        registered = {(s.kind, s.name): s for record in self.records for s in record.specs}
+        self._specs = {key: _whole(spec, registered) for key, spec in registered.items()}
 
     def specs(self, kind: Kind | None = None) -> list[Spec]:
         """All specs, or those of one kind, in the order of their names."""
@@ -35,6 +36,11 @@ class Registry:
     def get(self, kind: Kind, name: str) -> Spec:
         """The spec of that name, or UnknownNameError with the nearest ones."""
         spec = self._specs.get((kind, name))
+        if isinstance(spec, ModelSpec) and not spec.target:
+            raise UnknownNameError(
+                f"model {name} is a variant of {spec.variant_of!r}, which is no model with a class "
+                "of its own here: install the plugin that brings it"
+            )
         if spec is None:
             known = [s.name for s in self.specs(kind)]
             plural = next(plural for plural, k in PLURALS.items() if k == kind)
@@ -55,7 +61,7 @@ class Registry:
 
     def find(self, name: str) -> list[Spec]:
         """Every spec of that name, of whatever kind, or UnknownNameError."""
-        found = [spec for spec in self.specs() if spec.name == name]
+        found = [self.get(kind, name) for kind in WORDS if (kind, name) in self._specs]
         if not found:
             known = {spec.name for spec in self.specs()}
             raise UnknownNameError(
@@ -63,6 +69,15 @@ class Registry:
                 "(vaezoo list --kind all shows them)"
             )
         return found
+
+
+def _whole(spec: Spec, registered: Mapping[tuple[Kind, str], Spec]) -> Spec:
+    """A variant with what it has from its base, if that is here; anything else as it is."""
+    if isinstance(spec, ModelSpec) and spec.variant_of is not None:
+        base = registered.get(("model", spec.variant_of))
+        if isinstance(base, ModelSpec) and base.target:
+            return spec.built_on(base)
+    return spec
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import re
 from collections.abc import Mapping
@@ -119,11 +120,9 @@ class Spec:
             raise VaezooError(
                 f"{self.name!r} is no name for a {self.kind}: small letters, digits, underscores"
             )
-        for label, value in (("target", self.target), ("options", self.options)):
-            if value is not None and not (isinstance(value, str) and _IMPORT.fullmatch(value)):
-                raise VaezooError(
-                    f"{self.kind} {self.name}: {label} {value!r} is not 'package.module:Name'"
-                )
+        self._check_target()
+        if self.options is not None:
+            self._check_import("options", self.options)
         if not isinstance(self.summary, str) or not self.summary or "\n" in self.summary:
             raise VaezooError(f"{self.kind} {self.name}: the summary must be one line of text")
         if not isinstance(self.paper, str) or "\n" in self.paper:
@@ -133,6 +132,15 @@ class Spec:
             raise VaezooError(
                 f"{self.kind} {self.name} is made for plugin API {self.api_version}, "
                 f"this vaezoo has {API_VERSION}: upgrade vaezoo"
+            )
+
+    def _check_target(self) -> None:
+        self._check_import("target", self.target)
+
+    def _check_import(self, label: str, value: object) -> None:
+        if not isinstance(value, str) or not _IMPORT.fullmatch(value):
+            raise VaezooError(
+                f"{self.kind} {self.name}: {label} {value!r} is not 'package.module:Name'"
             )
 
     def _check_words(self, label: str, value: object) -> None:
@@ -161,22 +169,61 @@ class Spec:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(Spec):
-    """A model: see Spec. `loss` is the objective it is trained with unless told otherwise."""
+    """A model: see Spec.
+
+    loss: the objective it is trained with unless told otherwise.
+    model_options, loss_options, train_options: defaults that differ from those of the classes.
+    takes: what data it takes.
+    variant_of: the name of a registered model whose class, options and `takes` this one has: an
+        entry that differs in its objective or defaults alone needs no class of its own. `target`,
+        `options` and `takes` are then left out, and `tags` are the base's unless given.
+    """
 
     kind: ClassVar[Kind] = "model"
+    target: str = ""
     loss: str = "elbo"
+    model_options: Mapping[str, Any] = field(default_factory=dict)
     loss_options: Mapping[str, Any] = field(default_factory=dict)
     train_options: Mapping[str, Any] = field(default_factory=dict)
     takes: Takes = Takes()
+    variant_of: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.loss, str) or not _NAME.fullmatch(self.loss):
             raise VaezooError(f"model {self.name}: {self.loss!r} is no name of a loss")
-        self._check_mapping("loss_options", self.loss_options)
-        self._check_mapping("train_options", self.train_options)
+        for label in ("model_options", "loss_options", "train_options"):
+            self._check_mapping(label, getattr(self, label))
         if not isinstance(self.takes, Takes):
             raise VaezooError(f"model {self.name}: takes must be vaezoo.Takes(...)")
+        if self.variant_of is not None and (self.options is not None or self.takes != Takes()):
+            raise VaezooError(
+                f"model {self.name} is a variant of {self.variant_of}: leave out target, options "
+                "and takes, which are that model's"
+            )
+
+    def built_on(self, base: ModelSpec) -> ModelSpec:
+        """This variant with what it has from its base."""
+        whole = copy.copy(self)
+        # Past the check that a plugin's own words must pass.
+        for name, value in {
+            "target": base.target,
+            "options": base.options,
+            "takes": base.takes,
+            "tags": self.tags or base.tags,
+            "model_options": {**base.model_options, **self.model_options},
+            "train_options": {**base.train_options, **self.train_options},
+        }.items():
+            object.__setattr__(whole, name, value)
+        return whole
+
+    def _check_target(self) -> None:
+        if self.variant_of is None:
+            super()._check_target()
+        elif self.target or not _NAME.fullmatch(self.variant_of):
+            raise VaezooError(
+                f"model {self.name}: variant_of is the name of a model, and goes without target"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

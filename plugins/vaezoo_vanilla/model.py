@@ -20,6 +20,7 @@ class VanillaVAE(BaseVAE):
     convolutions for its networks.
     """
 
+    options: VanillaOptions
     min_batch_size = 2  # batch norm over a 1×1 image needs two examples
 
     def __init__(self, options: VanillaOptions, data: DataSpec) -> None:
@@ -32,7 +33,7 @@ class VanillaVAE(BaseVAE):
         self.likelihood = make_likelihood(options, data)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
-        return diagonal_normal_from(self.encoder(x))
+        return diagonal_normal_from(self.encoder(x), log_variance=self.options.log_variance)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
         return self.likelihood(self.decoder(z))

@@ -130,6 +130,39 @@ def test_resumed_run_is_bit_equal(finished: Path, tmp_path: Path, steps: int) ->
     assert ours["elbo"] == theirs["elbo"]
 
 
+class Scores:
+    """Makes the held-out ELBO of each epoch what a test says, and keeps the weights it had."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
+        self.scores, self.weights = iter(scores), list[dict[str, torch.Tensor]]()
+        monkeypatch.setattr("vaezoo.training.loop.mean_terms", self._mean_terms)
+
+    def _mean_terms(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
+        self.weights.append({k: v.clone() for k, v in model.state_dict().items()})
+        return {"objective": 0.0, "elbo": next(self.scores)}
+
+
+def test_patience_stops_early_and_keeps_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = Scores(monkeypatch, [-9.0, -5.0, math.nan, -6.0, -1.0])
+    run = vaezoo.train("vanilla", out=tmp_path / "r", **{**TINY, "epochs": 9}, patience=2)
+    assert run.summary["steps"] == 4 * 6
+    kept = load_file(run.path / "model.safetensors")
+    assert all(kept[name].equal(scores.weights[1][name]) for name in kept)
+    assert not all(kept[name].equal(scores.weights[3][name]) for name in kept)
+
+
+def test_patience_goes_on_after_a_stop(tmp_path: Path) -> None:
+    job = {**TINY, "epochs": 8, "lr": 0.05, "patience": 2}
+    whole = vaezoo.train("vanilla", out=tmp_path / "whole", **job).path
+    with pytest.raises(RunStopped):
+        vaezoo.train("vanilla", out=tmp_path / "again", reporter=StopAfter(13), **job)
+    resume_run(tmp_path / "again", vaezoo.load_run(tmp_path / "again").config, Reporter())
+    assert same_weights(whole, tmp_path / "again")
+    assert metrics(whole) == metrics(tmp_path / "again")
+
+
 def test_resume_drops_lines_after_the_checkpoint(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     with pytest.raises(RunStopped):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -59,6 +60,7 @@ def _entry(known: Registry, spec: Spec) -> dict[str, Any]:
         "paper": spec.paper,
         "tags": list(spec.tags),
         "capabilities": {tag: CAPABILITIES[tag] for tag in spec.tags if tag in CAPABILITIES},
+        "variant_of": spec.variant_of if isinstance(spec, ModelSpec) else None,
         "options": [info.to_dict() for info in _options(spec)],
         "takes": _takes(spec) if isinstance(spec, ModelSpec) else None,
         "loss": _loss(known, spec) if isinstance(spec, ModelSpec) else None,
@@ -75,7 +77,13 @@ def _entry(known: Registry, spec: Spec) -> dict[str, Any]:
 
 
 def _options(spec: Spec) -> list[OptionInfo]:
-    return describe(spec.load_options())
+    """The options with the defaults that this entry gives them."""
+    own = spec.model_options if isinstance(spec, ModelSpec) else {}
+    return _with_defaults(describe(spec.load_options()), own)
+
+
+def _with_defaults(infos: list[OptionInfo], own: Mapping[str, Any]) -> list[OptionInfo]:
+    return [dataclasses.replace(info, default=own.get(info.name, info.default)) for info in infos]
 
 
 def _takes(spec: ModelSpec) -> dict[str, Any]:
@@ -89,10 +97,7 @@ def _loss(known: Registry, spec: ModelSpec) -> dict[str, Any]:
         options = _options(known.loss(spec.loss))
     except UnknownNameError:
         return {"name": spec.loss, "options": None}
-    defaults = spec.loss_options
-    changed = [
-        dataclasses.replace(info, default=defaults.get(info.name, info.default)) for info in options
-    ]
+    changed = _with_defaults(options, spec.loss_options)
     return {"name": spec.loss, "options": [info.to_dict() for info in changed]}
 
 
@@ -100,6 +105,8 @@ def _print(spec: Spec, entry: dict[str, Any]) -> None:
     facts = [("paper", entry["paper"] or "none named")]
     if entry["takes"]:
         facts.append(("takes", entry["takes"]["description"]))
+    if entry["variant_of"]:
+        facts.append(("variant of", entry["variant_of"]))
     if entry["loss"]:
         gone = "" if entry["loss"]["options"] is not None else " (not installed)"
         facts.append(("loss", entry["loss"]["name"] + gone))

@@ -181,7 +181,7 @@ def _grouped(ctx: click.Context) -> list[tuple[str, list[click.Parameter]]]:
         ]
     specs = {"model": choice.model, "loss": choice.loss, "data": choice.data}
     defaults: dict[str, Mapping[str, Any]] = {
-        "model": {},
+        "model": choice.model.model_options,
         "data": {},
         "train": {**choice.data.train_options, **choice.model.train_options},
         "loss": choice.model.loss_options if choice.loss.name == choice.model.loss else {},

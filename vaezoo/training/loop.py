@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -53,6 +53,15 @@ class Position:
     images: int = 0
     train_seconds: float = 0.0
     wall_seconds: float = 0.0
+
+
+@dataclass
+class Best:
+    """The best weights by held-out data so far, and for how many epochs they have been that."""
+
+    score: float = -math.inf
+    epochs_since: int = 0
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Trainer:
@@ -96,6 +105,7 @@ class Trainer:
         self.good: dict[str, Tensor] = {}
         self.good_step = 0
         self.stop_asked = False
+        self.best = Best()
 
     def fit(self) -> Position:
         """Train to the end. RunStopped when asked to stop, TrainingError when the loss breaks."""
@@ -104,13 +114,19 @@ class Trainer:
         with arithmetic(self.precision, self.options.deterministic), self._signals():
             self.model.train()
             self.loss.train()
-            while self.position.step < self.total_steps:
+            while self.position.step < self.total_steps and not self._out_of_patience():
                 self._epoch()
             self._save()
-            if type(self.model).fit_prior is not BaseVAE.fit_prior:
-                self.model.fit_prior(self.train.ordered)
-                self._save()
+            self._finish()
         return self.position
+
+    def _finish(self) -> None:
+        """What follows the last step. The checkpoint stays before it: training can go on there."""
+        if self.best.weights:
+            self.model.load_state_dict(self.best.weights)
+        self.model.fit_prior(self.train.ordered)
+        save_weights(self.folder.weights, self.model.state_dict())
+        self._count_time()
 
     def resume(self) -> None:
         """Go back to the newest checkpoint of the run folder."""
@@ -124,6 +140,9 @@ class Trainer:
         self.updates.names = tuple(state["names"])
         if self.updates.names:
             self._window().restore(tensors["window"]["values"])
+        if state["best"]:
+            best = {name: tensor.to(self.device) for name, tensor in tensors["best"].items()}
+            self.best = Best(**state["best"], weights=best)
         self.folder.cut_metrics(state["metrics_bytes"])
 
     def context(self) -> Context:
@@ -202,7 +221,20 @@ class Trainer:
         }
         self.folder.append_metrics(record)
         self.reporter.validation(epoch, record)
+        if self.options.patience is not None:
+            self._compare(terms.get("elbo", -terms["objective"]))
         self.clock = time.perf_counter()
+
+    def _compare(self, score: float) -> None:
+        """Keep these weights if they are the best so far. A score that is no number never is."""
+        self.best.epochs_since += 1
+        if score > self.best.score:
+            weights = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
+            self.best = Best(score, 0, weights)
+
+    def _out_of_patience(self) -> bool:
+        patience = self.options.patience
+        return patience is not None and self.best.epochs_since >= patience
 
     def _bits_per_dim(self, terms: Mapping[str, float]) -> float | None:
         likelihood = getattr(self.model, "likelihood", None)
@@ -237,8 +269,7 @@ class Trainer:
 
     def _save(self) -> None:
         """A checkpoint, and the weights where everyone looks for them."""
-        self.position.wall_seconds += time.perf_counter() - self.started
-        self.started = time.perf_counter()
+        self._count_time()
         state = self.model.state_dict()
         window = {} if self.window is None else {"window": {"values": self.window.saved()}}
         save_checkpoint(
@@ -250,9 +281,13 @@ class Trainer:
                 "optimizers": optimizer_tensors(self.updates.optimizers),
                 "random": random_state(self.device),
                 **window,
+                **({"best": self.best.weights} if self.best.weights else {}),
             },
             {
                 "position": vars(self.position),
+                "best": {"score": self.best.score, "epochs_since": self.best.epochs_since}
+                if self.best.weights
+                else None,
                 "names": list(self.updates.names),
                 "metrics_bytes": self.folder.metrics_bytes(),
             },
@@ -260,6 +295,11 @@ class Trainer:
         save_weights(self.folder.weights, state)
         self.saved_at = time.perf_counter()
         self.clock += self.saved_at - self.started
+
+    def _count_time(self) -> None:
+        now = time.perf_counter()
+        self.position.wall_seconds += now - self.started
+        self.started = now
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -13,6 +13,12 @@ from vaezoo.options import Options
 class TrainOptions(Options):
     epochs: int | None = Field(10, ge=1, description="passes over the training set")
     steps: int | None = Field(None, ge=1, description="training steps, instead of epochs")
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="stop after so many epochs without a better ELBO on held-out data (objective, "
+        "where there is no ELBO), and keep the best weights; none: train to the end, keep the last",
+    )
     batch_size: int = Field(64, ge=1, description="examples in a step")
     lr: float = Field(1e-3, gt=0, description="Adam's learning rate")
     adam_beta2: float = Field(

@@ -1,0 +1,1 @@
+"""Tighter bounds on the log-likelihood, by importance weighting."""

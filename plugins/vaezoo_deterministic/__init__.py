@@ -1,0 +1,1 @@
+"""Autoencoders whose posterior is a point, with a sampler fitted afterwards."""

@@ -1,0 +1,1 @@
+"""Codes for latents: codebooks, scalar quantisation, relaxed categories."""

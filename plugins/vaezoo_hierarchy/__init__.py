@@ -1,0 +1,1 @@
+"""Latents on several levels, with a top-down prior."""

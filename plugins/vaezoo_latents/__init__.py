@@ -1,0 +1,1 @@
+"""Priors and posteriors beyond one Gaussian."""
