@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from vaezoo.nn.resnet import ResidualBlock
+from vaezoo.nn.strided import StridedConv2d, StridedConvTranspose2d
 
 
 class ConvEncoder(nn.Sequential):
@@ -20,7 +21,7 @@ class ConvEncoder(nn.Sequential):
         channels = shape[0]
         levels: list[nn.Module] = [Centre()]
         for wide in hidden:
-            levels.append(_level(nn.Conv2d(channels, wide, 3, stride=2, padding=1), wide))
+            levels.append(_level(StridedConv2d(channels, wide), wide))
             if residual:
                 levels.append(ResidualBlock(wide))
             channels = wide
@@ -55,14 +56,7 @@ class ConvDecoder(nn.Sequential):
             # A 3×3 stride-2 transposed convolution makes 2n - 1 of n, and 2n with one of padding.
             (height, width), (to_height, to_width) = up[i], up[i + 1]
             extra = (to_height - (2 * height - 1), to_width - (2 * width - 1))
-            levels.append(
-                _level(
-                    nn.ConvTranspose2d(
-                        widths[i], wide, 3, stride=2, padding=1, output_padding=extra
-                    ),
-                    wide,
-                )
-            )
+            levels.append(_level(StridedConvTranspose2d(widths[i], wide, extra), wide))
             if residual:
                 levels.append(ResidualBlock(wide))
         super().__init__(*levels, nn.Conv2d(hidden[0], shape[0], 3, padding=1))

@@ -37,7 +37,9 @@ class TrainOptions(Options):
         "auto", description="where to train: cpu, cuda, cuda:1, mps; auto: a GPU if there is one"
     )
     precision: Literal["auto", "fp32", "tf32", "bf16"] = Field(
-        "auto", description="arithmetic of the networks; auto: tf32 on GPUs that have it, else fp32"
+        "auto",
+        description="arithmetic of the networks; auto: tf32 on GPUs that have it, bf16 on "
+        "processors with matrix instructions for it, else fp32",
     )
     compile: Literal["off", "on"] = Field(
         "off", description="put the step through torch.compile: takes up to minutes, then is faster"
