@@ -23,7 +23,7 @@ from vaezoo.options import OptionInfo, Options, describe, flag, show
 from vaezoo.registry import WORDS, registry
 from vaezoo.training.options import TrainOptions
 
-_RESUMABLE = ("epochs", "steps", "device", "compile")
+_RESUMABLE = ("epochs", "steps", "device", "compile", "graph")
 """What may change when a run goes on, without making it another run."""
 
 _CHOICE, _RECIPE = "vaezoo.choice", "vaezoo.recipe"
