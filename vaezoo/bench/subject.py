@@ -77,6 +77,11 @@ class Subject:
         with torch.no_grad(), autocast(self.case.precision, self.device):
             return self.forward()
 
+    @property
+    def graphed(self) -> bool:
+        """Whether the steps are replays of a CUDA graph by now."""
+        return self.case.mode == "train" and getattr(self.updates, "recorded", False)
+
     def counted(self) -> object:
         """The same arithmetic without the optimizer, which has no products to count."""
         if self.case.mode != "train":
