@@ -140,14 +140,22 @@ class BaseVAE(nn.Module, ABC):
         Burda et al. 2015, equation 8. The mean over samples is an unbiased estimate of the ELBO,
         and log_mean_exp over samples the importance-weighted bound. Gradients flow.
         """
-        y = self.labels(y)
-        posterior, prior = self.encode(x, y), self.prior(y)
-        z = posterior.rsample(torch.Size((samples,)))
+        posterior = self.encode(x, self.labels(y))
+        return self.log_weights(posterior, posterior.rsample(torch.Size((samples,))), x, y)
+
+    def log_weights(
+        self, posterior: Distribution, z: Tensor, x: Tensor, y: Tensor | None = None
+    ) -> Tensor:
+        """log p(x|z) + log p(z) - log q(z|x) at given draws of z, in nats: [samples, batch].
+
+        posterior: q(z|x) of the batch x. z: [samples, batch, *latent_shape]. Gradients flow.
+        """
+        y, samples = self.labels(y), len(z)
         # Each example `samples` times over, in the order in which z folds into one batch axis.
         many_x = x.expand(samples, *x.shape).flatten(0, 1)
         many_y = None if y is None else y.expand(samples, *y.shape).flatten(0, 1)
         log_likelihood = self.decode(z.flatten(0, 1), many_y).log_prob(many_x)
-        log_ratio: Tensor = prior.log_prob(z) - posterior.log_prob(z)
+        log_ratio: Tensor = self.prior(y).log_prob(z) - posterior.log_prob(z)
         return log_likelihood.view(samples, len(x)) + log_ratio
 
     @torch.no_grad()
