@@ -189,6 +189,18 @@ class TestBounds:
         assert max(seen) == 48
         assert sum(seen) == 100 * 16
 
+    def test_the_prior_and_the_posterior_are_made_once_for_all_chunks(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model, calls = OneLatent(), []
+        for name in ("encode", "prior"):
+            whole = getattr(model, name)
+            monkeypatch.setattr(
+                model, name, lambda *a, n=name, f=whole: (calls.append(n), f(*a))[1]
+            )
+        model.log_likelihood(data(), samples=100, chunk=50)
+        assert sorted(calls) == ["encode", "prior"]
+
     def test_gradients_flow_through_the_weights(self) -> None:
         model, x = OneLatent(move=1.0), data().requires_grad_()
         seeded_weights(model, x, 4).sum().backward()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaezoo.data.spec import DataSpec
-from vaezoo.distributions import diagonal_normal, log_mean_exp, point
+from vaezoo.distributions import diagonal_normal, draw, log_mean_exp, point
 from vaezoo.likelihoods import Likelihood
 from vaezoo.options import Options
 
@@ -111,17 +111,14 @@ class BaseVAE(nn.Module, ABC):
     ) -> Tensor:
         """n examples from the model, [n, *data.shape].
 
-        y: class numbers, [n], for conditional models. temperature: scales the prior's spread
-        around its mean where it has one. mean: the likelihood's mean, else a draw from it.
+        y: class numbers, [n], for conditional models. temperature: scales the prior's spread, see
+        vaezoo.distributions.draw. mean: the likelihood's mean, else a draw from it.
         """
         y = self.labels(y)
         prior = self.prior(y)
         # A conditional prior already has the batch in its own shape.
-        z = prior.sample(torch.Size() if prior.batch_shape else torch.Size((n,)))
-        if temperature != 1.0:
-            center = prior.mean
-            z = center + temperature * (z - center)
-        likelihood = self.decode(z, y)
+        shape = torch.Size() if prior.batch_shape else torch.Size((n,))
+        likelihood = self.decode(draw(prior, shape, temperature), y)
         drawn: Tensor = likelihood.mean if mean else likelihood.sample()
         return drawn
 
@@ -141,7 +138,16 @@ class BaseVAE(nn.Module, ABC):
         and log_mean_exp over samples the importance-weighted bound. Gradients flow.
         """
         y = self.labels(y)
-        posterior, prior = self.encode(x, y), self.prior(y)
+        return self._log_weights(self.encode(x, y), self.prior(y), x, y, samples)
+
+    def _log_weights(
+        self,
+        posterior: Distribution,
+        prior: Distribution,
+        x: Tensor,
+        y: Tensor | None,
+        samples: int,
+    ) -> Tensor:
         z = posterior.rsample(torch.Size((samples,)))
         # Each example `samples` times over, in the order in which z folds into one batch axis.
         many_x = x.expand(samples, *x.shape).flatten(0, 1)
@@ -159,9 +165,12 @@ class BaseVAE(nn.Module, ABC):
         A lower bound in expectation that rises with `samples` (Burda et al. 2015, theorem 1).
         chunk: how many decoded examples are held at once; the estimate does not depend on it.
         """
+        y = self.labels(y)
+        # Once, not for every chunk: a learned prior may cost more than the decoder.
+        posterior, prior = self.encode(x, y), self.prior(y)
         at_once = max(1, chunk // max(1, len(x)))
         weights = [
-            self.importance_log_weights(x, y, min(at_once, samples - done))
+            self._log_weights(posterior, prior, x, y, min(at_once, samples - done))
             for done in range(0, samples, at_once)
         ]
         return log_mean_exp(torch.cat(weights), dim=0)
