@@ -203,6 +203,11 @@ class TestPoint:
         q, _ = two_gaussians(4, 3)
         assert point(q).equal(q.mean)
 
+    def test_is_the_center_where_the_posterior_names_one(self) -> None:
+        q, _ = two_gaussians(4, 3)
+        q.center = torch.full((4, 3), 7.0)
+        assert point(q).equal(q.center)
+
     def test_is_a_sample_where_there_is_no_mean(self) -> None:
         base = diagonal_normal(torch.zeros(4, 3), torch.full((4, 3), 1e-6))
         flow = TransformedDistribution(base, [ExpTransform()])

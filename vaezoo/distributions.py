@@ -61,7 +61,14 @@ def kl_divergence(posterior: Distribution, prior: Distribution, z: Tensor) -> Te
 
 
 def point(posterior: Distribution) -> Tensor:
-    """The posterior's mean, or a sample where it has no mean in closed form: [batch, *event]."""
+    """The one value that stands for the posterior: [batch, *event].
+
+    Its mean; what it calls its `center`, where it has none in closed form (a flow) or not among its
+    values (on a sphere); failing both, a sample.
+    """
+    center: Tensor | None = getattr(posterior, "center", None)
+    if center is not None:
+        return center
     try:
         mean: Tensor = posterior.mean
     except NotImplementedError:

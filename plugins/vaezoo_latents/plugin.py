@@ -20,3 +20,14 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             takes=Takes(min_size=8, vectors=True),
         )
     )
+    register(
+        ModelSpec(
+            name="iaf",
+            target="vaezoo_latents.iaf:InverseAutoregressiveVAE",
+            options="vaezoo_latents.options:IafOptions",
+            summary="VAE whose posterior is an inverse autoregressive flow",
+            paper="Kingma et al. 2016, arXiv:1606.04934",
+            tags=("elbo", "importance", "flow"),
+            takes=Takes(min_size=8, vectors=True),
+        )
+    )

@@ -9,6 +9,7 @@ from torch.func import functional_call
 
 from vaezoo import DataSpec
 from vaezoo.distributions import diagonal_normal_from
+from vaezoo.nn import make_encoder
 
 from .base import NetworkVAE
 from .mixture import GaussianMixture
@@ -34,7 +35,7 @@ class VampPriorVAE(NetworkVAE):
     options: VampPriorOptions
 
     def __init__(self, options: VampPriorOptions, data: DataSpec) -> None:
-        super().__init__(options, data, 2 * options.latent_dim)
+        super().__init__(options, data, make_encoder(options, data, 2 * options.latent_dim))
         start = torch.empty(options.pseudo_inputs, *data.shape)
         self.pseudo = nn.Parameter(start.normal_(options.pseudo_mean, options.pseudo_std))
 

@@ -17,6 +17,7 @@ from vaezoo.evaluation.modes import evaluation_mode, seeded
 MODELS: dict[str, dict[str, Any]] = {
     "vamp_prior": {"pseudo_inputs": 6, "pseudo_mean": 0.5, "pseudo_std": 0.1},
     "cvae": {"prior": "learned"},
+    "iaf": {"flow_steps": 2, "flow_hidden": (12,), "context_dim": 5},
 }
 CLASSES = ("a", "b", "c")
 GREY = DataSpec(shape=(1, 28, 28), domain="binary", classes=CLASSES)
