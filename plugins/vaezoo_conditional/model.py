@@ -17,8 +17,8 @@ class ConditionalVAE(BaseVAE):
     """q(z|x, y), p(z|y) and p(x|z, y), trained with the ELBO on log p(x|y).
 
     This is Sohn et al. (2015, equation 4), whose condition is here the class y and whose output is
-    the example x. The prior is the standard Gaussian for every class, as in their section 4.1 where
-    the latent is made independent of the condition, or a Gaussian learned for each class.
+    the example x. The prior is a Gaussian learned for each class, or, as they relax it in section
+    4, the standard one for all: the latent is then independent of the class.
 
     An unknown class (-1, or no labels at all) is a row of zeros where a known one has its one: it
     adds nothing to the networks' inputs, and its prior is the standard Gaussian. Examples without

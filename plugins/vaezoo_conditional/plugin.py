@@ -14,10 +14,10 @@ class ConditionalOptions(NetworkOptions):
     label_dim: int = Field(
         16, ge=1, le=10_000, description="numbers that encoder and decoder are told a class by"
     )
-    prior: Literal["standard", "learned"] = Field(
-        "standard",
-        description="of the latent given the class: the standard Gaussian for all, or learned: a "
-        "diagonal Gaussian for each",
+    prior: Literal["learned", "standard"] = Field(
+        "learned",
+        description="of the latent given the class: learned: a diagonal Gaussian for each, or the "
+        "standard one for all",
     )
 
 

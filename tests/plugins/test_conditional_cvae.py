@@ -51,7 +51,7 @@ def train(built: ConditionalVAE, batch: Batch, steps: int = 150) -> ConditionalV
 
 @pytest.fixture(scope="module")
 def trained() -> ConditionalVAE:
-    return train(model(prior="learned"), halves(256), steps=400)
+    return train(model(), halves(256), steps=400)
 
 
 class TestLabelsAreUsed:
@@ -106,12 +106,12 @@ class TestLabelsAreUsed:
 
 class TestPrior:
     def test_standard_for_every_class(self) -> None:
-        prior = model().prior(torch.arange(4))
+        prior = model(prior="standard").prior(torch.arange(4))
         assert prior.batch_shape == ()
         assert (prior.mean.tolist(), prior.stddev.tolist()) == ([0.0] * 3, [1.0] * 3)
 
     def test_learned_starts_standard_and_comes_to_differ(self, trained: ConditionalVAE) -> None:
-        start = model(prior="learned").prior(torch.arange(4))
+        start = model().prior(torch.arange(4))
         assert start.batch_shape == (4,)
         assert start.mean.equal(torch.zeros(4, 3))
         assert start.stddev.equal(torch.ones(4, 3))
@@ -119,7 +119,7 @@ class TestPrior:
         assert (torch.pdist(means) > 0.01).all()
 
     def test_learned_is_what_the_rate_is_measured_against(self) -> None:
-        built = model(prior="learned")
+        built = model()
         assert built.prior_table is not None
         with torch.no_grad():
             built.prior_table.weight.normal_()

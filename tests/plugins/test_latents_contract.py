@@ -16,7 +16,7 @@ from vaezoo.evaluation.modes import evaluation_mode, seeded
 
 MODELS: dict[str, dict[str, Any]] = {
     "vamp_prior": {"pseudo_inputs": 6, "pseudo_mean": 0.5, "pseudo_std": 0.1},
-    "cvae": {"prior": "learned"},
+    "cvae": {"label_dim": 3},
     "iaf": {"flow_steps": 2, "flow_hidden": (12,), "context_dim": 5},
 }
 CLASSES = ("a", "b", "c")
