@@ -44,20 +44,20 @@ class ConditionalVAE(BaseVAE):
             nn.init.zeros_(self.prior_table.weight)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
-        parameters = self.encoder(x, self._label(y, len(x)))
+        parameters = self.encoder(x, self._label(y, x))
         return diagonal_normal_from(parameters, log_variance=self.options.log_variance)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
-        return self.likelihood(self.decoder(z, self._label(y, len(z))))
+        return self.likelihood(self.decoder(z, self._label(y, z)))
 
     def prior(self, y: Tensor | None = None) -> Distribution:
         """p(z|y) with the batch shape of y; one distribution for all where it does not say more."""
         if self.prior_table is None or y is None:
             return super().prior(y)
-        return diagonal_normal_from(self.prior_table(self._label(y, len(y))))
+        return diagonal_normal_from(self.prior_table(self._label(y, self.prior_table.weight)))
 
-    def _label(self, y: Tensor | None, count: int) -> Tensor:
-        """[count, classes]; all zeros where nothing is known."""
+    def _label(self, y: Tensor | None, like: Tensor) -> Tensor:
+        """[batch, classes], of the type of `like`, and of its batch where no label is known."""
         if y is None:
-            return self._origin.new_zeros(count, self.classes)
-        return one_hot(y, self.classes).to(self._origin.dtype)
+            return like.new_zeros(len(like), self.classes)
+        return one_hot(y, self.classes).to(like.dtype)

@@ -17,6 +17,7 @@ from vaezoo.evaluation.modes import evaluation_mode, seeded
 MODELS: dict[str, dict[str, Any]] = {
     "vamp_prior": {"pseudo_inputs": 6, "pseudo_mean": 0.5, "pseudo_std": 0.1},
     "cvae": {"label_dim": 3},
+    "ladder_vae": {"upper": (3, 2), "level_hidden": 12},
     "iaf": {"flow_steps": 2, "flow_hidden": (12,), "context_dim": 5},
 }
 CLASSES = ("a", "b", "c")
