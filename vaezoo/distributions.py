@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 from torch.distributions import kl as torch_kl
 
+from vaezoo.errors import OptionError
+
 
 def diagonal_normal(loc: Tensor, scale: Tensor, event_dims: int = 1) -> Distribution:
     """A Gaussian with diagonal covariance over the last `event_dims` dimensions of `loc`.
@@ -59,12 +61,40 @@ def kl_divergence(posterior: Distribution, prior: Distribution, z: Tensor) -> Te
 
 
 def point(posterior: Distribution) -> Tensor:
-    """The posterior's mean, or a sample where it has no mean in closed form: [batch, *event]."""
+    """The one value that stands for the posterior: [batch, *event].
+
+    Its mean; what it calls its `center`, where it has none in closed form (a flow) or not among its
+    values (on a sphere); failing both, a sample.
+    """
+    center: Tensor | None = getattr(posterior, "center", None)
+    if center is not None:
+        return center
     try:
         mean: Tensor = posterior.mean
     except NotImplementedError:
         mean = posterior.rsample()
     return mean
+
+
+def draw(prior: Distribution, shape: torch.Size, temperature: float = 1.0) -> Tensor:
+    """A sample of the prior with its spread scaled: [*shape, *batch, *event].
+
+    Distances from the prior's mean are multiplied by the temperature. A prior to which that does
+    no justice (a mixture, a hierarchy) has a method `tempered(temperature)`, the distribution to
+    draw from instead. OptionError where the prior has neither, unless the temperature is 1.
+    """
+    if temperature == 1.0:
+        return prior.sample(shape)
+    tempered = getattr(prior, "tempered", None)
+    if tempered is not None:
+        return tempered(temperature).sample(shape)
+    try:
+        center: Tensor = prior.mean
+    except NotImplementedError:
+        raise OptionError(
+            f"--temperature {temperature:g}: this model's prior has no spread to scale"
+        ) from None
+    return center + temperature * (prior.sample(shape) - center)
 
 
 def log_mean_exp(values: Tensor, dim: int = 0) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaezoo.data.spec import DataSpec
-from vaezoo.distributions import diagonal_normal, log_mean_exp, point
+from vaezoo.distributions import diagonal_normal, draw, log_mean_exp, point
 from vaezoo.likelihoods import Likelihood
 from vaezoo.options import Options
 
@@ -111,17 +111,14 @@ class BaseVAE(nn.Module, ABC):
     ) -> Tensor:
         """n examples from the model, [n, *data.shape].
 
-        y: class numbers, [n], for conditional models. temperature: scales the prior's spread
-        around its mean where it has one. mean: the likelihood's mean, else a draw from it.
+        y: class numbers, [n], for conditional models. temperature: scales the prior's spread, see
+        vaezoo.distributions.draw. mean: the likelihood's mean, else a draw from it.
         """
         y = self.labels(y)
         prior = self.prior(y)
         # A conditional prior already has the batch in its own shape.
-        z = prior.sample(torch.Size() if prior.batch_shape else torch.Size((n,)))
-        if temperature != 1.0:
-            center = prior.mean
-            z = center + temperature * (z - center)
-        likelihood = self.decode(z, y)
+        shape = torch.Size() if prior.batch_shape else torch.Size((n,))
+        likelihood = self.decode(draw(prior, shape, temperature), y)
         drawn: Tensor = likelihood.mean if mean else likelihood.sample()
         return drawn
 
@@ -140,11 +137,17 @@ class BaseVAE(nn.Module, ABC):
         Burda et al. 2015, equation 8. The mean over samples is an unbiased estimate of the ELBO,
         and log_mean_exp over samples the importance-weighted bound. Gradients flow.
         """
-        posterior = self.encode(x, self.labels(y))
-        return self.log_weights(posterior, posterior.rsample(torch.Size((samples,))), x, y)
+        y = self.labels(y)
+        posterior, prior = self.encode(x, y), self.prior(y)
+        return self.log_weights(posterior, prior, posterior.rsample(torch.Size((samples,))), x, y)
 
     def log_weights(
-        self, posterior: Distribution, z: Tensor, x: Tensor, y: Tensor | None = None
+        self,
+        posterior: Distribution,
+        prior: Distribution,
+        z: Tensor,
+        x: Tensor,
+        y: Tensor | None = None,
     ) -> Tensor:
         """log p(x|z) + log p(z) - log q(z|x) at given draws of z, in nats: [samples, batch].
 
@@ -155,7 +158,7 @@ class BaseVAE(nn.Module, ABC):
         many_x = x.expand(samples, *x.shape).flatten(0, 1)
         many_y = None if y is None else y.expand(samples, *y.shape).flatten(0, 1)
         log_likelihood = self.decode(z.flatten(0, 1), many_y).log_prob(many_x)
-        log_ratio: Tensor = self.prior(y).log_prob(z) - posterior.log_prob(z)
+        log_ratio: Tensor = prior.log_prob(z) - posterior.log_prob(z)
         return log_likelihood.view(samples, len(x)) + log_ratio
 
     @torch.no_grad()
@@ -167,9 +170,18 @@ class BaseVAE(nn.Module, ABC):
         A lower bound in expectation that rises with `samples` (Burda et al. 2015, theorem 1).
         chunk: how many decoded examples are held at once; the estimate does not depend on it.
         """
+        y = self.labels(y)
+        # Once, not for every chunk: a learned prior may cost more than the decoder.
+        posterior, prior = self.encode(x, y), self.prior(y)
         at_once = max(1, chunk // max(1, len(x)))
         weights = [
-            self.importance_log_weights(x, y, min(at_once, samples - done))
+            self.log_weights(
+                posterior,
+                prior,
+                posterior.rsample(torch.Size((min(at_once, samples - done),))),
+                x,
+                y,
+            )
             for done in range(0, samples, at_once)
         ]
         return log_mean_exp(torch.cat(weights), dim=0)

@@ -60,12 +60,13 @@ class IwaeLoss(BaseLoss):
         return log_weights.unflatten(0, (self.groups, self.options.samples))
 
     def _doubly_reparameterized(self, model: BaseVAE, batch: Batch) -> LossOutput:
-        posterior = model.encode(batch.x, model.labels(batch.y))
+        y = model.labels(batch.y)
+        posterior, prior = model.encode(batch.x, y), model.prior(y)
         z = posterior.rsample(torch.Size((self.groups * self.options.samples,)))
         # log q(z|x) depends on the encoder through z and directly. The direct part, the score, has
         # mean 0 and is taken out: the value stays, its gradient goes.
         score = posterior.log_prob(z.detach())
-        log_weights = model.log_weights(posterior, z, batch.x, batch.y)
+        log_weights = model.log_weights(posterior, prior, z, batch.x, y)
         log_weights = log_weights + (score - score.detach())
         shares = self._grouped(log_weights.detach()).softmax(1).flatten(0, 1)
         if z.requires_grad:

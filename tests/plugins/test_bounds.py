@@ -217,7 +217,7 @@ class TestDoublyReparameterized:
         noise = ((z - vae.loc) / vae.raw.exp()).detach()
         at = z.detach().requires_grad_()
         still = diagonal_normal(vae.loc.detach(), vae.raw.detach().exp())
-        log_weights = vae.log_weights(still, at, x)
+        log_weights = vae.log_weights(still, vae.prior(), at, x)
         (path,) = torch.autograd.grad(log_weights.sum(), at)
         shares = log_weights.softmax(0).detach().unsqueeze(2)
         by_loc = (shares.square() * path).sum(0)
