@@ -13,7 +13,7 @@ Cache = tuple[Tensor, Tensor]
 """Keys and values of the positions so far, each [batch, heads, positions, features]."""
 
 _BATCH = 64
-_LR = 2e-3
+_LR = 5e-3
 _COLDEST = 1e-4
 """Temperatures below this are taken for it: the likeliest code each time, and nothing overflows."""
 _LOGITS_AT_ONCE = 1 << 24
