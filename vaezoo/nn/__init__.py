@@ -1,6 +1,6 @@
 """Building blocks that models share."""
 
-from vaezoo.nn.conv import Centre, ConvDecoder, ConvEncoder, level_sizes
+from vaezoo.nn.conv import Centre, ConvDecoder, ConvDown, ConvEncoder, ConvUp, level_sizes
 from vaezoo.nn.mlp import DenseDecoder, DenseEncoder, GatedLinear
 from vaezoo.nn.networks import make_decoder, make_encoder
 from vaezoo.nn.resnet import ResidualBlock
@@ -8,7 +8,9 @@ from vaezoo.nn.resnet import ResidualBlock
 __all__ = [
     "Centre",
     "ConvDecoder",
+    "ConvDown",
     "ConvEncoder",
+    "ConvUp",
     "DenseDecoder",
     "DenseEncoder",
     "GatedLinear",
