@@ -6,10 +6,16 @@ synchronisation with the host.
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 from torch.distributions import kl as torch_kl
+from torch.types import _size
+
+_ONE = torch.Size()
+"""The shape of a single sample."""
 
 
 def diagonal_normal(loc: Tensor, scale: Tensor, event_dims: int = 1) -> Distribution:
@@ -31,6 +37,41 @@ def diagonal_normal_from(
     loc, raw = full_precision(parameters).chunk(2, dim)
     scale = torch.exp(0.5 * raw.clamp(*log_variance))
     return diagonal_normal(loc, scale, loc.dim() - 1)
+
+
+class PointMass(Distribution):
+    """All of the mass at one value: the posterior of an encoder that answers with a point.
+
+    It samples and has a mean, so a deterministic autoencoder speaks the language of the others.
+    It has no density: there is no rate and no importance weight, and `log_prob` raises
+    NotImplementedError.
+
+    value: [batch, *event], of which the last `event_dims` dimensions are the event.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    has_rsample = True
+
+    def __init__(self, value: Tensor, event_dims: int = 1) -> None:
+        cut = value.dim() - event_dims
+        self.value = value
+        super().__init__(value.shape[:cut], value.shape[cut:], validate_args=False)
+
+    def rsample(self, sample_shape: _size = _ONE) -> Tensor:
+        """The value itself, [*sample_shape, batch, *event]; gradients flow."""
+        return self.value.expand(*sample_shape, *self.value.shape)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.value
+
+    @property
+    def mode(self) -> Tensor:
+        return self.value
+
+    @property
+    def variance(self) -> Tensor:
+        return torch.zeros_like(self.value)
 
 
 def full_precision(values: Tensor) -> Tensor:
@@ -65,6 +106,12 @@ def point(posterior: Distribution) -> Tensor:
     except NotImplementedError:
         mean = posterior.rsample()
     return mean
+
+
+def draw(distribution: Distribution, n: int) -> Tensor:
+    """n samples, [n, *event]; of a conditional distribution, whose batch is those n, one each."""
+    batched = bool(distribution.batch_shape)
+    return distribution.sample(_ONE if batched else torch.Size((n,)))
 
 
 def log_mean_exp(values: Tensor, dim: int = 0) -> Tensor:

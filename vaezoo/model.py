@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaezoo.data.spec import DataSpec
-from vaezoo.distributions import diagonal_normal, log_mean_exp, point
+from vaezoo.distributions import diagonal_normal, draw, log_mean_exp, point
 from vaezoo.likelihoods import Likelihood
 from vaezoo.options import Options
 
@@ -116,8 +116,7 @@ class BaseVAE(nn.Module, ABC):
         """
         y = self.labels(y)
         prior = self.prior(y)
-        # A conditional prior already has the batch in its own shape.
-        z = prior.sample(torch.Size() if prior.batch_shape else torch.Size((n,)))
+        z = draw(prior, n)
         if temperature != 1.0:
             center = prior.mean
             z = center + temperature * (z - center)
