@@ -20,8 +20,10 @@ from torch.distributions import (
 from torch.distributions import kl as torch_kl
 
 from vaezoo.distributions import (
+    PointMass,
     diagonal_normal,
     diagonal_normal_from,
+    draw,
     full_precision,
     kl_divergence,
     log_mean_exp,
@@ -207,3 +209,37 @@ class TestPoint:
         with pytest.raises(NotImplementedError):
             _ = flow.mean
         assert torch.allclose(point(flow), torch.ones(4, 3), atol=1e-4)
+
+
+class TestPointMass:
+    def test_every_sample_is_the_value_and_gradients_flow(self) -> None:
+        value = torch.randn(5, 3, requires_grad=True)
+        posterior = PointMass(value)
+        assert (posterior.batch_shape, posterior.event_shape) == ((5,), (3,))
+        assert posterior.rsample().equal(value)
+        assert posterior.rsample((4, 2)).shape == (4, 2, 5, 3)
+        posterior.rsample((4,)).sum().backward()
+        assert value.grad is not None
+        assert value.grad.equal(torch.full((5, 3), 4.0))
+        assert not posterior.sample().requires_grad
+
+    def test_has_moments_and_no_density(self) -> None:
+        posterior = PointMass(torch.randn(5, 2, 3, 3), 3)
+        assert posterior.event_shape == (2, 3, 3)
+        assert point(posterior).equal(posterior.mode)
+        assert not posterior.variance.any()
+        with pytest.raises(NotImplementedError):
+            posterior.log_prob(posterior.mean)
+
+    def test_has_no_rate(self) -> None:
+        posterior, (_, prior) = PointMass(torch.randn(5, 3).double()), two_gaussians(5, 3)
+        with pytest.raises(NotImplementedError):
+            kl_divergence(posterior, prior, posterior.rsample())
+
+
+class TestDraw:
+    def test_many_of_one_and_one_of_each(self) -> None:
+        _, prior = two_gaussians(6, 3)
+        assert draw(prior, 7).shape == (7, 3)
+        labelled = diagonal_normal(100.0 * torch.arange(4.0)[:, None], torch.ones(4, 1))
+        assert (draw(labelled, 4)[:, 0] / 100).round().tolist() == [0, 1, 2, 3]

@@ -61,6 +61,10 @@ class PointMass(Distribution):
         """The value itself, [*sample_shape, batch, *event]; gradients flow."""
         return self.value.expand(*sample_shape, *self.value.shape)
 
+    def sample(self, sample_shape: _size = _ONE) -> Tensor:
+        """The same, detached."""
+        return self.rsample(sample_shape).detach()
+
     @property
     def mean(self) -> Tensor:
         return self.value
