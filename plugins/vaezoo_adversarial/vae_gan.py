@@ -43,33 +43,29 @@ class VaeGanLoss(BaseLoss):
         """The encoder's objective."""
         with borrowed(model.get_submodule("decoder"), self.critic):
             posterior, z, prior, likelihood = model(batch.x, batch.y)
-            distortion = feature_distortion(
-                self._features(batch.x), self.critic(likelihood.mean)[1]
-            )
+            _, (wanted, features) = self._judge(batch.x, likelihood.mean)
         rate = kl_divergence(posterior, prior, z)
+        distortion = feature_distortion(wanted, features)
         terms = {"rate": rate, "feature_distortion": distortion}
         return LossOutput((rate + distortion).mean(), terms)
 
     def reconstruct_and_fool(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
         """The decoder's objective."""
-        z, imagined = self._latents(model, batch)
         y = model.labels(batch.y)
+        z, imagined = self._latents(model, batch)
+        reconstruction, sample = model.decode(z, y).mean, model.decode(imagined, y).mean
         with borrowed(self.critic):
-            with torch.no_grad():
-                real, features = self.critic(batch.x)
-            reconstruction, its_features = self.critic(model.decode(z, y).mean)
-            sample, _ = self.critic(model.decode(imagined, y).mean)
-        distortion = feature_distortion(features, its_features).mean()
-        fooled = -cross_entropy(real, reconstruction, sample)
-        return LossOutput(self.options.gamma * distortion + fooled, {})
+            odds, (wanted, features, _) = self._judge(batch.x, reconstruction, sample)
+        distortion = feature_distortion(wanted, features).mean()
+        return LossOutput(self.options.gamma * distortion - cross_entropy(*odds), {})
 
     def tell_apart(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
         """The critic's objective: 3 log 2 at chance."""
-        z, imagined = self._latents(model, batch)
         y = model.labels(batch.y)
+        z, imagined = self._latents(model, batch)
         with torch.no_grad(), borrowed(model):
             reconstruction, sample = model.decode(z, y).mean, model.decode(imagined, y).mean
-        odds = [self.critic(images)[0] for images in (batch.x, reconstruction, sample)]
+        odds, _ = self._judge(batch.x, reconstruction, sample)
         return LossOutput(cross_entropy(*odds), {})
 
     def phases(self, model: BaseVAE) -> list[Phase]:
@@ -80,11 +76,13 @@ class VaeGanLoss(BaseLoss):
             Phase("critic", trainable(self.critic), self.tell_apart, factor, betas),
         ]
 
-    @torch.no_grad()
-    def _features(self, x: Tensor) -> Tensor:
-        """The critic's features of images that no gradient flows to: [batch, n]."""
-        features: Tensor = self.critic(x)[1]
-        return features
+    def _judge(self, *images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """The critic's log-odds, and its features, of each batch of images.
+
+        All of them in one batch, so that batch norm measures them by the same rule.
+        """
+        odds, features = self.critic(torch.cat(images))
+        return list(odds.chunk(len(images))), list(features.chunk(len(images)))
 
     @torch.no_grad()
     def _latents(self, model: BaseVAE, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -222,14 +222,14 @@ class TestAae:
 
 
 class TestVaeGan:
-    def odds(self, model: BaseVAE, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The critic's of images, reconstructions and samples, by the noise of one seed."""
+    def judged(self, model: BaseVAE, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Log-odds and features of images, reconstructions and samples, by one seed's noise."""
         torch.manual_seed(3)
         z = model.encode(x).rsample().detach()
         imagined = model.prior().sample(torch.Size((len(x),)))
-        critic = model.loss.critic
-        reconstruction, sample = model.decode(z).mean, model.decode(imagined).mean
-        return critic(x)[0], critic(reconstruction)[0], critic(sample)[0]
+        pictures = torch.cat([x, model.decode(z).mean, model.decode(imagined).mean])
+        odds, features = model.loss.critic(pictures)
+        return odds.split(len(x)), features.split(len(x))
 
     def gradients(self, model: BaseVAE, x: Tensor, objective: str) -> tuple[Tensor, ...]:
         torch.manual_seed(3)
@@ -241,19 +241,15 @@ class TestVaeGan:
         gamma = 0.01
         model, x = build("vae_gan", gamma=gamma), images()
         ours = self.gradients(model, x, "reconstruct_and_fool")
+        (real, reconstruction, sample), (wanted, features, _) = self.judged(model, x)
         decoder, n = list(model.decoder.parameters()), len(x)
-        _, reconstruction, sample = self.odds(model, x)
+        # In batch norm the odds and features of the images, too, depend on the others.
+        slopes = [torch.sigmoid(-real), -torch.sigmoid(reconstruction), -torch.sigmoid(sample)]
         fooling = torch.autograd.grad(
-            (reconstruction, sample),
-            decoder,
-            (-torch.sigmoid(reconstruction.detach()) / n, -torch.sigmoid(sample.detach()) / n),
+            (real, reconstruction, sample), decoder, [s / n for s in slopes], retain_graph=True
         )
-        torch.manual_seed(3)
-        mean = model.decode(model.encode(x).rsample().detach()).mean
-        features, wanted = model.loss.critic(mean)[1], model.loss.critic(x)[1].detach()
-        similarity = torch.autograd.grad(
-            features, decoder, gamma * (features - wanted).detach() / n
-        )
+        error = gamma * (features - wanted).detach() / n
+        similarity = torch.autograd.grad((features, wanted), decoder, (error, -error))
         for mine, fool, similar in zip(ours, fooling, similarity, strict=True):
             assert torch.allclose(mine, fool + similar, rtol=1e-4, atol=1e-6)
         # The discriminator's sign would be found out: it moves the gradient by twice as much.
@@ -263,7 +259,7 @@ class TestVaeGan:
         """With gamma = 0 its gradient is exactly minus that of the critic's objective."""
         model, x = build("vae_gan", gamma=0.0), images()
         ours = self.gradients(model, x, "reconstruct_and_fool")
-        cost = cross_entropy(*self.odds(model, x))
+        cost = cross_entropy(*self.judged(model, x)[0])
         theirs = torch.autograd.grad(cost, list(model.decoder.parameters()))
         for mine, critics in zip(ours, theirs, strict=True):
             assert torch.allclose(mine, -critics, rtol=1e-4, atol=1e-7)
@@ -287,7 +283,7 @@ class TestVaeGan:
         model, x = build("vae_gan"), images()
         torch.manual_seed(3)
         objective = model.loss.tell_apart(model, Batch(x), CONTEXT).objective
-        real, reconstruction, sample = self.odds(model, x)
+        (real, reconstruction, sample), _ = self.judged(model, x)
         by_hand = -F.logsigmoid(real).mean()
         by_hand = by_hand - F.logsigmoid(-reconstruction).mean() - F.logsigmoid(-sample).mean()
         assert torch.allclose(objective, by_hand, rtol=1e-5)
@@ -300,7 +296,8 @@ class TestVaeGan:
         posterior, _, _, likelihood = model(x)
         squares = posterior.mean.square() + posterior.variance - 1 - posterior.variance.log()
         assert torch.allclose(terms["rate"], 0.5 * squares.sum(1), atol=1e-5)
-        away = model.loss.critic(x)[1] - model.loss.critic(likelihood.mean)[1]
+        features = model.loss.critic(torch.cat([x, likelihood.mean]))[1]
+        away = features[: len(x)] - features[len(x) :]
         assert torch.allclose(terms["feature_distortion"], 0.5 * away.square().sum(1), rtol=1e-4)
         assert torch.allclose(objective, (terms["rate"] + terms["feature_distortion"]).mean())
 

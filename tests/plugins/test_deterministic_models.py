@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,17 @@ class TestRun:
         told = {line.split()[0]: line for line in lines}
         assert told["elbo"].split(maxsplit=2)[1:] == ["-", "this model has no ELBO"]
         assert told["log_likelihood"].endswith("this model has no importance weights")
+
+    def test_training_ends_with_what_there_is(
+        self, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = "--examples 120 --test 24 --image-size 16 --hidden 8,8 --latent-dim 4 --steps 2"
+        assert main(["train", "autoencoder", *words.split(), "--batch-size", "16"]) == 0
+        told = [line for line in capsys.readouterr().out.splitlines() if "R²" in line]
+        assert len(told) == 1
+        assert re.fullmatch(
+            r"held out: reconstruction R² -?\d+\.\d{3}; ELBO: this model has no ELBO", told[0]
+        )
 
     def test_a_batch_of_one_is_refused_in_training_and_works_afterwards(
         self, tmp_path: Path
