@@ -41,7 +41,7 @@ class RaeOptions(Options):
     def _weighs_something(self) -> RaeOptions:
         if self.decoder_weight is not None and self.regulariser in ("spectral_norm", "none"):
             raise ValueError(
-                f"--regulariser {self.regulariser} has no weight: leave out --decoder-weight"
+                f"--regulariser {self.regulariser} has no weight: give --decoder-weight none"
             )
         return self
 

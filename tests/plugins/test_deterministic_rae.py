@@ -65,7 +65,7 @@ class TestObjective:
 
     @pytest.mark.parametrize("regulariser", ["spectral_norm", "none"])
     def test_a_weight_of_nothing_is_refused(self, regulariser: str) -> None:
-        with pytest.raises(OptionError, match=f"{regulariser} has no weight: leave out"):
+        with pytest.raises(OptionError, match=f"{regulariser} has no weight: give"):
             build(regulariser=regulariser, decoder_weight=0.1)
 
     @pytest.mark.parametrize("regulariser", ["l2", "gradient_penalty"])
