@@ -48,24 +48,16 @@ class AaeLoss(BaseLoss):
             wanted = draw(model.prior(y), len(batch.x))
         return LossOutput(cross_entropy(self.critic(wanted), self.critic(z)), {})
 
-    def pass_for_the_prior(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def fit_in(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
         """The encoder's objective against the critic: log 2 at chance."""
         z = model.encode(batch.x, model.labels(batch.y)).rsample()
         return LossOutput(F.softplus(-self.critic(z)).mean(), {})
 
     def phases(self, model: BaseVAE) -> list[Phase]:
-        options = self.options
+        options, betas = self.options, self.options.betas()
         encoder, critic = encoder_parameters(model), trainable(self.critic)
         return [
             Phase("reconstruction", trainable(model), self),
-            Phase(
-                "critic", critic, self.tell_apart, options.critic_lr_factor, options.critic_betas
-            ),
-            Phase(
-                "encoder",
-                encoder,
-                self.pass_for_the_prior,
-                options.encoder_lr_factor,
-                options.critic_betas,
-            ),
+            Phase("critic", critic, self.tell_apart, options.critic_lr_factor, betas),
+            Phase("encoder", encoder, self.fit_in, options.encoder_lr_factor, betas),
         ]

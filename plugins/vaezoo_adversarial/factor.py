@@ -51,7 +51,7 @@ class FactorLoss(BaseLoss):
         return LossOutput(0.5 * cross_entropy(joint, product), {})
 
     def phases(self, model: BaseVAE) -> list[Phase]:
-        factor, betas = self.options.critic_lr_factor, self.options.critic_betas
+        factor, betas = self.options.critic_lr_factor, self.options.betas()
         return [
             Phase("train", trainable(model), self),
             Phase("critic", trainable(self.critic), self.tell_apart, factor, betas),

@@ -9,16 +9,25 @@ from pydantic import Field
 from vaezoo import Options
 
 Widths = tuple[Annotated[int, Field(ge=1)], ...]
-Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class CriticOptions(Options):
     critic_lr_factor: float = Field(
         1.0, gt=0, description="the critic's learning rate, as a multiple of --lr"
     )
-    critic_betas: tuple[Decay, Decay] = Field(
-        (0.5, 0.9), description="Adam's two decay rates in the phases that the critic drives"
+    critic_beta1: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="decay of Adam's gradients in the phases that the critic drives",
     )
+    critic_beta2: float = Field(
+        0.9, ge=0, lt=1, description="decay of Adam's squared gradients in these phases"
+    )
+
+    def betas(self) -> tuple[float, float]:
+        """Both decay rates, as a phase takes them."""
+        return self.critic_beta1, self.critic_beta2
 
 
 class FactorOptions(CriticOptions):

@@ -69,7 +69,7 @@ class VaeGanLoss(BaseLoss):
         return LossOutput(cross_entropy(*odds), {})
 
     def phases(self, model: BaseVAE) -> list[Phase]:
-        factor, betas = self.options.critic_lr_factor, self.options.critic_betas
+        factor, betas = self.options.critic_lr_factor, self.options.betas()
         return [
             Phase("encoder", encoder_parameters(model), self),
             Phase("decoder", decoder_parameters(model), self.reconstruct_and_fool, betas=betas),

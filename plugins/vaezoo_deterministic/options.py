@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from vaezoo import NetworkOptions, Options
 
@@ -33,17 +33,9 @@ class RaeOptions(Options):
     decoder_weight: float | None = Field(
         None,
         ge=0,
-        description="lambda: weight of the regulariser, in nats; none: 0.001 for l2, 0.05 for "
-        "gradient_penalty",
+        description="lambda: weight of the regulariser where it is a term, in nats; none: 0.001 "
+        "for l2, 0.05 for gradient_penalty",
     )
-
-    @model_validator(mode="after")
-    def _weighs_something(self) -> RaeOptions:
-        if self.decoder_weight is not None and self.regulariser in ("spectral_norm", "none"):
-            raise ValueError(
-                f"--regulariser {self.regulariser} has no weight: give --decoder-weight none"
-            )
-        return self
 
     def weight(self) -> float:
         """The regulariser's weight, its own where none was given."""

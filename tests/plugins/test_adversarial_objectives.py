@@ -165,7 +165,7 @@ class TestAae:
         """d/dz of -log D(z) is -σ(-d) d', an n-th of it for each of n."""
         model, x = build("aae"), images()
         weight = model.encoder[-1].weight
-        objective = model.loss.pass_for_the_prior(model, Batch(x), CONTEXT).objective
+        objective = model.loss.fit_in(model, Batch(x), CONTEXT).objective
         (ours,) = torch.autograd.grad(objective, weight)
         odds = model.loss.critic(model.encode(x).mean)
         (by_hand,) = torch.autograd.grad(odds, weight, -torch.sigmoid(-odds.detach()) / len(x))

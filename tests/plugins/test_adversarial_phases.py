@@ -184,7 +184,7 @@ class TestPhases:
     )
     def test_settings_of_the_optimizer(self, name: str, phase: str) -> None:
         own = {"aae": {"encoder_lr_factor": 0.5}}.get(name, {})
-        model = build(name, critic_lr_factor=0.5, critic_betas=(0.3, 0.8), **own)
+        model = build(name, critic_lr_factor=0.5, critic_beta1=0.3, critic_beta2=0.8, **own)
         found = phase_of(model, phase)
         assert (found.lr_factor, found.betas) == (0.5, (0.3, 0.8))
         assert loss_of(model).phases(model)[0].lr_factor == 1.0
