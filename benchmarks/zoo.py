@@ -120,9 +120,9 @@ def page(rows: list[list[str]], args: argparse.Namespace) -> str:
             (
                 f"Each model on `{args.data}` with its own defaults, {args.steps:,} steps of "
                 f"{args.batch_size}, learning rate {args.lr:g} going down to 0: minutes, not the "
-                "best that it can do. On held-out images; in a strip, originals, their reconstructions, "
-                "and samples of the prior. An ELBO is in nats per image under the model's own "
-                "likelihood."
+                "best that it can do. On held-out images; in a strip, originals, their "
+                "reconstructions, and samples of the prior. An ELBO is in nats per image under "
+                "the model's own likelihood."
             ),
             "",
             "Made by `python benchmarks/zoo.py RUNS --train`.",

@@ -6,12 +6,18 @@ synchronisation with the host.
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 from torch.distributions import kl as torch_kl
+from torch.types import _size
 
 from vaezoo.errors import OptionError
+
+_ONE = torch.Size()
+"""The shape of a single sample."""
 
 
 def diagonal_normal(loc: Tensor, scale: Tensor, event_dims: int = 1) -> Distribution:
@@ -33,6 +39,45 @@ def diagonal_normal_from(
     loc, raw = full_precision(parameters).chunk(2, dim)
     scale = torch.exp(0.5 * raw.clamp(*log_variance))
     return diagonal_normal(loc, scale, loc.dim() - 1)
+
+
+class PointMass(Distribution):
+    """All of the mass at one value: the posterior of an encoder that answers with a point.
+
+    It samples and has a mean, so a deterministic autoencoder speaks the language of the others.
+    It has no density: there is no rate and no importance weight, and `log_prob` raises
+    NotImplementedError.
+
+    value: [batch, *event], of which the last `event_dims` dimensions are the event.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    has_rsample = True
+
+    def __init__(self, value: Tensor, event_dims: int = 1) -> None:
+        cut = value.dim() - event_dims
+        self.value = value
+        super().__init__(value.shape[:cut], value.shape[cut:], validate_args=False)
+
+    def rsample(self, sample_shape: _size = _ONE) -> Tensor:
+        """The value itself, [*sample_shape, batch, *event]; gradients flow."""
+        return self.value.expand(*sample_shape, *self.value.shape)
+
+    def sample(self, sample_shape: _size = _ONE) -> Tensor:
+        """The same, detached."""
+        return self.rsample(sample_shape).detach()
+
+    @property
+    def mean(self) -> Tensor:
+        return self.value
+
+    @property
+    def mode(self) -> Tensor:
+        return self.value
+
+    @property
+    def variance(self) -> Tensor:
+        return torch.zeros_like(self.value)
 
 
 def full_precision(values: Tensor) -> Tensor:
@@ -76,13 +121,14 @@ def point(posterior: Distribution) -> Tensor:
     return mean
 
 
-def draw(prior: Distribution, shape: torch.Size, temperature: float = 1.0) -> Tensor:
-    """A sample of the prior with its spread scaled: [*shape, *batch, *event].
+def draw(prior: Distribution, n: int, temperature: float = 1.0) -> Tensor:
+    """n samples of a prior, [n, *event]; of a conditional one, whose batch is those n, one each.
 
     Distances from the prior's mean are multiplied by the temperature. A prior to which that does
     no justice (a mixture, a hierarchy) has a method `tempered(temperature)`, the distribution to
     draw from instead. OptionError where the prior has neither, unless the temperature is 1.
     """
+    shape = _ONE if prior.batch_shape else torch.Size((n,))
     if temperature == 1.0:
         return prior.sample(shape)
     tempered = getattr(prior, "tempered", None)

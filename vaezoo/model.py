@@ -116,9 +116,7 @@ class BaseVAE(nn.Module, ABC):
         """
         y = self.labels(y)
         prior = self.prior(y)
-        # A conditional prior already has the batch in its own shape.
-        shape = torch.Size() if prior.batch_shape else torch.Size((n,))
-        likelihood = self.decode(draw(prior, shape, temperature), y)
+        likelihood = self.decode(draw(prior, n, temperature), y)
         drawn: Tensor = likelihood.mean if mean else likelihood.sample()
         return drawn
 

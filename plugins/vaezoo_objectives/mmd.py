@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from vaezoo.distributions import draw
+
 from .options import Kernel, MmdOptions
 
 
@@ -14,8 +16,7 @@ def mmd_to_prior(z: Tensor, prior: Distribution, options: MmdOptions) -> Tensor:
 
     z: [batch, *latent_shape].
     """
-    count = torch.Size() if prior.batch_shape else torch.Size((len(z),))
-    drawn = prior.sample(count)
+    drawn = draw(prior, len(z))
     return mmd(z.flatten(1), drawn.flatten(1), options.kernel, options.scales)
 
 

@@ -1,5 +1,6 @@
 """Building blocks that models share."""
 
+from vaezoo.nn.borrowed import borrowed
 from vaezoo.nn.conv import Centre, ConvDecoder, ConvDown, ConvEncoder, ConvUp, level_sizes
 from vaezoo.nn.mlp import DenseDecoder, DenseEncoder, GatedLinear
 from vaezoo.nn.networks import make_decoder, make_encoder
@@ -15,6 +16,7 @@ __all__ = [
     "DenseEncoder",
     "GatedLinear",
     "ResidualBlock",
+    "borrowed",
     "level_sizes",
     "make_decoder",
     "make_encoder",
