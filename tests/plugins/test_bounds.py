@@ -108,7 +108,7 @@ class TestIwae:
             objective, terms = run(iwae(vae, 7, gradient), vae, x)
             for i in range(6):
                 mean = sum(math.exp(float(w)) for w in log_weights[:, i]) / 7
-                assert float(terms["bound"][i]) == pytest.approx(math.log(mean), abs=1e-9)
+                assert terms["bound"][i].item() == pytest.approx(math.log(mean), abs=1e-9)
             assert torch.allclose(objective, -terms["bound"].mean(), rtol=0, atol=1e-10)
             assert torch.allclose(terms["elbo"], log_weights.mean(0), rtol=0, atol=1e-10)
             assert (terms["bound"] > terms["elbo"]).all()
