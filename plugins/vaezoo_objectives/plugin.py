@@ -17,6 +17,11 @@ _TOLSTIKHIN = "Tolstikhin et al. 2017, arXiv:1711.01558"
 _BURGESS = "Burgess et al. 2018, arXiv:1804.03599"
 _RYBKIN = "Rybkin et al. 2020, arXiv:2006.13202"
 
+_FEW_LATENTS = {"latent_dim": 10}
+"""As in the papers on disentangling: a latent for each factor, and a few to spare."""
+_BATCH_STATISTICS = {"batch_size": 64}
+"""Sixteen, which sprites have otherwise, say little about a distribution of latents."""
+
 
 @hookimpl
 def register_losses(register: Callable[[LossSpec], None]) -> None:
@@ -95,6 +100,8 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             loss="beta_tc",
             summary="beta-TCVAE: independent latents by a weight on their total correlation",
             paper=_CHEN,
+            model_options=_FEW_LATENTS,
+            train_options=_BATCH_STATISTICS,
         )
     )
     register(
@@ -104,6 +111,8 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             loss="dip_vae",
             summary="DIP-VAE I and II: uncorrelated latents by a penalty on their covariance",
             paper=_KUMAR,
+            model_options=_FEW_LATENTS,
+            train_options=_BATCH_STATISTICS,
         )
     )
     register(
@@ -113,6 +122,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             loss="info_vae",
             summary="InfoVAE (MMD-VAE): latents that match the prior together, not one by one",
             paper=_ZHAO,
+            train_options=_BATCH_STATISTICS,
         )
     )
     register(
@@ -124,8 +134,10 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             paper=_TOLSTIKHIN,
             # Its encoder is not trained to be the decoder's posterior: its ELBO would say little.
             tags=("convolutional", "gaussian"),
-            # The distortion of this scale is the squared error itself, and a constant.
-            model_options={"likelihood": "gaussian", "scale": math.sqrt(0.5)},
+            # The distortion of this scale is the squared error itself, and a constant. Latents that
+            # the data does not fill would be empty places of the prior: they are few.
+            model_options={"likelihood": "gaussian", "scale": math.sqrt(0.5), "latent_dim": 16},
+            train_options=_BATCH_STATISTICS,
         )
     )
     register(
@@ -135,6 +147,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             loss="capacity",
             summary="beta-VAE whose rate is led up to a capacity in nats during training",
             paper=_BURGESS,
+            model_options=_FEW_LATENTS,
         )
     )
     register(
