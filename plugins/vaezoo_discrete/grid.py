@@ -69,9 +69,8 @@ class GridVAE(BaseVAE):
 
         0 takes the likeliest code each time.
         """
-        prior = self.prior()
-        prior.temperature = temperature
-        likelihood = self.decode(prior.sample(torch.Size((n,))))
+        codes = self.prior().sample_codes(n, temperature)
+        likelihood = self.decode(self.quantiser.embed(codes))
         drawn: Tensor = likelihood.mean if mean else likelihood.sample()
         return drawn
 
