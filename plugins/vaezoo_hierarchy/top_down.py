@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -102,24 +103,24 @@ class LadderPosterior(Distribution):
 
     def kl_divergence(self, prior: TopDownPrior, z: Tensor) -> Tensor:
         """The sum over levels of the KL to the prior's level, both given the level above in z."""
-        return self._level_kls(prior, z).sum(0)
+        return _sum(self._level_kls(prior, z))
 
     @property
     def level_kls(self) -> Tensor:
         """Of each level, to its own top-down prior at the last draw: nats, [levels, ..., batch]."""
         if self._drawn is None:
             raise RuntimeError("level_kls are those of a draw: call rsample first")
-        return self._level_kls(self.prior, self._drawn)
+        kls = self._level_kls(self.prior, self._drawn)
+        return torch.stack(torch.broadcast_tensors(*kls))
 
     @property
     def center(self) -> Tensor:
         """Each level's mean given the mean above it. The mean has no closed form."""
         return self._descend(lambda level: level.mean, _ONE)
 
-    def _level_kls(self, prior: TopDownPrior, z: Tensor) -> Tensor:
+    def _level_kls(self, prior: TopDownPrior, z: Tensor) -> list[Tensor]:
         pairs = zip(self.levels(z), prior.levels(z), z.split(self.prior.sizes, -1), strict=True)
-        kls = [kl_divergence(q, p, part) for q, p, part in pairs]
-        return torch.stack(torch.broadcast_tensors(*kls))
+        return [kl_divergence(q, p, part) for q, p, part in pairs]
 
     def _descend(self, take: Callable[[Distribution], Tensor], sample_shape: _size) -> Tensor:
         top = self.evidence[-1]
@@ -139,7 +140,10 @@ def merge(evidence: Distribution, prior: Distribution) -> Distribution:
 
 def _log_prob(levels: Sequence[Distribution], z: Tensor, sizes: Sequence[int]) -> Tensor:
     """In nats: [...]."""
-    terms: Iterator[Tensor] = (
-        level.log_prob(part) for level, part in zip(levels, z.split(sizes, -1), strict=True)
-    )
-    return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
+    pairs = zip(levels, z.split(sizes, -1), strict=True)
+    return _sum([level.log_prob(part) for level, part in pairs])
+
+
+def _sum(terms: list[Tensor]) -> Tensor:
+    """Of one or more, broadcast against one another."""
+    return functools.reduce(torch.add, terms)

@@ -32,3 +32,9 @@ class IafOptions(NetworkOptions):
     context_dim: int = Field(
         64, ge=1, description="numbers that the encoder tells every step besides the Gaussian"
     )
+
+
+class SphericalOptions(NetworkOptions):
+    latent_dim: int = Field(
+        16, ge=2, description="numbers in a latent, a point of the sphere in so many dimensions"
+    )

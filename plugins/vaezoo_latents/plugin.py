@@ -31,3 +31,14 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             takes=Takes(min_size=8, vectors=True),
         )
     )
+    register(
+        ModelSpec(
+            name="vmf_vae",
+            target="vaezoo_latents.vmf_vae:SphericalVAE",
+            options="vaezoo_latents.options:SphericalOptions",
+            summary="Hyperspherical VAE: von Mises–Fisher posterior, uniform prior on a sphere",
+            paper="Davidson et al. 2018, arXiv:1804.00891",
+            tags=("elbo", "importance", "sphere"),
+            takes=Takes(min_size=8, vectors=True),
+        )
+    )

@@ -47,7 +47,7 @@ def normal_log_prob(x: Tensor, d: Distribution) -> Tensor:
 
 
 def check_by_quadrature(d: Distribution, z: Tensor) -> None:
-    """A density over the plane has mass 1, and the moments of z, [n, 2], drawn from it."""
+    """A density over the plane has mass 1, and the moments of z, [n, 2], that was drawn from it."""
     axis = torch.linspace(-12, 12, 801, dtype=torch.float64)
     grid = torch.cartesian_prod(axis, axis)
     with torch.no_grad():

@@ -19,6 +19,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "cvae": {"label_dim": 3},
     "ladder_vae": {"upper": (3, 2), "level_hidden": 12},
     "iaf": {"flow_steps": 2, "flow_hidden": (12,), "context_dim": 5},
+    "vmf_vae": {},
 }
 CLASSES = ("a", "b", "c")
 GREY = DataSpec(shape=(1, 28, 28), domain="binary", classes=CLASSES)
