@@ -95,8 +95,8 @@ class NamedSource:
     def specs(self, module: ModuleType) -> list[Spec]:
         """Specs of the classes that it defines, or of the one that was named."""
         if self.attribute:
-            return [_spec_of(self._class_in(module))]
-        return [_spec_of(found) for found in _classes(module)]
+            return [spec_of_class(self._class_in(module))]
+        return [spec_of_class(found) for found in _classes(module)]
 
     def picks(self, spec: Spec) -> bool:
         """Whether a spec is of the class that was named, or of any where none was."""
@@ -107,7 +107,7 @@ class NamedSource:
         if found is None:
             known = ", ".join(c.__name__ for c in _classes(module)) or "none of a model"
             raise VaezooError(f"{self.where} has no class {self.attribute} (it has {known})")
-        if not isinstance(found, type) or _kind(found) is None:
+        if not isinstance(found, type) or kind_of_class(found) is None:
             raise VaezooError(f"{self.attribute} is no BaseVAE, BaseLoss or BaseDataset class")
         return found
 
@@ -147,18 +147,19 @@ def _classes(module: ModuleType) -> list[type]:
         and found.__module__ == module.__name__
         and not name.startswith("_")
         and not inspect.isabstract(found)
-        and _kind(found) is not None
+        and kind_of_class(found) is not None
     ]
 
 
-def _kind(found: type) -> type[Spec] | None:
+def kind_of_class(found: type) -> type[Spec] | None:
+    """The kind of spec that a class is registered by; None if it is nothing that is."""
     names = [(base.__module__, base.__qualname__) for base in found.__mro__[1:]]
     return next((kind for name, kind in _KINDS.items() if name in names), None)
 
 
-def _spec_of(found: type) -> Spec:
+def spec_of_class(found: type) -> Spec:
     """What a class says of itself. A plugin that wants to say more has hooks."""
-    kind = _kind(found)
+    kind = kind_of_class(found)
     assert kind is not None
     about: dict[str, Any] = {
         "name": _snake_case(found.__name__),
