@@ -24,6 +24,10 @@ COMMANDS = {
     "sample": ("vaezoo.cli.sample", "Draw new images from a run's prior."),
     "reconstruct": ("vaezoo.cli.reconstruct", "Put images through a run and back."),
     "bench": ("vaezoo.cli.bench", "Measure how fast models are on this machine."),
+    "check": (
+        "vaezoo.cli.check",
+        "Check that a model, loss or data set keeps the contract.",
+    ),
     "list": ("vaezoo.cli.list_command", "List the models, losses and data sets."),
     "info": ("vaezoo.cli.info_command", "Show everything about one of them."),
     "plugins": ("vaezoo.cli.plugins_command", "Show which plugins were loaded and which failed."),

@@ -84,7 +84,7 @@ def terms(pair: Pair) -> None:
     main = loss_of(model)(model, batch, pair.context()).terms
     if {"elbo", "rate", "distortion"} <= {*main}:
         apart = main["elbo"] + main["rate"] + main["distortion"]
-        if apart.abs().max() > 1e-3 * (1 + main["elbo"].abs().max()):
+        if apart.abs().max() > 1e-4 * (1 + main["elbo"].abs().max()):
             raise Broken("elbo is not -(rate + distortion)")
 
 
