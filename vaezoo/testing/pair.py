@@ -27,8 +27,12 @@ from vaezoo.training.updates import Updates
 CPU = torch.device("cpu")
 SMALL: Mapping[str, Any] = {"hidden": (16, 16), "latent_dim": 4}
 """What the shared options are made, where a model has them: checks are to be quick."""
-LEARNING_STEPS = 120
+LEARNING_STEPS = 200
 LEARNING_EXAMPLES = 8
+ENOUGH = 0.5
+"""Training on one batch ends when this share of its variance is explained."""
+_LOOKS_EVERY = 20
+_FEW_STEPS = 3
 
 
 class Pair:
@@ -99,8 +103,8 @@ class Pair:
     def context(self, step: int = 0, total_steps: int = 100) -> Context:
         return Context(torch.tensor(step), total_steps, EXAMPLES)
 
-    def train(self, model: BaseVAE, batch: Batch, steps: int) -> list[Tensor]:
-        """Train on one batch; the values of each step, [terms], the objective first."""
+    def train(self, model: BaseVAE, batch: Batch, steps: int) -> Iterator[Tensor]:
+        """Train on one batch, a step each time; gives its values, [terms], the objective first."""
         loss = loss_of(model).train()
         model.train()
         updates = Updates(
@@ -112,8 +116,10 @@ class Pair:
             total_steps=steps,
             note=lambda text: None,
         )
-        with seeded(0, CPU):
-            return [updates(batch, self.context(i, steps), i) for i in range(steps)]
+        for step in range(steps):
+            with seeded(step, CPU):
+                values = updates(batch, self.context(step, steps), step)
+            yield values
 
     @functools.cached_property
     def learned(self) -> tuple[BaseVAE, float, float]:
@@ -123,14 +129,29 @@ class Pair:
         """
         model = self.build()
         batch = self.batch(max(LEARNING_EXAMPLES, self.model_class.min_batch_size))
-        before = explained(model, batch)
-        self.train(model, batch, LEARNING_STEPS)
-        return model, before, explained(model, batch)
+        before = after = explained(model, batch)
+        for step, _ in enumerate(self.train(model, batch, LEARNING_STEPS), 1):
+            if step % _LOOKS_EVERY == 0:
+                after = explained(model, batch)
+                if after >= ENOUGH:
+                    break
+        return model, before, after
+
+    @functools.cached_property
+    def stepped(self) -> BaseVAE:
+        """A model after a few training steps."""
+        model = self.build()
+        for _ in self.train(model, self.batch(), _FEW_STEPS):
+            pass
+        return model
 
     @contextmanager
-    def watched(self) -> Iterator[BaseVAE]:
-        """The trained model in evaluation mode, without gradients, as evaluation sees it."""
-        model = self.learned[0].eval()
+    def watched(self, *, learned: bool = False) -> Iterator[BaseVAE]:
+        """A model in evaluation mode, without gradients, as evaluation sees it.
+
+        learned: the one that knows a batch by heart, whose rate is not small any more.
+        """
+        model = (self.learned[0] if learned else self.stepped).eval()
         loss_of(model).eval()
         with seeded(0, CPU), torch.no_grad():
             yield model

@@ -19,7 +19,7 @@ _ERRORS = 5.0
 @check("look at the KL: its direction, its factors of one half, what it sums over", needs=("elbo",))
 def rate(pair: Pair) -> None:
     """The rate is a KL divergence: not negative, 0 at the prior, the mean of log q - log p"""
-    with pair.watched() as model:
+    with pair.watched(learned=True) as model:
         x, y = _examples(pair, model)
         posterior, prior = model.encode(x, y), model.prior(y)
         draws = [posterior.rsample() for _ in range(_DRAWS)]
@@ -45,7 +45,7 @@ def rate(pair: Pair) -> None:
 @check("look at log_prob of posterior, prior and likelihood", needs=("elbo", "importance"))
 def bound(pair: Pair) -> None:
     """The importance-weighted bound is not below the ELBO, and is the ELBO for one sample"""
-    with pair.watched() as model:
+    with pair.watched(learned=True) as model:
         x, y = _examples(pair, model)
         elbos = []
         for _ in range(_DRAWS):

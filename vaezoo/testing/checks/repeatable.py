@@ -18,7 +18,7 @@ def seeds(pair: Pair) -> None:
         if not tensor.equal(second.state_dict()[name]):
             raise Broken(f"{name} starts otherwise from the same seed")
     batch = pair.batch()
-    steps = [pair.train(model, batch, 2) for model in (first, second)]
+    steps = [list(pair.train(model, batch, 2)) for model in (first, second)]
     if not all(a.equal(b) for a, b in zip(*steps, strict=True)):
         raise Broken("training steps come out otherwise from the same seed")
     y = None if batch.y is None else batch.y[:3]
@@ -80,4 +80,4 @@ def evaluation(pair: Pair) -> None:
 
 
 def _loss_state(pair: Pair) -> dict[str, Tensor]:
-    return {f"the loss's {k}": v for k, v in loss_of(pair.learned[0]).state_dict().items()}
+    return {f"the loss's {k}": v for k, v in loss_of(pair.stepped).state_dict().items()}
