@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
@@ -47,6 +47,8 @@ class BaseVAE(nn.Module, ABC):
 
     conditional: ClassVar[bool] = False
     min_batch_size: ClassVar[int] = 1
+    known_failures: ClassVar[Mapping[str, str]] = {}
+    """Checks of vaezoo.testing that it does not pass: name -> why that is as it should be."""
 
     options: Options
     data: DataSpec
