@@ -20,13 +20,16 @@ from torch.distributions import (
 from torch.distributions import kl as torch_kl
 
 from vaezoo.distributions import (
+    PointMass,
     diagonal_normal,
     diagonal_normal_from,
+    draw,
     full_precision,
     kl_divergence,
     log_mean_exp,
     point,
 )
+from vaezoo.errors import OptionError
 
 
 def two_gaussians(*shape: int) -> tuple[Independent, Independent]:
@@ -201,9 +204,77 @@ class TestPoint:
         q, _ = two_gaussians(4, 3)
         assert point(q).equal(q.mean)
 
+    def test_is_the_center_where_the_posterior_names_one(self) -> None:
+        q, _ = two_gaussians(4, 3)
+        q.center = torch.full((4, 3), 7.0)
+        assert point(q).equal(q.center)
+
     def test_is_a_sample_where_there_is_no_mean(self) -> None:
         base = diagonal_normal(torch.zeros(4, 3), torch.full((4, 3), 1e-6))
         flow = TransformedDistribution(base, [ExpTransform()])
         with pytest.raises(NotImplementedError):
             _ = flow.mean
         assert torch.allclose(point(flow), torch.ones(4, 3), atol=1e-4)
+
+
+class TestPointMass:
+    def test_every_sample_is_the_value_and_gradients_flow(self) -> None:
+        value = torch.randn(5, 3, requires_grad=True)
+        posterior = PointMass(value)
+        assert (posterior.batch_shape, posterior.event_shape) == ((5,), (3,))
+        assert posterior.rsample().equal(value)
+        assert posterior.rsample((4, 2)).shape == (4, 2, 5, 3)
+        posterior.rsample((4,)).sum().backward()
+        assert value.grad is not None
+        assert value.grad.equal(torch.full((5, 3), 4.0))
+        assert not posterior.sample().requires_grad
+
+    def test_has_moments_and_no_density(self) -> None:
+        posterior = PointMass(torch.randn(5, 2, 3, 3), 3)
+        assert posterior.event_shape == (2, 3, 3)
+        assert point(posterior).equal(posterior.mode)
+        assert not posterior.variance.any()
+        with pytest.raises(NotImplementedError):
+            posterior.log_prob(posterior.mean)
+
+    def test_has_no_rate(self) -> None:
+        posterior, (_, prior) = PointMass(torch.randn(5, 3).double()), two_gaussians(5, 3)
+        with pytest.raises(NotImplementedError):
+            kl_divergence(posterior, prior, posterior.rsample())
+
+
+class TestDraw:
+    def test_scales_distances_from_the_mean(self) -> None:
+        prior = diagonal_normal(torch.tensor([5.0, -1.0]), torch.tensor([2.0, 0.5]))
+        torch.manual_seed(0)
+        as_it_is = draw(prior, 4)
+        torch.manual_seed(0)
+        narrow = draw(prior, 4, 0.25)
+        assert torch.allclose(narrow - prior.mean, 0.25 * (as_it_is - prior.mean))
+        assert draw(prior, 4, 0.0).equal(prior.mean.expand(4, 2))
+
+    def test_asks_a_prior_that_knows_better(self) -> None:
+        class Knows(Independent):
+            def tempered(self, temperature: float) -> Distribution:
+                return diagonal_normal(torch.full((2,), temperature), torch.zeros(2))
+
+        prior = Knows(Normal(torch.zeros(2), torch.ones(2)), 1)
+        assert draw(prior, 3, 0.5).equal(torch.full((3, 2), 0.5))
+        torch.manual_seed(0)
+        as_it_is = prior.sample((3,))
+        torch.manual_seed(0)
+        assert draw(prior, 3).equal(as_it_is)
+
+    def test_a_prior_without_mean_says_so_in_one_line(self) -> None:
+        flow = TransformedDistribution(
+            diagonal_normal(torch.zeros(3), torch.ones(3)), ExpTransform()
+        )
+        assert draw(flow, 4).shape == (4, 3)
+        with pytest.raises(OptionError, match=r"--temperature 0\.5: .* no spread to scale$"):
+            draw(flow, 4, 0.5)
+
+    def test_many_of_one_and_one_of_each(self) -> None:
+        _, prior = two_gaussians(6, 3)
+        assert draw(prior, 7).shape == (7, 3)
+        labelled = diagonal_normal(100.0 * torch.arange(4.0)[:, None], torch.ones(4, 1))
+        assert (draw(labelled, 4)[:, 0] / 100).round().tolist() == [0, 1, 2, 3]

@@ -6,10 +6,18 @@ synchronisation with the host.
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 from torch.distributions import kl as torch_kl
+from torch.types import _size
+
+from vaezoo.errors import OptionError
+
+_ONE = torch.Size()
+"""The shape of a single sample."""
 
 
 def diagonal_normal(loc: Tensor, scale: Tensor, event_dims: int = 1) -> Distribution:
@@ -31,6 +39,45 @@ def diagonal_normal_from(
     loc, raw = full_precision(parameters).chunk(2, dim)
     scale = torch.exp(0.5 * raw.clamp(*log_variance))
     return diagonal_normal(loc, scale, loc.dim() - 1)
+
+
+class PointMass(Distribution):
+    """All of the mass at one value: the posterior of an encoder that answers with a point.
+
+    It samples and has a mean, so a deterministic autoencoder speaks the language of the others.
+    It has no density: there is no rate and no importance weight, and `log_prob` raises
+    NotImplementedError.
+
+    value: [batch, *event], of which the last `event_dims` dimensions are the event.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    has_rsample = True
+
+    def __init__(self, value: Tensor, event_dims: int = 1) -> None:
+        cut = value.dim() - event_dims
+        self.value = value
+        super().__init__(value.shape[:cut], value.shape[cut:], validate_args=False)
+
+    def rsample(self, sample_shape: _size = _ONE) -> Tensor:
+        """The value itself, [*sample_shape, batch, *event]; gradients flow."""
+        return self.value.expand(*sample_shape, *self.value.shape)
+
+    def sample(self, sample_shape: _size = _ONE) -> Tensor:
+        """The same, detached."""
+        return self.rsample(sample_shape).detach()
+
+    @property
+    def mean(self) -> Tensor:
+        return self.value
+
+    @property
+    def mode(self) -> Tensor:
+        return self.value
+
+    @property
+    def variance(self) -> Tensor:
+        return torch.zeros_like(self.value)
 
 
 def full_precision(values: Tensor) -> Tensor:
@@ -59,12 +106,41 @@ def kl_divergence(posterior: Distribution, prior: Distribution, z: Tensor) -> Te
 
 
 def point(posterior: Distribution) -> Tensor:
-    """The posterior's mean, or a sample where it has no mean in closed form: [batch, *event]."""
+    """The one value that stands for the posterior: [batch, *event].
+
+    Its mean; what it calls its `center`, where it has none in closed form (a flow) or not among its
+    values (on a sphere); failing both, a sample.
+    """
+    center: Tensor | None = getattr(posterior, "center", None)
+    if center is not None:
+        return center
     try:
         mean: Tensor = posterior.mean
     except NotImplementedError:
         mean = posterior.rsample()
     return mean
+
+
+def draw(prior: Distribution, n: int, temperature: float = 1.0) -> Tensor:
+    """n samples of a prior, [n, *event]; of a conditional one, whose batch is those n, one each.
+
+    Distances from the prior's mean are multiplied by the temperature. A prior to which that does
+    no justice (a mixture, a hierarchy) has a method `tempered(temperature)`, the distribution to
+    draw from instead. OptionError where the prior has neither, unless the temperature is 1.
+    """
+    shape = _ONE if prior.batch_shape else torch.Size((n,))
+    if temperature == 1.0:
+        return prior.sample(shape)
+    tempered = getattr(prior, "tempered", None)
+    if tempered is not None:
+        return tempered(temperature).sample(shape)
+    try:
+        center: Tensor = prior.mean
+    except NotImplementedError:
+        raise OptionError(
+            f"--temperature {temperature:g}: this model's prior has no spread to scale"
+        ) from None
+    return center + temperature * (prior.sample(shape) - center)
 
 
 def log_mean_exp(values: Tensor, dim: int = 0) -> Tensor:

@@ -174,9 +174,9 @@ class ModelSpec(Spec):
     loss: the objective it is trained with unless told otherwise.
     model_options, loss_options, train_options: defaults that differ from those of the classes.
     takes: what data it takes.
-    variant_of: the name of a registered model whose class, options and `takes` this one has: an
-        entry that differs in its objective or defaults alone needs no class of its own. `target`,
-        `options` and `takes` are then left out, and `tags` are the base's unless given.
+    variant_of: the name of a registered model whose class and options this one has: an entry that
+        differs in its objective or defaults alone needs no class of its own. `target` and
+        `options` are then left out; `tags` and `takes` are the base's unless given.
     """
 
     kind: ClassVar[Kind] = "model"
@@ -196,10 +196,10 @@ class ModelSpec(Spec):
             self._check_mapping(label, getattr(self, label))
         if not isinstance(self.takes, Takes):
             raise VaezooError(f"model {self.name}: takes must be vaezoo.Takes(...)")
-        if self.variant_of is not None and (self.options is not None or self.takes != Takes()):
+        if self.variant_of is not None and self.options is not None:
             raise VaezooError(
-                f"model {self.name} is a variant of {self.variant_of}: leave out target, options "
-                "and takes, which are that model's"
+                f"model {self.name} is a variant of {self.variant_of}: leave out target and "
+                "options, which are that model's"
             )
 
     def built_on(self, base: ModelSpec) -> ModelSpec:
@@ -209,7 +209,7 @@ class ModelSpec(Spec):
         for name, value in {
             "target": base.target,
             "options": base.options,
-            "takes": base.takes,
+            "takes": base.takes if self.takes == Takes() else self.takes,
             "tags": self.tags or base.tags,
             "model_options": {**base.model_options, **self.model_options},
             "train_options": {**base.train_options, **self.train_options},

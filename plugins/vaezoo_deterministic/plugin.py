@@ -1,12 +1,56 @@
-"""What the plugin brings, and its options. No torch here: names and help are read without it."""
+"""What the plugin brings. No torch here: names and help are read without it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from vaezoo import ModelSpec, hookimpl
+from vaezoo import LossSpec, ModelSpec, Takes, hookimpl
 
 
 @hookimpl
 def register_models(register: Callable[[ModelSpec], None]) -> None:
-    """Nothing yet."""
+    register(
+        ModelSpec(
+            name="autoencoder",
+            target="vaezoo_deterministic.model:Autoencoder",
+            options="vaezoo_deterministic.options:AutoencoderOptions",
+            summary="Plain autoencoder: mean squared error, latents left to themselves",
+            paper="Hinton & Salakhutdinov 2006, doi:10.1126/science.1127647",
+            tags=("deterministic", "convolutional"),
+            loss="reconstruction",
+            # Of a fixed scale: its log-likelihood is the mean squared error.
+            model_options={"likelihood": "gaussian"},
+            takes=Takes(min_size=8, vectors=True),
+        )
+    )
+    register(
+        ModelSpec(
+            name="rae",
+            variant_of="autoencoder",
+            summary="Regularised autoencoder: a smooth decoder, a mixture fitted to its latents",
+            paper="Ghosh et al. 2019, arXiv:1903.12436",
+            loss="rae",
+            model_options={"sampler": "mixture"},
+        )
+    )
+
+
+@hookimpl
+def register_losses(register: Callable[[LossSpec], None]) -> None:
+    register(
+        LossSpec(
+            name="reconstruction",
+            target="vaezoo_deterministic.reconstruction:ReconstructionLoss",
+            summary="The distortion alone: a mean squared error where the likelihood is Gaussian",
+        )
+    )
+    register(
+        LossSpec(
+            name="rae",
+            target="vaezoo_deterministic.rae:RaeLoss",
+            options="vaezoo_deterministic.options:RaeOptions",
+            summary="Distortion, the norm of the latent, and a regulariser of the decoder",
+            paper="Ghosh et al. 2019, arXiv:1903.12436",
+            needs=("deterministic",),
+        )
+    )

@@ -26,7 +26,7 @@ from vaezoo.reopen import choose_again
 from vaezoo.runfolder import RunFolder
 from vaezoo.training.options import TrainOptions
 
-_RESUMABLE = ("epochs", "steps", "device", "compile")
+_RESUMABLE = ("epochs", "steps", "device", "compile", "graph")
 """What may change when a run goes on, without making it another run."""
 
 _CHOICE, _RECIPE = "vaezoo.choice", "vaezoo.recipe"
@@ -124,12 +124,14 @@ def command(
 
 def _tell(summary: Mapping[str, Any], path: Path) -> None:
     """The last lines: what came of it, and where the pictures are."""
+    r2 = f"reconstruction R² {_shown(summary['reconstruction_r2'])}"
     if summary["elbo"] is not None:
         click.echo(
             f"held out: ELBO {summary['elbo']:.2f} nats "
-            f"(distortion {summary['distortion']:.2f}, rate {summary['rate']:.2f}), "
-            f"reconstruction R² {_shown(summary['reconstruction_r2'])}"
+            f"(distortion {summary['distortion']:.2f}, rate {summary['rate']:.2f}), {r2}"
         )
+    else:
+        click.echo(f"held out: {r2}; ELBO: {summary['notes']['elbo']}")
     click.echo(
         f"{summary['steps']:,} steps, {summary['images_per_second']:,.0f} images/s, "
         f"{summary['wall_seconds']:.0f} s"

@@ -1,0 +1,67 @@
+"""Options of the objectives that own a critic. No torch here."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from vaezoo import Options
+
+Widths = tuple[Annotated[int, Field(ge=1)], ...]
+
+
+class CriticOptions(Options):
+    critic_lr_factor: float = Field(
+        1.0, gt=0, description="the critic's learning rate, as a multiple of --lr"
+    )
+    critic_beta1: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="decay of Adam's gradients in the phases that the critic drives",
+    )
+    critic_beta2: float = Field(
+        0.9, ge=0, lt=1, description="decay of Adam's squared gradients in these phases"
+    )
+
+    def betas(self) -> tuple[float, float]:
+        """Both decay rates, as a phase takes them."""
+        return self.critic_beta1, self.critic_beta2
+
+
+class FactorOptions(CriticOptions):
+    gamma: float = Field(
+        35.0, ge=0, description="weight of the total correlation in nats, besides that in the rate"
+    )
+    critic_hidden: Widths = Field(
+        (1000,) * 6, min_length=1, description="widths of the critic's dense layers"
+    )
+
+
+class AaeOptions(CriticOptions):
+    critic_hidden: Widths = Field(
+        (1000, 1000), min_length=1, description="widths of the critic's dense layers"
+    )
+    encoder_lr_factor: float = Field(
+        1.0,
+        gt=0,
+        description="the encoder's learning rate against the critic, as a multiple of --lr",
+    )
+
+
+class VaeGanOptions(CriticOptions):
+    gamma: float = Field(
+        1e-3,
+        ge=0,
+        description="how much the decoder is to reconstruct, against fooling the critic",
+    )
+    critic_hidden: Widths = Field(
+        (32, 128, 256, 256),
+        min_length=2,
+        description="channels of the critic: of its first level, and of the others, which halve "
+        "the image; images are compared at the last",
+    )
+    critic_features: int = Field(
+        512, ge=1, description="width of the critic's dense layer after the convolutions"
+    )

@@ -1,0 +1,98 @@
+"""The objective of a VAE-GAN (Larsen et al. 2015): similarity as a critic sees it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vaezoo import BaseLoss, BaseVAE, Batch, Context, DataSpec, LossOutput, Phase
+from vaezoo.distributions import draw, kl_divergence
+from vaezoo.errors import DataError
+from vaezoo.nn import borrowed
+
+from .critics import ImageCritic, cross_entropy
+from .directions import decoder_parameters, encoder_parameters, trainable
+from .options import VaeGanOptions
+
+
+class VaeGanLoss(BaseLoss):
+    """Three phases with an objective each (Larsen et al. 2015, algorithm 1).
+
+    `encoder` minimises  rate + feature distortion;
+    `decoder` minimises  gamma · feature distortion − cross-entropy of the critic;
+    `critic`  minimises  its cross-entropy on images, reconstructions and samples of the prior.
+
+    The feature distortion is that of a unit Gaussian around the critic's features of the
+    reconstruction (equation 7), ½ ‖features(x) − features(x̃)‖², in nats up to a constant. It takes
+    the place of the pixels' likelihood, whose mean alone is used: there is no density of images
+    here, hence no ELBO. The critic's features move during training, and with them what a nat of
+    this distortion is worth: values of one run at different times do not compare.
+    """
+
+    options: VaeGanOptions
+
+    def __init__(self, options: VaeGanOptions, model: BaseVAE, data: DataSpec) -> None:
+        super().__init__(options, model, data)
+        if not data.is_image:
+            raise DataError(
+                f"loss vae_gan compares images, and this data is vectors of {data.shape[0]} values"
+            )
+        self.critic = ImageCritic(data.shape, options.critic_hidden, options.critic_features)
+
+    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+        """The encoder's objective."""
+        with borrowed(model.get_submodule("decoder"), self.critic):
+            posterior, z, prior, likelihood = model(batch.x, batch.y)
+            _, (wanted, features) = self._judge(batch.x, likelihood.mean)
+        rate = kl_divergence(posterior, prior, z)
+        distortion = feature_distortion(wanted, features)
+        terms = {"rate": rate, "feature_distortion": distortion}
+        return LossOutput((rate + distortion).mean(), terms)
+
+    def reconstruct_and_fool(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+        """The decoder's objective."""
+        y = model.labels(batch.y)
+        z, imagined = self._latents(model, batch)
+        reconstruction, sample = model.decode(z, y).mean, model.decode(imagined, y).mean
+        with borrowed(self.critic):
+            odds, (wanted, features, _) = self._judge(batch.x, reconstruction, sample)
+        distortion = feature_distortion(wanted, features).mean()
+        return LossOutput(self.options.gamma * distortion - cross_entropy(*odds), {})
+
+    def tell_apart(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+        """The critic's objective: 3 log 2 at chance."""
+        y = model.labels(batch.y)
+        z, imagined = self._latents(model, batch)
+        with torch.no_grad(), borrowed(model):
+            reconstruction, sample = model.decode(z, y).mean, model.decode(imagined, y).mean
+        odds, _ = self._judge(batch.x, reconstruction, sample)
+        return LossOutput(cross_entropy(*odds), {})
+
+    def phases(self, model: BaseVAE) -> list[Phase]:
+        factor, betas = self.options.critic_lr_factor, self.options.betas()
+        return [
+            Phase("encoder", encoder_parameters(model), self),
+            Phase("decoder", decoder_parameters(model), self.reconstruct_and_fool, betas=betas),
+            Phase("critic", trainable(self.critic), self.tell_apart, factor, betas),
+        ]
+
+    def _judge(self, *images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """The critic's log-odds, and its features, of each batch of images.
+
+        All of them in one batch, so that batch norm measures them by the same rule.
+        """
+        odds, features = self.critic(torch.cat(images))
+        return list(odds.chunk(len(images))), list(features.chunk(len(images)))
+
+    @torch.no_grad()
+    def _latents(self, model: BaseVAE, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Latents of the images, and as many of the prior."""
+        y = model.labels(batch.y)
+        with borrowed(model):
+            z = model.encode(batch.x, y).rsample()
+        return z, draw(model.prior(y), len(batch.x))
+
+
+def feature_distortion(wanted: Tensor, features: Tensor) -> Tensor:
+    """-log N(wanted; features, 1) without its constant, in nats: [batch]. Both: [batch, n]."""
+    return 0.5 * (wanted - features).square().sum(1)

@@ -1,0 +1,56 @@
+"""The objective of a regularised autoencoder (Ghosh et al. 2019)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vaezoo import BaseLoss, BaseVAE, Batch, Context, DataSpec, LossOutput
+
+from .options import RaeOptions
+from .smoothness import gradient_penalty, limit_spectrum, squared_norm
+
+
+class RaeLoss(BaseLoss):
+    """distortion + beta · ‖z‖² / 2 + lambda · regulariser, in nats per example.
+
+    Equation 11 of Ghosh et al. (2019), with their choices of the regulariser (section 3.1): the
+    squared norm of the decoder's parameters, the squared Frobenius norm of the decoder's Jacobian,
+    or, in the place of a term, a decoder whose every layer has a largest singular value of 1.
+
+    Their distortion is the squared error. Here it is -log p(x|z) in nats, which under a Gaussian
+    of scale s is the squared error times 1 / (2 s²): weights of theirs are multiplied by that.
+    In these units lambda for the gradient penalty is a variance: to first order, noise of variance
+    2 s² · lambda on the latents, as a VAE's posterior would add it, costs as much.
+    """
+
+    options: RaeOptions
+
+    def __init__(self, options: RaeOptions, model: BaseVAE, data: DataSpec) -> None:
+        super().__init__(options, model, data)
+        if options.regulariser == "spectral_norm":
+            limit_spectrum(model.get_submodule("decoder"))
+
+    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+        y = model.labels(batch.y)
+        z = model.encode(batch.x, y).rsample()
+        likelihood, regulariser = self._decode(model, z, y)
+        terms = {
+            "distortion": -likelihood.log_prob(batch.x),
+            "latent_penalty": self.options.latent_weight * 0.5 * z.flatten(1).square().sum(1),
+        }
+        if regulariser is not None:
+            terms["decoder_penalty"] = self.options.weight() * regulariser
+        return LossOutput(torch.stack([term.mean() for term in terms.values()]).sum(), terms)
+
+    def _decode(
+        self, model: BaseVAE, z: Tensor, y: Tensor | None
+    ) -> tuple[Distribution, Tensor | None]:
+        """p(x|z), and the regulariser, if it is a term: [batch] or 0-dim."""
+        if self.options.regulariser == "gradient_penalty":
+            return gradient_penalty(lambda z: model.decode(z, y), z)
+        likelihood = model.decode(z, y)
+        if self.options.regulariser == "l2":
+            return likelihood, squared_norm(model.get_submodule("decoder"))
+        return likelihood, None

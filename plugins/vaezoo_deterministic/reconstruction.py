@@ -1,0 +1,18 @@
+"""The objective of an autoencoder: reconstruct."""
+
+from __future__ import annotations
+
+from vaezoo import BaseLoss, BaseVAE, Batch, Context, LossOutput
+
+
+class ReconstructionLoss(BaseLoss):
+    """-log p(x|z) in nats per example, and nothing about where z lies.
+
+    Under a Gaussian likelihood of a fixed scale s that is  ‖x − x̂‖² / (2 s²)  and a constant: the
+    mean squared error (Hinton & Salakhutdinov 2006), in units in which it is a log-likelihood.
+    Under a Bernoulli likelihood it is their cross-entropy.
+    """
+
+    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+        distortion = -model(batch.x, batch.y).likelihood.log_prob(batch.x)
+        return LossOutput(distortion.mean(), {"distortion": distortion})

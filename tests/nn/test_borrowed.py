@@ -1,0 +1,55 @@
+"""A borrowed network is used as in training, and remembers nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vaezoo.nn import borrowed
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    plain = nn.BatchNorm1d(4, track_running_stats=False)
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Sequential(plain, nn.Linear(4, 2)))
+
+
+def statistics(of: nn.Module) -> dict[str, Tensor]:
+    return {name: buffer.clone() for name, buffer in of.named_buffers()}
+
+
+def test_the_answer_is_the_same_and_the_statistics_stay() -> None:
+    net, x = network(), torch.randn(8, 3)
+    before = statistics(net)
+    with borrowed(net):
+        inside = net(x)
+    assert all(buffer.equal(before[name]) for name, buffer in net.named_buffers())
+    assert net(x).equal(inside)
+    assert not any(buffer.equal(before[name]) for name, buffer in net.named_buffers())
+
+
+def test_gradients_flow_through() -> None:
+    net, x = network(), torch.randn(8, 3, requires_grad=True)
+    with borrowed(net):
+        inside = torch.autograd.grad(net(x).square().sum(), [x, *net.parameters()])
+    outside = torch.autograd.grad(net(x).square().sum(), [x, *net.parameters()])
+    assert all(a.equal(b) for a, b in zip(inside, outside, strict=True))
+
+
+def test_in_evaluation_nothing_is_different() -> None:
+    net, x = network(), torch.randn(8, 3)
+    net(10 + x)
+    net.eval()
+    expected, before = net(x), statistics(net)
+    with borrowed(net):
+        assert net(x).equal(expected)
+    assert all(buffer.equal(before[name]) for name, buffer in net.named_buffers())
+
+
+def test_is_over_afterwards_whatever_happened() -> None:
+    net = network()
+    with pytest.raises(ZeroDivisionError), borrowed(net, net[2]):
+        raise ZeroDivisionError
+    assert net[1].track_running_stats
+    assert not net[2][0].track_running_stats

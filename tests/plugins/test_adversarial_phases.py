@@ -1,0 +1,352 @@
+"""Losses with a critic: each phase changes what is its own, and nothing leaks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import vaezoo
+from vaezoo import BaseLoss, BaseVAE, Batch, Context, DataSpec, Phase
+from vaezoo.cli.main import main
+from vaezoo.errors import DataError, OptionError, RunStopped
+from vaezoo.training.checkpoint import load_weights
+from vaezoo.training.options import TrainOptions
+from vaezoo.training.report import Reporter
+from vaezoo.training.run import resume_run
+from vaezoo.training.updates import Updates
+
+CONTEXT = Context(torch.tensor(0), 10, 100)
+NAMES = ("factor_vae", "aae", "vae_gan")
+PHASES = [
+    ("factor_vae", "train", ("model",)),
+    ("factor_vae", "critic", ("critic",)),
+    ("aae", "reconstruction", ("model",)),
+    ("aae", "critic", ("critic",)),
+    ("aae", "encoder", ("model.encoder",)),
+    ("vae_gan", "encoder", ("model.encoder",)),
+    ("vae_gan", "decoder", ("model.decoder", "model.likelihood")),
+    ("vae_gan", "critic", ("critic",)),
+]
+"""Every phase of every loss here, and whose it is."""
+
+TINY: dict[str, Any] = {
+    "data": "sprites",
+    "examples": 120,
+    "test": 24,
+    "image_size": 16,
+    "hidden": (8, 8),
+    "latent_dim": 4,
+    "critic_hidden": (8, 8),
+    "batch_size": 16,
+    "epochs": 1,
+    "device": "cpu",
+}
+
+
+def build(name: str, shape: tuple[int, ...] = (1, 12, 10), **options: Any) -> BaseVAE:
+    torch.manual_seed(0)
+    small = {"latent_dim": 5, "hidden": (4, 8), "critic_hidden": (6, 8)}
+    return vaezoo.create_model(name, shape, **{**small, **options})
+
+
+def images(n: int = 8, shape: tuple[int, ...] = (1, 12, 10)) -> Tensor:
+    return torch.rand(n, *shape, generator=torch.Generator().manual_seed(1))
+
+
+def loss_of(model: BaseVAE) -> BaseLoss:
+    assert model.loss is not None
+    return model.loss
+
+
+def phase_of(model: BaseVAE, name: str) -> Phase:
+    return next(phase for phase in loss_of(model).phases(model) if phase.name == name)
+
+
+def step(model: BaseVAE, phases: Sequence[Phase], x: Tensor, **how: Any) -> Updates:
+    """A training step of these phases, by the trainer's own hands."""
+    updates = Updates(
+        model,
+        cast(BaseLoss, SimpleNamespace(phases=lambda model: phases)),
+        TrainOptions(lr=how.get("lr", 0.01)),
+        device=torch.device("cpu"),
+        precision=how.get("precision", "fp32"),
+        total_steps=10,
+        note=print,
+    )
+    updates(Batch(x), CONTEXT, 0)
+    return updates
+
+
+def parts(model: BaseVAE) -> dict[str, nn.Module]:
+    loss = loss_of(model)
+    return {"model": model, "critic": loss.get_submodule("critic")}
+
+
+def state(model: BaseVAE) -> dict[str, Tensor]:
+    return {
+        f"{part}.{name}": tensor.clone()
+        for part, module in parts(model).items()
+        for name, tensor in module.state_dict().items()
+    }
+
+
+class TestPhases:
+    def test_all_of_them_are_tested(self) -> None:
+        models = {name: build(name) for name in NAMES}
+        found = [(n, phase.name) for n, m in models.items() for phase in loss_of(m).phases(m)]
+        assert found == [(name, phase) for name, phase, _ in PHASES]
+
+    @pytest.mark.parametrize(("name", "phase", "own"), PHASES)
+    def test_changes_only_its_own(self, name: str, phase: str, own: tuple[str, ...]) -> None:
+        """Parameters, and buffers too: the running statistics of borrowed networks stay."""
+        model = build(name)
+        before = state(model)
+        step(model, [phase_of(model, phase)], images())
+        changed = {key for key, tensor in state(model).items() if not tensor.equal(before[key])}
+        assert changed
+        foreign = {key for key in changed if not key.startswith(own)}
+        assert not foreign
+        # All of it moves. Only a scale that is not used has no gradient.
+        owned = {key for key in before if key.startswith(own)}
+        assert owned - changed <= {"model.likelihood.log_scale"}
+
+    @pytest.mark.parametrize(("name", "phase", "own"), PHASES)
+    def test_statistics_count_each_pass_of_the_phase_that_trains_them(
+        self, name: str, phase: str, own: tuple[str, ...]
+    ) -> None:
+        model = build(name)
+        step(model, [phase_of(model, phase)], images())
+        # A decoder that decodes latents of images, and then latents of the prior.
+        passes = 2 if (name, phase) == ("vae_gan", "decoder") else 1
+        for key, tensor in state(model).items():
+            if key.endswith("num_batches_tracked"):
+                assert tensor.item() == (passes if key.startswith(own) else 0), key
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_parameters_are_all_of_the_model_and_of_the_critic(self, name: str) -> None:
+        model = build(name)
+        trained = {id(p) for phase in loss_of(model).phases(model) for p in phase.parameters}
+        assert trained == {id(p) for part in parts(model).values() for p in part.parameters()}
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_frozen_parameters_stay_out(self, name: str) -> None:
+        model = build(name)
+        frozen = model.get_parameter("decoder.0.weight").requires_grad_(False)
+        phases = loss_of(model).phases(model)
+        assert not any(p is frozen for phase in phases for p in phase.parameters)
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_the_critic_sees_detached_latents(self, name: str) -> None:
+        """Even a backward pass through everything fills no gradient but the critic's."""
+        model = build(name)
+        phase_of(model, "critic").objective(model, Batch(images()), CONTEXT).objective.backward()
+        assert all(parameter.grad is None for parameter in model.parameters())
+        critic = parts(model)["critic"]
+        assert all(parameter.grad is not None for parameter in critic.parameters())
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_the_critics_phase_draws_latents_anew(self, name: str) -> None:
+        model = build(name)
+        objective = phase_of(model, "critic").objective
+        values = [objective(model, Batch(images()), CONTEXT).objective for _ in range(2)]
+        assert not values[0].equal(values[1])
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_a_step_leaves_no_gradient_behind(self, name: str) -> None:
+        model = build(name)
+        step(model, loss_of(model).phases(model), images())
+        for part in parts(model).values():
+            assert all(parameter.grad is None for parameter in part.parameters())
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_the_critics_phase_improves_the_critic(self, name: str) -> None:
+        model, x = build(name), images(32)
+        phase = phase_of(model, "critic")
+        values = []
+        for _ in range(2):
+            torch.manual_seed(5)
+            values.append(phase.objective(model, Batch(x), CONTEXT).objective.item())
+            for _ in range(5):
+                step(model, [phase], x, lr=1e-3)
+        assert values[1] < values[0]
+
+    @pytest.mark.parametrize(
+        ("name", "phase"), [("factor_vae", "critic"), ("aae", "critic"), ("aae", "encoder")]
+    )
+    def test_settings_of_the_optimizer(self, name: str, phase: str) -> None:
+        own = {"aae": {"encoder_lr_factor": 0.5}}.get(name, {})
+        model = build(name, critic_lr_factor=0.5, critic_beta1=0.3, critic_beta2=0.8, **own)
+        found = phase_of(model, phase)
+        assert (found.lr_factor, found.betas) == (0.5, (0.3, 0.8))
+        assert loss_of(model).phases(model)[0].lr_factor == 1.0
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_nothing_is_read_back_to_the_host(
+        self, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def read(*args: Any) -> Any:
+            raise AssertionError("a synchronisation with the host")
+
+        model, x = build(name), images()
+        phases = loss_of(model).phases(model)
+        for word in ("item", "tolist", "__bool__", "__float__", "__int__"):
+            monkeypatch.setattr(torch.Tensor, word, read)
+        for phase in phases:
+            phase.objective(model, Batch(x), CONTEXT)
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_under_autocast_nats_are_summed_in_full_precision(self, name: str) -> None:
+        model, x = build(name), images()
+        with torch.autocast("cpu", torch.bfloat16):
+            for phase in loss_of(model).phases(model):
+                objective, terms = phase.objective(model, Batch(x), CONTEXT)
+                assert {objective.dtype, *(t.dtype for t in terms.values())} == {torch.float32}
+        step(model, loss_of(model).phases(model), x, precision="bf16")
+
+
+class TestEvaluation:
+    @pytest.mark.parametrize("name", NAMES)
+    def test_the_main_objective_moves_nothing(self, name: str) -> None:
+        model = build(name)
+        model.eval()
+        loss_of(model).eval()
+        before = state(model)
+        with torch.no_grad():
+            output = loss_of(model)(model, Batch(images(1)), CONTEXT)
+        assert output.objective.isfinite()
+        assert all(tensor.equal(before[key]) for key, tensor in state(model).items())
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_terms_are_the_same_at_any_batch_size(self, name: str) -> None:
+        model, x = build(name).double(), images(12).double()
+        loss = loss_of(model).double()
+        model.eval()
+        loss.eval()
+        # No noise, so that an example's terms are its own.
+        honest = model.encode
+        model.encode = lambda x, y=None: _Still(honest(x, y))
+        whole = loss(model, Batch(x), CONTEXT)
+        for size in (1, 5):
+            pieces = [loss(model, Batch(part), CONTEXT).terms for part in x.split(size)]
+            for name, value in whole.terms.items():
+                joined = torch.cat([terms[name] for terms in pieces])
+                assert torch.allclose(joined, value, rtol=0, atol=1e-8), name
+
+    @pytest.mark.parametrize("name", ["aae", "vae_gan"])
+    def test_without_an_elbo_there_is_a_dash_and_the_reason(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+    ) -> None:
+        run = vaezoo.train(name, out=tmp_path / "r", **TINY)
+        assert not {"elbo", "importance"} & set(run.config.choice.model.tags)
+        summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+        assert [summary[key] for key in ("elbo", "rate", "distortion")] == [None] * 3
+        assert main(["evaluate", str(run.path), "--importance-samples", "2"]) == 0
+        told = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+        assert told["elbo"].split(maxsplit=2)[1:] == ["-", "this model has no ELBO"]
+        assert "-" in told["log_likelihood"].split()
+
+    def test_factor_vae_has_an_elbo(self, tmp_path: Path) -> None:
+        run = vaezoo.train("factor_vae", out=tmp_path / "r", **TINY)
+        assert run.summary["elbo"] == pytest.approx(
+            -run.summary["rate"] - run.summary["distortion"], rel=1e-6
+        )
+        assert run.evaluate(importance_samples=5).log_likelihood is not None
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_a_run_is_read_again_and_a_stopped_one_goes_on(self, tmp_path: Path, name: str) -> None:
+        """To the same bits: critics, the moments of every phase, and the noise."""
+        whole = vaezoo.train(name, out=tmp_path / "whole", **TINY)
+        assert vaezoo.load_run(whole.path).sample(3).equal(whole.sample(3))
+        with pytest.raises(RunStopped):
+            vaezoo.train(name, out=tmp_path / "stopped", reporter=StopAfter(4), **TINY)
+        stopped = vaezoo.load_run(tmp_path / "stopped")
+        resume_run(stopped.path, stopped.config, Reporter())
+        first, second = (load_weights(run.folder.weights) for run in (whole, stopped))
+        assert all(first[key].equal(second[key]) for key in first)
+
+
+class TestData:
+    @pytest.mark.parametrize(
+        "shape", [(1, 28, 28), (3, 32, 32), (1, 64, 64), (3, 9, 20), (1, 8, 8)]
+    )
+    @pytest.mark.parametrize("name", NAMES)
+    def test_images(self, name: str, shape: tuple[int, ...]) -> None:
+        model, x = build(name, shape), images(2, shape)
+        step(model, loss_of(model).phases(model), x)
+        assert model.sample(2).shape == (2, *shape)
+
+    @pytest.mark.parametrize("network", ["resnet", "mlp", "gated_mlp"])
+    @pytest.mark.parametrize("name", NAMES)
+    def test_networks(self, name: str, network: str) -> None:
+        model = build(name, network=network)
+        before = state(model)
+        step(model, loss_of(model).phases(model), images())
+        moved = [key for key, tensor in state(model).items() if not tensor.equal(before[key])]
+        assert any("encoder" in key for key in moved)
+        assert any("decoder" in key for key in moved)
+
+    @pytest.mark.parametrize("name", ["factor_vae", "aae"])
+    def test_vectors(self, name: str) -> None:
+        data = DataSpec(shape=(7,), domain="real")
+        model = vaezoo.create_model(
+            name, data, network="mlp", latent_dim=2, hidden=(6,), critic_hidden=(8,)
+        )
+        step(model, loss_of(model).phases(model), torch.randn(5, 7))
+
+    @pytest.mark.parametrize(
+        ("name", "loss", "said"),
+        [
+            ("vae_gan", None, "vae_gan takes images, and this data is vectors of 7 values"),
+            ("vanilla", "vae_gan", "loss vae_gan compares images"),
+        ],
+    )
+    def test_vae_gan_refuses_vectors(self, name: str, loss: str | None, said: str) -> None:
+        data = DataSpec(shape=(7,), domain="real")
+        with pytest.raises(DataError, match=said) as caught:
+            vaezoo.create_model(name, data, loss=loss, network="mlp")
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("loss", ["factor_vae", "vae_gan"])
+    def test_losses_with_a_rate_refuse_a_point(self, loss: str) -> None:
+        with pytest.raises(OptionError, match=f"loss {loss} needs a model with"):
+            vaezoo.create_model("autoencoder", (1, 16, 16), loss=loss)
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_a_batch_of_one_is_refused(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(OptionError, match="give --batch-size 2 or more"):
+            vaezoo.train(name, out=tmp_path / "r", **{**TINY, "batch_size": 1})
+
+
+class StopAfter(Reporter):
+    """Asks for a stop at a step, as Ctrl-C does."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def step(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+class _Still:
+    """A posterior whose samples are its mean."""
+
+    def __init__(self, posterior: Any) -> None:
+        self.posterior = posterior
+
+    def rsample(self) -> Tensor:
+        mean: Tensor = self.posterior.mean
+        return mean
+
+    def kl_divergence(self, prior: Any, z: Tensor) -> Tensor:
+        return torch.distributions.kl_divergence(self.posterior, prior)
