@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
+import venv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,3 +59,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_configure() -> None:
     # Two test processes on two cores would otherwise fight over four threads.
     os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+@pytest.fixture
+def environment(tmp_path_factory: pytest.TempPathFactory, in_tmp: Path) -> Callable[..., str]:
+    """Runs a command in a new virtual environment that sees what is installed here.
+
+    Nothing is downloaded: packages are built with what there is, and bring no others.
+    """
+    home = tmp_path_factory.mktemp("environment")
+    venv.create(home, with_pip=False)
+    (site,) = home.glob("lib/python*/site-packages")
+    (site / "outside.pth").write_text("\n".join(path for path in sys.path if Path(path).is_dir()))
+    python = home / "bin" / "python"
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHONPATH", "VAEZOO_P"))}
+
+    def run(program: str, *args: str) -> str:
+        command = [python, *args] if program == "python" else [python, "-m", program, *args]
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            env={**clean, "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0"},
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run

@@ -39,6 +39,7 @@ RANKS = {
     "vaezoo.config": 3,
     "vaezoo.runfolder": 3,
     "vaezoo.reopen": 3,
+    "vaezoo.scaffold": 3,
     # what plugins build from
     "vaezoo.distributions": 4,
     "vaezoo.likelihoods": 4,

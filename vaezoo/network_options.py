@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -13,6 +14,8 @@ NetworkName = Literal["conv", "resnet", "mlp", "gated_mlp"]
 
 class NetworkOptions(LikelihoodOptions):
     """The encoder's and decoder's bodies, the size of the latent, and the likelihood."""
+
+    checked_with: ClassVar[Mapping[str, Any]] = {"latent_dim": 4, "hidden": (16, 16)}
 
     latent_dim: int = Field(128, ge=1, description="size of the latent vector")
     network: NetworkName = Field(

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -26,6 +26,9 @@ class Options(BaseModel):
     Text is understood everywhere, as it comes from a command line: "32,64" for a tuple, "none"
     for None.
     """
+
+    checked_with: ClassVar[Mapping[str, Any]] = {}
+    """What vaezoo.testing sets some of them to, beside what base classes say, to be quick."""
 
     model_config = ConfigDict(
         extra="forbid",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -31,6 +32,8 @@ class CriticOptions(Options):
 
 
 class FactorOptions(CriticOptions):
+    checked_with: ClassVar[Mapping[str, Any]] = {"critic_hidden": (32, 32)}
+
     gamma: float = Field(
         35.0, ge=0, description="weight of the total correlation in nats, besides that in the rate"
     )
@@ -40,6 +43,8 @@ class FactorOptions(CriticOptions):
 
 
 class AaeOptions(CriticOptions):
+    checked_with: ClassVar[Mapping[str, Any]] = {"critic_hidden": (32, 32)}
+
     critic_hidden: Widths = Field(
         (1000, 1000), min_length=1, description="widths of the critic's dense layers"
     )
@@ -51,6 +56,11 @@ class AaeOptions(CriticOptions):
 
 
 class VaeGanOptions(CriticOptions):
+    checked_with: ClassVar[Mapping[str, Any]] = {
+        "critic_hidden": (8, 16, 16),
+        "critic_features": 32,
+    }
+
     gamma: float = Field(
         1e-3,
         ge=0,

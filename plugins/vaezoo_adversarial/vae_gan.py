@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -30,6 +33,9 @@ class VaeGanLoss(BaseLoss):
     """
 
     options: VaeGanOptions
+    known_failures: ClassVar[Mapping[str, str]] = {
+        "gradients": "the pixels' likelihood has a scale that may be learned, and takes no part"
+    }
 
     def __init__(self, options: VaeGanOptions, model: BaseVAE, data: DataSpec) -> None:
         super().__init__(options, model, data)

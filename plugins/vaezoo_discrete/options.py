@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,6 +18,8 @@ LARGEST_GRID = 8
 
 class GridOptions(LikelihoodOptions):
     """Networks around a grid of codes, and the prior that is fitted over it after training."""
+
+    checked_with: ClassVar[Mapping[str, Any]] = {"hidden": (16, 16), "prior_steps": 5}
 
     network: Literal["conv", "resnet"] = Field(
         "resnet",

@@ -50,7 +50,7 @@ WRONG_MODELS = {
     "NeedsLabels": ("labels", "say Takes(labels=True)"),
     "UnfittedPrior": ("sampling", "fit the prior first"),
     "RunsAway": ("sampling", "after training sample(1) is not finite"),
-    "ReadsBack": ("flops", "item"),
+    "ReadsBack": ("flops", "read back by item(), float() or a truth value: wrong_models.py, line"),
     "OtherwiseCompiled": ("compiled", "compiled"),
 }
 

@@ -25,8 +25,6 @@ from vaezoo.training.options import TrainOptions
 from vaezoo.training.updates import Updates
 
 CPU = torch.device("cpu")
-SMALL: Mapping[str, Any] = {"hidden": (16, 16), "latent_dim": 4}
-"""What the shared options are made, where a model has them: checks are to be quick."""
 LEARNING_STEPS = 200
 LEARNING_EXAMPLES = 8
 ENOUGH = 0.5
@@ -169,21 +167,27 @@ class Pair:
                 known = [field for cls in classes.values() for field in cls.model_fields]
                 raise OptionError(f"{self.name} has no option {name!r}{nearest(name, known)}")
             own[section][name] = value
-        spec, what = self.model_spec, f"model {self.model_spec.name}"
-        small = {k: v for k, v in SMALL.items() if k in classes["model"].model_fields}
-        try:
-            layers = {**spec.model_options, **small, **own["model"]}
-            self.model_options = parse(classes["model"], layers, what)
-        except OptionError:
-            self.model_options = parse(
-                classes["model"], {**spec.model_options, **own["model"]}, what
-            )
-        loss_options = spec.loss_options if self.loss_spec.name == spec.loss else {}
-        self.loss_options = parse(
-            classes["loss"], {**loss_options, **own["loss"]}, f"loss {self.loss_spec.name}"
+        spec, loss = self.model_spec, self.loss_spec
+        changed = spec.loss_options if loss.name == spec.loss else {}
+        self.model_options = _parse(
+            classes["model"], spec.model_options, own["model"], f"model {spec.name}"
         )
+        self.loss_options = _parse(classes["loss"], changed, own["loss"], f"loss {loss.name}")
         suited = {k: v for k, v in spec.train_options.items() if k not in ("epochs", "steps")}
         self.train_options = parse(TrainOptions, {"lr": 3e-3, **suited}, "training")
+
+
+def _parse(
+    cls: type[Options], defaults: Mapping[str, Any], given: Mapping[str, Any], what: str
+) -> Options:
+    """Options with what they are checked with, where that goes with the other defaults."""
+    small: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        small |= vars(base).get("checked_with", {})
+    try:
+        return parse(cls, {**defaults, **small, **given}, what)
+    except OptionError:
+        return parse(cls, {**defaults, **given}, what)
 
 
 def loss_of(model: BaseVAE) -> BaseLoss:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from vaezoo.data.spec import DataSpec
+from vaezoo.errors import OptionError
 from vaezoo.evaluation.modes import seeded
 from vaezoo.model import BaseVAE
 from vaezoo.testing.check import Broken, Excused, check
@@ -57,10 +58,10 @@ def _draw(pair: Pair, model: BaseVAE, when: str) -> None:
         with seeded(0, CPU):
             try:
                 drawn: Tensor = model.sample(count, y, temperature, mean)
-            except NotImplementedError:
+            except (NotImplementedError, OptionError):
                 if temperature == 1.0:
                     raise
-                continue  # a prior without a mean has nothing to be cooled towards
+                continue  # a prior without a spread has nothing to be scaled
         if tuple(drawn.shape) != (count, *pair.data.shape):
             raise Broken(f"{when} sample({count}) is {tuple(drawn.shape)}")
         if not drawn.isfinite().all():

@@ -80,7 +80,8 @@ def phases(pair: Pair) -> None:
         _descend(phase)
         changed = {id(p) for p in names if not p.detach().equal(before[p])}
         for parameter, name in names.items():
-            if id(parameter) in changed and id(parameter) not in own:
+            # One that no gradient moves may be set: to its best value in closed form, for one.
+            if parameter.requires_grad and id(parameter) in changed and id(parameter) not in own:
                 raise Broken(f"phase {phase.name} changes {name}, and does not have it")
         if not changed:
             raise Broken(f"phase {phase.name} changes nothing")

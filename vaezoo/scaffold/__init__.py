@@ -1,0 +1,1 @@
+"""What `vaezoo new` writes, and how."""
