@@ -8,6 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no failure: what a test may take is not a matter of one example's time.
+settings.register_profile("vaezoo", deadline=None)
+settings.load_profile("vaezoo")
 
 
 @pytest.fixture(autouse=True)

@@ -29,6 +29,7 @@ from vaezoo.distributions import (
     log_mean_exp,
     point,
 )
+from vaezoo.errors import OptionError
 
 
 def two_gaussians(*shape: int) -> tuple[Independent, Independent]:
@@ -203,6 +204,11 @@ class TestPoint:
         q, _ = two_gaussians(4, 3)
         assert point(q).equal(q.mean)
 
+    def test_is_the_center_where_the_posterior_names_one(self) -> None:
+        q, _ = two_gaussians(4, 3)
+        q.center = torch.full((4, 3), 7.0)
+        assert point(q).equal(q.center)
+
     def test_is_a_sample_where_there_is_no_mean(self) -> None:
         base = diagonal_normal(torch.zeros(4, 3), torch.full((4, 3), 1e-6))
         flow = TransformedDistribution(base, [ExpTransform()])
@@ -238,6 +244,35 @@ class TestPointMass:
 
 
 class TestDraw:
+    def test_scales_distances_from_the_mean(self) -> None:
+        prior = diagonal_normal(torch.tensor([5.0, -1.0]), torch.tensor([2.0, 0.5]))
+        torch.manual_seed(0)
+        as_it_is = draw(prior, 4)
+        torch.manual_seed(0)
+        narrow = draw(prior, 4, 0.25)
+        assert torch.allclose(narrow - prior.mean, 0.25 * (as_it_is - prior.mean))
+        assert draw(prior, 4, 0.0).equal(prior.mean.expand(4, 2))
+
+    def test_asks_a_prior_that_knows_better(self) -> None:
+        class Knows(Independent):
+            def tempered(self, temperature: float) -> Distribution:
+                return diagonal_normal(torch.full((2,), temperature), torch.zeros(2))
+
+        prior = Knows(Normal(torch.zeros(2), torch.ones(2)), 1)
+        assert draw(prior, 3, 0.5).equal(torch.full((3, 2), 0.5))
+        torch.manual_seed(0)
+        as_it_is = prior.sample((3,))
+        torch.manual_seed(0)
+        assert draw(prior, 3).equal(as_it_is)
+
+    def test_a_prior_without_mean_says_so_in_one_line(self) -> None:
+        flow = TransformedDistribution(
+            diagonal_normal(torch.zeros(3), torch.ones(3)), ExpTransform()
+        )
+        assert draw(flow, 4).shape == (4, 3)
+        with pytest.raises(OptionError, match=r"--temperature 0\.5: .* no spread to scale$"):
+            draw(flow, 4, 0.5)
+
     def test_many_of_one_and_one_of_each(self) -> None:
         _, prior = two_gaussians(6, 3)
         assert draw(prior, 7).shape == (7, 3)

@@ -14,7 +14,7 @@ from vaezoo import BaseVAE, Batch, Context, DataSpec, LossOutput, Options
 from vaezoo.distributions import diagonal_normal
 from vaezoo.errors import OptionError
 from vaezoo.likelihoods import GaussianLikelihood
-from vaezoo.losses.elbo import ElboLoss
+from vaezoo.losses.elbo import ElboLoss, elbo_terms
 from vaezoo.losses.options import ElboOptions
 from vaezoo.options import parse
 
@@ -90,6 +90,13 @@ class TestTerms:
     def test_at_beta_one_the_objective_is_the_negative_elbo(self) -> None:
         objective, terms = run(Coarse(), images())
         assert torch.allclose(objective, -terms["elbo"].mean(), rtol=0, atol=1e-12)
+
+    def test_can_be_had_without_the_loss(self) -> None:
+        """By objectives that add to the ELBO or weigh its parts otherwise."""
+        model, x = Coarse(), images()
+        expected, terms = run(model, x).terms, elbo_terms(model(x), x)
+        assert terms.keys() == expected.keys()
+        assert all(terms[name].equal(expected[name]) for name in terms)
 
     def test_elbo_does_not_know_beta(self) -> None:
         one, four = (run(Coarse(), images(), beta=beta).terms for beta in (1.0, 4.0))

@@ -144,6 +144,24 @@ class TestBounds:
         error = 5 * weights.std(0) / math.sqrt(len(weights))
         assert ((weights.mean(0) + distortion + rate).abs() < error).all()
 
+    def test_weights_at_given_draws(self) -> None:
+        """Those of the model's own draws; at any other the joint density over the posterior's."""
+        model, y = Shifted(widen=1.4, move=0.5), torch.arange(16) % 5
+        x = data() + 3.0 * y[:, None]
+        torch.manual_seed(0)
+        expected = model.importance_log_weights(x, y, samples=6)
+        torch.manual_seed(0)
+        q = model.encode(x, y)
+        assert model.log_weights(q, model.prior(y), q.rsample(torch.Size((6,))), x, y).equal(
+            expected
+        )
+        z = torch.full((2, 16, 1), 0.7, dtype=torch.float64)
+        joint = model.decode(z[0], y).log_prob(x) + model.prior().log_prob(z[0])
+        by_hand = (joint - q.log_prob(z[0])).expand(2, 16)
+        assert torch.allclose(
+            model.log_weights(q, model.prior(y), z, x, y), by_hand, rtol=0, atol=1e-12
+        )
+
     def test_the_exact_posterior_has_no_gap(self) -> None:
         """Every weight is log p(x) itself, whatever was drawn."""
         model, x = OneLatent(), data()
@@ -188,6 +206,18 @@ class TestBounds:
         model.log_likelihood(data(), samples=100, chunk=50)
         assert max(seen) == 48
         assert sum(seen) == 100 * 16
+
+    def test_the_prior_and_the_posterior_are_made_once_for_all_chunks(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model, calls = OneLatent(), []
+        for name in ("encode", "prior"):
+            whole = getattr(model, name)
+            monkeypatch.setattr(
+                model, name, lambda *a, n=name, f=whole: (calls.append(n), f(*a))[1]
+            )
+        model.log_likelihood(data(), samples=100, chunk=50)
+        assert sorted(calls) == ["encode", "prior"]
 
     def test_gradients_flow_through_the_weights(self) -> None:
         model, x = OneLatent(move=1.0), data().requires_grad_()

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from vaezoo.plugins import PluginRecord, find_entry_points, load, load_all, warn_of_failures
+from vaezoo.plugin_sources import find_entry_points
+from vaezoo.plugin_switches import Switches
+from vaezoo.plugins import PluginRecord, load, load_all, warn_of_trouble
 
 HEAD = """
 from vaezoo import DatasetSpec, LossSpec, ModelSpec, hookimpl
@@ -35,10 +37,36 @@ BROKEN = {
     "leaves": ("import sys; sys.exit(3)", "SystemExit: 3"),
     "says many lines": ("raise ValueError('one\\ntwo')", "ValueError: one two"),
     "says nothing": ("raise ValueError", "ValueError: no message"),
+    "cannot say it": (
+        "class Mute(Exception):\n    def __str__(self): 1 / 0\nraise Mute",
+        "Mute: no message",
+    ),
+    "raises past Exception": ("raise GeneratorExit('no')", "GeneratorExit: no"),
+    "sleeps": ("import time; time.sleep(60)", "it took more than 0.5 s to load"),
+    "waits": (
+        "import socket\na, b = socket.socketpair()\na.recv(1)",
+        "it took more than 0.5 s to load: VAEZOO_DISABLE_PLUGINS=broken does without it",
+    ),
+    "loops": ("while True: pass", "it took more than 0.5 s to load"),
+    "hangs in a hook and lets nothing but the alarm out": (
+        """
+@hookimpl
+def register_models(register):
+    import time
+    while True:
+        try: time.sleep(9)
+        except Exception: pass
+""",
+        "it took more than 0.5 s to load",
+    ),
     "has no hook": ("", "has no hook"),
     "forgets the marker": ("def register_models(register): pass", "has no hook"),
     "misspells a hook": ("@hookimpl\ndef register_model(register): pass", "register_model"),
     "wants another argument": ("@hookimpl\ndef register_models(registry): pass", "{'registry'}"),
+    "has a bad import string": (
+        GOOD.format(name="a").replace("))", ", options='a.b.c'))"),
+        "options 'a.b.c' is not 'package.module:Name'",
+    ),
     "registers a class": (
         "@hookimpl\ndef register_models(register): register(ModelSpec)",
         "register_models takes a ModelSpec, not type",
@@ -92,23 +120,23 @@ Install = Callable[..., EntryPoint]
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Put a distribution with a plugin on the path, as pip would, and give its entry point."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    brought: dict[str, list[str]] = {}
+    brought: dict[str, dict[str, str]] = {}
 
-    def write(name: str, code: str, dist: str = "stranger") -> EntryPoint:
-        (tmp_path / f"{name}.py").write_text(HEAD + code)
-        brought.setdefault(dist, []).append(name)
+    def write(module: str, code: str, dist: str = "stranger", name: str = "") -> EntryPoint:
+        (tmp_path / f"{module}.py").write_text(HEAD + code)
+        brought.setdefault(dist, {})[name or module] = module
         info = tmp_path / f"{dist}-2.5.dist-info"
         info.mkdir(exist_ok=True)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {dist}\nVersion: 2.5\n")
-        lines = ["[vaezoo]", *(f"{plugin} = {plugin}" for plugin in brought[dist]), ""]
+        lines = ["[vaezoo]", *(f"{entry} = {where}" for entry, where in brought[dist].items()), ""]
         (info / "entry_points.txt").write_text("\n".join(lines))
         importlib.invalidate_caches()
-        (entry,) = Distribution.at(info).entry_points.select(name=name)
+        (entry,) = Distribution.at(info).entry_points.select(name=name or module)
         return entry
 
     yield write
-    for name in (name for plugins in brought.values() for name in plugins):
-        sys.modules.pop(name, None)
+    for module in (module for modules in brought.values() for module in modules.values()):
+        sys.modules.pop(module, None)
 
 
 def names(records: list[PluginRecord]) -> list[str]:
@@ -123,7 +151,7 @@ def test_a_broken_plugin_is_told_and_the_others_load(install: Install, how: str)
         install("broken", code),
         install("after", GOOD.format(name="last")),
     ]
-    records = load_all(entries)
+    records = load_all(entries, Switches(seconds=0.5))
     assert names(records) == ["first", "last"]
     assert [record.status for record in records] == ["loaded", "failed", "loaded"]
     broken = records[1]
@@ -214,15 +242,71 @@ def test_our_own_come_first_then_a_fixed_order(install: Install) -> None:
     assert {("aaa", "a"), ("aaa", "b"), ("Another", "z")} <= set(found)
 
 
-def test_what_a_plugin_prints_stays_off_stdout(
+def test_what_a_plugin_prints_costs_one_line(
     install: Install, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert load(install("chatty", "print('hello')" + GOOD.format(name="chat"))).error == ""
-    assert capsys.readouterr() == ("", "hello\n")
+    loud = """
+import logging, sys
+logger = logging.getLogger("loud")
+logger.addHandler(logging.StreamHandler())
+for number in range(100):
+    print("hello", number)
+print("oh", file=sys.stderr)
+"""
+    record = load(install("chatty", loud + GOOD.format(name="chat")))
+    assert (record.status, names([record])) == ("loaded", ["chat"])
+    assert capsys.readouterr() == ("", "")
+    assert record.printed.count("hello") == 100
+    assert "oh" in record.printed
+    warn_of_trouble([record])
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert told.startswith("vaezoo: plugin 'chatty' (stranger 2.5) prints while it loads: hello 0 ")
+    # What it keeps of the stream it had then still reaches somebody.
+    sys.modules["chatty"].logger.warning("later")
+    assert capsys.readouterr().err == "later\n"
+
+
+def test_an_entry_point_of_two_distributions(install: Install) -> None:
+    """The same name for another module is no trouble; the same module is there once."""
+    entries = [
+        install("mine", GOOD.format(name="first"), "dist_one", name="plugin"),
+        install("other", GOOD.format(name="second"), "dist_two", name="plugin"),
+        install("mine", GOOD.format(name="first"), "dist_three", name="plugin"),
+    ]
+    records = load_all(entries)
+    assert [record.status for record in records] == ["loaded", "loaded", "failed"]
+    assert names(records) == ["first", "second"]
+    for said in ("'first'", "dist_one", "dist_three"):
+        assert said in records[2].error
+
+
+def test_both_distributions_of_an_entry_point_are_found(install: Install, tmp_path: Path) -> None:
+    for dist in ("dist_one", "dist_two"):
+        install("twin", GOOD.format(name="only"), dist)
+    records = [record for record in load_all() if record.name == "twin"]
+    assert [(r.distribution, r.status) for r in records] == [
+        ("dist_one", "loaded"),
+        ("dist_two", "failed"),
+    ]
+
+
+def test_a_disabled_plugin_is_not_even_imported(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = [install("off", "raise SystemExit"), install("on", GOOD.format(name="fine"))]
+    switches = Switches(fewer=("off", "onn"))
+    records = load_all(entries, switches)
+    assert [record.status for record in records] == ["disabled", "loaded"]
+    assert "off" not in sys.modules
+    warn_of_trouble(records, switches)
+    assert capsys.readouterr().err == (
+        "vaezoo: VAEZOO_DISABLE_PLUGINS names no plugin by 'onn'; did you mean 'on'?\n"
+    )
 
 
 def test_a_failure_costs_one_line(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
-    warn_of_failures(
+    warn_of_trouble(
         load_all([install("good", GOOD.format(name="fine")), install("bad", "1 / 0", "culprit")])
     )
     out, err = capsys.readouterr()

@@ -38,6 +38,7 @@ _HOME = {
     "list_losses": "vaezoo.api",
     "list_models": "vaezoo.api",
     "load_data": "vaezoo.api",
+    "load_plugin": "vaezoo.api",
     "load_run": "vaezoo.api",
     "train": "vaezoo.api",
 }
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from vaezoo.api import list_losses as list_losses
     from vaezoo.api import list_models as list_models
     from vaezoo.api import load_data as load_data
+    from vaezoo.api import load_plugin as load_plugin
     from vaezoo.api import load_run as load_run
     from vaezoo.api import train as train
     from vaezoo.data.base import BaseDataset as BaseDataset

@@ -15,7 +15,7 @@ from vaezoo.model import BaseVAE
 from vaezoo.options import parse
 from vaezoo.registry import registry
 from vaezoo.runs import Run, load_run
-from vaezoo.specs import DatasetSpec, LossSpec, ModelSpec
+from vaezoo.specs import DatasetSpec, LossSpec, ModelSpec, Spec
 from vaezoo.training.report import Reporter
 from vaezoo.training.run import start_run
 
@@ -25,6 +25,7 @@ __all__ = [
     "list_losses",
     "list_models",
     "load_data",
+    "load_plugin",
     "load_run",
     "train",
 ]
@@ -45,12 +46,21 @@ def list_datasets() -> list[DatasetSpec]:
     return cast("list[DatasetSpec]", registry().specs("dataset"))
 
 
+def load_plugin(source: Path | str) -> list[Spec]:
+    """Load a plugin that is not installed, and give what it brings.
+
+    source: `my_vae.py`, `package.module`, or one class of it: `my_vae.py:MyVAE`. A file is run, so
+    name none that you would not run. VaezooError says what is wrong with it.
+    """
+    return list(registry().add(str(source)).specs)
+
+
 def load_data(name: str = DEFAULT_DATA, **options: Any) -> Splits:
     """Load a data set. options: those that `vaezoo info NAME` shows.
 
     DataError says what is missing or wrong with the data, OptionError what with the options.
     """
-    spec = registry().dataset(name)
+    spec = cast(DatasetSpec, registry().pick("dataset", name))
     parsed = parse(spec.load_options(), options, f"data set {name}")
     assert isinstance(parsed, DataOptions)
     return load_splits(spec, parsed)

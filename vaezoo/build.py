@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from typing import TypeVar
 
 from torch import OutOfMemoryError
 
@@ -16,6 +17,8 @@ from vaezoo.model import BaseVAE
 from vaezoo.options import Options
 from vaezoo.specs import DatasetSpec, Spec
 
+BaseT = TypeVar("BaseT", BaseVAE, BaseLoss, BaseDataset)
+
 
 def build_model(
     choice: Choice, model_options: Options, loss_options: Options, data: DataSpec
@@ -25,28 +28,40 @@ def build_model(
     DataError when the model does not take this data; nothing is allocated then.
     """
     choice.model.takes.check(data, choice.model.name)
-    model_class = _load(choice.model, BaseVAE)
-    loss_class = _load(choice.loss, BaseLoss)
+    model_class = load_class(choice.model, BaseVAE)  # type: ignore[type-abstract]
+    loss_class = load_class(choice.loss, BaseLoss)  # type: ignore[type-abstract]
+    return assemble(choice.model.name, model_class, model_options, loss_class, loss_options, data)
+
+
+def assemble(
+    name: str,
+    model_class: type[BaseVAE],
+    model_options: Options,
+    loss_class: type[BaseLoss],
+    loss_options: Options,
+    data: DataSpec,
+) -> BaseVAE:
+    """The same from classes. name: what to call the model when something is wrong."""
     try:
-        model: BaseVAE = model_class(model_options, data)
-        loss: BaseLoss = loss_class(loss_options, model, data)
+        model = model_class(model_options, data)
+        loss = loss_class(loss_options, model, data)
     except (MemoryError, OutOfMemoryError) as error:
-        raise _too_large(choice) from error
+        raise _too_large(name) from error
     except RuntimeError as error:
         # What the CPU's allocator raises, and a shape past 64 bits.
         if "allocate" in str(error) or "overflow" in str(error):
-            raise _too_large(choice) from error
+            raise _too_large(name) from error
         raise
     if not getattr(model, "latent_shape", None):
-        raise VaezooError(f"model {choice.model.name} does not set latent_shape")
+        raise VaezooError(f"model {name} does not set latent_shape")
     object.__setattr__(model, "loss", loss)
     return model
 
 
 def build_dataset(spec: DatasetSpec, options: DataOptions) -> BaseDataset:
     """The data set, not yet loaded."""
-    dataset: BaseDataset = _load(spec, BaseDataset)(options)
-    return dataset
+    dataset_class = load_class(spec, BaseDataset)  # type: ignore[type-abstract]
+    return dataset_class(options)
 
 
 def load_splits(spec: DatasetSpec, options: DataOptions) -> Splits:
@@ -54,14 +69,16 @@ def load_splits(spec: DatasetSpec, options: DataOptions) -> Splits:
     return build_dataset(spec, options).load()
 
 
-def _load(spec: Spec, base: type) -> Any:
+def load_class(spec: Spec, base: type[BaseT]) -> type[BaseT]:
+    """The class that a spec names. VaezooError if it is of another kind, or not finished."""
     found = spec.load()
     if not (isinstance(found, type) and issubclass(found, base)):
         raise VaezooError(f"{spec.kind} {spec.name}: {spec.target} is no {base.__name__}")
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise VaezooError(f"{spec.kind} {spec.name}: {spec.target} does not define {missing}")
     return found
 
 
-def _too_large(choice: Choice) -> OptionError:
-    return OptionError(
-        f"model {choice.model.name} of these sizes does not fit in memory: make it smaller"
-    )
+def _too_large(name: str) -> OptionError:
+    return OptionError(f"model {name} of these sizes does not fit in memory: make it smaller")

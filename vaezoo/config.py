@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
 from vaezoo.data.options import DataOptions
 from vaezoo.errors import OptionError, nearest
 from vaezoo.options import Options, describe, parse, show, to_dict
+from vaezoo.plugin_sources import is_source
 from vaezoo.registry import WORDS, registry
-from vaezoo.specs import DatasetSpec, LossSpec, ModelSpec, Spec
+from vaezoo.specs import DatasetSpec, Kind, LossSpec, ModelSpec, Spec
 from vaezoo.training.options import TrainOptions
 
 SECTIONS = ("train", "model", "loss", "data")
@@ -84,16 +85,17 @@ class RunConfig:
 
 
 def choose(model: str | None, loss: str | None, data: str | None, recipe: Sections) -> Choice:
-    """Look the three names up: those given, else the recipe's, else the defaults."""
-    names = registry()
-    model = model or recipe.get("model", {}).get("name")
-    if model is None:
+    """Look the three names up: those given, else the recipe's, else the defaults.
+
+    What is given may be a file with a class, which is imported; what a recipe says never is.
+    """
+    spec = _pick("model", model, recipe, None)
+    if not isinstance(spec, ModelSpec):
         raise OptionError("say which model to train (vaezoo list shows them)")
-    spec = names.model(str(model))
     choice = Choice(
         model=spec,
-        loss=names.loss(str(loss or recipe.get("loss", {}).get("name") or spec.loss)),
-        data=names.dataset(str(data or recipe.get("data", {}).get("name") or DEFAULT_DATA)),
+        loss=cast(LossSpec, _pick("loss", loss, recipe, spec.loss)),
+        data=cast(DatasetSpec, _pick("dataset", data, recipe, DEFAULT_DATA)),
     )
     missing = [tag for tag in choice.loss.needs if tag not in choice.model.tags]
     if missing:
@@ -102,6 +104,15 @@ def choose(model: str | None, loss: str | None, data: str | None, recipe: Sectio
             f"{choice.model.name} is not: its own loss is {choice.model.loss}"
         )
     return choice
+
+
+def _pick(kind: Kind, given: str | None, recipe: Sections, default: str | None) -> Spec | None:
+    if given:
+        return registry().pick(kind, given)
+    name = recipe.get("data" if kind == "dataset" else kind, {}).get("name") or default
+    if name is not None and is_source(str(name)):
+        raise OptionError(f"a recipe names no file to run: say {name} on the command line")
+    return None if name is None else registry().get(kind, str(name))
 
 
 def resolve(choice: Choice, recipe: Sections, given: Sections) -> RunConfig:

@@ -14,6 +14,8 @@ from torch.distributions import Distribution, Independent, Normal
 from torch.distributions import kl as torch_kl
 from torch.types import _size
 
+from vaezoo.errors import OptionError
+
 _ONE = torch.Size()
 """The shape of a single sample."""
 
@@ -104,7 +106,14 @@ def kl_divergence(posterior: Distribution, prior: Distribution, z: Tensor) -> Te
 
 
 def point(posterior: Distribution) -> Tensor:
-    """The posterior's mean, or a sample where it has no mean in closed form: [batch, *event]."""
+    """The one value that stands for the posterior: [batch, *event].
+
+    Its mean; what it calls its `center`, where it has none in closed form (a flow) or not among its
+    values (on a sphere); failing both, a sample.
+    """
+    center: Tensor | None = getattr(posterior, "center", None)
+    if center is not None:
+        return center
     try:
         mean: Tensor = posterior.mean
     except NotImplementedError:
@@ -112,10 +121,26 @@ def point(posterior: Distribution) -> Tensor:
     return mean
 
 
-def draw(distribution: Distribution, n: int) -> Tensor:
-    """n samples, [n, *event]; of a conditional distribution, whose batch is those n, one each."""
-    batched = bool(distribution.batch_shape)
-    return distribution.sample(_ONE if batched else torch.Size((n,)))
+def draw(prior: Distribution, n: int, temperature: float = 1.0) -> Tensor:
+    """n samples of a prior, [n, *event]; of a conditional one, whose batch is those n, one each.
+
+    Distances from the prior's mean are multiplied by the temperature. A prior to which that does
+    no justice (a mixture, a hierarchy) has a method `tempered(temperature)`, the distribution to
+    draw from instead. OptionError where the prior has neither, unless the temperature is 1.
+    """
+    shape = _ONE if prior.batch_shape else torch.Size((n,))
+    if temperature == 1.0:
+        return prior.sample(shape)
+    tempered = getattr(prior, "tempered", None)
+    if tempered is not None:
+        return tempered(temperature).sample(shape)
+    try:
+        center: Tensor = prior.mean
+    except NotImplementedError:
+        raise OptionError(
+            f"--temperature {temperature:g}: this model's prior has no spread to scale"
+        ) from None
+    return center + temperature * (prior.sample(shape) - center)
 
 
 def log_mean_exp(values: Tensor, dim: int = 0) -> Tensor:

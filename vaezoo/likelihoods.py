@@ -19,6 +19,9 @@ from vaezoo.distributions import diagonal_normal, full_precision
 from vaezoo.errors import DataError
 from vaezoo.likelihood_options import LikelihoodOptions
 
+SMALLEST_SCALE = 1 / 256
+"""Below one level of grey a scale has nothing left to learn and the density runs away."""
+
 
 class Likelihood(nn.Module, ABC):
     """Base of likelihoods. `levels` is how finely the log-probability counts a value."""
@@ -79,8 +82,7 @@ class GaussianLikelihood(Likelihood):
     def forward(self, raw: Tensor) -> Distribution:
         raw = full_precision(raw)
         mean = (torch.tanh(raw) + 1.0) / 2.0 if self.squash else raw
-        # Below one level of grey a scale has nothing left to learn and the density runs away.
-        scale = self.log_scale.clamp(min=math.log(1 / 256)).exp()
+        scale = self.log_scale.clamp(min=math.log(SMALLEST_SCALE)).exp()
         return diagonal_normal(mean, scale.expand_as(mean), mean.dim() - 1)
 
     def bits_per_dim(self, nats: float, data: DataSpec) -> float | None:

@@ -48,7 +48,8 @@ class Options(BaseModel):
         if info is None:
             return value
         branches = _branches(info.annotation)
-        if isinstance(value, bool) and Literal["off", "on"] in branches:
+        words = [arg for branch in branches for arg in typing.get_args(branch)]
+        if isinstance(value, bool) and "off" in words and "on" in words:
             return "on" if value else "off"  # YAML reads these words so
         if not isinstance(value, str):
             return value

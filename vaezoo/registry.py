@@ -6,8 +6,17 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import cast
 
-from vaezoo.errors import UnknownNameError, nearest
-from vaezoo.plugins import PluginRecord, load_all, warn_of_failures
+from vaezoo.errors import UnknownNameError, VaezooError, nearest
+from vaezoo.plugin_sources import NamedSource, is_source
+from vaezoo.plugin_switches import MORE, Switches
+from vaezoo.plugins import (
+    PluginRecord,
+    claim,
+    load_all,
+    load_named,
+    require_no_trouble,
+    warn_of_trouble,
+)
 from vaezoo.specs import DatasetSpec, Kind, LossSpec, ModelSpec, Spec
 
 PLURALS: dict[str, Kind] = {"models": "model", "losses": "loss", "datasets": "dataset"}
@@ -19,9 +28,47 @@ class Registry:
 
     def __init__(self, records: Iterable[PluginRecord]) -> None:
         self.records = list(records)
+        self._index()
+
+    def _index(self) -> None:
         self._plugins = {(s.kind, s.name): record for record in self.records for s in record.specs}
         registered = {(s.kind, s.name): s for record in self.records for s in record.specs}
         self._specs = {key: _whole(spec, registered) for key, spec in registered.items()}
+
+    def add(self, source: str) -> PluginRecord:
+        """Load a plugin that the user names: FILE.py or MODULE, with :Class for one class of it.
+
+        Naming it again loads it again if its file has changed. VaezooError when it fails.
+        """
+        named = NamedSource.parse(source)
+        before = next((record for record in self.records if record.name == str(named)), None)
+        if before is not None and not before.error and before.version == named.version():
+            return before
+        others = [record for record in self.records if record is not before]
+        record = claim(load_named(named), others)
+        if record.error:
+            raise VaezooError(f"{source}: {record.error}")
+        self.records = [*others, record]
+        self._index()
+        return record
+
+    def named(self) -> list[str]:
+        """What the user named, as it would be named again: what a subprocess has to be told."""
+        return [record.name for record in self.records if not record.is_installed]
+
+    def pick(self, kind: Kind, word: str) -> Spec:
+        """The spec that a user's word means: a registered name, or FILE.py:Class, which is loaded.
+
+        For what the user says, never for what a file says: `get` loads nothing.
+        """
+        if not is_source(word):
+            return self.get(kind, word)
+        record, source = self.add(word), NamedSource.parse(word)
+        found = [spec for spec in record.specs if spec.kind == kind and source.picks(spec)]
+        if len(found) != 1:
+            brings = " and ".join(f"the {WORDS[s.kind]} {s.name}" for s in record.specs)
+            raise UnknownNameError(f"{word} is not one {WORDS[kind]}: it brings {brings}")
+        return self.get(kind, found[0].name)
 
     def specs(self, kind: Kind | None = None) -> list[Spec]:
         """All specs, or those of one kind, in the order of their names."""
@@ -60,7 +107,10 @@ class Registry:
         return cast(DatasetSpec, self.get("dataset", name))
 
     def find(self, name: str) -> list[Spec]:
-        """Every spec of that name, of whatever kind, or UnknownNameError."""
+        """Every spec that a user's word means, of whatever kind, or UnknownNameError."""
+        if is_source(name):
+            source = NamedSource.parse(name)
+            return [self.get(s.kind, s.name) for s in self.add(name).specs if source.picks(s)]
         found = [self.get(kind, name) for kind in WORDS if (kind, name) in self._specs]
         if not found:
             known = {spec.name for spec in self.specs()}
@@ -82,7 +132,15 @@ def _whole(spec: Spec, registered: Mapping[tuple[Kind, str], Spec]) -> Spec:
 
 @functools.cache
 def registry() -> Registry:
-    """The registry of this process: plugins are loaded at the first call, failures told once."""
-    records = load_all()
-    warn_of_failures(records)
+    """The registry of this process: plugins are loaded at the first call, troubles told once."""
+    switches = Switches.read()
+    records = load_all(switches=switches)
+    warn_of_trouble(records, switches)
+    if switches.strict:
+        require_no_trouble(records)
     return Registry(records)
+
+
+def subprocess_environment() -> dict[str, str]:
+    """What to add to the environment of a subprocess that is to know the same names."""
+    return {MORE: ",".join(registry().named())}

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from vaezoo.build import build_dataset, build_model
-from vaezoo.config import RunConfig, choose, load_recipe, resolve
+from vaezoo.config import RunConfig, load_recipe, resolve
 from vaezoo.data.base import Splits
 from vaezoo.data.batches import Batches
 from vaezoo.data.spec import DataSpec
-from vaezoo.errors import OptionError, RunError, UnknownNameError
+from vaezoo.errors import OptionError, RunError
 from vaezoo.evaluation.evaluate import Evaluation, evaluate_model
 from vaezoo.evaluation.modes import seeded
 from vaezoo.files import read_json
 from vaezoo.model import BaseVAE
+from vaezoo.reopen import choose_again
 from vaezoo.runfolder import RunFolder
 from vaezoo.training.checkpoint import load_into, load_weights
 from vaezoo.training.machine import pick_device
@@ -103,18 +104,7 @@ class Run:
 
     def _read_config(self) -> RunConfig:
         recipe = load_recipe(self.folder.config)
-        try:
-            return resolve(choose(None, None, None, recipe), recipe, {})
-        except UnknownNameError as error:
-            for kind in ("model", "loss", "data"):
-                made_by = self.record.get(kind, {})
-                if f"{made_by.get('name')!r}" in str(error):
-                    raise RunError(
-                        f"{self.path} was made with the {kind} {made_by['name']!r} of plugin "
-                        f"{made_by['plugin']!r}, which is not here: install "
-                        f"{made_by['distribution']} {made_by['version']}"
-                    ) from None
-            raise
+        return resolve(choose_again(self.folder, recipe), recipe, {})
 
     def _read_data_spec(self) -> DataSpec:
         try:

@@ -1,12 +1,74 @@
-"""What the plugin brings, and its options. No torch here: names and help are read without it."""
+"""What the plugin brings. No torch here: names and help are read without it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from vaezoo import ModelSpec, hookimpl
+from vaezoo import LossSpec, ModelSpec, Takes, hookimpl
+
+_GRID = Takes(min_size=8)
 
 
 @hookimpl
 def register_models(register: Callable[[ModelSpec], None]) -> None:
-    """Nothing yet."""
+    register(
+        ModelSpec(
+            name="vq_vae",
+            target="vaezoo_discrete.vq:VQVAE",
+            options="vaezoo_discrete.options:VQOptions",
+            summary="A grid of codes from a learned codebook; their prior is fitted afterwards",
+            paper="van den Oord et al. 2017, arXiv:1711.00937",
+            tags=("elbo", "discrete", "deterministic", "convolutional", "grid", "codebook"),
+            loss="vq",
+            takes=_GRID,
+        )
+    )
+    register(
+        ModelSpec(
+            name="fsq",
+            target="vaezoo_discrete.fsq:FSQVAE",
+            options="vaezoo_discrete.options:FSQOptions",
+            summary="A grid of codes by rounding channels; their prior is fitted afterwards",
+            paper="Mentzer et al. 2023, arXiv:2309.15505",
+            tags=("elbo", "discrete", "deterministic", "convolutional", "grid"),
+            loss="codes",
+            takes=_GRID,
+        )
+    )
+    register(
+        ModelSpec(
+            name="gumbel_vae",
+            target="vaezoo_discrete.gumbel:GumbelVAE",
+            options="vaezoo_discrete.options:GumbelOptions",
+            summary="Categorical latents, trained through Gumbel-softmax samples",
+            paper="Jang et al. 2016, arXiv:1611.01144; Maddison et al. 2016, arXiv:1611.00712",
+            tags=("elbo", "importance", "discrete"),
+            loss="elbo",
+            takes=Takes(min_size=8, vectors=True),
+        )
+    )
+
+
+@hookimpl
+def register_losses(register: Callable[[LossSpec], None]) -> None:
+    register(
+        LossSpec(
+            name="codes",
+            target="vaezoo_discrete.losses:CodesLoss",
+            summary="The negative ELBO of a grid of codes, with perplexity and usage of the codes",
+            paper="Mentzer et al. 2023, arXiv:2309.15505",
+            tags=("elbo", "discrete"),
+            needs=("grid",),
+        )
+    )
+    register(
+        LossSpec(
+            name="vq",
+            target="vaezoo_discrete.losses:VQLoss",
+            options="vaezoo_discrete.options:VQLossOptions",
+            summary="The same with a commitment to the codebook, and a term that teaches it",
+            paper="van den Oord et al. 2017, arXiv:1711.00937",
+            tags=("elbo", "discrete"),
+            needs=("codebook",),
+        )
+    )

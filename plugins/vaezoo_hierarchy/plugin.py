@@ -3,10 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
-from vaezoo import ModelSpec, hookimpl
+from pydantic import Field
+
+from vaezoo import ModelSpec, NetworkOptions, Takes, hookimpl
+
+
+class LadderOptions(NetworkOptions):
+    latent_dim: int = Field(
+        32, ge=1, description="size of the lowest level, the one that the decoder sees"
+    )
+    upper: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (16, 8), description="sizes of the levels above it, upwards; nothing: a VAE of one level"
+    )
+    level_hidden: int = Field(
+        256, ge=1, description="width of the dense layers that lead from level to level"
+    )
 
 
 @hookimpl
 def register_models(register: Callable[[ModelSpec], None]) -> None:
-    """Nothing yet."""
+    register(
+        ModelSpec(
+            name="ladder_vae",
+            target="vaezoo_hierarchy.ladder:LadderVAE",
+            options="vaezoo_hierarchy.plugin:LadderOptions",
+            summary="Ladder VAE: levels of latents, the posterior merged with the top-down prior",
+            paper="Sønderby et al. 2016, arXiv:1602.02282",
+            tags=("elbo", "importance", "hierarchy"),
+            # The upper levels die without it, the paper found.
+            loss_options={"warmup": 0.1},
+            takes=Takes(min_size=8, vectors=True),
+        )
+    )

@@ -1,12 +1,44 @@
-"""What the plugin brings, and its options. No torch here: names and help are read without it."""
+"""What the plugin brings. No torch here: names and help are read without it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from vaezoo import ModelSpec, hookimpl
+from vaezoo import ModelSpec, Takes, hookimpl
 
 
 @hookimpl
 def register_models(register: Callable[[ModelSpec], None]) -> None:
-    """Nothing yet."""
+    register(
+        ModelSpec(
+            name="vamp_prior",
+            target="vaezoo_latents.vamp_prior:VampPriorVAE",
+            options="vaezoo_latents.options:VampPriorOptions",
+            summary="VAE whose prior is the mean posterior of learned pseudo-inputs",
+            paper="Tomczak & Welling 2017, arXiv:1705.07120",
+            tags=("elbo", "importance", "gaussian", "prior"),
+            takes=Takes(min_size=8, vectors=True),
+        )
+    )
+    register(
+        ModelSpec(
+            name="iaf",
+            target="vaezoo_latents.iaf:InverseAutoregressiveVAE",
+            options="vaezoo_latents.options:IafOptions",
+            summary="VAE whose posterior is an inverse autoregressive flow",
+            paper="Kingma et al. 2016, arXiv:1606.04934",
+            tags=("elbo", "importance", "flow"),
+            takes=Takes(min_size=8, vectors=True),
+        )
+    )
+    register(
+        ModelSpec(
+            name="vmf_vae",
+            target="vaezoo_latents.vmf_vae:SphericalVAE",
+            options="vaezoo_latents.options:SphericalOptions",
+            summary="Hyperspherical VAE: von Mises–Fisher posterior, uniform prior on a sphere",
+            paper="Davidson et al. 2018, arXiv:1804.00891",
+            tags=("elbo", "importance", "sphere"),
+            takes=Takes(min_size=8, vectors=True),
+        )
+    )

@@ -114,7 +114,7 @@ def test_report_holds_what_it_promises(in_tmp: Path, capsys: pytest.CaptureFixtu
     # Training is a forward pass of both halves, and about twice that back.
     assert 2.5 < by_mode["train"] / (by_mode["encode"] + by_mode["decode"]) < 3.05
     assert by_mode["sample"] == by_mode["decode"]
-    assert set(report["environment"]["gemm_flops_per_second"]) == {"fp32"}
+    assert set(report["environment"]["gemm_flops_per_second"]) == {r["precision"] for r in rows}
     Image.open("r.png").verify()
     assert "| vanilla | train | 4 |" in Path("r.md").read_text()
 

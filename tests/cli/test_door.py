@@ -75,7 +75,7 @@ def test_answers_without_torch(line: str) -> None:
     ("line", "said"),
     [
         ("trian", "there is no command 'trian'; did you mean 'train'?"),
-        ("--hepl", "there is no option '--hepl'; did you mean '--help'?"),
+        ("--hepl", "there is no option '--hepl'; did you mean '--help'"),
         ("list --jsn", "there is no option '--jsn'; did you mean '--json'"),
         ("list --kind modls", "did you mean 'models'?"),
         ("list models", "unexpected extra argument (models)"),
@@ -153,7 +153,7 @@ INSIDE = """
 import sys, click
 from vaezoo.cli import main as door
 
-def act():
+def act(**options):
     raise {error}
 
 door.group.callback = act

@@ -19,9 +19,10 @@ from safetensors.torch import load_file
 import vaezoo
 from vaezoo.errors import OptionError, RunError, RunStopped, TrainingError
 from vaezoo.losses.elbo import ElboLoss
+from vaezoo.training.options import TrainOptions
 from vaezoo.training.report import Progress, Reporter
 from vaezoo.training.run import resume_run
-from vaezoo.training.updates import Updates, lr_factor
+from vaezoo.training.updates import Updates, compiles, lr_factor
 
 TINY: dict[str, Any] = {
     "data": "sprites",
@@ -342,3 +343,19 @@ def test_no_host_synchronisation_within_a_window(
     )
     assert sum(inside[:6]) == 0
     assert not [at for at in reads if 0 < at < 5]
+
+
+def test_compiling_follows_from_the_configuration() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    auto = TrainOptions()
+    assert not compiles(auto, cpu, 10**7)
+    assert compiles(auto, gpu, 10**6)
+    assert not compiles(auto, gpu, 10**3)
+    assert compiles(TrainOptions(compile="on"), cpu, 1)
+    assert not compiles(TrainOptions(compile="off"), gpu, 10**7)
+
+
+def test_a_graph_needs_a_gpu(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="--graph on: cpu has no CUDA graphs"):
+        vaezoo.train("vanilla", out=tmp_path / "r", graph="on", **TINY)
+    assert not (tmp_path / "r").exists()

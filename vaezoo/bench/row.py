@@ -19,6 +19,7 @@ def blank(model: str, case: Case, status: str, reason: str = "") -> dict[str, An
         "batch_size": case.batch_size,
         "precision": case.precision,
         "compile": case.compile,
+        "graph": False,
         "shape": None,
         "end_to_end": False,
         "images_per_second": None,

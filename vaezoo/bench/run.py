@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import IO, Any
 
 from vaezoo.bench.job import Job
 from vaezoo.bench.row import blank
+from vaezoo.registry import subprocess_environment
 
 Told = Callable[[dict[str, Any]], None]
 
@@ -37,6 +39,7 @@ def run_job(job: Job, timeout: float) -> list[dict[str, Any]]:
         text=True,
         encoding="utf-8",
         errors="replace",
+        env={**os.environ, **subprocess_environment()},
     )
     assert process.stdin is not None
     assert process.stdout is not None

@@ -17,9 +17,9 @@ from vaezoo.data.spec import DataSpec
 from vaezoo.distributions import point
 from vaezoo.errors import OptionError
 from vaezoo.losses.base import Context
+from vaezoo.training.graphed import make_updates
 from vaezoo.training.machine import autocast
 from vaezoo.training.options import TrainOptions
-from vaezoo.training.updates import Updates
 
 _EXAMPLES = 50_000
 _STEPS = 1_000_000
@@ -53,7 +53,7 @@ class Subject:
         self.batches = self._stream(job) if job.end_to_end else None
         self.model.train(case.mode == "train")
         if case.mode == "train":
-            self.updates = Updates(
+            self.updates = make_updates(
                 self.model,
                 self.loss,
                 TrainOptions(compile=case.compile, batch_size=case.batch_size),
@@ -76,6 +76,11 @@ class Subject:
             return self.updates(batch, self.context, _STEPS // 2)
         with torch.no_grad(), autocast(self.case.precision, self.device):
             return self.forward()
+
+    @property
+    def graphed(self) -> bool:
+        """Whether the steps are replays of a CUDA graph by now."""
+        return self.case.mode == "train" and getattr(self.updates, "recorded", False)
 
     def counted(self) -> object:
         """The same arithmetic without the optimizer, which has no products to count."""

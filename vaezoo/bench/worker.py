@@ -63,6 +63,7 @@ def _measure(job: Job, case: Case) -> dict[str, Any]:
     row = blank(job.model, case, "ok", subject.notes)
     row.update(_speed(case, timing))
     row.update(_shares(job, case, counts, timing, device))
+    row["graph"] = subject.graphed
     row["shape"] = list(job.shape)
     row["end_to_end"] = job.end_to_end and case.mode == "train"
     row["parameters"] = sum(p.numel() for p in subject.model.parameters() if p.requires_grad)

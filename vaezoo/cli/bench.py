@@ -14,7 +14,6 @@ from vaezoo.data.options import FolderOptions
 from vaezoo.errors import OptionError, RunError
 from vaezoo.options import parse
 from vaezoo.registry import registry
-from vaezoo.specs import ModelSpec
 
 
 @click.command(short_help="Measure how fast models are on this machine.")
@@ -96,7 +95,7 @@ def command(
     """
     from vaezoo.bench import report
 
-    specs = [registry().model(name) for name in models] or _all_models()
+    specs = [registry().pick("model", name) for name in models] or registry().specs("model")
     earlier = report.load(compare) if compare else None
     outputs = [path for path in (json_path, markdown, plot) if path]
     for path in outputs:
@@ -160,10 +159,6 @@ def command(
             click.echo(f"plot: {plot}")
     if earlier:
         _tell_changes(report.changes(rows, earlier["rows"]), fail_below)
-
-
-def _all_models() -> list[ModelSpec]:
-    return [spec for spec in registry().specs("model") if isinstance(spec, ModelSpec)]
 
 
 def _listed(text: str, known: tuple[str, ...], what: str) -> list[Any]:

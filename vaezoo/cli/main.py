@@ -24,6 +24,10 @@ COMMANDS = {
     "sample": ("vaezoo.cli.sample", "Draw new images from a run's prior."),
     "reconstruct": ("vaezoo.cli.reconstruct", "Put images through a run and back."),
     "bench": ("vaezoo.cli.bench", "Measure how fast models are on this machine."),
+    "check": (
+        "vaezoo.cli.check",
+        "Check that a model, loss or data set keeps the contract.",
+    ),
     "list": ("vaezoo.cli.list_command", "List the models, losses and data sets."),
     "info": ("vaezoo.cli.info_command", "Show everything about one of them."),
     "plugins": ("vaezoo.cli.plugins_command", "Show which plugins were loaded and which failed."),
@@ -67,12 +71,33 @@ class LazyGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="vaezoo", message="%(prog)s %(version)s")
+@click.option(
+    "--plugin",
+    "plugins",
+    metavar="SOURCE",
+    multiple=True,
+    help="Load a plugin that is not installed: FILE.py or MODULE, or one class of it as "
+    "FILE.py:Class. Repeatable. VAEZOO_PLUGINS holds several, with commas.",
+)
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Take trouble with a plugin for an error, as VAEZOO_STRICT_PLUGINS=1 does.",
+)
 @click.pass_context
-def group(ctx: click.Context) -> None:
+def group(ctx: click.Context, plugins: tuple[str, ...], strict: bool) -> None:
     """A plugin-based zoo of variational autoencoders for PyTorch.
 
     Begin with `vaezoo list`, then `vaezoo train MODEL`.
     """
+    if plugins or strict:
+        from vaezoo.plugins import require_no_trouble
+        from vaezoo.registry import registry
+
+        for source in plugins:
+            registry().add(source)
+        if strict:
+            require_no_trouble(registry().records)
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 

@@ -13,7 +13,7 @@ from vaezoo.registry import PLURALS, registry
 
 @click.command("plugins")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md says what is in).")
-@click.option("--verbose", "-v", is_flag=True, help="Show the traceback of what failed.")
+@click.option("--verbose", "-v", is_flag=True, help="Show tracebacks, and what was printed.")
 def command(as_json: bool, verbose: bool) -> None:
     """Show which plugins were loaded and which failed."""
     records = registry().records
@@ -27,6 +27,8 @@ def command(as_json: bool, verbose: bool) -> None:
             print(f"\n{record.name} ({record.source}) failed: {record.error}")
             if verbose:
                 print("\n" + record.details.rstrip())
+        if record.printed and verbose:
+            print(f"\n{record.name} printed:\n\n{record.printed.rstrip()}")
 
 
 def _entry(record: PluginRecord) -> dict[str, Any]:
@@ -40,6 +42,7 @@ def _entry(record: PluginRecord) -> dict[str, Any]:
         **_brings(record),
         "error": record.error or None,
         "details": record.details or None,
+        "printed": record.printed or None,
     }
 
 

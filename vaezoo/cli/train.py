@@ -20,10 +20,13 @@ from vaezoo.config import (
 from vaezoo.data.options import DataOptions
 from vaezoo.errors import OptionError
 from vaezoo.options import OptionInfo, Options, describe, flag, show
+from vaezoo.plugin_sources import is_source
 from vaezoo.registry import WORDS, registry
+from vaezoo.reopen import choose_again
+from vaezoo.runfolder import RunFolder
 from vaezoo.training.options import TrainOptions
 
-_RESUMABLE = ("epochs", "steps", "device", "compile")
+_RESUMABLE = ("epochs", "steps", "device", "compile", "graph")
 """What may change when a run goes on, without making it another run."""
 
 _CHOICE, _RECIPE = "vaezoo.choice", "vaezoo.recipe"
@@ -37,12 +40,14 @@ class TrainCommand(click.Command):
         if not ctx.resilient_parsing:
             recipe = load_recipe(Path(named["config"])) if "config" in named else {}
             if "resume" in named:
-                recipe = load_recipe(_config_of(Path(named["resume"])))
-            ctx.meta[_RECIPE] = recipe
-            if named.get("model") or recipe.get("model", {}).get("name"):
+                folder = RunFolder.existing(Path(named["resume"]))
+                recipe = load_recipe(folder.config)
+                ctx.meta[_CHOICE] = choose_again(folder, recipe)
+            elif named.get("model") or recipe.get("model", {}).get("name"):
                 ctx.meta[_CHOICE] = choose(
                     named.get("model"), named.get("loss"), named.get("data"), recipe
                 )
+            ctx.meta[_RECIPE] = recipe
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
@@ -148,7 +153,7 @@ def _shown(value: float | None) -> str:
 def _find_names(args: list[str]) -> dict[str, str]:
     """MODEL, --data, --loss, --config and --resume, before the options can be parsed."""
     wanted = ("--data", "--loss", "--config", "--resume", "--set", "--out")
-    models = [spec.name for spec in registry().specs("model")]
+    models = {spec.name for spec in registry().specs("model")}
     found: dict[str, str] = {}
     before = ""
     for arg in args:
@@ -159,17 +164,13 @@ def _find_names(args: list[str]) -> dict[str, str]:
             continue
         if name in wanted and equals:
             found[name[2:]] = value
-        elif not arg.startswith("-") and (not before.startswith("-") or arg in models):
+        elif not arg.startswith("-") and (
+            not before.startswith("-") or arg in models or is_source(arg)
+        ):
             # After an option of the model's, only a name that exists is taken for the model.
             found.setdefault("model", arg)
         before = "" if equals or arg in ("-h", "--help") else arg
     return found
-
-
-def _config_of(run: Path) -> Path:
-    from vaezoo.runfolder import RunFolder
-
-    return RunFolder.existing(run).config
 
 
 def _grouped(ctx: click.Context) -> list[tuple[str, list[click.Parameter]]]:

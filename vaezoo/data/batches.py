@@ -18,11 +18,14 @@ EVALUATION_STREAM = 0
 """The stream of random numbers that binarizes held-out images: the same in every run."""
 
 
+_MIRRORS = 0x5A17
+
+
 class Batches:
     """Batches of a split, scaled and binarized on the device.
 
-    Everything about an epoch follows from (seed, number of the epoch): its order and its
-    binarization are the same on every device, after a resume, and at any batch size.
+    Everything about an epoch follows from (seed, number of the epoch): its order, binarization and
+    mirroring are the same on every device, after a resume, and at any batch size.
     """
 
     def __init__(
@@ -32,12 +35,14 @@ class Batches:
         batch_size: int,
         device: torch.device,
         binarize: Binarize = "none",
+        flip: bool = False,
         seed: int = 0,
     ) -> None:
         self.split = split.to(device)
         self.batch_size = batch_size
         self.device = device
         self.binarize = binarize
+        self.flip = flip
         self.seed = seed
 
     def __len__(self) -> int:
@@ -68,6 +73,8 @@ class Batches:
             # wait, and gathers the next batch while the device works on this one.
             raw, index = _send(raw, self.device), _send(index, self.device)
             y = None if y is None else _send(y, self.device)
+        if self.flip and stream != EVALUATION_STREAM:
+            raw = flip_half(raw, index, stream)
         if raw.dtype != torch.uint8:
             return Batch(raw, y)
         if self.binarize == "dynamic":
@@ -95,6 +102,16 @@ def draw_binary(raw: Tensor, index: Tensor, stream: int) -> Tensor:
     draws = _hash(position[None, :] ^ key[:, None]).view(raw.shape)
     # draw / 2^32 < raw / 255, in whole numbers
     return (draws * 255 < raw.to(torch.int64) << 32).float()
+
+
+def flip_half(raw: Tensor, index: Tensor, stream: int) -> Tensor:
+    """About half of the images mirrored left to right, by (stream, example) alone.
+
+    raw: [n, channels, height, width]. index: int64 [n].
+    """
+    # Of another stream than the binarization of the same example.
+    mirrored = _hash(index + _hash(stream ^ _MIRRORS)) & 1 == 1
+    return torch.where(mirrored.view(-1, 1, 1, 1), raw.flip(-1), raw)
 
 
 def _hash(x: NumberT) -> NumberT:

@@ -41,6 +41,10 @@ class DataOptions(Options):
         description="make values 0 or 1: by threshold at one half, or dynamic: drawn anew each "
         "epoch with the value as probability, the same draw each time in evaluation",
     )
+    flip: bool = Field(
+        False,
+        description="mirror each training image left to right or not, drawn anew each epoch",
+    )
     validation: int = Field(
         0,
         ge=0,

@@ -85,6 +85,7 @@ class _Sums:
         self.samples = importance_samples
         self.has_elbo = "elbo" in capabilities
         self.has_importance = "importance" in capabilities
+        self.has_codes = "discrete" in capabilities
         self.bounded = model.data.domain != "real"
         self.totals: dict[str, Tensor] = {}
 
@@ -100,7 +101,8 @@ class _Sums:
             log_p = model.log_likelihood(x, y, samples=self.samples)
             self._add("log_likelihood", log_p)
             self._add("log_likelihood_squared", log_p.double().square())
-        self._add_vectors("latent", point(posterior).flatten(1))
+        if not self.has_codes:
+            self._add_vectors("latent", point(posterior).flatten(1))
 
         reconstruction = model.reconstruct(x, y).float()
         errors = mse(reconstruction, x)
@@ -177,7 +179,11 @@ class _Sums:
         constant = "the examples do not differ"
         r2 = 1.0 - mean["mse"] * data.values / spread if spread else None
         put("reconstruction_r2", r2, constant)
-        active = int((self._variance("latent", count) > ACTIVE_VARIANCE).sum())
+        active = None
+        if self.has_codes:
+            notes["active_units"] = "its latents are codes"
+        else:
+            active = int((self._variance("latent", count) > ACTIVE_VARIANCE).sum())
         return Evaluation(
             **numbers,
             active_units=active,

@@ -1,4 +1,4 @@
-"""The evidence lower bound with a weight on its KL."""
+"""The evidence lower bound, its terms, and a weight on its KL."""
 
 from __future__ import annotations
 
@@ -9,16 +9,27 @@ from vaezoo.data.spec import DataSpec
 from vaezoo.distributions import kl_divergence
 from vaezoo.losses.base import BaseLoss, Context, LossOutput
 from vaezoo.losses.options import ElboOptions
-from vaezoo.model import BaseVAE
+from vaezoo.model import BaseVAE, VAEOutput
+
+
+def elbo_terms(output: VAEOutput, x: Tensor) -> dict[str, Tensor]:
+    """`elbo`, `rate` and `distortion` of a batch, in nats per example: [batch] each.
+
+    distortion: -E_q log p(x|z), by one sample. rate: KL(q(z|x) ‖ p(z)). elbo: -(rate + distortion)
+    (Kingma & Welling 2013, equation 3), whatever weights an objective puts on the two.
+    """
+    posterior, z, prior, likelihood = output
+    distortion: Tensor = -likelihood.log_prob(x)
+    rate = kl_divergence(posterior, prior, z)
+    return {"elbo": -distortion - rate, "rate": rate, "distortion": distortion}
 
 
 class ElboLoss(BaseLoss):
     """distortion + beta · rate, in nats per example, averaged over the batch.
 
-    distortion: -E_q log p(x|z), by one sample. rate: KL(q(z|x) ‖ p(z)). At beta = 1 this is the
-    negative ELBO (Kingma & Welling 2013, equation 3); other values are the beta-VAE (Higgins et
-    al. 2017, equation 4). Both terms are sums over an example's values and latents, so beta means
-    the same at any image size and any batch size.
+    At beta = 1 this is the negative ELBO (Kingma & Welling 2013, equation 3); other values are the
+    beta-VAE (Higgins et al. 2017, equation 4). Both terms are sums over an example's values and
+    latents, so beta means the same at any image size and any batch size.
     """
 
     options: ElboOptions
@@ -27,12 +38,9 @@ class ElboLoss(BaseLoss):
         super().__init__(options, model, data)
 
     def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
-        posterior, z, prior, likelihood = model(batch.x, batch.y)
-        distortion = -likelihood.log_prob(batch.x)
-        rate = kl_divergence(posterior, prior, z)
-        objective = (distortion + self.beta(context) * rate).mean()
-        terms = {"elbo": -distortion - rate, "rate": rate, "distortion": distortion}
-        return LossOutput(objective, terms)
+        terms = elbo_terms(model(batch.x, batch.y), batch.x)
+        objective = terms["distortion"] + self.beta(context) * terms["rate"]
+        return LossOutput(objective.mean(), terms)
 
     def beta(self, context: Context) -> float | Tensor:
         """The weight at this step: it rises linearly from 0 during the warm-up, then stays."""

@@ -1,7 +1,7 @@
 """Building blocks that models share."""
 
 from vaezoo.nn.borrowed import borrowed
-from vaezoo.nn.conv import Centre, ConvDecoder, ConvEncoder, level_sizes
+from vaezoo.nn.conv import Centre, ConvDecoder, ConvDown, ConvEncoder, ConvUp, level_sizes
 from vaezoo.nn.mlp import DenseDecoder, DenseEncoder, GatedLinear
 from vaezoo.nn.networks import make_decoder, make_encoder
 from vaezoo.nn.resnet import ResidualBlock
@@ -9,7 +9,9 @@ from vaezoo.nn.resnet import ResidualBlock
 __all__ = [
     "Centre",
     "ConvDecoder",
+    "ConvDown",
     "ConvEncoder",
+    "ConvUp",
     "DenseDecoder",
     "DenseEncoder",
     "GatedLinear",

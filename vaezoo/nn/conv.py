@@ -7,34 +7,59 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from vaezoo.nn.resnet import ResidualBlock
+from vaezoo.nn.strided import StridedConv2d, StridedConvTranspose2d
 
 
-class ConvEncoder(nn.Sequential):
-    """Stride-2 3×3 convolutions with batch norm and LeakyReLU, then flat.
+class ConvDown(nn.Sequential):
+    """Stride-2 3×3 convolutions with batch norm and LeakyReLU.
 
-    [batch, channels, height, width] in [0, 1] -> [batch, out_features]. Each level halves the
-    image, rounding up. residual: a residual block after each level.
+    [batch, channels, height, width] in [0, 1] -> [batch, hidden[-1], *level_sizes(...)[-1]]. Each
+    level halves the image, rounding up. residual: a residual block after each level.
     """
 
     def __init__(self, shape: Sequence[int], hidden: Sequence[int], residual: bool = False) -> None:
         channels = shape[0]
         levels: list[nn.Module] = [Centre()]
         for wide in hidden:
-            levels.append(_level(nn.Conv2d(channels, wide, 3, stride=2, padding=1), wide))
+            levels.append(_level(StridedConv2d(channels, wide), wide))
             if residual:
                 levels.append(ResidualBlock(wide))
             channels = wide
-        super().__init__(*levels, nn.Flatten())
+        super().__init__(*levels)
+
+
+class ConvUp(nn.Sequential):
+    """The way down mirrored: transposed convolutions, then a last 3×3 convolution.
+
+    [batch, hidden[-1], *level_sizes(...)[-1]] -> [batch, *shape], unbounded. Each level comes back
+    to the size that it had on the way down, odd ones too. residual: a block after each level.
+    """
+
+    def __init__(self, shape: Sequence[int], hidden: Sequence[int], residual: bool = False) -> None:
+        levels: list[nn.Module] = []
+        up = list(reversed(level_sizes(shape, len(hidden))))
+        widths = [*reversed(hidden), hidden[0]]
+        for i, wide in enumerate(widths[1:]):
+            # A 3×3 stride-2 transposed convolution makes 2n - 1 of n, and 2n with one of padding.
+            (height, width), (to_height, to_width) = up[i], up[i + 1]
+            extra = (to_height - (2 * height - 1), to_width - (2 * width - 1))
+            levels.append(_level(StridedConvTranspose2d(widths[i], wide, extra), wide))
+            if residual:
+                levels.append(ResidualBlock(wide))
+        super().__init__(*levels, nn.Conv2d(hidden[0], shape[0], 3, padding=1))
+
+
+class ConvEncoder(nn.Sequential):
+    """The way down, then flat: [batch, *shape] in [0, 1] -> [batch, out_features]."""
+
+    def __init__(self, shape: Sequence[int], hidden: Sequence[int], residual: bool = False) -> None:
+        super().__init__(*ConvDown(shape, hidden, residual), nn.Flatten())
         height, width = level_sizes(shape, len(hidden))[-1]
-        self.out_features = channels * height * width
+        self.out_features = hidden[-1] * height * width
 
 
 class ConvDecoder(nn.Sequential):
-    """The encoder mirrored: a linear layer, transposed convolutions, a last 3×3 convolution.
-
-    [batch, in_features] -> [batch, *shape], unbounded. Each level comes back to the size that the
-    encoder's had there, odd ones too. residual: a residual block after each level.
-    """
+    """A linear layer, then the way up: [batch, in_features] -> [batch, *shape], unbounded."""
 
     def __init__(
         self,
@@ -43,29 +68,12 @@ class ConvDecoder(nn.Sequential):
         hidden: Sequence[int],
         residual: bool = False,
     ) -> None:
-        sizes = level_sizes(shape, len(hidden))
-        smallest = (hidden[-1], *sizes[-1])
-        levels: list[nn.Module] = [
+        smallest = (hidden[-1], *level_sizes(shape, len(hidden))[-1])
+        super().__init__(
             nn.Linear(in_features, smallest[0] * smallest[1] * smallest[2]),
             nn.Unflatten(1, smallest),
-        ]
-        up = list(reversed(sizes))
-        widths = [*reversed(hidden), hidden[0]]
-        for i, wide in enumerate(widths[1:]):
-            # A 3×3 stride-2 transposed convolution makes 2n - 1 of n, and 2n with one of padding.
-            (height, width), (to_height, to_width) = up[i], up[i + 1]
-            extra = (to_height - (2 * height - 1), to_width - (2 * width - 1))
-            levels.append(
-                _level(
-                    nn.ConvTranspose2d(
-                        widths[i], wide, 3, stride=2, padding=1, output_padding=extra
-                    ),
-                    wide,
-                )
-            )
-            if residual:
-                levels.append(ResidualBlock(wide))
-        super().__init__(*levels, nn.Conv2d(hidden[0], shape[0], 3, padding=1))
+            *ConvUp(shape, hidden, residual),
+        )
 
 
 def level_sizes(shape: Sequence[int], levels: int) -> list[tuple[int, int]]:

@@ -35,10 +35,11 @@ from vaezoo.training.checkpoint import (
     save_weights,
     set_random_state,
 )
+from vaezoo.training.graphed import make_updates
 from vaezoo.training.machine import arithmetic
 from vaezoo.training.options import TrainOptions
 from vaezoo.training.report import Progress, Reporter
-from vaezoo.training.updates import Updates, lr_factor
+from vaezoo.training.updates import lr_factor
 from vaezoo.training.window import Window, first_broken, means
 
 _CHECKPOINT_SECONDS = 60.0
@@ -90,7 +91,7 @@ class Trainer:
         self.precision = precision
         self.reporter = reporter
         self.total_steps = options.steps or (options.epochs or 1) * len(train)
-        self.updates = Updates(
+        self.updates = make_updates(
             model,
             loss,
             options,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import platform
 import sys
 from collections.abc import Iterator
@@ -42,9 +43,16 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """fp32, tf32 or bf16. OptionError where the device does not have it."""
+    """fp32, tf32 or bf16. OptionError where the device does not have it.
+
+    auto: tf32 on GPUs that have it; bf16 on processors that multiply it in tiles, where a step took
+    0.6 of its time in fp32 and trained as well; fp32 elsewhere. Without the instructions bf16 was
+    7 to 40 times slower.
+    """
     tf32 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     if name == "auto":
+        if device.type == "cpu" and has_bf16_tiles():
+            return "bf16"
         return "tf32" if tf32 else "fp32"
     if name == "tf32" and not tf32:
         raise OptionError(f"--precision tf32: {device} does not have it; give fp32")
@@ -103,12 +111,24 @@ def device_name(device: torch.device) -> str:
     return str(device)
 
 
+def has_bf16_tiles() -> bool:
+    """Whether the processor has matrix instructions for bf16 (Intel's AMX), as Linux tells it."""
+    return "amx_bf16" in _cpu_fact("flags").split()
+
+
 def _cpu_model() -> str:
+    return _cpu_fact("model name") or platform.processor() or platform.machine()
+
+
+@functools.cache
+def _cpu_fact(name: str) -> str:
+    """A line of /proc/cpuinfo, of the first core; empty where there is none."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             for line in file:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
+                key, _, value = line.partition(":")
+                if key.strip() == name:
+                    return value.strip()
     except OSError:
-        return platform.processor() or platform.machine()
-    return platform.processor() or platform.machine()
+        return ""
+    return ""

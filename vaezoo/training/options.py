@@ -37,10 +37,19 @@ class TrainOptions(Options):
         "auto", description="where to train: cpu, cuda, cuda:1, mps; auto: a GPU if there is one"
     )
     precision: Literal["auto", "fp32", "tf32", "bf16"] = Field(
-        "auto", description="arithmetic of the networks; auto: tf32 on GPUs that have it, else fp32"
+        "auto",
+        description="arithmetic of the networks; auto: tf32 on GPUs that have it, bf16 on "
+        "processors with matrix instructions for it, else fp32",
     )
-    compile: Literal["off", "on"] = Field(
-        "off", description="put the step through torch.compile: takes up to minutes, then is faster"
+    compile: Literal["auto", "off", "on"] = Field(
+        "auto",
+        description="put the step through torch.compile, which takes up to minutes first; auto: on "
+        "a GPU, for runs of 100,000 steps or more (it gained nothing on the CPUs we measured)",
+    )
+    graph: Literal["auto", "off", "on"] = Field(
+        "auto",
+        description="record the step as a CUDA graph and replay it; auto: on a GPU, and as usual "
+        "where the model cannot be recorded",
     )
     deterministic: bool = Field(
         True, description="the same numbers each time on the same machine; off may be faster"

@@ -14,7 +14,7 @@ from vaezoo.build import build_model, load_splits
 from vaezoo.config import RunConfig
 from vaezoo.data.base import Splits
 from vaezoo.data.batches import Batches
-from vaezoo.errors import OptionError, RunStopped, TrainingError
+from vaezoo.errors import DataError, OptionError, RunStopped, TrainingError
 from vaezoo.evaluation.curves import save_curves
 from vaezoo.evaluation.evaluate import evaluate_model
 from vaezoo.evaluation.modes import seeded
@@ -87,6 +87,8 @@ def resume_run(path: Path, config: RunConfig, reporter: Reporter) -> Run:
 
 def _prepare(config: RunConfig, device: torch.device) -> tuple[Splits, BaseVAE]:
     splits = load_splits(config.choice.data, config.data)
+    if config.data.flip and not splits.spec.is_image:
+        raise DataError("--flip mirrors images, and this data is vectors")
     # Weights are drawn on the CPU: the same ones on every device.
     model = build_model(config.choice, config.model, config.loss, splits.spec)
     check_batch_size(config.train.batch_size, len(splits.train), model)
@@ -115,6 +117,7 @@ def _trainer(
             batch_size=config.train.batch_size,
             device=device,
             binarize=config.data.binarize,
+            flip=config.data.flip,
             seed=config.train.seed,
         ),
         validation=Batches(

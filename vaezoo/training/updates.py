@@ -16,6 +16,9 @@ from vaezoo.model import BaseVAE
 from vaezoo.training.machine import autocast
 from vaezoo.training.options import TrainOptions
 
+_PAYS_FROM = 100_000
+"""Steps from which compiling on a GPU is taken to pay: it costs up to minutes."""
+
 
 class Updates:
     """The phases of a loss with an optimizer each.
@@ -45,16 +48,18 @@ class Updates:
         if not self.phases:
             raise TrainingError("there is nothing to train: no phase of the loss has parameters")
         self.objectives: list[Objective] = [phase.objective for phase in self.phases]
-        # A short run gains nothing from compiling, so it is asked for.
-        self.trying_to_compile = options.compile == "on"
+        self.trying_to_compile = compiles(options, device, total_steps)
         if self.trying_to_compile:
             self.objectives = [torch.compile(objective) for objective in self.objectives]
+        on_gpu = device.type == "cuda"
         self.optimizers: list[torch.optim.Optimizer] = [
             Adam(
                 list(phase.parameters),
-                lr=options.lr,
+                # On a GPU it is a tensor that a recorded step can read.
+                lr=torch.tensor(options.lr, device=device) if on_gpu else options.lr,
                 betas=phase.betas or (0.9, options.adam_beta2),
                 fused=device.type != "mps",
+                capturable=on_gpu,
             )
             for phase in self.phases
         ]
@@ -62,13 +67,11 @@ class Updates:
 
     def __call__(self, batch: Batch, context: Context, step: int) -> Tensor:
         """Take step number `step` (from 0); context.step is the same number on the device."""
-        batch = self._laid_out(batch)
+        batch = self.laid_out(batch)
+        self.set_rates(step)
         self.model.on_train_step(context.step)
-        factor = lr_factor(self.options.schedule, step, self.total_steps)
         named: dict[str, Tensor] = {}
         for number, (phase, optimizer) in enumerate(zip(self.phases, self.optimizers, strict=True)):
-            for group in optimizer.param_groups:
-                group["lr"] = self.options.lr * phase.lr_factor * factor
             output = self._objective(number, batch, context)
             # Only the phase's own parameters: another phase's gradients are not even made.
             output.objective.backward(inputs=list(phase.parameters))
@@ -81,6 +84,19 @@ class Updates:
             self.names = tuple(named)
         return torch.stack(list(named.values()))
 
+    def set_rates(self, step: int) -> None:
+        """Give every phase's optimizer its learning rate for a step (from 0)."""
+        if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            return  # a recorded step reads what was set before it
+        factor = lr_factor(self.options.schedule, step, self.total_steps)
+        for phase, optimizer in zip(self.phases, self.optimizers, strict=True):
+            for group in optimizer.param_groups:
+                rate = self.options.lr * phase.lr_factor * factor
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
+
     def _objective(self, number: int, batch: Batch, context: Context) -> LossOutput:
         if not self.trying_to_compile:
             return self._run(number, batch, context)
@@ -88,8 +104,7 @@ class Updates:
         try:
             output = self._run(number, batch, context)
         except Exception as error:  # whatever the compiler raises; the eager step raises real ones
-            reason = str(error).strip().splitlines() or [""]
-            self.note(f"goes on without --compile: {type(error).__name__}: {reason[0][:120]}")
+            self.note(f"goes on without --compile: {first_line(error)}")
             torch.set_rng_state(state)
             self.objectives = [phase.objective for phase in self.phases]
             self.trying_to_compile = False
@@ -102,10 +117,28 @@ class Updates:
         with autocast(self.precision, self.device):
             return self.objectives[number](self.model, batch, context)
 
-    def _laid_out(self, batch: Batch) -> Batch:
+    def laid_out(self, batch: Batch) -> Batch:
+        """The batch in the layout of the networks."""
         if batch.x.dim() != 4:
             return batch
         return Batch(batch.x.contiguous(memory_format=torch.channels_last), batch.y)
+
+
+def compiles(options: TrainOptions, device: torch.device, total_steps: int) -> bool:
+    """Whether steps are compiled: as asked, else where a long run on a GPU pays for it.
+
+    It follows from the configuration and the device alone, never from a clock: the same run is
+    computed in the same way each time.
+    """
+    if options.compile == "auto":
+        return device.type == "cuda" and total_steps >= _PAYS_FROM
+    return options.compile == "on"
+
+
+def first_line(error: BaseException) -> str:
+    """What kind of error it is and how its message begins."""
+    message = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {message[0][:120]}"
 
 
 def lr_factor(schedule: str, step: int, total_steps: int) -> float:

@@ -1,0 +1,78 @@
+"""The aggregate posterior q(z) = mean over the data of q(z|x), estimated from a batch.
+
+Chen et al. 2018, section 4 and appendix C: a batch of draws z_i ~ q(z|x_i) is held against every
+posterior of the batch, and the N examples outside of it are stood for by weights.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent
+
+from vaezoo.errors import OptionError
+
+from .options import Estimator
+
+
+class Decomposition(NamedTuple):
+    """The single-sample KL of each example in three parts, in nats: [batch] each.
+
+    They add up to log q(z|x) - log p(z) (Chen et al. 2018, equation 2), whatever the weights.
+    """
+
+    mutual_information: Tensor
+    total_correlation: Tensor
+    dimension_kl: Tensor
+
+
+def pairwise_log_prob(posterior: Distribution, z: Tensor) -> Tensor:
+    """log q(z_id | x_j) for latent d of draw i under posterior j: [batch, batch, latents].
+
+    z: [batch, *latent_shape]. OptionError when the posterior's latents are not independent.
+    """
+    if not isinstance(posterior, Independent):
+        raise OptionError(
+            "the total correlation needs a posterior of independent latents, and this model's is "
+            f"{type(posterior).__name__}: train it with another --loss"
+        )
+    log_prob: Tensor = posterior.base_dist.log_prob(z.unsqueeze(1))
+    return log_prob.flatten(2)
+
+
+def importance_weights(estimator: Estimator, batch: int, examples: int) -> tuple[float, float]:
+    """What a draw's own posterior counts in q(z), and what each of the others in the batch.
+
+    stratified: unbiased. One of the N examples is the draw's own, 1/N; the others in the batch
+        stand evenly for the N - 1 that are left. (Chen et al. 2018, appendix C.2, gives one of
+        them less: as they are exchangeable, any split has the same mean, and the even one the
+        least variance.) A batch of one has no others to stand for anything: its own counts for
+        all.
+    weighted: 1 / (N · batch) each (equation 3): biased, log q(z) from below in the mean.
+    """
+    if estimator == "weighted":
+        return 1 / (examples * batch), 1 / (examples * batch)
+    if batch == 1:
+        return 1.0, 0.0
+    return 1 / examples, (1 - 1 / examples) / (batch - 1)
+
+
+def decompose(log_pairs: Tensor, weights: tuple[float, float], log_prior: Tensor) -> Decomposition:
+    """Index-code mutual information, total correlation and dimension-wise KL at each draw.
+
+    log_pairs: from `pairwise_log_prob`. weights: from `importance_weights`. log_prior: log p(z) of
+    each draw, [batch].
+    """
+    own, other = weights
+    log_weights = torch.full_like(log_pairs[:, :, 0], other).fill_diagonal_(own).log()
+    # A weight is an example's: it counts once in the joint density, and once in each marginal.
+    joint = log_pairs.sum(2)
+    log_joint = torch.logsumexp(log_weights + joint, 1)
+    log_marginals = torch.logsumexp(log_weights.unsqueeze(2) + log_pairs, 1).sum(1)
+    return Decomposition(
+        mutual_information=joint.diagonal() - log_joint,
+        total_correlation=log_joint - log_marginals,
+        dimension_kl=log_marginals - log_prior,
+    )

@@ -1,0 +1,31 @@
+"""The beta-VAE of controlled capacity: the rate is led up in the course of training."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vaezoo import BaseLoss, BaseVAE, Batch, Context, LossOutput
+from vaezoo.losses.elbo import elbo_terms
+
+from .options import CapacityOptions
+
+
+class CapacityLoss(BaseLoss):
+    """distortion + gamma · |rate - C|, with C rising linearly from 0 to the capacity in nats.
+
+    Burgess et al. 2018, equation 8. A rate is a mean over the data, so it is the batch's mean that
+    is held to C: an example may cost more than another.
+    """
+
+    options: CapacityOptions
+
+    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+        terms = elbo_terms(model(batch.x, batch.y), batch.x)
+        terms["capacity"] = self.capacity(context)
+        gap = (terms["rate"].mean() - terms["capacity"]).abs()
+        return LossOutput(terms["distortion"].mean() + self.options.gamma * gap, terms)
+
+    def capacity(self, context: Context) -> Tensor:
+        """C at this step, 0-dim, in nats; it stays where it is in evaluation, as the step does."""
+        steps = max(1.0, self.options.rise * context.total_steps)
+        return self.options.capacity * ((context.step + 1) / steps).clamp(max=1.0)

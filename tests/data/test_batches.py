@@ -1,0 +1,89 @@
+"""Batches: what an epoch is follows from its number, on the device, whatever the batch size."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from vaezoo.data.base import TensorSplit
+from vaezoo.data.batches import Batches, draw_binary
+from vaezoo.data.options import Binarize
+
+CPU = torch.device("cpu")
+
+
+def split(count: int = 40) -> TensorSplit:
+    """Images that tell their number: all values of image i are i, but the left column is 200."""
+    images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).repeat(1, 1, 3, 4)
+    images[..., 0] = 200
+    return TensorSplit(images, torch.arange(count))
+
+
+def batches(size: int = 8, *, binarize: Binarize = "none", flip: bool = False) -> Batches:
+    return Batches(split(), batch_size=size, device=CPU, binarize=binarize, flip=flip, seed=3)
+
+
+def gathered(source: Batches, epoch: int) -> dict[int, Tensor]:
+    found: dict[int, Tensor] = {}
+    for batch in source.epoch(epoch):
+        assert batch.y is not None
+        found.update(zip(batch.y.tolist(), batch.x, strict=True))
+    return found
+
+
+@given(size=st.integers(1, 40), epoch=st.integers(0, 1000))
+def test_an_epoch_has_every_example_once_in_full_batches(size: int, epoch: int) -> None:
+    source = batches(size)
+    found = gathered(source, epoch)
+    assert len(found) == len(source) * size == 40 // size * size
+    for number, image in found.items():
+        assert torch.equal(image[0, :, 1], torch.full((3,), number / 255))
+
+
+def test_epochs_differ_and_an_epoch_does_not() -> None:
+    source = batches()
+    orders = [torch.cat([b.y for b in source.epoch(n) if b.y is not None]) for n in (0, 1, 0)]
+    assert not torch.equal(orders[0], orders[1])
+    assert torch.equal(orders[0], orders[2])
+    later = torch.cat([b.y for b in source.epoch(0, start=2) if b.y is not None])
+    assert torch.equal(later, orders[0][16:])
+
+
+def test_evaluation_is_in_order_with_the_short_batch_and_never_mirrored() -> None:
+    source = batches(16, flip=True)
+    given_out = list(source.ordered())
+    assert [len(batch.x) for batch in given_out] == [16, 16, 8]
+    assert torch.equal(torch.cat([b.y for b in given_out if b.y is not None]), torch.arange(40))
+    assert all((batch.x[..., 0] == 200 / 255).all() for batch in given_out)
+
+
+def test_mirroring_is_by_half_anew_each_epoch_and_at_any_batch_size() -> None:
+    flips = [
+        {n: bool(x[0, 0, 3] == 200 / 255) for n, x in gathered(batches(size, flip=True), e).items()}
+        for size, e in ((8, 0), (5, 0), (8, 1))
+    ]
+    assert flips[0] == flips[1]
+    assert flips[0] != flips[2]
+    assert 8 < sum(flips[0].values()) < 32
+    assert all(x[0, 0, 3] != 200 / 255 for x in gathered(batches(8), 0).values())
+
+
+def test_binarization_is_drawn_with_the_value_as_probability() -> None:
+    raw = torch.tensor([0, 51, 128, 255], dtype=torch.uint8).repeat(20_000, 1)
+    drawn = draw_binary(raw, torch.arange(20_000), stream=5)
+    assert drawn.unique().tolist() == [0.0, 1.0]
+    torch.testing.assert_close(
+        drawn.mean(0), torch.tensor([0.0, 0.2, 128 / 255, 1.0]), rtol=0, atol=0.012
+    )
+    # Neighbours are drawn apart: the correlation of two columns is that of independent draws.
+    assert abs(torch.corrcoef(drawn[:, 1:3].T)[0, 1]) < 0.03
+
+
+def test_evaluation_sees_the_same_draw_each_time_and_training_does_not() -> None:
+    source = batches(8, binarize="dynamic")
+    first, again = (torch.cat([b.x for b in source.ordered()]) for _ in range(2))
+    assert torch.equal(first, again)
+    epochs = [gathered(source, number) for number in (0, 1)]
+    assert any(not torch.equal(epochs[0][n], epochs[1][n]) for n in epochs[0])

@@ -1,0 +1,115 @@
+"""Sprites: the whole grid of factors, each image told by them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+import vaezoo
+from vaezoo.data.sprites import COUNT, FACTORS, GRID, factors_of, render
+from vaezoo.errors import DataError, OptionError
+
+
+def drawn(*factors: int, size: int = 64) -> Tensor:
+    """One sprite as truth values, [size, size]."""
+    return render(torch.tensor([factors]), size, size)[0, 0] > 0
+
+
+def test_the_grid_is_that_of_dsprites() -> None:
+    assert GRID == (3, 6, 40, 32, 32)
+    assert COUNT == 737_280
+
+
+@given(st.integers(0, COUNT - 1))
+def test_a_number_is_its_factors_in_mixed_radix(number: int) -> None:
+    factors = factors_of(torch.tensor([number]))[0].tolist()
+    back = 0
+    for value, size in zip(factors, GRID, strict=True):
+        assert 0 <= value < size
+        back = back * size + value
+    assert back == number
+
+
+@given(number=st.integers(0, COUNT - 1), size=st.sampled_from([32, 64, 96]))
+def test_every_sprite_is_there_whole_and_where_it_says(number: int, size: int) -> None:
+    factors = factors_of(torch.tensor([number]))
+    inside = render(factors, size, size)[0, 0] > 0
+    assert inside.any()
+    assert not (inside[0].any())
+    assert not (inside[-1].any())
+    assert not (inside[:, 0].any())
+    assert not (inside[:, -1].any())
+    rows, columns = inside.nonzero().float().mean(0) + 0.5
+    _, _, _, x, y = factors[0].tolist()
+    # Centres span the middle half; a heart's centre of mass is a little off its origin.
+    assert abs(columns / size - (0.25 + 0.5 * x / 31)) < 0.06
+    assert abs(rows / size - (0.25 + 0.5 * y / 31)) < 0.06
+
+
+def test_area_grows_with_the_square_of_the_scale() -> None:
+    for shape in range(3):
+        areas = [drawn(shape, scale, 7, 16, 16, size=256).sum().item() for scale in (0, 5)]
+        assert areas[1] / areas[0] == pytest.approx(4.0, rel=0.05)
+
+
+def test_a_quarter_turn_is_a_quarter_turn() -> None:
+    for shape in range(3):
+        upright, turned = (drawn(shape, 5, o, 0, 0, size=129) for o in (0, 10))
+        # The centre of the first position is at a quarter of the side.
+        patch = slice(0, 65)
+        a, b = upright[patch, patch], turned[patch, patch]
+        best = max((torch.rot90(a, k) == b).float().mean().item() for k in (1, 3))
+        assert best > 0.97
+
+
+def test_shapes_differ_and_hearts_stand_upright() -> None:
+    square, ellipse, heart = (drawn(shape, 5, 0, 16, 16) for shape in range(3))
+    assert len({square.sum().item(), ellipse.sum().item(), heart.sum().item()}) == 3
+    assert (square == square.T.flip(0)).float().mean() > 0.95
+    # Wide above, pointed below.
+    rows = heart.any(1).nonzero().flatten()
+    assert heart[rows[2]].sum() > 3 * heart[rows[-2]].sum()
+
+
+def test_a_run_may_use_any_part_of_the_grid() -> None:
+    splits = vaezoo.load_data("sprites", indices="0:1000:10", test=20, image_size="16x24")
+    assert splits.spec.shape == (1, 16, 24)
+    assert (len(splits.train), len(splits.test)) == (80, 20)
+    assert splits.factor_names == FACTORS
+    numbers = []
+    for split in (splits.train, splits.test):
+        index = torch.arange(len(split))
+        images, labels = split.take(index)
+        factors = split.factors(index)
+        assert factors is not None
+        assert labels is not None
+        assert torch.equal(images, render(factors, 16, 24))
+        assert torch.equal(labels, factors[:, 0])
+        numbers += [tuple(row) for row in factors.tolist()]
+    assert len(set(numbers)) == 100
+    assert all(row[:3] == (0, 0, 0) for row in numbers)  # the first thousand: positions alone
+
+
+def test_the_same_seed_is_the_same_data_and_another_is_not() -> None:
+    prints = [
+        vaezoo.load_data("sprites", examples=50, test=5, split_seed=seed).fingerprint
+        for seed in (0, 0, 1)
+    ]
+    assert prints[0] == prints[1] != prints[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"indices": "ten"}, "indices"),
+        ({"indices": "5:5"}, "indices"),
+        ({"examples": 10, "test": 10}, "test"),
+        ({"image_size": "0"}, "image-size"),
+    ],
+)
+def test_what_is_refused(options: dict[str, object], said: str) -> None:
+    with pytest.raises((DataError, OptionError), match=said):
+        vaezoo.load_data("sprites", **options)

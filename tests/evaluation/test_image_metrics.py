@@ -1,0 +1,68 @@
+"""Measures of images against their definitions."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from vaezoo.evaluation.image_metrics import gaussian_window, mse, psnr, ssim
+
+
+def literal_ssim(a: Tensor, b: Tensor) -> float:
+    """Wang et al. 2004, equation 13, window by window, of one channel: [height, width] each."""
+    side = torch.tensor([math.exp(-((i - 5) ** 2) / (2 * 1.5**2)) for i in range(11)]).double()
+    weights = side[:, None] * side / side.sum() ** 2
+    values = []
+    for i in range(a.shape[0] - 10):
+        for j in range(a.shape[1] - 10):
+            p, q = a[i : i + 11, j : j + 11], b[i : i + 11, j : j + 11]
+            mean_p, mean_q = (weights * p).sum(), (weights * q).sum()
+            var_p = (weights * (p - mean_p) ** 2).sum()
+            var_q = (weights * (q - mean_q) ** 2).sum()
+            both = (weights * (p - mean_p) * (q - mean_q)).sum()
+            values.append(
+                (2 * mean_p * mean_q + 0.01**2)
+                * (2 * both + 0.03**2)
+                / ((mean_p**2 + mean_q**2 + 0.01**2) * (var_p + var_q + 0.03**2))
+            )
+    return float(torch.stack(values).mean())
+
+
+def images(*shape: int) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def test_ssim_is_its_definition() -> None:
+    a = images(2, 3, 14, 16)
+    b = (a + 0.2 * images(2, 3, 14, 16).flip(0)).clamp(0, 1)
+    by_hand = [sum(literal_ssim(a[n, c], b[n, c]) for c in range(3)) / 3 for n in range(2)]
+    assert ssim(a, b).tolist() == pytest.approx(by_hand, rel=1e-9)
+
+
+@given(height=st.integers(1, 20), width=st.integers(1, 20))
+def test_ssim_of_equal_images_is_one_and_of_no_others(height: int, width: int) -> None:
+    a = images(2, 1, height, width)
+    assert ssim(a, a).tolist() == pytest.approx([1.0, 1.0])
+    assert (ssim(a, 1 - a) < 1).all()
+    assert torch.equal(ssim(a, 1 - a), ssim(1 - a, a))
+
+
+def test_the_window_is_a_gaussian() -> None:
+    """A peer's was upside down: the edge weighed most."""
+    window = gaussian_window(11, torch.zeros(1, dtype=torch.float64))
+    assert window.sum().item() == pytest.approx(1.0)
+    assert window.argmax() == 5
+    assert (window[5] / window[4]).item() == pytest.approx(math.exp(1 / (2 * 1.5**2)))
+    assert torch.equal(window, window.flip(0))
+
+
+def test_mse_and_psnr_by_hand() -> None:
+    a = torch.zeros(2, 1, 2, 2)
+    b = torch.stack([torch.full((1, 2, 2), 0.1), torch.eye(2)[None]])
+    assert mse(a, b).tolist() == pytest.approx([0.01, 0.5])
+    assert psnr(a, b).tolist() == pytest.approx([20.0, -10 * math.log10(0.5)])

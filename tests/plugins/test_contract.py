@@ -1,0 +1,108 @@
+"""All that our own distribution brings keeps the contract, found from the registry, not a list."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from vaezoo.registry import registry
+from vaezoo.specs import Kind, Spec
+from vaezoo.testing import check_dataset, parametrize_with_checks
+
+Options = dict[str, Any]
+
+
+def ours(kind: Kind) -> list[Spec]:
+    known = registry()
+    return [s for s in known.specs(kind) if known.plugin(s).distribution == "vaezoo"]
+
+
+@parametrize_with_checks(*ours("model"), *ours("loss"))
+def test_models_and_losses(check: Callable[[], None]) -> None:
+    check()
+
+
+@pytest.mark.parametrize("spec", ours("dataset"), ids=lambda spec: spec.name)
+def test_datasets(tmp_path: Path, spec: Spec) -> None:
+    check_dataset(spec, options=SMALL[spec.name](tmp_path))
+
+
+def noise(*shape: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(shape[0]).integers(0, 256, shape, dtype=np.uint8)
+
+
+def sprites(folder: Path) -> Options:
+    return {"examples": 200, "test": 40, "image_size": 16}
+
+
+def npz(folder: Path) -> Options:
+    np.savez(folder / "some.npz", images=noise(60, 12, 12), labels=np.arange(60) % 3)
+    return {"root": folder / "some.npz"}
+
+
+def images(folder: Path) -> Options:
+    for number, levels in enumerate(noise(40, 20, 24, 3)):
+        path = folder / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(levels).save(path)
+    return {"root": folder, "image_size": 16}
+
+
+def idx(train: str, test: str) -> Callable[[Path], Options]:
+    def write(folder: Path) -> Options:
+        for stem, count in ((train, 40), (test, 20)):
+            labels = (np.arange(count) % 10).astype(np.uint8)
+            for what, values in (("images-idx3", noise(count, 28, 28)), ("labels-idx1", labels)):
+                head = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
+                (folder / f"{stem}-{what}-ubyte").write_bytes(head + values.tobytes())
+        return {"root": folder}
+
+    return write
+
+
+def cifar(folder: Path) -> Options:
+    for stem in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        rows = noise(len(stem), 3073)
+        rows[:, 0] %= 10
+        (folder / f"{stem}.bin").write_bytes(rows.tobytes())
+    return {"root": folder}
+
+
+def svhn(folder: Path) -> Options:
+    scipy_io = pytest.importorskip("scipy.io")
+    for name, count in (("train", 40), ("test", 20)):
+        labels = (np.arange(count, dtype=np.uint8) % 10 + 1).reshape(-1, 1)
+        levels = noise(count, 32, 32, 3).transpose(1, 2, 3, 0)
+        scipy_io.savemat(folder / f"{name}_32x32.mat", {"X": levels, "y": labels})
+    return {"root": folder}
+
+
+def celeba(folder: Path) -> Options:
+    (folder / "img_align_celeba").mkdir()
+    for number, levels in enumerate(noise(40, 218, 178, 3), 1):
+        Image.fromarray(levels).save(folder / "img_align_celeba" / f"{number:06}.jpg")
+    roles = [f"{number:06}.jpg {number // 30 * 2}" for number in range(1, 41)]
+    (folder / "list_eval_partition.txt").write_text("\n".join(roles) + "\n")
+    return {"root": folder, "image_size": 16}
+
+
+SMALL: dict[str, Callable[[Path], Options]] = {
+    "sprites": sprites,
+    "npz": npz,
+    "folder": images,
+    "mnist": idx("train", "t10k"),
+    "fashion_mnist": idx("train", "t10k"),
+    "kmnist": idx("train", "t10k"),
+    "emnist": idx("emnist-balanced-train", "emnist-balanced-test"),
+    "cifar10": cifar,
+    "svhn": svhn,
+    "celeba": celeba,
+}
+"""How to write a little of each data set where it looks for it, and the options that find it."""

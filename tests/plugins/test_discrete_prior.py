@@ -1,0 +1,191 @@
+"""The prior over codes: a distribution, causal, uniform until it is fitted, better afterwards."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from vaezoo_discrete.codes import CodePrior, code_usage
+from vaezoo_discrete.fsq import ScalarQuantiser
+from vaezoo_discrete.transformer import CodeTransformer
+
+CODES, LENGTH = 3, 4
+
+
+def random_network(codes: int = CODES, length: int = LENGTH, layers: int = 2) -> CodeTransformer:
+    """One whose every weight matters."""
+    torch.manual_seed(0)
+    network = CodeTransformer(codes, length, 8, layers)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.7)
+    return network
+
+
+def every_sequence() -> Tensor:
+    return torch.tensor(list(itertools.product(range(CODES), repeat=LENGTH)))
+
+
+def counting_up(n: int = 64) -> Tensor:
+    """Sequences that are sure after their first code: log(5) nats each."""
+    first = torch.randint(5, (n, 1), generator=torch.Generator().manual_seed(1))
+    return (first + torch.arange(6)) % 5
+
+
+class TestNetwork:
+    def test_probabilities_of_all_sequences_add_up_to_one(self) -> None:
+        log_p = random_network().log_prob(every_sequence())
+        assert log_p.exp().sum().item() == pytest.approx(1, abs=1e-5)
+        assert log_p.std() > 0.3
+
+    @pytest.mark.parametrize("position", range(LENGTH))
+    def test_later_codes_never_change_an_earlier_logit(self, position: int) -> None:
+        network = random_network(length=6, layers=3)
+        codes = torch.randint(CODES, (5, 6), generator=torch.Generator().manual_seed(1))
+        other = codes.clone()
+        other[:, position] = (other[:, position] + 1) % CODES
+        before, after = network(codes), network(other)
+        # The logits of a position are for its own code, which they have not seen either.
+        assert torch.allclose(before[:, : position + 1], after[:, : position + 1], atol=1e-6)
+        changed = (before - after).abs().amax((0, 2))[position + 1 :]
+        assert (changed > 1e-3).all()
+
+    def test_is_exactly_uniform_until_it_is_fitted(self) -> None:
+        network = CodeTransformer(CODES, LENGTH, 8, 2)
+        expected = torch.full((CODES**LENGTH,), -LENGTH * math.log(CODES))
+        assert torch.allclose(network.log_prob(every_sequence()), expected, rtol=1e-6)
+
+    def test_samples_follow_its_probabilities(self) -> None:
+        network, n = random_network(), 40_000
+        drawn = network.sample(n)
+        weights = torch.tensor([CODES**i for i in reversed(range(LENGTH))])
+        counts = torch.bincount((drawn * weights).sum(1), minlength=CODES**LENGTH)
+        expected = network.log_prob(every_sequence()).exp()
+        error = 5 * (expected / n).sqrt()
+        assert ((counts / n - expected).abs() < error).all()
+
+    def test_coldest_samples_are_the_likeliest_step_by_step(self) -> None:
+        """What the cache gives one by one is what the whole network says."""
+        network = random_network(length=7, layers=3)
+        codes = torch.zeros(1, 7, dtype=torch.int64)
+        for position in range(7):
+            codes[:, position] = network(codes)[:, position].argmax(1)
+        assert network.sample(3, temperature=0.0).equal(codes.expand(3, -1))
+
+    def test_temperature_flattens(self) -> None:
+        network = random_network()
+        nats = [-network.log_prob(network.sample(4000, t)).mean() for t in (0.3, 1.0, 100.0)]
+        assert nats[0] < nats[1] - 0.1 < nats[2] - 0.2
+
+    @pytest.mark.parametrize("logits", [1, 13, 100, 1 << 24])
+    def test_log_prob_is_the_same_in_parts(
+        self, monkeypatch: pytest.MonkeyPatch, logits: int
+    ) -> None:
+        network = random_network()
+        whole = network.log_prob(every_sequence())
+        monkeypatch.setattr("vaezoo_discrete.transformer._LOGITS_AT_ONCE", logits)
+        with torch.no_grad():
+            assert torch.allclose(network.log_prob(every_sequence()), whole, atol=1e-6)
+
+    @pytest.mark.parametrize("width", [1, 6, 8])
+    def test_any_width(self, width: int) -> None:
+        assert CodeTransformer(CODES, LENGTH, width, 1).sample(2).shape == (2, LENGTH)
+
+
+class TestFit:
+    def test_beats_uniform_on_structured_codes(self) -> None:
+        """Nearly all that can be known of them: their first code alone is a surprise."""
+        torch.manual_seed(0)
+        network = CodeTransformer(5, 6, 16, 1)
+        codes = counting_up()
+        assert -network.log_prob(codes).mean() > 6 * math.log(5) - 1e-4
+        network.fit(codes.int(), 150)
+        assert -network.log_prob(codes).mean() < math.log(5) + 0.3
+        drawn = network.sample(200)
+        assert ((drawn.diff(dim=1) % 5) == 1).float().mean() > 0.95
+        assert len(drawn[:, 0].unique()) == 5
+
+    def test_follows_torchs_generator(self) -> None:
+        weights = []
+        for seed in (1, 1, 2):
+            network = random_network(5, 6)
+            torch.manual_seed(seed)
+            network.fit(counting_up(), 3)
+            weights.append(network.head.weight)
+        assert weights[0].equal(weights[1])
+        assert not weights[0].equal(weights[2])
+
+    def test_asks_for_gradients_only_meanwhile(self) -> None:
+        network = random_network(5, 6)
+        with torch.no_grad():
+            network.fit(counting_up(), 2)
+        assert not any(p.requires_grad or p.grad is not None for p in network.parameters())
+
+
+class TestPrior:
+    """Over vectors on a grid of 2×2, of 2·2 codes."""
+
+    quantiser = ScalarQuantiser((2, 2))
+
+    def prior(self, **options: float) -> CodePrior:
+        return CodePrior(self.quantiser, (2, 2), random_network(codes=4), **options)  # type: ignore[arg-type]
+
+    def every_grid(self) -> Tensor:
+        return torch.tensor(list(itertools.product(range(4), repeat=4))).view(-1, 2, 2)
+
+    @pytest.mark.parametrize("uniform", [True, False])
+    def test_probabilities_of_all_latents_add_up_to_one(self, uniform: bool) -> None:
+        prior = self.prior(uniform=uniform)
+        log_p = prior.log_prob(self.quantiser.embed(self.every_grid()))
+        assert log_p.shape == (256,)
+        assert log_p.exp().sum().item() == pytest.approx(1, abs=1e-5)
+        assert log_p.equal(prior.log_prob_of_codes(self.every_grid()))
+
+    @pytest.mark.parametrize("uniform", [True, False])
+    def test_shapes(self, uniform: bool) -> None:
+        prior = self.prior(uniform=uniform)
+        assert prior.event_shape == (2, 2, 2)
+        assert prior.batch_shape == ()
+        assert prior.sample().shape == (2, 2, 2)
+        z = prior.sample(torch.Size((5, 3)))
+        assert z.shape == (5, 3, 2, 2, 2)
+        log_p = prior.log_prob(z)
+        assert log_p.shape == (5, 3)
+        assert log_p[4, 2].item() == pytest.approx(prior.log_prob(z[4, 2]).item(), abs=1e-5)
+
+    def test_uniform_samples_and_nats(self) -> None:
+        prior = self.prior(uniform=True)
+        z = prior.sample(torch.Size((4000,)))
+        share = torch.bincount(self.quantiser.codes_of(z).flatten()) / 16_000
+        assert torch.allclose(share, torch.full((4,), 0.25), atol=0.02)
+        assert torch.allclose(prior.log_prob(z), torch.tensor(-4 * math.log(4)))
+
+    def test_positions_are_read_row_by_row(self) -> None:
+        prior, grid = self.prior(), torch.tensor([[0, 1], [2, 3]])
+        flat = prior.network.log_prob(torch.tensor([[0, 1, 2, 3]]))
+        assert prior.log_prob_of_codes(grid).item() == pytest.approx(flat.item(), abs=1e-6)
+
+
+class TestUsage:
+    def test_of_even_use(self) -> None:
+        perplexity, usage = code_usage(torch.arange(12).view(3, 2, 2) % 6, 6)
+        assert perplexity.item() == pytest.approx(6, rel=1e-6)
+        assert usage == 1
+
+    def test_of_half_the_codes(self) -> None:
+        perplexity, usage = code_usage(torch.arange(12).view(3, 2, 2) % 6, 12)
+        assert perplexity.item() == pytest.approx(6, rel=1e-6)
+        assert usage == 0.5
+
+    def test_of_collapse(self) -> None:
+        perplexity, usage = code_usage(torch.full((4, 7, 7), 3), 512)
+        assert perplexity == 1
+        assert usage == 1 / 512
+
+    def test_of_uneven_use(self) -> None:
+        """exp of 3/4·log(4/3) + 1/4·log(4)."""
+        perplexity, _ = code_usage(torch.tensor([[[0, 0], [0, 1]]]), 9)
+        assert perplexity.item() == pytest.approx(4 / 3**0.75, rel=1e-6)

@@ -1,0 +1,157 @@
+"""Each check passes what is right, and catches what was made wrong on purpose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vaezoo.plugin_sources import import_file
+from vaezoo.testing import check_dataset, check_loss, check_model
+from vaezoo.testing.check import Result
+from vaezoo.testing.checks import DATASET_CHECKS, LOSS_CHECKS, MODEL_CHECKS
+from vaezoo.testing.contract import ContractError
+
+HERE = Path(__file__).parent
+MODELS, LOSSES, DATASETS = (
+    import_file(str(HERE / f"wrong_{kind}.py")) for kind in ("models", "losses", "datasets")
+)
+
+WRONG_MODELS = {
+    "TooWide": ("shapes", "event_shape is (3,), not (4,)"),
+    "PastOne": ("shapes", "past [0, 1]"),
+    "GreyOnly": ("shapes", "on 3×28×28 unit"),
+    "EvenOnly": ("shapes", "on 1×4×13 unit: the mean of decode's is (1, 1, 4, 12)"),
+    "Squeezed": ("shapes", "the mean of decode's is (1, 28, 28), not (1, 1, 28, 28)"),
+    "DoubleTrouble": ("shapes", "torch.float64, not torch.float32"),
+    "Halved": ("rate", "the mean of log q - log p"),
+    "Swapped": ("rate", "the mean of log q - log p"),
+    "Negative": ("rate", "the rate of an example is -"),
+    "OffPrior": ("rate", "from the prior to itself it is 1 nats"),
+    "WeighsTwice": ("bound", "of one sample"),
+    "LowEstimate": ("bound", "of many samples"),
+    "LogOfZero": ("extremes", "on zeros"),
+    "Deaf": ("overfit", "not 0.3 or more"),
+    "Idle": ("gradients", "spare.weight, spare.bias"),
+    "Detached": ("gradients", "encoder.1.weight"),
+    "Dice": ("seeds", "training steps"),
+    "StartsByDice": ("seeds", "decoder.0.bias starts otherwise"),
+    "AlwaysTheSame": ("seeds", "samples do not depend on the seed"),
+    "Crowd": ("independence", "the posterior's mean"),
+    "CrowdDecoder": ("independence", "the likelihood's mean"),
+    "Counts": ("evaluation", "calls changes"),
+    "Drifts": ("evaluation", "another objective the second time"),
+    "Forgets": ("weights", "comes out otherwise after loading"),
+    "ForgetsItsPrior": ("weights", "comes out otherwise after loading"),
+    "Undescribed": ("options", "width has no description"),
+    "Unspeakable": ("options", "--sizes"),
+    "Ignores": ("labels", "samples of two classes are the same"),
+    "NeedsLabels": ("labels", "say Takes(labels=True)"),
+    "UnfittedPrior": ("sampling", "fit the prior first"),
+    "RunsAway": ("sampling", "after training sample(1) is not finite"),
+    "ReadsBack": ("flops", "item"),
+    "OtherwiseCompiled": ("compiled", "compiled"),
+}
+
+WRONG_LOSSES = {
+    "SumsTheBatch": ("batch_size", "objective is"),
+    "ColumnObjective": ("terms", "objective is (1,), not ()"),
+    "WideTerms": ("terms", "rate is (3, 4), not () or (4,)"),
+    "WrongElbo": ("terms", "elbo is not -(rate + distortion)"),
+    "NoGradient": ("terms", "the objective of phase critic has no gradient"),
+    "HalfNats": ("half_precision", "score of phase train is torch.bfloat16"),
+    "Overflows": ("extremes", "objective is inf"),
+    "ClipsTheCritic": ("phases", "phase train changes the loss's critic"),
+    "StepsItself": ("phases", "phase critic gives"),
+    "OneName": ("phases", "have one name"),
+    "Stranger": ("phases", "neither model's nor loss's"),
+    "LeavesTheCritic": ("gradients", "the loss's critic.0.weight is in no phase"),
+    "Anneals": ("evaluation", "the loss's calls changes"),
+    "NeedsGradients": ("evaluation", "does not require grad"),
+}
+
+WRONG_DATASETS = {
+    "Miscounts": ("examples", "spec.examples is 120, and there are 100"),
+    "OtherShape": ("examples", "take gives (100, 1, 8, 8), not (100, 1, 9, 9)"),
+    "Floats": ("examples", "give uint8"),
+    "ThirdClass": ("examples", "labels go from 1 to 2"),
+    "ShortLabels": ("examples", "labels are torch.int32"),
+    "NotBinary": ("values", "neither 0 nor 1"),
+    "AnotherEachTime": ("repeatable", "the train split is another one each time"),
+    "Nameless": ("repeatable", "no fingerprint"),
+    "TestsOnTraining": ("disjoint", "of the test split are trained on"),
+    "NoValidation": ("validation", "asked for 10, it holds 20 out"),
+    "Rambles": ("record", "`how` is not one line"),
+    "UndescribedData": ("options", "size has no description"),
+    "OnDisk": ("missing", "is not noticed"),
+    "OnDiskInLines": ("missing", "several lines"),
+}
+
+ELSEWHERE = {"registration", "processes"}
+"""Checks whose wrong subject has to be installed, or told to another process: in files beside."""
+
+
+def statuses(results: list[Result]) -> dict[str, str]:
+    return {result.check: result.status for result in results}
+
+
+def test_what_is_right_passes() -> None:
+    assert set(statuses(check_model(MODELS.Right)).values()) == {
+        "passed",
+        "does not apply",
+        "left out",
+    }
+    assert set(statuses(check_loss(LOSSES.RightLoss, model=MODELS.Right)).values()) == {
+        "passed",
+        "does not apply",
+        "left out",
+    }
+    found = statuses(check_dataset(DATASETS.Stripes))
+    assert [name for name, status in found.items() if status != "passed"] == [
+        "registration",
+        "missing",
+    ]
+
+
+def test_what_is_right_compiles() -> None:
+    assert statuses(check_model(MODELS.Right, only=["compiled"])) == {"compiled": "passed"}
+
+
+@pytest.mark.parametrize("name", list(WRONG_MODELS))
+def test_a_wrong_model_is_caught(name: str) -> None:
+    check, said = WRONG_MODELS[name]
+    caught(check_model, getattr(MODELS, name), check, said)
+
+
+@pytest.mark.parametrize("name", list(WRONG_LOSSES))
+def test_a_wrong_loss_is_caught(name: str) -> None:
+    check, said = WRONG_LOSSES[name]
+    caught(check_loss, getattr(LOSSES, name), check, said)
+
+
+@pytest.mark.parametrize("name", list(WRONG_DATASETS))
+def test_a_wrong_dataset_is_caught(name: str) -> None:
+    check, said = WRONG_DATASETS[name]
+    caught(check_dataset, getattr(DATASETS, name), check, said)
+
+
+def caught(door: Any, subject: type, check: str, said: str) -> None:
+    with pytest.raises(ContractError) as raised:
+        door(subject, only=[check])
+    message = str(raised.value)
+    assert message.splitlines()[1].strip().startswith(f"{check}: ")
+    assert said in message
+    assert len(message.splitlines()) == 2
+
+
+def test_every_check_has_something_wrong_to_catch() -> None:
+    models, losses, datasets = (
+        {check for check, _ in wrong.values()}
+        for wrong in (WRONG_MODELS, WRONG_LOSSES, WRONG_DATASETS)
+    )
+    names = {check.name for check in (*MODEL_CHECKS, *LOSS_CHECKS)}
+    assert names - ELSEWHERE <= models | losses
+    assert {check.name for check in DATASET_CHECKS} - ELSEWHERE == datasets
+    wrong = {*vars(MODELS), *vars(LOSSES), *vars(DATASETS)}
+    assert {*WRONG_MODELS, *WRONG_LOSSES, *WRONG_DATASETS} <= wrong

@@ -1,0 +1,263 @@
+"""How checks are chosen, excused, told and made into tests."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vaezoo.cli.main import main
+from vaezoo.errors import OptionError, UnknownNameError, VaezooError
+from vaezoo.plugin_sources import import_file
+from vaezoo.registry import registry
+from vaezoo.testing import (
+    ContractError,
+    check_dataset,
+    check_loss,
+    check_model,
+    parametrize_with_checks,
+)
+from vaezoo.testing.checks import MODEL_CHECKS
+from vaezoo.testing.contract import Contract
+from vaezoo.testing.pair import Pair
+
+HERE = Path(__file__).parent
+MODELS = import_file(str(HERE / "wrong_models.py"))
+LOSSES = import_file(str(HERE / "wrong_losses.py"))
+
+
+@pytest.fixture(autouse=True)
+def _forget_what_was_named() -> Iterator[None]:
+    yield
+    registry.cache_clear()
+
+
+def status(door: Callable[..., Any], subject: Any, check: str, **more: Any) -> tuple[str, str]:
+    (result,) = door(subject, only=[check], **more)
+    return result.status, result.reason
+
+
+EXPECTED = ("expected failure", "so be it")
+
+
+def known(subject: type, failures: dict[str, str] | None = None) -> type:
+    """The same class, that says which checks it is known to fail."""
+    if failures is None:
+        failures = {"gradients": "so be it"}
+    return type("Known", (subject,), {"known_failures": failures})
+
+
+class TestKnownFailures:
+    def test_one_is_told_with_its_reason(self) -> None:
+        assert status(check_model, known(MODELS.Idle), "gradients") == EXPECTED
+        assert status(
+            check_model, MODELS.Idle, "gradients", expected_failures={"gradients": "so be it"}
+        ) == ("expected failure", "so be it")
+
+    def test_one_that_passes_fails(self) -> None:
+        with pytest.raises(ContractError, match=r"known to fail \(so be it\), and passes"):
+            check_model(known(MODELS.Right), only=["gradients"])
+
+    def test_those_of_the_loss_count_too(self) -> None:
+        loss = type(
+            "Known", (LOSSES.LeavesTheCritic,), {"known_failures": {"gradients": "so be it"}}
+        )
+        assert status(check_loss, loss, "gradients")[0] == "expected failure"
+        assert status(check_model, MODELS.Right, "gradients", loss=loss)[0] == "expected failure"
+
+    @pytest.mark.parametrize(
+        ("failures", "said"),
+        [
+            ({"gradients": " "}, "say why check gradients is known to fail"),
+            ({"gradient": "typo"}, "names no check by 'gradient'"),
+        ],
+    )
+    def test_one_must_be_a_check_with_a_reason(self, failures: dict[str, str], said: str) -> None:
+        with pytest.raises(OptionError, match=said):
+            check_model(known(MODELS.Right, failures))
+
+
+def test_tags_choose_the_checks() -> None:
+    pair = Pair(MODELS.Right)
+    both = {check.name for check in Contract(pair, MODEL_CHECKS, {}).chosen()}
+    object.__setattr__(pair.model_spec, "tags", ("deterministic",))
+    contract = Contract(pair, MODEL_CHECKS, {})
+    assert both - {check.name for check in contract.chosen()} == {"rate", "bound"}
+    results = {result.check: result for result in contract.results()}
+    assert results["rate"].status == "does not apply"
+    assert results["bound"].reason == "it has no tag elbo or importance"
+    assert results["compiled"].status == "left out"
+
+
+def test_wrong_words_are_told() -> None:
+    with pytest.raises(OptionError, match=r"no check 'shape' of right; did you mean 'shapes'"):
+        check_model(MODELS.Right, only=["shape"])
+    with pytest.raises(OptionError, match=r"no option 'latent_dm'; did you mean 'latent_dim'"):
+        check_model("vanilla", options={"latent_dm": 3})
+    with pytest.raises(UnknownNameError, match="did you mean 'vanilla'"):
+        check_model("vanila")
+    with pytest.raises(VaezooError, match="Right is no BaseLoss"):
+        check_loss(MODELS.Right)
+    with pytest.raises(VaezooError, match="loss elbo is no dataset"):
+        check_dataset(registry().loss("elbo"))
+
+
+def test_an_unexpected_error_keeps_its_traceback() -> None:
+    class Breaks(MODELS.Right):  # type: ignore[misc, name-defined]
+        def prior(self, y: Any = None) -> Any:
+            raise KeyError("lost")
+
+    with pytest.raises(ContractError, match="sampling: KeyError: 'lost'") as raised:
+        check_model(Breaks, only=["sampling"])
+    assert isinstance(raised.value.__cause__, KeyError)
+
+
+class TestParametrize:
+    def test_a_test_a_check(self) -> None:
+        mark = parametrize_with_checks("vanilla", LOSSES.RightLoss, registry().dataset("sprites"))
+        names, cases = mark.args
+        assert names == "check"
+        ids = [case.id for case in cases]
+        assert {"vanilla-shapes", "right_loss-phases", "sprites-disjoint"} <= {*ids}
+        assert "vanilla-compiled" not in ids
+        slow = [case.id for case in parametrize_with_checks("vanilla", slow=True).args[1]]
+        assert "vanilla-compiled" in slow
+
+    def test_what_comes_of_one(self) -> None:
+        def run(subject: type, check: str) -> None:
+            cases = parametrize_with_checks(subject).args[1]
+            next(case for case in cases if case.id.endswith(f"-{check}")).values[0]()
+
+        run(MODELS.Right, "gradients")
+        with pytest.raises(ContractError, match=r"gradients: spare\.weight, .* \(use it"):
+            run(MODELS.Idle, "gradients")
+        with pytest.raises(pytest.xfail.Exception, match="so be it"):
+            run(known(MODELS.Idle), "gradients")
+        with pytest.raises(pytest.skip.Exception, match="it is not conditional"):
+            run(MODELS.Right, "labels")
+
+    def test_without_pytest_it_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "pytest", None)
+        with pytest.raises(VaezooError, match="pip install pytest"):
+            parametrize_with_checks("vanilla")
+
+
+def test_without_hypothesis_the_corners_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "hypothesis" else find(name)
+    )
+    monkeypatch.setitem(sys.modules, "hypothesis", None)
+    assert status(check_model, MODELS.Right, "shapes")[0] == "passed"
+    with pytest.raises(ContractError, match="the mean of decode's"):
+        check_model(MODELS.EvenOnly, only=["shapes"])
+
+
+PLUGIN = """
+{heavy}
+from vaezoo import LikelihoodOptions, ModelSpec, hookimpl
+
+class TheOptions(LikelihoodOptions):
+    pass
+
+@hookimpl
+def register_models(register):
+    register(ModelSpec(name="installed", target="installed_model:Right", summary="A model",
+                       options="installed_plugin:TheOptions", tags=("elbo",)))
+"""
+
+
+@pytest.mark.parametrize(("heavy", "passes"), [("", True), ("import torch", False)])
+def test_registration_is_checked_behind_a_wall(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heavy: str, passes: bool
+) -> None:
+    (tmp_path / "installed_plugin.py").write_text(PLUGIN.format(heavy=heavy))
+    shutil.copy(HERE / "wrong_models.py", tmp_path / "installed_model.py")
+    info = tmp_path / "stranger-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[vaezoo]\ninstalled = installed_plugin\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
+    registry.cache_clear()
+    try:
+        if passes:
+            assert status(check_model, "installed", "registration") == ("passed", "")
+        else:
+            with pytest.raises(ContractError, match="installed_plugin: ImportError: it imports"):
+                check_model("installed", only=["registration"])
+    finally:
+        for name in ("installed_plugin", "installed_model"):
+            sys.modules.pop(name, None)
+
+
+def test_two_processes_are_one(tmp_path: Path) -> None:
+    file = HERE / "wrong_models.py"
+    assert status(check_model, f"{file}:Right", "processes")[0] == "passed"
+    with pytest.raises(ContractError, match="is another one in two processes"):
+        check_model(f"{file}:MixesProcesses", only=["processes"])
+
+
+class TestCommand:
+    def test_it_tells_what_why_and_how(self, capsys: pytest.CaptureFixture[str]) -> None:
+        file = HERE / "wrong_models.py"
+        assert main(["check", f"{file}:Right", "--only", "options, gradients"]) == 0
+        told = capsys.readouterr().out.splitlines()
+        assert [line.split()[:2] for line in told[:2]] == [
+            ["options", "passed"],
+            ["gradients", "passed"],
+        ]
+        assert told[2] == "right keeps the contract: 2 passed"
+
+        assert main(["check", f"{file}:Idle", "--only", "gradients"]) == 1
+        told = capsys.readouterr().out.splitlines()
+        assert told[0].split()[:2] == ["gradients", "failed"]
+        assert "why: spare.weight, spare.bias: no gradient, or 0" in told[1]
+        assert "mend: use it in the objective" in told[2]
+        assert told[3] == "idle breaks the contract: 1 failed"
+
+    def test_json_is_as_documented(
+        self, capsys: pytest.CaptureFixture[str], documented: Callable[[str], list[str]]
+    ) -> None:
+        line = ["check", f"{HERE / 'wrong_models.py'}:ReadsBack", "--json"]
+        assert main([*line, "--only", "flops,seeds"]) == 1
+        said = json.loads(capsys.readouterr().out)
+        assert list(said) == documented("`vaezoo check NAME --json`")
+        assert said["keeps"] is False
+        for result in said["checks"]:
+            assert list(result) == documented("A result")
+        assert [result["status"] for result in said["checks"]] == ["passed", "failed"]
+        assert "Traceback" in said["checks"][1]["details"]
+
+    def test_options_and_kinds(self, capsys: pytest.CaptureFixture[str]) -> None:
+        line = ["check", "sprites", "--only", "examples,validation"]
+        small = [
+            "--set",
+            "data.examples=100",
+            "--set",
+            "data.test=20",
+            "--set",
+            "data.image_size=8",
+        ]
+        assert main([*line, *small]) == 0
+        assert "2 passed" in capsys.readouterr().out
+        assert main([*line, "--set", "data.image_size=4"]) == 1
+        assert "smaller than 8×8" in capsys.readouterr().out
+        assert main(["check", "elbo", "--kind", "losses", "--only", "terms"]) == 0
+        capsys.readouterr()
+        for wrong, said in (
+            (["check", "vanila"], "did you mean 'vanilla'"),
+            (["check", "vanilla", "--set", "data.root=x"], "options of model and loss"),
+            (["check", "vanilla", "--only", "shape"], "did you mean 'shapes'"),
+            (["check", str(HERE / "wrong_models.py")], "name one class"),
+        ):
+            assert main(wrong) == 2
+            error = capsys.readouterr().err
+            assert said in error
+            assert error.count("\n") == 1

@@ -1,0 +1,133 @@
+"""One data set that keeps the contract, and others that each break it in one place."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from vaezoo import BaseDataset, DataOptions, DataSpec, Splits, TensorSplit
+from vaezoo.data.base import domain_of, hold_out
+from vaezoo.data.options import DiskOptions
+from vaezoo.errors import DataError
+
+COUNT = 120
+_counter = itertools.count()
+
+
+class Stripes(BaseDataset):
+    """Noise, by one seed."""
+
+    options: DataOptions
+
+    def load(self) -> Splits:
+        images, labels = self.draw()
+        parts = hold_out(COUNT, 20, self.options.validation, 0)
+        train, validation, test = (TensorSplit(images, labels, index) for index in parts)
+        known = f"{self.options.validation}{self.options.binarize}"
+        return Splits(
+            spec=DataSpec(
+                shape=(1, 8, 8),
+                domain=domain_of(self.options),
+                classes=("a", "b"),
+                examples=len(train),
+            ),
+            train=train,
+            validation=validation if len(validation) else test,
+            test=test,
+            how="drawn",
+            fingerprint=hashlib.sha256(known.encode()).hexdigest(),
+        )
+
+    def draw(self) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randint(0, 256, (COUNT, 1, 8, 8), generator=generator, dtype=torch.uint8)
+        return images, torch.arange(COUNT) % 2
+
+
+class Miscounts(Stripes):
+    def load(self) -> Splits:
+        splits = super().load()
+        return replace(splits, spec=replace(splits.spec, examples=COUNT))
+
+
+class OtherShape(Stripes):
+    def load(self) -> Splits:
+        splits = super().load()
+        return replace(splits, spec=replace(splits.spec, shape=(1, 9, 9)))
+
+
+class Floats(Stripes):
+    def draw(self) -> tuple[Tensor, Tensor]:
+        images, labels = super().draw()
+        return images / 255, labels
+
+
+class ThirdClass(Stripes):
+    def draw(self) -> tuple[Tensor, Tensor]:
+        images, labels = super().draw()
+        return images, labels + 1
+
+
+class ShortLabels(Stripes):
+    def draw(self) -> tuple[Tensor, Tensor]:
+        images, labels = super().draw()
+        return images, labels.int()
+
+
+class NotBinary(Stripes):
+    def load(self) -> Splits:
+        splits = super().load()
+        return replace(splits, spec=replace(splits.spec, domain="binary"))
+
+
+class AnotherEachTime(Stripes):
+    def draw(self) -> tuple[Tensor, Tensor]:
+        images, labels = super().draw()
+        return images + next(_counter), labels
+
+
+class Nameless(Stripes):
+    def load(self) -> Splits:
+        return replace(super().load(), fingerprint="")
+
+
+class TestsOnTraining(Stripes):
+    def load(self) -> Splits:
+        splits = super().load()
+        return replace(splits, test=splits.train)
+
+
+class NoValidation(Stripes):
+    def load(self) -> Splits:
+        splits = super().load()
+        return replace(splits, validation=splits.test)
+
+
+class Rambles(Stripes):
+    def load(self) -> Splits:
+        return replace(super().load(), how="drawn\nat random")
+
+
+class Mute(DataOptions):
+    size: int = 3
+
+
+class UndescribedData(Stripes):
+    options: Mute
+
+
+class OnDisk(Stripes):
+    """Says that it reads a folder, and does not look."""
+
+    options: DiskOptions
+
+
+class OnDiskInLines(OnDisk):
+    def load(self) -> Splits:
+        if self.options.root is not None:
+            raise DataError("no such\nfolder")
+        return super().load()

@@ -1,0 +1,104 @@
+"""`vaezoo check NAME`: whether a model, loss or data set keeps the contract."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vaezoo.cli.output import print_json
+from vaezoo.config import parse_settings
+from vaezoo.errors import OptionError, UnknownNameError
+from vaezoo.registry import PLURALS, WORDS, registry
+from vaezoo.specs import Spec
+
+if TYPE_CHECKING:
+    from vaezoo.testing import Result
+
+
+@click.command(short_help="Check that a model, loss or data set keeps the contract.")
+@click.argument("name")
+@click.option(
+    "--kind",
+    type=click.Choice([*PLURALS, "all"]),
+    default="all",
+    show_default=True,
+    help="Where to look for the name.",
+)
+@click.option("--slow", is_flag=True, help="Run the slow checks too: the compiler, two processes.")
+@click.option("--only", metavar="CHECK,...", help="Run these checks alone, with commas.")
+@click.option(
+    "--set",
+    "settings",
+    metavar="SECTION.OPTION=VALUE",
+    multiple=True,
+    help="An option of the model, its loss or the data set, as data.root=DIR. Repeatable.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md says what is in).")
+def command(
+    name: str,
+    kind: str,
+    slow: bool,
+    only: str | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Check that a model, loss or data set keeps the contract.
+
+    NAME is registered, or a file and a class as in ./my_vae.py:MyVAE. Exit code 1 if a check
+    fails. What a check looks at, why it failed and how to mend that stands beside it.
+    """
+    spec = _spec(name, kind)
+    options = _options(spec, settings)
+    chosen = tuple(filter(None, (word.strip() for word in (only or "").split(","))))
+
+    from vaezoo.testing.contract import contract_of
+
+    contract = contract_of(spec, options, slow=slow, only=chosen)
+    results = []
+    for result in contract.results():
+        results.append(result)
+        if not as_json:
+            _tell(result)
+    failed = any(result.status == "failed" for result in results)
+    if as_json:
+        checks = [result.to_dict() for result in results]
+        print_json({"kind": spec.kind, "name": spec.name, "keeps": not failed, "checks": checks})
+    else:
+        counts = Counter(result.status for result in results)
+        summary = ", ".join(f"{count} {status}" for status, count in counts.items())
+        click.echo(f"{spec.name} {'breaks' if failed else 'keeps'} the contract: {summary}")
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def _spec(name: str, kind: str) -> Spec:
+    if kind != "all":
+        return registry().pick(PLURALS[kind], name)
+    specs = registry().find(name)
+    if len(specs) > 1:
+        kinds = " and ".join(f"a {WORDS[spec.kind]}" for spec in specs)
+        raise UnknownNameError(f"{name!r} is {kinds}: choose with --kind, or name one class")
+    return specs[0]
+
+
+def _options(spec: Spec, settings: tuple[str, ...]) -> dict[str, Any]:
+    sections = parse_settings(settings)
+    own = ("data",) if spec.kind == "dataset" else ("model", "loss")
+    foreign = [section for section, values in sections.items() if values and section not in own]
+    if foreign:
+        raise OptionError(
+            f"--set {foreign[0]}.: a {WORDS[spec.kind]} is checked with options of "
+            f"{' and '.join(own)}"
+        )
+    return {name: value for section in own for name, value in sections[section].items()}
+
+
+def _tell(result: Result) -> None:
+    click.echo(f"{result.check:16}{result.status:18}{result.what}")
+    for label, words in (("why", result.reason), ("mend", result.mend)):
+        if words:
+            click.echo(f"{'':34}{label}: {words}")
+    if result.details:
+        click.echo("\n" + result.details)

@@ -1,0 +1,69 @@
+"""Labels matter to models that say so; samples can be drawn at any time."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vaezoo.data.spec import DataSpec
+from vaezoo.evaluation.modes import seeded
+from vaezoo.model import BaseVAE
+from vaezoo.testing.check import Broken, Excused, check
+from vaezoo.testing.pair import CPU, Pair
+
+
+@check("set `conditional = True`, tag it `labels`, and use y in decode or prior")
+def labels(pair: Pair) -> None:
+    """Labels are used if they are declared"""
+    conditional = pair.model_class.conditional
+    declared = "labels" in pair.tags or pair.model_spec.takes.labels
+    if declared and not conditional:
+        raise Broken("it is declared to use labels, and not conditional = True: it never sees any")
+    if not conditional:
+        raise Excused("it is not conditional")
+    if not declared:
+        raise Broken("it is conditional, and has no tag `labels`")
+    with pair.watched() as model:
+        first, second = (torch.full((4,), label) for label in (0, 1))
+        drawn = []
+        for y in (first, second):
+            with seeded(0, CPU):
+                drawn.append(model.sample(4, y))
+        if drawn[0].equal(drawn[1]):
+            raise Broken("samples of two classes are the same")
+    if not pair.model_spec.takes.labels:
+        without = DataSpec(shape=pair.data.shape, domain=pair.data.domain, examples=64)
+        try:
+            pair.build(without)(pair.batch(data=without).x)
+        except Exception as error:
+            raise Broken(
+                f"without labels: {type(error).__name__}: {error}; say Takes(labels=True) if it "
+                "cannot do without"
+            ) from error
+
+
+@check("give `prior` something to draw from before anything is fitted, too")
+def sampling(pair: Pair) -> None:
+    """Samples can be drawn before and after training, with a temperature, as means and draws"""
+    _draw(pair, pair.build().eval(), "before training")
+    with pair.watched() as model:
+        model.fit_prior(lambda: [pair.batch(8)])
+        _draw(pair, model, "after training")
+
+
+def _draw(pair: Pair, model: BaseVAE, when: str) -> None:
+    for count, temperature, mean in ((1, 1.0, True), (3, 1.0, False), (3, 0.5, True)):
+        y = torch.arange(count) % len(pair.data.classes) if model.conditional else None
+        with seeded(0, CPU):
+            try:
+                drawn: Tensor = model.sample(count, y, temperature, mean)
+            except NotImplementedError:
+                if temperature == 1.0:
+                    raise
+                continue  # a prior without a mean has nothing to be cooled towards
+        if tuple(drawn.shape) != (count, *pair.data.shape):
+            raise Broken(f"{when} sample({count}) is {tuple(drawn.shape)}")
+        if not drawn.isfinite().all():
+            raise Broken(f"{when} sample({count}) is not finite")
+        if mean and pair.data.domain != "real" and not ((drawn >= 0) & (drawn <= 1)).all():
+            raise Broken(f"{when} sample({count}) leaves [0, 1]")

@@ -1,0 +1,101 @@
+"""What a model and its loss learn, and from which gradients."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from vaezoo.losses.base import Phase
+from vaezoo.model import BaseVAE
+from vaezoo.testing.check import Broken, check
+from vaezoo.testing.pair import LEARNING_STEPS, Pair, loss_of
+
+_STEPS = 3
+_EXPLAINED = 0.3
+"""The share of the variance of a batch of eight that a model is to explain once it has learned."""
+
+
+@check("use it in the objective of a phase that has it, or make it a buffer, or freeze it")
+def gradients(pair: Pair) -> None:
+    """Every parameter gets a gradient"""
+    model = pair.build()
+    batch, loss = pair.batch(), loss_of(model)
+    phases = loss.phases(model)
+    names = _names(model)
+    in_phases = {id(p) for phase in phases for p in phase.parameters}
+    for parameter, name in names.items():
+        if parameter.requires_grad and id(parameter) not in in_phases:
+            raise Broken(f"{name} is in no phase")
+    # A layer that starts at zero hides those behind it in the first step.
+    moved: set[int] = set()
+    for step in range(_STEPS):
+        model.on_train_step(torch.tensor(step))
+        for phase in phases:
+            phase.objective(model, batch, pair.context(step, _STEPS)).objective.backward(
+                inputs=list(phase.parameters)
+            )
+            moved |= {id(p) for p in phase.parameters if p.grad is not None and p.grad.any()}
+            _descend(phase)
+    before = {id(p): p.detach().clone() for p in names}
+    model.fit_prior(lambda: [batch])
+    moved |= {id(p) for p in names if not p.detach().equal(before[id(p)])}
+    still = [name for p, name in names.items() if p.requires_grad and id(p) not in moved]
+    if still:
+        raise Broken(f"{', '.join(still[:3])}{' …' if len(still) > 3 else ''}: no gradient, or 0")
+
+
+@check("look at the signs and weights of the objective, and at what stops gradients on their way")
+def overfit(pair: Pair) -> None:
+    """One batch can be learned by heart"""
+    _, before, after = pair.learned
+    if not after >= _EXPLAINED:
+        raise Broken(
+            f"after {LEARNING_STEPS} steps on a few examples, reconstructions explain "
+            f"{after:.2f} of their variance (before: {before:.2f}), not {_EXPLAINED} or more"
+        )
+
+
+@check("keep each phase's objective from changing anything itself: updates are the trainer's")
+def phases(pair: Pair) -> None:
+    """A phase changes its own parameters and no others"""
+    model = pair.build()
+    phases = loss_of(model).phases(model)
+    names = _names(model)
+    known = {id(parameter) for parameter in names}
+    titles = [phase.name for phase in phases]
+    if len({*titles}) < len(titles):
+        raise Broken(f"two of the phases {', '.join(titles)} have one name")
+    for phase in phases:
+        own = [id(p) for p in phase.parameters]
+        if len({*own}) < len(own):
+            raise Broken(f"phase {phase.name} has a parameter twice")
+        if not {*own} <= known:
+            raise Broken(f"phase {phase.name} has a parameter that is neither model's nor loss's")
+        before = {p: p.detach().clone() for p in names}
+        output = phase.objective(model, pair.batch(), pair.context())
+        output.objective.backward(inputs=list(phase.parameters))
+        for parameter, name in names.items():
+            if id(parameter) not in own and parameter.grad is not None:
+                raise Broken(f"phase {phase.name} gives {name} a gradient, and does not have it")
+        _descend(phase)
+        changed = {id(p) for p in names if not p.detach().equal(before[p])}
+        for parameter, name in names.items():
+            if id(parameter) in changed and id(parameter) not in own:
+                raise Broken(f"phase {phase.name} changes {name}, and does not have it")
+        if not changed:
+            raise Broken(f"phase {phase.name} changes nothing")
+
+
+def _names(model: BaseVAE) -> dict[nn.Parameter, str]:
+    """Each parameter of model and loss with its name."""
+    loss = loss_of(model)
+    names = {p: f"the loss's {name}" for name, p in loss.named_parameters()}
+    return {**names, **{p: name for name, p in model.named_parameters()}}
+
+
+def _descend(phase: Phase) -> None:
+    with torch.no_grad():
+        for parameter in phase.parameters:
+            if parameter.grad is not None:
+                parameter.sub_(1e-3 * parameter.grad.sign())
+                parameter.grad = None

@@ -1,0 +1,153 @@
+"""What comes out fits what went in, for every kind of data that a model says it takes."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vaezoo.data.spec import DataSpec
+from vaezoo.distributions import kl_divergence
+from vaezoo.errors import DataError, OptionError
+from vaezoo.evaluation.modes import seeded
+from vaezoo.model import BaseVAE
+from vaezoo.testing.check import Broken, check
+from vaezoo.testing.examples import CLASSES, EXAMPLES, corners
+from vaezoo.testing.pair import CPU, Pair, loss_of
+
+_SEARCHED = 6
+"""How many data specs hypothesis draws beside those at the corners."""
+
+
+@check("return distributions of these shapes, or narrow `takes`, or raise DataError in __init__")
+def shapes(pair: Pair) -> None:
+    """Shapes and ranges are right for all data that it takes"""
+    kinds = {"images": False, "vectors": False}
+    for data in corners(pair.model_spec.takes):
+        kinds["images" if data.is_image else "vectors"] |= _fits(pair, data)
+    if not any(kinds.values()):
+        raise Broken("it refuses every data that was tried")
+    if pair.model_spec.takes.vectors and not kinds["vectors"]:
+        raise Broken("`takes` says vectors, and it refuses every one")
+    if importlib.util.find_spec("hypothesis") is not None:
+        _search(pair)
+
+
+def _fits(pair: Pair, data: DataSpec) -> bool:
+    """Whether the model takes the data; Broken if it does and something is of a wrong shape."""
+    try:
+        model = _built(pair, data)
+    except DataError:
+        return False
+    where = f"{'×'.join(map(str, data.shape))} {data.domain}"
+    where += "" if data.classes else " without labels"
+    try:
+        _evaluated(pair, model, data)
+        _trained(pair, model, data)
+    except Broken as broken:
+        raise Broken(f"on {where}: {broken}") from None
+    except Exception as error:
+        raise Broken(f"on {where}: {type(error).__name__}: {error}") from error
+    return True
+
+
+def _built(pair: Pair, data: DataSpec) -> BaseVAE:
+    """For vectors, with dense networks if its own are for images."""
+    if data.is_image or "network" not in type(pair.model_options).model_fields:
+        return pair.build(data)
+    try:
+        return pair.build(data, network="mlp")
+    except (OptionError, ValueError):
+        return pair.build(data)
+
+
+def _evaluated(pair: Pair, model: BaseVAE, data: DataSpec) -> None:
+    """The last batch of a split may be of one example."""
+    model.eval()
+    with seeded(0, CPU), torch.no_grad():
+        for count in (1, 3):
+            batch = pair.batch(count, data)
+            y = model.labels(batch.y)
+            posterior = model.encode(batch.x, y)
+            z = posterior.rsample()
+            latent, shape = tuple(model.latent_shape), tuple(data.shape)
+            _is(posterior.batch_shape, (count,), "encode's batch_shape")
+            _is(posterior.event_shape, latent, "encode's event_shape")
+            _is(z, (count, *latent), "a sample of encode's")
+            prior = model.prior(y)
+            _is(prior.event_shape, latent, "prior's event_shape")
+            if tuple(prior.batch_shape) not in ((), (count,)):
+                raise Broken(f"prior's batch_shape is {tuple(prior.batch_shape)}")
+            likelihood = model.decode(z, y)
+            _is(likelihood.mean, (count, *shape), "the mean of decode's")
+            _is(likelihood.log_prob(batch.x), (count,), "log p(x|z)")
+            _in_range(likelihood.mean, data, "the mean of decode's")
+            _is(model.reconstruct(batch.x, y), (count, *shape), "reconstruct")
+            _is(model.sample(count, y), (count, *shape), "sample")
+            _densities(pair, model, posterior, prior, z, batch.x, y)
+
+
+def _densities(
+    pair: Pair,
+    model: BaseVAE,
+    posterior: Distribution,
+    prior: Distribution,
+    z: Tensor,
+    x: Tensor,
+    y: Tensor | None,
+) -> None:
+    if "elbo" in pair.tags:
+        _is(kl_divergence(posterior, prior, z), (len(x),), "the KL")
+    if "importance" in pair.tags:
+        _is(posterior.log_prob(z), (len(x),), "log q(z|x)")
+        _is(prior.log_prob(z), (len(x),), "log p(z)")
+        _is(model.importance_log_weights(x, y, 2), (2, len(x)), "importance_log_weights")
+
+
+def _trained(pair: Pair, model: BaseVAE, data: DataSpec) -> None:
+    model.train()
+    for phase in loss_of(model).phases(model):
+        output = phase.objective(model, pair.batch(data=data), pair.context())
+        _is(output.objective, (), f"the objective of phase {phase.name}")
+
+
+def _is(found: Any, shape: tuple[int, ...], what: str) -> None:
+    """found: a tensor, or a shape itself."""
+    tensor = isinstance(found, Tensor)
+    if tuple(found.shape if tensor else found) != shape:
+        raise Broken(f"{what} is {tuple(found.shape if tensor else found)}, not {shape}")
+    if tensor and found.dtype != torch.float32:
+        raise Broken(f"{what} is {found.dtype}, not torch.float32")
+    if tensor and not found.isfinite().all():
+        raise Broken(f"{what} is not finite")
+
+
+def _in_range(mean: Tensor, data: DataSpec, what: str) -> None:
+    if data.domain != "real" and not ((mean >= 0) & (mean <= 1)).all():
+        raise Broken(f"{what} goes from {mean.min():.3g} to {mean.max():.3g}, past [0, 1]")
+
+
+def _search(pair: Pair) -> None:
+    """Between the corners, by hypothesis, which tells the smallest data that it fails on."""
+    from hypothesis import HealthCheck, given, settings
+    from hypothesis import strategies as st
+
+    takes = pair.model_spec.takes
+    sides = st.integers(max(takes.min_size, 4), min(takes.max_size or 40, max(40, takes.min_size)))
+    channels = st.sampled_from(takes.channels) if takes.channels else st.integers(1, 4)
+
+    @given(st.tuples(channels, sides, sides), st.sampled_from(["unit", "binary"]))
+    @settings(
+        max_examples=_SEARCHED,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    def fits(shape: tuple[int, int, int], domain: Any) -> None:
+        _fits(pair, DataSpec(shape=shape, domain=domain, classes=CLASSES, examples=EXAMPLES))
+
+    fits()

@@ -1,0 +1,230 @@
+"""Check a model, a loss or a data set: in a call, or as a test a check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vaezoo.errors import OptionError, VaezooError, nearest
+from vaezoo.plugin_sources import kind_of_class
+from vaezoo.registry import registry
+from vaezoo.specs import LossSpec, ModelSpec, Spec
+from vaezoo.testing.check import Check, Result, Subject, run_check
+from vaezoo.testing.checks import DATASET_CHECKS, LOSS_CHECKS, MODEL_CHECKS, NAMES
+from vaezoo.testing.loaded import Loaded
+from vaezoo.testing.named import Named
+from vaezoo.testing.pair import Pair
+from vaezoo.testing.reference import ReferenceVAE
+
+_REFERENCE_TAGS = ("elbo", "importance")
+
+
+class ContractError(AssertionError):
+    """What did not pass, and how to mend it, in a line a check."""
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A subject with its checks, and those of them that are known to fail.
+
+    expected: check -> why it fails, which must be said; beside what the class itself says. slow:
+    whether slow checks are run too. only: the checks to run, all of them when empty.
+    """
+
+    subject: Any
+    checks: tuple[Check[Any], ...]
+    expected: Mapping[str, str]
+    slow: bool = False
+    only: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        subject: Subject = self.subject
+        own = [check.name for check in self.checks]
+        for name in (*self.only, *self.expected):
+            if name not in own:
+                hint = nearest(name, own) or f" (there are {', '.join(own)})"
+                raise OptionError(f"there is no check {name!r} of {subject.name}{hint}")
+        for name, reason in {**subject.known_failures, **self.expected}.items():
+            if name not in NAMES:
+                raise OptionError(f"{subject.name}: known_failures names no check by {name!r}")
+            if not reason.strip():
+                raise OptionError(f"{subject.name}: say why check {name} is known to fail")
+
+    def chosen(self) -> list[Check[Any]]:
+        """The checks that were asked for and are for such a subject."""
+        return [
+            check
+            for check in self.checks
+            if (check.name in self.only if self.only else self.slow or not check.slow)
+            and {*check.needs} <= {*self.subject.tags}
+        ]
+
+    def result(self, check: Check[Any]) -> Result:
+        """What comes of one check; those that were not chosen are not run."""
+        lacking = [tag for tag in check.needs if tag not in self.subject.tags]
+        if lacking:
+            why = f"it has no tag {' or '.join(lacking)}"
+            return Result(check.name, check.what, "does not apply", why)
+        if check not in self.chosen():
+            return Result(check.name, check.what, "left out", "it is slow: ask for it with --slow")
+        return run_check(check, self.subject, self.expected)
+
+    def results(self) -> Iterable[Result]:
+        return (self.result(c) for c in self.checks if not self.only or c.name in self.only)
+
+
+def check_model(
+    model: Named,
+    *,
+    loss: Named | None = None,
+    options: Mapping[str, Any] | None = None,
+    expected_failures: Mapping[str, str] | None = None,
+    slow: bool = False,
+    only: Iterable[str] = (),
+) -> list[Result]:
+    """Hold a model, with its loss, to the contract. ContractError tells all that is broken.
+
+    model: a registered name, `my_vae.py:MyVAE`, a ModelSpec, or a class.
+    loss: likewise; by default the model's own.
+    options: some of the model's and the loss's. Without them the shared ones (`hidden`,
+        `latent_dim`) are small, because checks are to be quick.
+    expected_failures: check -> why it fails as it should. It must fail, then.
+    slow: whether to run the slow checks (compiled, processes). only: the checks to run.
+    """
+    pair = Pair(model, loss, options=options)
+    return _hold(Contract(pair, MODEL_CHECKS, expected_failures or {}, slow, tuple(only)))
+
+
+def check_loss(
+    loss: Named,
+    *,
+    model: Named | None = None,
+    options: Mapping[str, Any] | None = None,
+    expected_failures: Mapping[str, str] | None = None,
+    slow: bool = False,
+    only: Iterable[str] = (),
+) -> list[Result]:
+    """Hold a loss to the contract, as check_model does.
+
+    model: what it is checked with; by default a small Gaussian VAE, or if the loss needs more than
+    that has, the first model here that has it.
+    """
+    pair = _pair_for(loss, model, options)
+    return _hold(Contract(pair, LOSS_CHECKS, expected_failures or {}, slow, tuple(only)))
+
+
+def check_dataset(
+    dataset: Named,
+    *,
+    options: Mapping[str, Any] | None = None,
+    expected_failures: Mapping[str, str] | None = None,
+    only: Iterable[str] = (),
+) -> list[Result]:
+    """Hold a data set to the contract, as check_model does. It is loaded, several times.
+
+    options: the data set's; give it a small root, or few examples.
+    """
+    loaded = Loaded(dataset, options)
+    return _hold(Contract(loaded, DATASET_CHECKS, expected_failures or {}, only=tuple(only)))
+
+
+def contract_of(
+    named: Named, options: Mapping[str, Any] | None = None, slow: bool = False, **choice: Any
+) -> Contract:
+    """The contract of whatever is named. `choice` is for Contract: only, expected."""
+    kind = named.kind if isinstance(named, Spec) else _kind(named)
+    expected = choice.pop("expected", {})
+    if kind == "dataset":
+        return Contract(Loaded(named, options), DATASET_CHECKS, expected, slow, **choice)
+    if kind == "loss":
+        return Contract(_pair_for(named, None, options), LOSS_CHECKS, expected, slow, **choice)
+    return Contract(Pair(named, options=options), MODEL_CHECKS, expected, slow, **choice)
+
+
+def parametrize_with_checks(*subjects: Named, slow: bool = False) -> Any:
+    """A decorator that makes a test of each check of each subject.
+
+        @parametrize_with_checks("my_vae", "my_loss")
+        def test_keeps_the_contract(check):
+            check()
+
+    subjects: names, specs or classes of models, losses and data sets. slow: the slow checks too.
+    """
+    try:
+        import pytest
+    except ImportError:
+        raise VaezooError("parametrize_with_checks needs pytest: pip install pytest") from None
+    cases = []
+    for subject in subjects:
+        contract = contract_of(subject, slow=slow)
+        for check in contract.chosen():
+            test = _Test(contract, check)
+            cases.append(pytest.param(test, id=f"{contract.subject.name}-{check.name}"))
+    return pytest.mark.parametrize("check", cases)
+
+
+@dataclass(frozen=True)
+class _Test:
+    """One check of one subject, to be called in a test."""
+
+    contract: Contract
+    check: Check[Any]
+
+    def __call__(self) -> None:
+        import pytest
+
+        result = self.contract.result(self.check)
+        if result.status == "failed":
+            raise ContractError(_line(result)) from result.error
+        if result.status == "does not apply":
+            pytest.skip(result.reason)
+        if result.status == "expected failure":
+            pytest.xfail(result.reason)
+
+
+def _hold(contract: Contract) -> list[Result]:
+    results = list(contract.results())
+    failed = [result for result in results if result.status == "failed"]
+    if failed:
+        lines = "".join(f"\n  {_line(result)}" for result in failed)
+        error = next((result.error for result in failed if result.error), None)
+        raise ContractError(f"{contract.subject.name} breaks the contract:{lines}") from error
+    return results
+
+
+def _line(result: Result) -> str:
+    return f"{result.check}: {result.reason} ({result.mend})"
+
+
+def _kind(named: str | type) -> str:
+    if isinstance(named, type):
+        kind = kind_of_class(named)
+        if kind is None:
+            raise VaezooError(f"{named.__name__} is no BaseVAE, BaseLoss or BaseDataset class")
+        return kind.kind
+    kinds = [spec.kind for spec in registry().find(named)]
+    if len({*kinds}) > 1:
+        raise OptionError(f"{named!r} is a {' and a '.join(kinds)}: give its spec, or a class")
+    return kinds[0]
+
+
+def _pair_for(loss: Named, model: Named | None, options: Mapping[str, Any] | None) -> Pair:
+    """A loss with the model given, or with one that it is for."""
+    return Pair(model or _partner(loss), loss, about="loss", options=options)
+
+
+def _partner(loss: Named) -> Named:
+    if isinstance(loss, type):
+        return ReferenceVAE
+    spec = registry().pick("loss", loss) if isinstance(loss, str) else loss
+    assert isinstance(spec, LossSpec)
+    if {*spec.needs} <= {*_REFERENCE_TAGS}:
+        return ReferenceVAE
+    for model in registry().specs("model"):
+        if isinstance(model, ModelSpec) and {*spec.needs} <= {*model.tags}:
+            return model
+    raise OptionError(
+        f"loss {spec.name} needs a model with {' and '.join(spec.needs)}, and none is here: "
+        "say which to check it with"
+    )

@@ -1,0 +1,205 @@
+"""A model with its loss as the checks want them: built small, fed, and trained a little."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaezoo.build import assemble
+from vaezoo.data.batch import Batch
+from vaezoo.data.spec import DataSpec
+from vaezoo.errors import DataError, OptionError, nearest
+from vaezoo.evaluation.modes import seeded
+from vaezoo.losses.base import BaseLoss, Context, LossOutput
+from vaezoo.model import BaseVAE
+from vaezoo.options import Options, parse
+from vaezoo.specs import LossSpec, ModelSpec
+from vaezoo.testing.examples import EXAMPLES, make_batch, small_image, small_vector
+from vaezoo.testing.named import Named, found
+from vaezoo.training.options import TrainOptions
+from vaezoo.training.updates import Updates
+
+CPU = torch.device("cpu")
+SMALL: Mapping[str, Any] = {"hidden": (16, 16), "latent_dim": 4}
+"""What the shared options are made, where a model has them: checks are to be quick."""
+LEARNING_STEPS = 200
+LEARNING_EXAMPLES = 8
+ENOUGH = 0.5
+"""Training on one batch ends when this share of its variance is explained."""
+_LOOKS_EVERY = 20
+_FEW_STEPS = 3
+
+
+class Pair:
+    """A model and a loss, by their specs and classes, with options that make them small."""
+
+    def __init__(
+        self,
+        model: Named,
+        loss: Named | None = None,
+        *,
+        about: str = "model",
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model_spec, self.model_class = found(model, ModelSpec, BaseVAE)
+        loss = self.model_spec.loss if loss is None else loss
+        self.loss_spec, self.loss_class = found(loss, LossSpec, BaseLoss)
+        self.name = self.model_spec.name if about == "model" else self.loss_spec.name
+        missing = [tag for tag in self.loss_spec.needs if tag not in self.tags]
+        if missing:
+            raise OptionError(
+                f"loss {self.loss_spec.name} needs a model with {' and '.join(missing)}, which "
+                f"{self.model_spec.name} is not"
+            )
+        self._options(options or {})
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return self.model_spec.tags
+
+    @property
+    def known_failures(self) -> Mapping[str, str]:
+        return {**self.model_class.known_failures, **self.loss_class.known_failures}
+
+    @functools.cached_property
+    def data(self) -> DataSpec:
+        """A small image, or where the model itself refuses images, a small vector."""
+        image = small_image(self.model_spec.takes)
+        try:
+            self.build(image)
+        except DataError:
+            if not self.model_spec.takes.vectors:
+                raise
+            return small_vector()
+        return image
+
+    def build(self, data: DataSpec | None = None, seed: int = 0, **options: Any) -> BaseVAE:
+        """A new model with its loss at `model.loss`, in training mode, on the CPU.
+
+        options: some of the model's that differ from what they are otherwise. Warnings of the
+        model's are its own business; DataError when it does not take the data.
+        """
+        data = self.data if data is None else data
+        self.model_spec.takes.check(data, self.model_spec.name)
+        own = self.model_options
+        if options:
+            own = type(own)(**{**own.model_dump(), **options})
+        with seeded(seed, CPU):
+            model = assemble(
+                self.name, self.model_class, own, self.loss_class, self.loss_options, data
+            )
+        return model.train()
+
+    def batch(self, count: int | None = None, data: DataSpec | None = None) -> Batch:
+        """`count` examples, as few as make a batch of several that the model can learn from."""
+        least = max(4, self.model_class.min_batch_size)
+        return make_batch(self.data if data is None else data, least if count is None else count)
+
+    def context(self, step: int = 0, total_steps: int = 100) -> Context:
+        return Context(torch.tensor(step), total_steps, EXAMPLES)
+
+    def train(self, model: BaseVAE, batch: Batch, steps: int) -> Iterator[Tensor]:
+        """Train on one batch, a step each time; gives its values, [terms], the objective first."""
+        loss = loss_of(model).train()
+        model.train()
+        updates = Updates(
+            model,
+            loss,
+            self.train_options,
+            device=CPU,
+            precision="fp32",
+            total_steps=steps,
+            note=lambda text: None,
+        )
+        for step in range(steps):
+            with seeded(step, CPU):
+                values = updates(batch, self.context(step, steps), step)
+            yield values
+
+    @functools.cached_property
+    def learned(self) -> tuple[BaseVAE, float, float]:
+        """A model trained on one batch, and the share of its variance explained before and after.
+
+        In training mode, on the batch that it was trained on.
+        """
+        model = self.build()
+        batch = self.batch(max(LEARNING_EXAMPLES, self.model_class.min_batch_size))
+        before = after = explained(model, batch)
+        for step, _ in enumerate(self.train(model, batch, LEARNING_STEPS), 1):
+            if step % _LOOKS_EVERY == 0:
+                after = explained(model, batch)
+                if after >= ENOUGH:
+                    break
+        return model, before, after
+
+    @functools.cached_property
+    def stepped(self) -> BaseVAE:
+        """A model after a few training steps."""
+        model = self.build()
+        for _ in self.train(model, self.batch(), _FEW_STEPS):
+            pass
+        return model
+
+    @contextmanager
+    def watched(self, *, learned: bool = False) -> Iterator[BaseVAE]:
+        """A model in evaluation mode, without gradients, as evaluation sees it.
+
+        learned: the one that knows a batch by heart, whose rate is not small any more.
+        """
+        model = (self.learned[0] if learned else self.stepped).eval()
+        loss_of(model).eval()
+        with seeded(0, CPU), torch.no_grad():
+            yield model
+
+    def _options(self, given: Mapping[str, Any]) -> None:
+        """Read the options of model, loss and training; what is given goes to whoever has it."""
+        classes: dict[str, type[Options]] = {
+            "model": self.model_spec.load_options(),
+            "loss": self.loss_spec.load_options(),
+        }
+        own: dict[str, dict[str, Any]] = {"model": {}, "loss": {}}
+        for name, value in given.items():
+            section = next((s for s, cls in classes.items() if name in cls.model_fields), None)
+            if section is None:
+                known = [field for cls in classes.values() for field in cls.model_fields]
+                raise OptionError(f"{self.name} has no option {name!r}{nearest(name, known)}")
+            own[section][name] = value
+        spec, what = self.model_spec, f"model {self.model_spec.name}"
+        small = {k: v for k, v in SMALL.items() if k in classes["model"].model_fields}
+        try:
+            layers = {**spec.model_options, **small, **own["model"]}
+            self.model_options = parse(classes["model"], layers, what)
+        except OptionError:
+            self.model_options = parse(
+                classes["model"], {**spec.model_options, **own["model"]}, what
+            )
+        loss_options = spec.loss_options if self.loss_spec.name == spec.loss else {}
+        self.loss_options = parse(
+            classes["loss"], {**loss_options, **own["loss"]}, f"loss {self.loss_spec.name}"
+        )
+        suited = {k: v for k, v in spec.train_options.items() if k not in ("epochs", "steps")}
+        self.train_options = parse(TrainOptions, {"lr": 3e-3, **suited}, "training")
+
+
+def loss_of(model: BaseVAE) -> BaseLoss:
+    assert model.loss is not None
+    return model.loss
+
+
+def objective(pair: Pair, model: BaseVAE, batch: Batch, step: int = 50) -> LossOutput:
+    """The main objective, drawn from one seed."""
+    with seeded(1, CPU):
+        return loss_of(model)(model, batch, pair.context(step))
+
+
+def explained(model: BaseVAE, batch: Batch) -> float:
+    """The share of a batch's variance around its mean that one pass through the model explains."""
+    with seeded(2, CPU), torch.no_grad():
+        mean = model(batch.x, batch.y).likelihood.mean
+    spread = (batch.x - batch.x.mean(0)).square().sum()
+    return float(1 - (mean - batch.x).square().sum() / spread)

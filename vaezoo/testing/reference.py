@@ -1,0 +1,40 @@
+"""The model that a loss is checked with, where the loss takes any model that has an ELBO."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from vaezoo.data.spec import DataSpec
+from vaezoo.distributions import diagonal_normal_from
+from vaezoo.likelihood_options import LikelihoodOptions
+from vaezoo.likelihoods import make_likelihood
+from vaezoo.model import BaseVAE
+
+_LATENTS, _WIDE = 4, 32
+
+
+class ReferenceVAE(BaseVAE):
+    """A Gaussian latent of four between dense layers (Kingma & Welling 2013, section 3)."""
+
+    options: LikelihoodOptions
+
+    def __init__(self, options: LikelihoodOptions, data: DataSpec) -> None:
+        super().__init__(options, data)
+        self.latent_shape = (_LATENTS,)
+        self.encoder = nn.Sequential(
+            nn.Flatten(), nn.Linear(data.values, _WIDE), nn.Tanh(), nn.Linear(_WIDE, 2 * _LATENTS)
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(_LATENTS, _WIDE),
+            nn.Tanh(),
+            nn.Linear(_WIDE, data.values),
+            nn.Unflatten(1, data.shape),
+        )
+        self.likelihood = make_likelihood(options, data)
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
+        return diagonal_normal_from(self.encoder(x))
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
+        return self.likelihood(self.decoder(z))
