@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from vaezoo.bench.job import MODES, Case, Job
+from vaezoo.cli import complete
 from vaezoo.cli.output import make_console, print_table
 from vaezoo.config import parse_settings
 from vaezoo.data.options import FolderOptions
@@ -17,7 +18,7 @@ from vaezoo.registry import registry
 
 
 @click.command(short_help="Measure how fast models are on this machine.")
-@click.argument("models", metavar="[MODEL]...", nargs=-1)
+@click.argument("models", metavar="[MODEL]...", nargs=-1, shell_complete=complete.models)
 @click.option("--mode", default=",".join(MODES), show_default=True, help="Which, with commas.")
 @click.option("--batch-size", default="64", show_default=True, help="One or more, with commas.")
 @click.option(
@@ -29,7 +30,12 @@ from vaezoo.registry import registry
 @click.option("--compile", "compiled", default="off", show_default=True, help="off, on, commas.")
 @click.option("--image-size", default="64", show_default=True, help="Height and width.")
 @click.option("--channels", type=click.IntRange(1, 64), default=3, show_default=True)
-@click.option("--loss", metavar="NAME", help="Objective.  [default: each model's own]")
+@click.option(
+    "--loss",
+    metavar="NAME",
+    shell_complete=complete.losses,
+    help="Objective.  [default: each model's own]",
+)
 @click.option(
     "--set",
     "settings",

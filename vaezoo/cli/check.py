@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vaezoo.cli.complete import any_name
 from vaezoo.cli.output import print_json
 from vaezoo.config import parse_settings
 from vaezoo.errors import OptionError, UnknownNameError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Check that a model, loss or data set keeps the contract.")
-@click.argument("name")
+@click.argument("name", shell_complete=any_name)
 @click.option(
     "--kind",
     type=click.Choice([*PLURALS, "all"]),

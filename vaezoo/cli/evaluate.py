@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from vaezoo.cli.complete import runs
 from vaezoo.cli.output import print_json
 
 _MEANING = {
@@ -23,7 +24,7 @@ _MEANING = {
 
 
 @click.command(short_help="Measure a finished run on held-out data.")
-@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("run", metavar="RUN", type=click.Path(path_type=Path), shell_complete=runs)
 @click.option(
     "--importance-samples",
     type=click.IntRange(min=0),

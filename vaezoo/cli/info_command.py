@@ -7,24 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
-from click.shell_completion import CompletionItem
 
+from vaezoo.cli.complete import any_name
 from vaezoo.cli.output import print_json, print_table
 from vaezoo.errors import UnknownNameError
 from vaezoo.options import OptionInfo, describe, flag, plain, show
-from vaezoo.plugins import load_all
 from vaezoo.registry import PLURALS, WORDS, Registry, registry
 from vaezoo.specs import CAPABILITIES, DatasetSpec, LossSpec, ModelSpec, Spec
 
 
-def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names that begin so, for the shell, which no warning of a plugin may disturb."""
-    specs = Registry(load_all()).specs()
-    return [CompletionItem(s.name, help=s.summary) for s in specs if s.name.startswith(incomplete)]
-
-
 @click.command("info")
-@click.argument("name", shell_complete=complete)
+@click.argument("name", shell_complete=any_name)
 @click.option(
     "--kind",
     type=click.Choice([*PLURALS, "all"]),

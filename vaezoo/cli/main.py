@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import io
@@ -137,7 +138,10 @@ def _run(args: list[str]) -> int:
     if instruction:
         from click.shell_completion import shell_complete
 
-        return shell_complete(group, {}, "vaezoo", COMPLETE, instruction)
+        # No trouble with a plugin may disturb the line that is being typed.
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(VaezooError):
+            return shell_complete(group, {}, "vaezoo", COMPLETE, instruction)
+        return 0
     try:
         # Not group.main(): it tells errors its own way, and takes an EOFError for Ctrl-C.
         with group.make_context("vaezoo", args) as ctx:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from vaezoo.cli.complete import runs
 from vaezoo.cli.pictures import check_picture
 
 
 @click.command(short_help="Put images through a run and back.")
-@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("run", metavar="RUN", type=click.Path(path_type=Path), shell_complete=runs)
 @click.argument(
     "images", metavar="IMAGES...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )

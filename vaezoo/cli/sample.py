@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from vaezoo.cli.complete import runs
 from vaezoo.cli.pictures import check_picture
 
 
 @click.command(short_help="Draw new images from a run's prior.")
-@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("run", metavar="RUN", type=click.Path(path_type=Path), shell_complete=runs)
 @click.option(
     "-n", "count", type=click.IntRange(1, 10_000), default=64, show_default=True, help="How many."
 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from vaezoo.cli import complete
 from vaezoo.config import (
     SECTIONS,
     Choice,
@@ -18,7 +20,7 @@ from vaezoo.config import (
     sort_options,
 )
 from vaezoo.data.options import DataOptions
-from vaezoo.errors import OptionError
+from vaezoo.errors import OptionError, VaezooError
 from vaezoo.options import OptionInfo, Options, describe, flag, show
 from vaezoo.plugin_sources import is_source
 from vaezoo.registry import WORDS, registry
@@ -37,7 +39,9 @@ class TrainCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         named = _find_names(args)
-        if not ctx.resilient_parsing:
+        if ctx.resilient_parsing:
+            _guess(ctx, named)
+        else:
             recipe = load_recipe(Path(named["config"])) if "config" in named else {}
             if "resume" in named:
                 folder = RunFolder.existing(Path(named["resume"]))
@@ -64,9 +68,19 @@ class TrainCommand(click.Command):
 
 
 @click.command(cls=TrainCommand, short_help="Train a model and draw what it learned.")
-@click.argument("model", required=False, metavar="MODEL")
-@click.option("--data", metavar="NAME", help="Data set to train on.  [default: sprites]")
-@click.option("--loss", metavar="NAME", help="Objective.  [default: the model's own]")
+@click.argument("model", required=False, metavar="MODEL", shell_complete=complete.models)
+@click.option(
+    "--data",
+    metavar="NAME",
+    shell_complete=complete.datasets,
+    help="Data set to train on.  [default: sprites]",
+)
+@click.option(
+    "--loss",
+    metavar="NAME",
+    shell_complete=complete.losses,
+    help="Objective.  [default: the model's own]",
+)
 @click.option(
     "--config", metavar="FILE", help="Recipe to start from; the command line overrides it."
 )
@@ -81,6 +95,7 @@ class TrainCommand(click.Command):
 @click.option(
     "--resume",
     metavar="RUN",
+    shell_complete=complete.runs,
     help=f"Go on with a run; of its options only {', '.join(map(flag, _RESUMABLE))} may change.",
 )
 @click.pass_context
@@ -148,6 +163,14 @@ def _tell(summary: Mapping[str, Any], path: Path) -> None:
 
 def _shown(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3f}"
+
+
+def _guess(ctx: click.Context, named: Mapping[str, str]) -> None:
+    """Find the options of a half-typed line for the shell, as far as that runs no file."""
+    model, loss, data = (named.get(word) for word in ("model", "loss", "data"))
+    if model and not any(word and is_source(word) for word in (model, loss, data)):
+        with contextlib.suppress(VaezooError):
+            ctx.meta[_CHOICE] = choose(model, loss, data, {})
 
 
 def _find_names(args: list[str]) -> dict[str, str]:
