@@ -27,7 +27,7 @@ class VaeGanLoss(BaseLoss):
     `critic`  minimises  its cross-entropy on images, reconstructions and samples of the prior.
 
     The feature distortion is that of a unit Gaussian around the critic's features of the
-    reconstruction (equation 7), ½ ‖features(x) − features(x̃)‖², in nats up to a constant. It takes
+    reconstruction (section 2.3), ½ ‖features(x) − features(x̃)‖², in nats up to a constant. It takes
     the place of the pixels' likelihood, whose mean alone is used: there is no density of images
     here, hence no ELBO. The critic's features move during training, and with them what a nat of
     this distortion is worth: values of one run at different times do not compare.
