@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -34,9 +31,6 @@ class VaeGanLoss(BaseLoss):
     """
 
     options: VaeGanOptions
-    known_failures: ClassVar[Mapping[str, str]] = {
-        "gradients": "the pixels' likelihood has a scale that may be learned, and takes no part"
-    }
 
     def __init__(self, options: VaeGanOptions, model: BaseVAE, data: DataSpec) -> None:
         super().__init__(options, model, data)
