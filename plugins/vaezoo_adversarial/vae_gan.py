@@ -38,6 +38,8 @@ class VaeGanLoss(BaseLoss):
             raise DataError(
                 f"loss vae_gan compares images, and this data is vectors of {data.shape[0]} values"
             )
+        # The pixels' likelihood takes no part but by its mean: a scale that it could learn stays.
+        model.likelihood.requires_grad_(False)
         self.critic = ImageCritic(data.shape, options.critic_hidden, options.critic_features)
 
     def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
