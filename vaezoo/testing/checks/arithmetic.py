@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import vaezoo
 from vaezoo.bench.counts import count
 from vaezoo.evaluation.modes import seeded
 from vaezoo.testing.check import Broken, check
@@ -26,7 +25,7 @@ _READS_BACK = {
 }
 """Operations of which a value, or the size of what they give, comes back to the host."""
 
-_NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(vaezoo.__file__).parent))
+_NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
 """Where frames are not the plugin's."""
 
 
