@@ -12,6 +12,8 @@ LikelihoodName = Literal["auto", "bernoulli", "gaussian", "gaussian_learned"]
 
 
 class LikelihoodOptions(Options):
+    """What the decoder's output means, and how far from the data it may lie."""
+
     likelihood: LikelihoodName = Field(
         "auto",
         description="what the decoder's output means: bernoulli, gaussian of a fixed scale, or "

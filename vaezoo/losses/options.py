@@ -8,6 +8,8 @@ from vaezoo.options import Options
 
 
 class ElboOptions(Options):
+    """The weight of the KL, and how it begins."""
+
     beta: float = Field(
         1.0, ge=0, description="weight of the KL in nats; 1 is the ELBO (Higgins et al. 2017)"
     )

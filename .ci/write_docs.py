@@ -1,0 +1,175 @@
+"""Write the pages of docs/ that follow from the code: command_line.md, and the names in api.md.
+
+`python .ci/write_docs.py` writes them; a test holds them to what it would write.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import BaseModel
+from torch import nn
+
+import vaezoo
+from vaezoo.cli.main import COMMANDS, group
+
+DOCS = Path(__file__).parents[1] / "docs"
+MARK = "<!-- from here on written by .ci/write_docs.py -->\n"
+WIDTH = 100
+
+PUBLIC: dict[str, tuple[str, ...]] = {
+    "vaezoo": tuple(name for name in vaezoo.__all__ if name != "__version__"),
+    "vaezoo.specs": ("API_VERSION", "CAPABILITIES", "Spec"),
+    "vaezoo.errors": ("DataError", "OptionError"),
+    "vaezoo.options": ("to_dict",),
+    "vaezoo.distributions": (
+        "PointMass",
+        "diagonal_normal",
+        "diagonal_normal_from",
+        "draw",
+        "full_precision",
+        "kl_divergence",
+        "log_mean_exp",
+        "point",
+    ),
+    "vaezoo.likelihoods": (
+        "BernoulliLikelihood",
+        "GaussianLikelihood",
+        "Likelihood",
+        "SMALLEST_SCALE",
+        "make_likelihood",
+    ),
+    "vaezoo.nn": tuple(importlib.import_module("vaezoo.nn").__all__),
+    "vaezoo.losses.elbo": ("ElboLoss", "elbo_terms"),
+    "vaezoo.losses.options": ("ElboOptions",),
+    "vaezoo.data.base": ("domain_of", "hold_out"),
+    "vaezoo.data.options": ("DecodeOptions", "DiskOptions"),
+    "vaezoo.testing": tuple(importlib.import_module("vaezoo.testing").__all__),
+}
+"""What a plugin may use: names by the module that they are imported from."""
+
+
+def api() -> str:
+    """The names of api.md: each with its signature, what it is, and what it has."""
+    parts = []
+    for module, names in PUBLIC.items():
+        parts.append(f"## `{module}`\n")
+        for name in names:
+            parts += [*_entry(name, getattr(importlib.import_module(module), name)), ""]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def command_line() -> str:
+    """The help of every command, after the part of the page that is written by hand."""
+    parts = [_help("vaezoo", group)]
+    for name in COMMANDS:
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
+        parts.append(_help(f"vaezoo {name}", command))
+    return "\n".join(parts)
+
+
+def pages() -> dict[Path, str]:
+    """The whole content of each page: what stands above the mark stays."""
+    written: dict[str, Callable[[], str]] = {"api.md": api, "command_line.md": command_line}
+    contents = {}
+    for name, write in written.items():
+        path = DOCS / name
+        by_hand, mark, _ = path.read_text(encoding="utf-8").partition(MARK)
+        assert mark, f"{path} has no mark"
+        contents[path] = by_hand + MARK + "\n" + write()
+    return contents
+
+
+def _help(path: str, command: click.Command) -> str:
+    context = click.Context(
+        command,
+        info_name=path,
+        max_content_width=WIDTH,
+        terminal_width=WIDTH,
+        help_option_names=["-h", "--help"],
+    )
+    text = re.sub(r"[ \t]+$", "", command.get_help(context), flags=re.M)
+    return f"## `{path}`\n\n```\n{text}\n```\n"
+
+
+def _entry(name: str, found: Any) -> Iterator[str]:
+    if inspect.isclass(found):
+        yield f"- **`{name}{_built_from(found)}`** {_what(found)}"
+        yield from (f"  - {line}" for line in _members(found))
+    elif callable(found):
+        yield f"- **`{name}{_signature(found)}`** {_what(found)}"
+    elif isinstance(found, Mapping):
+        yield f"- **`{name}`** {', '.join(f'`{key}`: {value}' for key, value in found.items())}"
+    else:
+        yield f"- **`{name} = {found!r}`**"
+
+
+def _built_from(cls: type) -> str:
+    if issubclass(cls, BaseModel):
+        return f"({', '.join(cls.model_fields)})"
+    if issubclass(cls, Exception):
+        return ""
+    if cls.__init__ in (object.__init__, nn.Module.__init__) and not hasattr(cls, "_fields"):
+        return "()"
+    return _signature(cls, returns=False)
+
+
+def _members(cls: type) -> Iterator[str]:
+    """Methods, properties and class attributes that it defines itself."""
+    fields = {f.name for f in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()
+    fields |= {*getattr(cls, "_fields", ()), "model_config", "kind", "arg_constraints"}
+    for name, found in vars(cls).items():
+        if name.startswith("_") or name in fields:
+            continue
+        plain = found.__func__ if isinstance(found, classmethod) else found
+        if isinstance(plain, property):
+            yield f"`{name}` {_what(plain)}".rstrip()
+        elif inspect.isfunction(inspect.unwrap(plain) if callable(plain) else plain):
+            must = "(abstract) " if name in getattr(cls, "__abstractmethods__", ()) else ""
+            yield f"`{name}{_signature(plain)}` {must}{_what(plain)}".rstrip()
+        elif isinstance(plain, (bool, int, str, dict)):
+            yield f"`{name} = {plain!r}`"
+
+
+def _signature(found: Any, returns: bool = True) -> str:
+    """As it is written: annotations are text here."""
+    signature = inspect.signature(found)
+    words: list[str] = []
+    for parameter in signature.parameters.values():
+        if parameter.name in ("self", "cls"):
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in words:
+            words.append("*")
+        stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        words.append(stars + parameter.name + _annotation(": ", parameter.annotation))
+        if parameter.default is not parameter.empty:
+            default = repr(parameter.default)
+            words[-1] += " = " + ("..." if default.startswith("<") else default)
+    result = _annotation(" -> ", signature.return_annotation) if returns else ""
+    return f"({', '.join(words)}){result}"
+
+
+def _annotation(before: str, found: Any) -> str:
+    if found is inspect.Signature.empty:
+        return ""
+    text = getattr(found, "__forward_arg__", found)
+    return before + (text if isinstance(text, str) else getattr(text, "__name__", str(text)))
+
+
+def _what(found: Any) -> str:
+    """The first paragraph of a docstring, on one line."""
+    paragraph = inspect.cleandoc(found.__doc__ or "").partition("\n\n")[0]
+    return " ".join(paragraph.split())
+
+
+if __name__ == "__main__":
+    for page, content in pages().items():
+        page.write_text(content, encoding="utf-8")

@@ -1,0 +1,38 @@
+"""The pages of docs/ that follow from the code follow from this code."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vaezoo.plugin_sources import import_file
+from vaezoo.specs import API_VERSION
+
+ROOT = Path(__file__).parents[1]
+WRITER = import_file(str(ROOT / ".ci" / "write_docs.py"))
+
+
+@pytest.mark.parametrize("page", list(WRITER.pages()), ids=lambda path: path.name)
+def test_pages_are_as_the_code_has_it(page: Path) -> None:
+    """Names and signatures of the public interface are frozen here, and every option of a command.
+
+    A change that is meant: run `python .ci/write_docs.py`, and look at the difference.
+    """
+    assert page.read_text(encoding="utf-8") == WRITER.pages()[page]
+
+
+def test_the_page_promises_for_this_version() -> None:
+    assert f"now {API_VERSION}." in (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(m, name) for m, names in WRITER.PUBLIC.items() for name in names]
+)
+def test_public_names_say_what_they_are(module: str, name: str) -> None:
+    found: Any = getattr(importlib.import_module(module), name)
+    if callable(found):
+        assert inspect.cleandoc(found.__doc__ or ""), f"{module}.{name} has no docstring"
