@@ -30,7 +30,14 @@ class Upward(nn.Module):
         width = options.level_hidden
         self.body = make_encoder(options, data, width)
         self.layers = nn.ModuleList(
-            nn.Sequential(nn.LeakyReLU(), nn.Linear(width, width), nn.LeakyReLU()) for _ in sizes
+            nn.Sequential(
+                nn.BatchNorm1d(width),
+                nn.LeakyReLU(),
+                nn.Linear(width, width),
+                nn.BatchNorm1d(width),
+                nn.LeakyReLU(),
+            )
+            for _ in sizes
         )
         self.heads = nn.ModuleList(nn.Linear(width, 2 * n) for n in sizes)
 
@@ -82,12 +89,13 @@ class LadderVAE(BaseVAE):
     between two Gaussians given the same level above. All levels stand side by side in one latent
     tensor, the lowest first; the decoder sees the lowest.
 
-    Batch norm is in the convolutional bodies only: the levels go without, so that what a level
-    makes of a sample does not depend on the batch. As the paper has it, training warms the KL up.
+    As the paper has it, the way up has batch norm, without which what tells examples apart is lost
+    on it, and training warms the KL up. The way down, which is the prior's too, goes without: what
+    a level makes of a sample does not depend on the batch.
     """
 
     options: LadderOptions
-    min_batch_size = 2  # batch norm over a 1×1 image needs two examples
+    min_batch_size = 2  # batch norm needs two examples
 
     def __init__(self, options: LadderOptions, data: DataSpec) -> None:
         super().__init__(options, data)

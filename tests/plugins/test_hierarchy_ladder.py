@@ -28,7 +28,7 @@ def ladder(sizes: tuple[int, ...] = (4, 3, 2), spread: float = 0.5) -> LadderVAE
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(spread * torch.randn_like(parameter))
-    return model.double()
+    return model.double().eval()
 
 
 def examples(n: int = 5) -> Tensor:
