@@ -14,10 +14,10 @@ from vaezoo.bench.timing import synchronise
 from vaezoo.training.machine import arithmetic, keep_freed_memory, pick_device, pick_precision
 
 
-def step_rate(batch_size: int, steps: int, compiled: str) -> float:
+def step_rate(batch_size: int, steps: int, compiled: str, arithmetic_of: str) -> float:
     keep_freed_memory()
     device = pick_device("auto")
-    precision = pick_precision("auto", device)
+    precision = pick_precision(arithmetic_of, device)
     case = Case(mode="train", batch_size=batch_size, precision=precision, compile=compiled)
     job = Job(
         model="vanilla",
@@ -53,9 +53,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--compile", choices=("off", "on"), default="off")
+    parser.add_argument("--precision", default="auto")
     args = parser.parse_args()
     if args.mode == "step":
-        rate = step_rate(args.batch_size, args.steps, args.compile)
+        rate = step_rate(args.batch_size, args.steps, args.compile, args.precision)
         print(json.dumps({"images_per_second": rate}))
         return
     import vaezoo

@@ -45,7 +45,7 @@ def values(annotation: Any, rules: list[Any]) -> st.SearchStrategy[Any]:
         return st.integers(lowest, highest)
     if annotation is float:
         return st.floats(
-            min_value=bound.get("ge", bound.get("gt")),
+            min_value=bound.get("ge", bound.get("gt", -1e6)),
             max_value=bound.get("le", bound.get("lt", 1e6)),
             exclude_min="gt" in bound,
             exclude_max="lt" in bound,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -23,7 +23,7 @@ class CriticOptions(Options):
         description="decay of Adam's gradients in the phases that the critic drives",
     )
     critic_beta2: float = Field(
-        0.9, ge=0, lt=1, description="decay of Adam's squared gradients in these phases"
+        0.999, ge=0, lt=1, description="decay of Adam's squared gradients in these phases"
     )
 
     def betas(self) -> tuple[float, float]:
@@ -34,6 +34,9 @@ class CriticOptions(Options):
 class FactorOptions(CriticOptions):
     checked_with: ClassVar[Mapping[str, Any]] = {"critic_hidden": (32, 32)}
 
+    critic_beta2: float = Field(
+        0.9, ge=0, lt=1, description="decay of Adam's squared gradients in the critic's phase"
+    )
     gamma: float = Field(
         35.0, ge=0, description="weight of the total correlation in nats, besides that in the rate"
     )
@@ -49,7 +52,7 @@ class AaeOptions(CriticOptions):
         (1000, 1000), min_length=1, description="widths of the critic's dense layers"
     )
     encoder_lr_factor: float = Field(
-        1.0,
+        0.5,
         gt=0,
         description="the encoder's learning rate against the critic, as a multiple of --lr",
     )
@@ -65,6 +68,11 @@ class VaeGanOptions(CriticOptions):
         1e-3,
         ge=0,
         description="how much the decoder is to reconstruct, against fooling the critic",
+    )
+    fooling: Literal["minimax", "non_saturating"] = Field(
+        "minimax",
+        description="minimax: the decoder maximises what the critic minimises; non_saturating: it "
+        "minimises -log D of its images, whose gradient does not vanish when the critic is sure",
     )
     critic_hidden: Widths = Field(
         (32, 128, 256, 256),

@@ -35,9 +35,10 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             variant_of="vanilla",
             summary="Similarity at a layer of a critic that images must fool",
             paper="Larsen et al. 2015, arXiv:1512.09300",
-            # No elbo: nothing trains the likelihood of its pixels.
+            # No elbo: nothing but the mean of the pixels' likelihood takes part in training.
             tags=("convolutional", "gaussian", "adversarial"),
             loss="vae_gan",
+            model_options={"likelihood": "gaussian"},
             takes=Takes(min_size=8),
         )
     )

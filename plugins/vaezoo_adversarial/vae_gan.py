@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from vaezoo import BaseLoss, BaseVAE, Batch, Context, DataSpec, LossOutput, Phase
 from vaezoo.distributions import draw, kl_divergence
@@ -26,7 +27,7 @@ class VaeGanLoss(BaseLoss):
     `critic`  minimises  its cross-entropy on images, reconstructions and samples of the prior.
 
     The feature distortion is that of a unit Gaussian around the critic's features of the
-    reconstruction (equation 7), ½ ‖features(x) − features(x̃)‖², in nats up to a constant. It takes
+    reconstruction (section 2.3), ½ ‖features(x) − features(x̃)‖², in nats up to a constant. It takes
     the place of the pixels' likelihood, whose mean alone is used: there is no density of images
     here, hence no ELBO. The critic's features move during training, and with them what a nat of
     this distortion is worth: values of one run at different times do not compare.
@@ -63,7 +64,11 @@ class VaeGanLoss(BaseLoss):
         with borrowed(self.critic):
             odds, (wanted, features, _) = self._judge(batch.x, reconstruction, sample)
         distortion = feature_distortion(wanted, features).mean()
-        return LossOutput(self.options.gamma * distortion - cross_entropy(*odds), {})
+        if self.options.fooling == "minimax":
+            fooled = -cross_entropy(*odds)
+        else:
+            fooled = torch.stack([F.softplus(-false).mean() for false in odds[1:]]).sum()
+        return LossOutput(self.options.gamma * distortion + fooled, {})
 
     def tell_apart(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
         """The critic's objective: 3 log 2 at chance."""

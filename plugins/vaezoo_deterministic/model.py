@@ -22,12 +22,12 @@ class Autoencoder(BaseVAE):
 
     Trained to reconstruct, this is the autoencoder of Hinton & Salakhutdinov (2006), and nothing
     tells where its latents lie. A draw from a standard Gaussian falls mostly where the decoder has
-    never been, and decodes to a blur of no garment at all: an autoencoder reconstructs better than
+    never been, and decodes to nothing that was ever seen: an autoencoder reconstructs better than
     a VAE of its size and does not generate. Fit a density to the latents after training
-    (`--sampler gaussian`, or `mixture`) and the same decoder draws recognisable images; what is
-    still wrong with them is what the density misses. Ghosh et al. (2019, section 4) call this
-    ex-post density estimation, and smooth the decoder so that little is missed (`rae`). A VAE pays
-    for its samples during training instead: its rate is the price of latents that fit the prior.
+    (`--sampler gaussian`, better `mixture`) and the same decoder draws recognisable images; what is
+    still wrong with them is what the density misses. Ghosh et al. (2019) call this ex-post density
+    estimation, and smooth the decoder so that little is missed (`rae`). A VAE pays for its samples
+    during training instead: its rate is the price of latents that fit the prior.
 
     There is no rate and hence no ELBO: the numbers that compare are those of reconstructions.
     """

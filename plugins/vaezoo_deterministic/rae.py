@@ -15,7 +15,7 @@ from .smoothness import gradient_penalty, limit_spectrum, squared_norm
 class RaeLoss(BaseLoss):
     """distortion + beta · ‖z‖² / 2 + lambda · regulariser, in nats per example.
 
-    Equation 11 of Ghosh et al. (2019), with their choices of the regulariser (section 3.1): the
+    The objective of Ghosh et al. (2019, section 3), with their choices of the regulariser: the
     squared norm of the decoder's parameters, the squared Frobenius norm of the decoder's Jacobian,
     or, in the place of a term, a decoder whose every layer has a largest singular value of 1.
 

@@ -1,4 +1,4 @@
-"""Three ways to ask for a smooth decoder (Ghosh et al. 2019, section 3.1)."""
+"""Three ways to ask for a smooth decoder (Ghosh et al. 2019, section 3)."""
 
 from __future__ import annotations
 

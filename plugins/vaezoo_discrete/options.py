@@ -33,7 +33,7 @@ class GridOptions(LikelihoodOptions):
         "grid of at most 8×8 codes",
     )
     prior_steps: int = Field(
-        2000,
+        1000,
         ge=0,
         description="steps of 64 images that fit the prior over codes, after training; 0: it "
         "stays uniform",

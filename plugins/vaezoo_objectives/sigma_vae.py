@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vaezoo import BaseLoss, BaseVAE, Batch, Context, DataSpec, LossOutput, Options
 from vaezoo.distributions import diagonal_normal
@@ -30,8 +30,11 @@ class SigmaVaeLoss(BaseLoss):
 
     def __init__(self, options: Options, model: BaseVAE, data: DataSpec) -> None:
         super().__init__(options, model, data)
-        # Set below, and never by a gradient.
-        _log_scale(model).requires_grad_(False)
+        likelihood = _with_scale(model)
+        # A running statistic, and no parameter: it is set below, and never by a gradient.
+        log_scale = likelihood.log_scale.detach()
+        del likelihood.log_scale
+        likelihood.register_buffer("log_scale", log_scale)
 
     def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
         output = model(batch.x, batch.y)
@@ -43,7 +46,7 @@ class SigmaVaeLoss(BaseLoss):
         best = diagonal_normal(mean, scale.expand_as(mean), mean.dim() - 1)
         objective = (terms["rate"] - best.log_prob(batch.x)).mean()
         if self.training:
-            _follow(_log_scale(model), variance, context.step)
+            _follow(model.likelihood.get_buffer("log_scale"), variance, context.step)
         return LossOutput(objective, {**terms, "best_scale": scale})
 
 
@@ -55,13 +58,11 @@ def _follow(log_scale: Tensor, variance: Tensor, step: Tensor) -> None:
     log_scale.copy_(0.5 * moved.log())
 
 
-def _log_scale(model: BaseVAE) -> Tensor:
-    """Where the model keeps its scale. OptionError if it has none that is saved with it."""
+def _with_scale(model: BaseVAE) -> GaussianLikelihood:
+    """The model's likelihood. OptionError if it has no scale that is saved with the model."""
     likelihood = getattr(model, "likelihood", None)
-    if isinstance(likelihood, GaussianLikelihood) and isinstance(
-        likelihood.log_scale, nn.Parameter
-    ):
-        return likelihood.log_scale
+    if isinstance(likelihood, GaussianLikelihood) and "log_scale" in likelihood.state_dict():
+        return likelihood
     raise OptionError(
         "loss sigma_vae sets the scale of a Gaussian likelihood: give --likelihood gaussian_learned"
     )

@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vaezoo import BaseVAE, Batch, Context, DataSpec, create_model
+from vaezoo.build import build_model
+from vaezoo.config import choose, load_recipe, resolve
 from vaezoo.distributions import kl_divergence, log_mean_exp, point
 from vaezoo.evaluation.modes import evaluation_mode, seeded
 
@@ -170,3 +172,15 @@ def test_nats_are_summed_in_full_precision_under_autocast(name: str) -> None:
     with torch.no_grad(), seeded(0, CPU):
         exact: Tensor = loss(model, of).terms["elbo"]
     assert torch.allclose(output.terms["elbo"], exact, rtol=0.01)
+
+
+@every_model
+def test_its_recipe_can_be_built(name: str) -> None:
+    folder = Path(__file__).parents[2] / "configs"
+    (path,) = [p for p in folder.glob("*.yaml") if f"  name: {name}\n" in p.read_text()]
+    recipe = load_recipe(path)
+    choice = choose(None, None, None, recipe)
+    config = resolve(choice, recipe, {})
+    model = build_model(choice, config.model, config.loss, GREY)
+    assert choice.model.name == name
+    assert loss(model, batch(n=2)).objective.isfinite()

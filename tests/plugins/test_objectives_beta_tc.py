@@ -259,8 +259,8 @@ class TestObjective:
             for j in range(8):
                 weight = 1 / examples if i == j else (examples - 1) / (examples * 7)
                 one = Normal(q.mean[j], q.stddev[j]).log_prob(z[i]).sum()
-                density += weight * float(one.exp())
-            information = float(q.log_prob(z)[i]) - math.log(density)
+                density += weight * one.exp().item()
+            information = q.log_prob(z)[i].item() - math.log(density)
             assert float(terms["mutual_information"][i]) == pytest.approx(information, abs=1e-9)
 
     def test_elbo_knows_no_weights(self) -> None:
