@@ -52,7 +52,8 @@ def main() -> None:
         f"{steps * args.batch_size:,} images {stage}, seconds | {told['whole_seconds']:.1f} | - | -"
         for stage, told in stages.items()
     ]
-    publish("speedrun", device_of_this_machine(), lines, {"arguments": vars(args), **stages})
+    arguments = {**vars(args), "images": Path(args.images).name}
+    publish("speedrun", device_of_this_machine(), lines, {"arguments": arguments, **stages})
 
 
 if __name__ == "__main__":

@@ -58,7 +58,8 @@ def main() -> None:
     lines.append(f"whole process, seconds | {ours:.1f} | {theirs:.1f} | {theirs / ours:.2f} ×")
     ours, theirs = (median(jobs[name], "elbo") for name in ("vaezoo", "tutorial"))
     lines.append(f"validation ELBO, nats | {ours:.1f} | {theirs:.1f} | -")
-    publish("tutorial", device, lines, {"arguments": vars(args), "step": steps, "job": jobs})
+    arguments = {**vars(args), "images": Path(args.images).name}
+    publish("tutorial", device, lines, {"arguments": arguments, "step": steps, "job": jobs})
 
 
 if __name__ == "__main__":

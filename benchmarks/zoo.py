@@ -102,7 +102,8 @@ def used(run: Run) -> str:
     terms = last_validation(run)
     if terms.get("perplexity") is not None:
         return f"perplexity {terms['perplexity']:.0f}"
-    return f"{run.summary['active_units']} units"
+    units = run.summary["active_units"]
+    return "–" if units is None else f"{units} units"
 
 
 def number(value: float | None, form: str) -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -34,9 +31,6 @@ class VaeGanLoss(BaseLoss):
     """
 
     options: VaeGanOptions
-    known_failures: ClassVar[Mapping[str, str]] = {
-        "gradients": "the pixels' likelihood has a scale that may be learned, and takes no part"
-    }
 
     def __init__(self, options: VaeGanOptions, model: BaseVAE, data: DataSpec) -> None:
         super().__init__(options, model, data)
@@ -44,6 +38,8 @@ class VaeGanLoss(BaseLoss):
             raise DataError(
                 f"loss vae_gan compares images, and this data is vectors of {data.shape[0]} values"
             )
+        # The pixels' likelihood takes no part but by its mean: a scale that it could learn stays.
+        model.likelihood.requires_grad_(False)
         self.critic = ImageCritic(data.shape, options.critic_hidden, options.critic_features)
 
     def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:

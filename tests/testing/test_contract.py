@@ -233,7 +233,7 @@ class TestCommand:
         for result in said["checks"]:
             assert list(result) == documented("A result")
         assert [result["status"] for result in said["checks"]] == ["passed", "failed"]
-        assert "Traceback" in said["checks"][1]["details"]
+        assert "wrong_models.py, line" in said["checks"][1]["reason"]
 
     def test_options_and_kinds(self, capsys: pytest.CaptureFixture[str]) -> None:
         line = ["check", "sprites", "--only", "examples,validation"]
