@@ -126,6 +126,10 @@ def _members(cls: type) -> Iterator[str]:
     """Methods, properties and class attributes that it defines itself."""
     fields = {f.name for f in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()
     fields |= {*getattr(cls, "_fields", ()), "model_config", "kind", "arg_constraints"}
+    told = {} if issubclass(cls, BaseModel) else inspect.get_annotations(cls)
+    for name, annotation in told.items():
+        if name not in fields and name not in vars(cls) and not name.startswith("_"):
+            yield f"`{name}: {annotation}`"
     for name, found in vars(cls).items():
         if name.startswith("_") or name in fields:
             continue

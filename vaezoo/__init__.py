@@ -15,10 +15,12 @@ _HOME = {
     "BaseLoss": "vaezoo.losses.base",
     "BaseVAE": "vaezoo.model",
     "Batch": "vaezoo.data.batch",
+    "BodyOptions": "vaezoo.network_options",
     "Context": "vaezoo.losses.base",
     "DataOptions": "vaezoo.data.options",
     "DataSpec": "vaezoo.data.spec",
     "DatasetSpec": "vaezoo.specs",
+    "GaussianOptions": "vaezoo.network_options",
     "LikelihoodOptions": "vaezoo.likelihood_options",
     "LossOutput": "vaezoo.losses.base",
     "LossSpec": "vaezoo.specs",
@@ -70,6 +72,8 @@ if TYPE_CHECKING:
     from vaezoo.losses.base import Phase as Phase
     from vaezoo.model import BaseVAE as BaseVAE
     from vaezoo.model import VAEOutput as VAEOutput
+    from vaezoo.network_options import BodyOptions as BodyOptions
+    from vaezoo.network_options import GaussianOptions as GaussianOptions
     from vaezoo.network_options import NetworkOptions as NetworkOptions
     from vaezoo.options import Options as Options
     from vaezoo.specs import DatasetSpec as DatasetSpec

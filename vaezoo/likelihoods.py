@@ -24,7 +24,10 @@ SMALLEST_SCALE = 1 / 256
 
 
 class Likelihood(nn.Module, ABC):
-    """Base of likelihoods. `levels` is how finely the log-probability counts a value."""
+    """Base of likelihoods: a decoder's raw output in, a distribution over examples out.
+
+    normalised_on: the domains of data on which its log-probability is one, so that it has bits.
+    """
 
     normalised_on: ClassVar[tuple[Domain, ...]]
 

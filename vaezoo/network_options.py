@@ -8,12 +8,13 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from vaezoo.likelihood_options import LikelihoodOptions
+from vaezoo.options import Options
 
 NetworkName = Literal["conv", "resnet", "mlp", "gated_mlp"]
 
 
-class NetworkOptions(LikelihoodOptions):
-    """The encoder's and decoder's bodies, the size of the latent, and the likelihood."""
+class BodyOptions(Options):
+    """The encoder's and decoder's bodies, and the size of the latent."""
 
     checked_with: ClassVar[Mapping[str, Any]] = {"latent_dim": 4, "hidden": (16, 16)}
 
@@ -30,9 +31,23 @@ class NetworkOptions(LikelihoodOptions):
         "from the data inwards; none: 32,64,128,256,512, or 512,256 for an mlp",
     )
 
+    def levels(self) -> tuple[int, ...]:
+        """The hidden sizes, those of the network where none were given."""
+        if self.hidden is not None:
+            return self.hidden
+        return (512, 256) if "mlp" in self.network else (32, 64, 128, 256, 512)
+
+
+class NetworkOptions(BodyOptions, LikelihoodOptions):
+    """The encoder's and decoder's bodies, the size of the latent, and the likelihood."""
+
+
+class GaussianOptions(NetworkOptions):
+    """The same with a Gaussian posterior."""
+
     log_variance: tuple[float, float] = Field(
         (-20.0, 20.0),
-        description="range that the posterior's log-variance is kept in, where it is Gaussian",
+        description="range that the posterior's log-variance is kept in",
     )
 
     @field_validator("log_variance")
@@ -41,9 +56,3 @@ class NetworkOptions(LikelihoodOptions):
         if value[0] >= value[1]:
             raise ValueError("give the lower end first, as in -6,2")
         return value
-
-    def levels(self) -> tuple[int, ...]:
-        """The hidden sizes, those of the network where none were given."""
-        if self.hidden is not None:
-            return self.hidden
-        return (512, 256) if "mlp" in self.network else (32, 64, 128, 256, 512)

@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from vaezoo import ModelSpec, NetworkOptions, Takes, hookimpl
+from vaezoo import GaussianOptions, ModelSpec, Takes, hookimpl
 
 
-class ConditionalOptions(NetworkOptions):
+class ConditionalOptions(GaussianOptions):
     label_dim: int = Field(
         16, ge=1, le=10_000, description="numbers that encoder and decoder are told a class by"
     )

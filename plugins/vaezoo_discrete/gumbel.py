@@ -6,8 +6,12 @@ import math
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, OneHotCategoricalStraightThrough
-from torch.types import _size
+from torch.distributions import (
+    Distribution,
+    Independent,
+    OneHotCategoricalStraightThrough,
+    RelaxedOneHotCategorical,
+)
 
 from vaezoo import BaseVAE, DataSpec
 from vaezoo.distributions import full_precision
@@ -69,46 +73,27 @@ class GumbelVAE(BaseVAE):
         return Independent(one_hot, 1, validate_args=False)
 
 
-class RelaxedCategories(Distribution):
+class RelaxedCategories(Independent[RelaxedOneHotCategorical]):
     """Variables on the simplex that tend to one-hot ones as the temperature falls to 0.
 
     `rsample` and `log_prob` are those of the relaxation (Maddison et al. 2016, equation 10), `mean`
-    and `kl_divergence` those of the categories it stands for. torch's RelaxedOneHotCategorical is
-    the same, and looks at its logits each time, for which the host would wait at every step.
+    and `kl_divergence` those of the categories it stands for.
 
     logits: [..., variables, classes]. temperature: > 0, 0-dim.
     """
 
-    has_rsample = True
-
     def __init__(self, logits: Tensor, temperature: Tensor) -> None:
+        relaxed = RelaxedOneHotCategorical(temperature, logits=logits, validate_args=False)
+        super().__init__(relaxed, 1, validate_args=False)
         self.log_probs = logits.log_softmax(-1)
-        self.temperature = temperature
-        super().__init__(logits.shape[:-2], logits.shape[-2:], validate_args=False)
 
     @property
     def mean(self) -> Tensor:
         return self.log_probs.exp()
 
-    def rsample(self, sample_shape: _size = ()) -> Tensor:
-        shape = self._extended_shape(sample_shape)
-        limits = torch.finfo(self.log_probs.dtype)
-        uniform = torch.rand(shape, dtype=self.log_probs.dtype, device=self.log_probs.device)
-        gumbel = -(-uniform.clamp(limits.tiny, 1 - limits.eps).log()).log()
-        return ((self.log_probs + gumbel) / self.temperature).softmax(-1)
-
     def log_prob(self, value: Tensor) -> Tensor:
         # The density has a logarithm of what may have rounded to 0.
-        log_value = value.clamp(min=torch.finfo(value.dtype).tiny).log()
-        classes = self.event_shape[-1]
-        score = self.log_probs - self.temperature * log_value
-        each = (
-            math.lgamma(classes)
-            + (classes - 1) * self.temperature.log()
-            + (score - log_value).sum(-1)
-            - classes * score.logsumexp(-1)
-        )
-        return each.sum(-1)
+        return super().log_prob(value.clamp(min=torch.finfo(value.dtype).tiny))
 
     def kl_divergence(self, prior: RelaxedCategories, z: Tensor) -> Tensor:
         return (self.mean * (self.log_probs - prior.log_probs)).sum((-1, -2))

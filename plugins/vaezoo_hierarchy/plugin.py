@@ -7,10 +7,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from vaezoo import ModelSpec, NetworkOptions, Takes, hookimpl
+from vaezoo import GaussianOptions, ModelSpec, Takes, hookimpl
 
 
-class LadderOptions(NetworkOptions):
+class LadderOptions(GaussianOptions):
     latent_dim: int = Field(
         32, ge=1, description="size of the lowest level, the one that the decoder sees"
     )

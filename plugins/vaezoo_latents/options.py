@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from vaezoo import NetworkOptions
+from vaezoo import GaussianOptions, NetworkOptions
 
 
-class VampPriorOptions(NetworkOptions):
+class VampPriorOptions(GaussianOptions):
     pseudo_inputs: int = Field(
         500, ge=1, le=100_000, description="components of the prior, a learned pseudo-input each"
     )
@@ -21,7 +21,7 @@ class VampPriorOptions(NetworkOptions):
     )
 
 
-class IafOptions(NetworkOptions):
+class IafOptions(GaussianOptions):
     latent_dim: int = Field(32, ge=1, description="size of the latent vector")
     flow_steps: int = Field(
         4, ge=0, le=100, description="autoregressive steps after the Gaussian; 0: it alone"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vaezoo import ModelSpec, NetworkOptions, Takes, hookimpl
+from vaezoo import GaussianOptions, ModelSpec, Takes, hookimpl
 
 
-class VanillaOptions(NetworkOptions):
+class VanillaOptions(GaussianOptions):
     """What the shared options hold is all that this model needs: see `vaezoo info vanilla`."""
 
 

@@ -118,6 +118,13 @@ def test_what_is_right_compiles() -> None:
     assert statuses(check_model(MODELS.Right, only=["compiled"])) == {"compiled": "passed"}
 
 
+def test_distributions_may_check_themselves_outside_of_training() -> None:
+    assert statuses(check_model(MODELS.Checked, only=["flops", "shapes"])) == {
+        "shapes": "passed",
+        "flops": "passed",
+    }
+
+
 @pytest.mark.parametrize("name", list(WRONG_MODELS))
 def test_a_wrong_model_is_caught(name: str) -> None:
     check, said = WRONG_MODELS[name]

@@ -6,12 +6,12 @@ from torch import nn
 
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import DataError
-from vaezoo.network_options import NetworkOptions
+from vaezoo.network_options import BodyOptions
 from vaezoo.nn.conv import ConvDecoder, ConvEncoder
 from vaezoo.nn.mlp import DenseDecoder, DenseEncoder
 
 
-def make_encoder(options: NetworkOptions, data: DataSpec, out_features: int) -> nn.Sequential:
+def make_encoder(options: BodyOptions, data: DataSpec, out_features: int) -> nn.Sequential:
     """A network from examples to features: [batch, *data.shape] -> [batch, out_features].
 
     DataError when the network is for images and the data is vectors.
@@ -25,7 +25,7 @@ def make_encoder(options: NetworkOptions, data: DataSpec, out_features: int) -> 
     return nn.Sequential(body, nn.Linear(body.out_features, out_features))
 
 
-def make_decoder(options: NetworkOptions, data: DataSpec, in_features: int) -> nn.Sequential:
+def make_decoder(options: BodyOptions, data: DataSpec, in_features: int) -> nn.Sequential:
     """The encoder mirrored: [batch, in_features] -> [batch, *data.shape], unbounded."""
     if "mlp" in options.network:
         gated = options.network == "gated_mlp"
@@ -35,7 +35,7 @@ def make_decoder(options: NetworkOptions, data: DataSpec, in_features: int) -> n
     return ConvDecoder(in_features, data.shape, options.levels(), residual)
 
 
-def _check_image(options: NetworkOptions, data: DataSpec) -> None:
+def _check_image(options: BodyOptions, data: DataSpec) -> None:
     if not data.is_image:
         raise DataError(
             f"--network {options.network} is for images, and this data is vectors of "

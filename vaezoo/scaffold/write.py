@@ -28,7 +28,7 @@ _SUMMARIES: Mapping[Kind, str] = {
     "dataset": "Grey stripes, to be made into something else",
 }
 _IMPORTS: Mapping[Kind, tuple[str, ...]] = {
-    "model": ("ModelSpec", "NetworkOptions", "Takes"),
+    "model": ("GaussianOptions", "ModelSpec", "Takes"),
     "loss": ("LossSpec", "Options"),
     "dataset": ("DataOptions", "DatasetSpec"),
 }

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 
 import torch
+from torch.distributions import Distribution
 
 from vaezoo.errors import OptionError
 
@@ -61,8 +62,13 @@ def pick_precision(name: str, device: torch.device) -> str:
 
 @contextlib.contextmanager
 def arithmetic(precision: str, deterministic: bool) -> Iterator[None]:
-    """Set torch's global switches for a run, and set them back afterwards."""
+    """Set torch's global switches for a run, and set them back afterwards.
+
+    Distributions do not check their arguments meanwhile, those that torch makes inside of others
+    least of all: the host would wait for each answer.
+    """
     backends = torch.backends
+    checking: bool = Distribution._validate_args
     before = (
         backends.cuda.matmul.allow_tf32,
         backends.cudnn.allow_tf32,
@@ -72,9 +78,11 @@ def arithmetic(precision: str, deterministic: bool) -> Iterator[None]:
     backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = precision != "fp32"
     backends.cudnn.deterministic = deterministic
     backends.cudnn.benchmark = not deterministic
+    Distribution.set_default_validate_args(False)
     try:
         yield
     finally:
+        Distribution.set_default_validate_args(checking)
         (
             backends.cuda.matmul.allow_tf32,
             backends.cudnn.allow_tf32,

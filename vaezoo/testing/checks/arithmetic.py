@@ -13,7 +13,7 @@ from vaezoo.bench.counts import count
 from vaezoo.evaluation.modes import seeded
 from vaezoo.testing.check import Broken, check
 from vaezoo.testing.pair import CPU, Pair, loss_of
-from vaezoo.training.machine import autocast
+from vaezoo.training.machine import arithmetic, autocast
 
 _READS_BACK = {
     "_local_scalar_dense": "item(), float() or a truth value",
@@ -82,7 +82,7 @@ def flops(pair: Pair) -> None:
             output = phase.objective(model, batch, context)
             output.objective.backward(inputs=list(phase.parameters))
 
-    with _NoReadingBack():
+    with arithmetic("fp32", deterministic=True), _NoReadingBack():
         counted = count(step)
     if counted.flops <= 0:
         raise Broken("a step has no matrix product and no convolution that is counted")
