@@ -61,7 +61,8 @@ class CodePosterior(Distribution):
 class CodePrior(Distribution):
     """p(z) over the vectors of a grid of codes: every code alike, or as a network has learned.
 
-    uniform: the network is not asked then, but for its device.
+    uniform: the network is not asked then, but for its device. temperature: divides the network's
+    logits in `sample`; `log_prob` is that of temperature 1.
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
@@ -73,25 +74,36 @@ class CodePrior(Distribution):
         network: CodeTransformer,
         *,
         uniform: bool = False,
+        temperature: float = 1.0,
     ) -> None:
         self.quantiser = quantiser
         self.grid = grid
         self.network = network
         self.uniform = uniform
+        self.temperature = temperature
         event = torch.Size((quantiser.width, *grid))
         super().__init__(torch.Size(), event, validate_args=False)
 
-    def sample(self, sample_shape: _size = _ONE) -> Tensor:
-        shape = torch.Size(sample_shape)
-        return self.quantiser.embed(self.sample_codes(shape.numel()).view(*shape, *self.grid))
+    def tempered(self, temperature: float) -> CodePrior:
+        """The same with its choices sharper or blunter; at 0 the likeliest code each time."""
+        return CodePrior(
+            self.quantiser,
+            self.grid,
+            self.network,
+            uniform=self.uniform,
+            temperature=temperature,
+        )
 
     @torch.no_grad()
-    def sample_codes(self, n: int, temperature: float = 1.0) -> Tensor:
-        """int64 [n, rows, columns]. temperature: of the network's choice; 0: the likeliest."""
+    def sample(self, sample_shape: _size = _ONE) -> Tensor:
+        shape = torch.Size(sample_shape)
+        n, length = shape.numel(), math.prod(self.grid)
         if self.uniform:
             device = self.network.start.device
-            return torch.randint(self.quantiser.size, (n, *self.grid), device=device)
-        return self.network.sample(n, temperature).view(n, *self.grid)
+            codes = torch.randint(self.quantiser.size, (n, length), device=device)
+        else:
+            codes = self.network.sample(n, self.temperature)
+        return self.quantiser.embed(codes.view(*shape, *self.grid))
 
     def log_prob(self, value: Tensor) -> Tensor:
         return self.log_prob_of_codes(self.quantiser.codes_of(value))

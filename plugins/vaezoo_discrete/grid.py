@@ -61,19 +61,6 @@ class GridVAE(BaseVAE):
     def prior(self, y: Tensor | None = None) -> CodePrior:
         return CodePrior(self.quantiser, self.grid, self.code_prior, uniform=self.training)
 
-    @torch.no_grad()
-    def sample(
-        self, n: int, y: Tensor | None = None, temperature: float = 1.0, mean: bool = True
-    ) -> Tensor:
-        """n examples, [n, *data.shape]. temperature: of the prior's choice of each code.
-
-        0 takes the likeliest code each time.
-        """
-        codes = self.prior().sample_codes(n, temperature)
-        likelihood = self.decode(self.quantiser.embed(codes))
-        drawn: Tensor = likelihood.mean if mean else likelihood.sample()
-        return drawn
-
     def fit_prior(self, batches: Callable[[], Iterable[Batch]]) -> None:
         """Fit the prior to the codes of one pass over the training set."""
         if self.options.prior_steps:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from vaezoo import BaseLoss, BaseVAE, Batch, Context, DataSpec, LossOutput, VAEOutput
-from vaezoo.distributions import kl_divergence
+from vaezoo.losses.elbo import elbo_terms
 
 from .codes import CodePosterior, code_usage
 from .options import VQLossOptions
@@ -24,19 +24,11 @@ class CodesLoss(BaseLoss):
 
     def measure(self, output: VAEOutput, x: Tensor) -> LossOutput:
         """Of what a model says of x."""
-        posterior, z, prior, likelihood = output
+        posterior, terms = output.posterior, elbo_terms(output, x)
         assert isinstance(posterior, CodePosterior)
-        distortion = -likelihood.log_prob(x)
-        rate = kl_divergence(posterior, prior, z)
         perplexity, usage = code_usage(posterior.codes, posterior.quantiser.size)
-        terms = {
-            "elbo": -distortion - rate,
-            "rate": rate,
-            "distortion": distortion,
-            "perplexity": perplexity,
-            "usage": usage,
-        }
-        return LossOutput((distortion + rate).mean(), terms)
+        terms |= {"perplexity": perplexity, "usage": usage}
+        return LossOutput(-terms["elbo"].mean(), terms)
 
 
 class VQLoss(CodesLoss):
