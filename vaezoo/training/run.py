@@ -33,6 +33,7 @@ from vaezoo.training.machine import (
     pick_precision,
 )
 from vaezoo.training.report import Reporter
+from vaezoo.training.stops import Stops
 
 _EVALUATION_BATCH = 256
 _PICTURED = 32
@@ -52,15 +53,17 @@ def start_run(config: RunConfig, out: Path | None, reporter: Reporter) -> Run:
     with seeded(config.train.seed, device):
         splits, model = _prepare(config, device)
         name = f"{config.choice.model.name}-{config.choice.data.name}"
-        folder = RunFolder.create(out, name, config.to_yaml(), _record(config, splits))
-        with folder.held():
-            try:
-                trainer = _trainer(config, model, splits, folder, precision, reporter)
-                return _train(trainer, config, splits)
-            except BaseException:
-                if not folder.begun:
-                    folder.remove()
-                raise
+        stops = Stops()
+        with stops.caught():
+            folder = RunFolder.create(out, name, config.to_yaml(), _record(config, splits))
+            with folder.held():
+                try:
+                    trainer = _trainer(config, model, splits, folder, precision, reporter, stops)
+                    return _train(trainer, config, splits)
+                except BaseException:
+                    if not folder.begun:
+                        folder.remove()
+                    raise
 
 
 def resume_run(path: Path, config: RunConfig, reporter: Reporter) -> Run:
@@ -75,18 +78,20 @@ def resume_run(path: Path, config: RunConfig, reporter: Reporter) -> Run:
     with folder.held(), seeded(config.train.seed, device):
         splits, model = _prepare(config, device)
         check_same_data(record, splits)
-        trainer = _trainer(config, model, splits, folder, precision, reporter)
-        trainer.resume()
-        if trainer.done and folder.summary.exists():
-            raise OptionError(
-                f"{path} has finished its {trainer.position.step:,} steps: "
-                "give more --epochs or --steps to go on"
-            )
-        # What stands at the end of a run stands there again when it has come to its end.
-        folder.summary.unlink(missing_ok=True)
-        folder.traceback.unlink(missing_ok=True)
-        folder.write_start(config.to_yaml(), record)
-        return _train(trainer, config, splits)
+        stops = Stops()
+        with stops.caught():
+            trainer = _trainer(config, model, splits, folder, precision, reporter, stops)
+            trainer.resume()
+            if trainer.done and folder.summary.exists():
+                raise OptionError(
+                    f"{path} has finished its {trainer.position.step:,} steps: "
+                    "give more --epochs or --steps to go on"
+                )
+            # What stands at the end of a run stands there again when it has come to its end.
+            folder.summary.unlink(missing_ok=True)
+            folder.traceback.unlink(missing_ok=True)
+            folder.write_start(config.to_yaml(), record)
+            return _train(trainer, config, splits)
 
 
 def _prepare(config: RunConfig, device: torch.device) -> tuple[Splits, BaseVAE]:
@@ -106,6 +111,7 @@ def _trainer(
     folder: RunFolder,
     precision: str,
     reporter: Reporter,
+    stops: Stops,
 ) -> Trainer:
     device = pick_device(config.train.device)
     loss = model.loss
@@ -134,13 +140,14 @@ def _trainer(
         folder=folder,
         precision=precision,
         reporter=reporter,
+        stops=stops,
     )
 
 
 def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
     title = f"{config.choice.model.name} on {config.choice.data.name}, {trainer.device}"
     trainer.reporter.start(title, trainer.total_steps, trainer.position.step)
-    with trainer.stops.caught(), trainer.kept():
+    with trainer.kept():
         try:
             position = trainer.fit()
         finally:
