@@ -29,6 +29,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo.specs": ("API_VERSION", "CAPABILITIES", "Spec"),
     "vaezoo.errors": ("DataError", "OptionError"),
     "vaezoo.options": ("to_dict",),
+    "vaezoo.distributed": ("gather", "place", "processes", "share", "total"),
     "vaezoo.distributions": (
         "PointMass",
         "diagonal_normal",

@@ -42,6 +42,7 @@ RANKS = {
     "vaezoo.reopen": 3,
     "vaezoo.scaffold": 3,
     # what plugins build from
+    "vaezoo.distributed": 4,
     "vaezoo.distributions": 4,
     "vaezoo.likelihoods": 4,
     "vaezoo.nn": 4,

@@ -34,6 +34,18 @@ class TrainingError(VaezooError):
     """Training that cannot go on, with the step and the term that broke."""
 
 
+class ProcessLostError(VaezooError):
+    """Another process of the job is gone, and this one cannot go on without it."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        first = (reason.strip().splitlines() or ["no reason given"])[0]
+        super().__init__(
+            f"another process of this job is gone ({first[:200]}); what it said stands above, if "
+            "it could say anything; the run goes on from its last checkpoint with --resume"
+        )
+
+
 class RunStopped(VaezooError):
     """Training that was asked to stop, and has saved what it needs to go on.
 
