@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 RANKS = {
     # words and files
     "vaezoo.errors": 0,
+    "vaezoo.extras": 1,
     "vaezoo.files": 1,
     "vaezoo.options": 1,
     "vaezoo.data.spec": 1,
