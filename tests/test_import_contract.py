@@ -54,6 +54,7 @@ RANKS = {
     "vaezoo.evaluation": 6,
     "vaezoo.training": 6,
     "vaezoo.runs": 6,
+    "vaezoo.export": 7,
     "vaezoo.bench": 7,
     "vaezoo.testing": 7,
     "vaezoo.api": 7,
