@@ -26,7 +26,14 @@ WIDTH = 100
 
 PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo": tuple(name for name in vaezoo.__all__ if name != "__version__"),
-    "vaezoo.specs": ("API_VERSION", "CAPABILITIES", "Spec"),
+    "vaezoo.specs": (
+        "API_VERSION",
+        "CAPABILITIES",
+        "METRIC_GROUPS",
+        "METRIC_NEEDS",
+        "METRIC_SHARES",
+        "Spec",
+    ),
     "vaezoo.errors": ("DataError", "OptionError"),
     "vaezoo.options": ("to_dict",),
     "vaezoo.distributions": (
@@ -51,6 +58,15 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo.losses.options": ("ElboOptions",),
     "vaezoo.data.base": ("domain_of", "hold_out"),
     "vaezoo.data.options": ("DecodeOptions", "DiskOptions"),
+    "vaezoo.evaluation.metric": (
+        "Collector",
+        "Evidence",
+        "Measured",
+        "NoNumber",
+        "Setting",
+        "View",
+    ),
+    "vaezoo.evaluation.sums": ("Columns", "Mean"),
     "vaezoo.testing": tuple(importlib.import_module("vaezoo.testing").__all__),
 }
 """What a plugin may use: names by the module that they are imported from."""

@@ -33,6 +33,7 @@ RANKS = {
     "vaezoo.plugins": 2,
     "vaezoo.registry": 2,
     "vaezoo.builtin": 2,
+    "vaezoo.builtin_metrics": 2,
     "vaezoo.likelihood_options": 2,
     "vaezoo.network_options": 2,
     "vaezoo.data.options": 2,

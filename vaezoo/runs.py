@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from vaezoo.build import build_dataset, build_model
 from vaezoo.config import RunConfig, load_recipe, resolve
-from vaezoo.data.base import Splits
+from vaezoo.data.base import Split, Splits
 from vaezoo.data.batch import Batch
 from vaezoo.data.batches import Batches
 from vaezoo.data.spec import DataSpec
 from vaezoo.distributions import point
 from vaezoo.errors import DataError, OptionError, RunError, nearest
 from vaezoo.evaluation.embedding import Map, Method, make_map
-from vaezoo.evaluation.evaluate import Evaluation, evaluate_model
+from vaezoo.evaluation.evaluate import Evaluation, evaluate, pick_metrics
 from vaezoo.evaluation.interpolation import Interpolation, Way, between
 from vaezoo.evaluation.latents import ENOUGH, Survey, decoded, onto_prior, survey
+from vaezoo.evaluation.metric import Setting, Tell, silent
 from vaezoo.evaluation.modes import seeded
 from vaezoo.evaluation.traversal import Traversal, refuse_codes, traverse
 from vaezoo.files import read_json
@@ -29,6 +31,8 @@ from vaezoo.reopen import choose_again
 from vaezoo.runfolder import RunFolder
 from vaezoo.training.checkpoint import load_into, load_weights
 from vaezoo.training.machine import pick_device
+
+SplitName = Literal["train", "validation", "test"]
 
 _AT_ONCE = 256
 """How many examples are sampled or evaluated together."""
@@ -210,15 +214,36 @@ class Run:
             raise OptionError(f"--class {text}: classes are numbered from 0 to {len(classes) - 1}")
         raise OptionError(f"--class: there is no class {text!r}{nearest(text, classes)}")
 
-    def evaluate(self, *, importance_samples: int = 0, seed: int = 0) -> Evaluation:
-        """Measure the model on the test split; see Evaluation."""
-        return evaluate_model(
+    def evaluate(
+        self,
+        *,
+        metrics: Iterable[str] = ("quick",),
+        importance_samples: int = 0,
+        seed: int = 0,
+        split: SplitName = "test",
+        repeats: int = 5,
+        download: bool = False,
+        tell: Tell = silent,
+    ) -> Evaluation:
+        """Measure the model on a split; see Evaluation.
+
+        metrics: names, groups, `quick` or `all`. importance_samples: draws an example for the
+        log-likelihood. repeats: how often a score with chance in it is taken. download: whether
+        weights of feature networks may be fetched. tell: hears of progress.
+        """
+        setting = setting_of(
             self.model,
-            test_batches(self.config, self.splits, self.device),
-            capabilities=self.config.choice.model.tags,
-            importance_samples=importance_samples,
+            self.config,
+            self.splits,
+            self.device,
+            split=split,
             seed=seed,
+            importance_samples=importance_samples,
+            repeats=repeats,
+            download=download,
+            tell=tell,
         )
+        return evaluate(setting, pick_metrics(metrics))
 
     def _read_config(self) -> RunConfig:
         recipe = load_recipe(self.folder.config)
@@ -254,6 +279,37 @@ def draw_samples(
 def test_batches(config: RunConfig, splits: Splits, device: torch.device) -> Batches:
     """The test split in order."""
     return Batches(splits.test, batch_size=_AT_ONCE, device=device, binarize=config.data.binarize)
+
+
+def setting_of(
+    model: BaseVAE,
+    config: RunConfig,
+    splits: Splits,
+    device: torch.device,
+    *,
+    split: SplitName = "test",
+    seed: int = 0,
+    importance_samples: int = 0,
+    repeats: int = 5,
+    download: bool = False,
+    tell: Tell = silent,
+) -> Setting:
+    """What evaluation has to know of a run to measure its model on a split."""
+    loaded: Split = getattr(splits, split)
+    return Setting(
+        model,
+        frozenset(config.choice.model.tags),
+        Batches(loaded, batch_size=_AT_ONCE, device=device, binarize=config.data.binarize),
+        splits=splits,
+        loaded=loaded,
+        split_name=split,
+        data_name=config.choice.data.name,
+        seed=seed,
+        importance_samples=importance_samples,
+        repeats=repeats,
+        download=download,
+        tell=tell,
+    )
 
 
 def check_same_data(record: dict[str, Any], splits: Splits) -> None:

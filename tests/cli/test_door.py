@@ -80,7 +80,10 @@ def test_answers_without_torch(line: str) -> None:
         ("list --kind modls", "did you mean 'models'?"),
         ("list models", "unexpected extra argument (models)"),
         ("info", "'NAME' is missing"),
-        ("info vanila", "there is no model, loss or data set 'vanila'; did you mean 'vanilla'?"),
+        (
+            "info vanila",
+            "there is no model, loss, data set or metric 'vanila'; did you mean 'vanilla'?",
+        ),
         ("info vanilla --kind losses", "there is no loss 'vanilla'"),
         ("train vanila", "there is no model 'vanila'; did you mean 'vanilla'?"),
         ("train vanilla --loss elb", "there is no loss 'elb'; did you mean 'elbo'?"),

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 import vaezoo
 from vaezoo import BaseVAE, DataSpec, Options, TensorSplit
 from vaezoo.data.batches import Batches
-from vaezoo.distributions import diagonal_normal, kl_divergence
+from vaezoo.distributions import diagonal_normal
 from vaezoo.errors import OptionError
 from vaezoo.evaluation.interpolation import between
-from vaezoo.evaluation.latents import Survey, kl_by_variable, quantiles, survey
+from vaezoo.evaluation.latents import Survey, quantiles, survey
 from vaezoo.evaluation.traversal import traverse
 from vaezoo.likelihoods import GaussianLikelihood
 
@@ -56,20 +56,6 @@ class Mixed(Dials):
 def batches(n: int = 400) -> Batches:
     x = torch.randn(n, 1, 2, 2, generator=torch.Generator().manual_seed(3))
     return Batches(TensorSplit(x), batch_size=64, device=CPU)
-
-
-def test_the_kl_of_the_variables_adds_up_to_the_kl() -> None:
-    model, x = Dials(), torch.randn(7, 1, 2, 2)
-    posterior, prior = model.encode(x), model.prior()
-    parts = kl_by_variable(posterior, prior)
-    assert parts is not None
-    assert parts.shape == (7, 4)
-    torch.testing.assert_close(parts.sum(1), kl_divergence(posterior, prior, posterior.rsample()))
-
-
-def test_a_kl_that_is_no_sum_is_none() -> None:
-    model = Mixed()
-    assert kl_by_variable(model.encode(torch.randn(2, 1, 2, 2)), model.prior()) is None
 
 
 def test_the_survey_by_the_closed_form() -> None:

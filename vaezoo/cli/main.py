@@ -21,7 +21,7 @@ from vaezoo.files import cannot_write
 
 COMMANDS = {
     "train": ("vaezoo.cli.train", "Train a model and draw what it learned."),
-    "evaluate": ("vaezoo.cli.evaluate", "Measure a finished run on held-out data."),
+    "evaluate": ("vaezoo.cli.evaluate", "Measure finished runs on held-out data."),
     "sample": ("vaezoo.cli.sample", "Draw new images from a run's prior."),
     "reconstruct": ("vaezoo.cli.reconstruct", "Put images through a run and back."),
     "traverse": ("vaezoo.cli.traverse", "Draw what each latent value of a run changes."),
@@ -34,7 +34,7 @@ COMMANDS = {
         "Check that a model, loss or data set keeps the contract.",
     ),
     "new": ("vaezoo.cli.new", "Write a plugin package that works, to be changed."),
-    "list": ("vaezoo.cli.list_command", "List the models, losses and data sets."),
+    "list": ("vaezoo.cli.list_command", "List the models, losses, data sets and metrics."),
     "info": ("vaezoo.cli.info_command", "Show everything about one of them."),
     "plugins": ("vaezoo.cli.plugins_command", "Show which plugins were loaded and which failed."),
 }

@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
-from torch.distributions import kl as torch_kl
 
 from vaezoo.data.batches import Batches
 from vaezoo.distributions import draw, point
 from vaezoo.errors import OptionError
+from vaezoo.evaluation.metrics.latent import latent_kls
 from vaezoo.evaluation.modes import evaluation_mode, seeded
 from vaezoo.model import BaseVAE
 
@@ -66,8 +66,8 @@ def survey(model: BaseVAE, batches: Batches, examples: int = ENOUGH) -> Survey:
             posterior = model.encode(batch.x, y)
             points.append(point(posterior).flatten(1).float().cpu())
             labels.append(None if batch.y is None else batch.y.cpu())
-            kl = kl_by_variable(posterior, prior or model.prior(y))
-            kls.append(None if kl is None else kl.flatten(1).double().sum(0).cpu())
+            kl = latent_kls(posterior, prior or model.prior(y))
+            kls.append(None if kl is None else kl.double().sum(0).cpu())
     known_labels = [y for y in labels if y is not None]
     known_kls = [kl for kl in kls if kl is not None]
     z = torch.cat(points)
@@ -78,20 +78,6 @@ def survey(model: BaseVAE, batches: Batches, examples: int = ENOUGH) -> Survey:
         kl=torch.stack(known_kls).sum(0) / len(index) if known_kls else None,
         spread=z.std(0, correction=0),
     )
-
-
-def kl_by_variable(posterior: Distribution, prior: Distribution) -> Tensor | None:
-    """The KL of each latent variable, [batch, ...]: they add up to the KL of all, in nats.
-
-    Where both are independent variables with a KL in closed form; None otherwise: with a mixture
-    for a prior, a flow, a hierarchy or a sphere, the KL is of all variables together.
-    """
-    if not (isinstance(posterior, Independent) and isinstance(prior, Independent)):
-        return None
-    try:
-        return torch_kl.kl_divergence(posterior.base_dist, prior.base_dist)
-    except NotImplementedError:
-        return None
 
 
 def quantiles(model: BaseVAE, shares: Tensor, label: int | None = None) -> Tensor:

@@ -16,14 +16,14 @@ from vaezoo.data.base import Splits
 from vaezoo.data.batches import Batches
 from vaezoo.errors import DataError, OptionError, RunStopped, TrainingError
 from vaezoo.evaluation.curves import save_curves
-from vaezoo.evaluation.evaluate import evaluate_model
+from vaezoo.evaluation.evaluate import evaluate, quick_metrics
 from vaezoo.evaluation.modes import seeded
 from vaezoo.evaluation.pictures import save_grid, save_pairs
 from vaezoo.files import read_json, write_json
 from vaezoo.model import BaseVAE
 from vaezoo.registry import registry
 from vaezoo.runfolder import RunFolder, check_absent
-from vaezoo.runs import Run, check_same_data, draw_samples, test_batches
+from vaezoo.runs import Run, check_same_data, draw_samples, setting_of, test_batches
 from vaezoo.specs import Spec
 from vaezoo.training.loop import Position, Trainer, check_batch_size
 from vaezoo.training.machine import (
@@ -142,9 +142,8 @@ def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
         trainer.reporter.stop()
     folder, model = trainer.folder, trainer.model.eval()
     test = test_batches(config, splits, trainer.device)
-    evaluation = evaluate_model(
-        model, test, capabilities=config.choice.model.tags, seed=config.train.seed
-    )
+    setting = setting_of(model, config, splits, trainer.device, seed=config.train.seed)
+    evaluation = evaluate(setting, quick_metrics())
     write_json(
         folder.summary,
         {
