@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 RANKS = {
     # words and files
     "vaezoo.errors": 0,
+    "vaezoo.extras": 1,
     "vaezoo.files": 1,
     "vaezoo.options": 1,
     "vaezoo.data.spec": 1,
@@ -55,6 +56,7 @@ RANKS = {
     "vaezoo.evaluation": 6,
     "vaezoo.training": 6,
     "vaezoo.runs": 6,
+    "vaezoo.export": 7,
     "vaezoo.bench": 7,
     "vaezoo.testing": 7,
     "vaezoo.api": 7,

@@ -13,12 +13,18 @@ from torch import Tensor
 from vaezoo.build import build_dataset, build_model
 from vaezoo.config import RunConfig, load_recipe, resolve
 from vaezoo.data.base import Split, Splits
+from vaezoo.data.batch import Batch
 from vaezoo.data.batches import Batches
 from vaezoo.data.spec import DataSpec
-from vaezoo.errors import OptionError, RunError
+from vaezoo.distributions import point
+from vaezoo.errors import DataError, OptionError, RunError, nearest
+from vaezoo.evaluation.embedding import Map, Method, make_map
 from vaezoo.evaluation.evaluate import Evaluation, evaluate, pick_metrics
+from vaezoo.evaluation.interpolation import Interpolation, Way, between
+from vaezoo.evaluation.latents import ENOUGH, Survey, decoded, onto_prior, survey
 from vaezoo.evaluation.metric import Setting, Tell, silent
 from vaezoo.evaluation.modes import seeded
+from vaezoo.evaluation.traversal import Traversal, refuse_codes, traverse
 from vaezoo.files import read_json
 from vaezoo.model import BaseVAE
 from vaezoo.reopen import choose_again
@@ -95,6 +101,118 @@ class Run:
         """Image files as this run's data has them: float in [0, 1], [n, *shape]."""
         dataset = build_dataset(self.config.choice.data, self.config.data)
         return dataset.read_images(paths, self.data_spec).float() / 255.0
+
+    def example(self, which: str) -> Batch:
+        """One example as a batch of 1, on the device: a file, or a number in the test split.
+
+        OptionError for a number that is past the end. A file has no label.
+        """
+        if not which.isdecimal():
+            return Batch(self.read_images([Path(which)]).to(self.device), None)
+        batches, number = test_batches(self.config, self.splits, self.device), int(which)
+        if number >= len(batches.split):
+            raise OptionError(
+                f"example {number}: the test split has {len(batches.split):,}, counted from 0"
+            )
+        return batches.batch(torch.tensor([number]))
+
+    def survey(self, examples: int = ENOUGH) -> Survey:
+        """What the latents hold, by examples of the test split."""
+        return survey(self.model, test_batches(self.config, self.splits, self.device), examples)
+
+    def traverse(
+        self,
+        rows: int = 10,
+        *,
+        steps: int = 9,
+        start: str | None = None,
+        label: str | None = None,
+        examples: int = ENOUGH,
+    ) -> Traversal:
+        """Rows of images in which one latent value moves, the most informative value first.
+
+        start: an image file or the number of a test example; the prior's mean by default. label:
+        a class, for conditional models, which need one. OptionError for latents that are codes.
+        """
+        capabilities = self.config.choice.model.tags
+        refuse_codes(capabilities)
+        begin = None if start is None else self.example(start)
+        y = self._one_class(label, [begin] if begin else [])
+        z = None if begin is None else self._latent(begin, y)
+        return traverse(
+            self.model,
+            self.survey(examples),
+            capabilities=capabilities,
+            rows=rows,
+            steps=steps,
+            start=z,
+            label=y,
+        )
+
+    def interpolate(
+        self, a: str, b: str, *, steps: int = 10, way: Way = "slerp", label: str | None = None
+    ) -> Interpolation:
+        """Images on the way between two examples: files, or numbers of test examples."""
+        refuse_codes(self.config.choice.model.tags)
+        ends = [self.example(which) for which in (a, b)]
+        y = self._one_class(label, ends)
+        latents = [self._latent(end, y) for end in ends]
+        with torch.no_grad():
+            prior = self.model.prior(None)
+            z = onto_prior(prior, between(latents[0], latents[1], steps, way))
+        return Interpolation(
+            a=ends[0].x.cpu(),
+            b=ends[1].x.cpu(),
+            latents=z.cpu(),
+            images=decoded(self.model, z, y),
+        )
+
+    def embed(
+        self,
+        examples: int = ENOUGH,
+        *,
+        method: Method = "pca",
+        by: str | None = None,
+        seed: int = 0,
+    ) -> Map:
+        """Where test examples lie in the latent space, on a plane, and what colours them."""
+        return make_map(self.survey(examples), self.splits, method=method, by=by, seed=seed)
+
+    def check_has_pictures(self) -> None:
+        """DataError for vectors, of which there is nothing to draw."""
+        if not self.data_spec.is_image:
+            raise DataError("this run's data is vectors: there are no pictures of them")
+
+    def _latent(self, end: Batch, label: int | None) -> Tensor:
+        """Where an example lies, [1, *latent_shape]."""
+        y = end.y if label is None or end.y is not None else torch.full((1,), label)
+        with torch.no_grad():
+            known = None if y is None else y.to(self.device)
+            return point(self.model.encode(end.x, self.model.labels(known)))
+
+    def _one_class(self, label: str | None, examples: list[Batch]) -> int | None:
+        """The class to decode with: as given, else that of all the examples. None: no labels."""
+        if label is not None:
+            return self.find_class(label)
+        if not self.model.conditional:
+            return None
+        found = {int(batch.y) if batch.y is not None else -1 for batch in examples}
+        if len(found) == 1 and -1 not in found:
+            return found.pop()
+        raise OptionError("this model is conditional: give --class, the class to decode with")
+
+    def find_class(self, text: str) -> int:
+        """The number of a class, by its number or name. OptionError if there is none such."""
+        classes = self.data_spec.classes
+        if not self.model.conditional:
+            raise OptionError("--class: this model is not conditional, it takes no labels")
+        if text in classes:
+            return classes.index(text)
+        if text.isdecimal():
+            if int(text) < len(classes):
+                return int(text)
+            raise OptionError(f"--class {text}: classes are numbered from 0 to {len(classes) - 1}")
+        raise OptionError(f"--class: there is no class {text!r}{nearest(text, classes)}")
 
     def evaluate(
         self,

@@ -24,6 +24,10 @@ COMMANDS = {
     "evaluate": ("vaezoo.cli.evaluate", "Measure finished runs on held-out data."),
     "sample": ("vaezoo.cli.sample", "Draw new images from a run's prior."),
     "reconstruct": ("vaezoo.cli.reconstruct", "Put images through a run and back."),
+    "traverse": ("vaezoo.cli.traverse", "Draw what each latent value of a run changes."),
+    "interpolate": ("vaezoo.cli.interpolate", "Draw the way from one image to another."),
+    "embed": ("vaezoo.cli.embed", "Draw a map of a run's latents."),
+    "export": ("vaezoo.cli.export", "Write a run's model as ONNX, torch.export or safetensors."),
     "bench": ("vaezoo.cli.bench", "Measure how fast models are on this machine."),
     "check": (
         "vaezoo.cli.check",
