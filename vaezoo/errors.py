@@ -41,8 +41,7 @@ class ProcessLostError(VaezooError):
         self.reason = reason
         first = (reason.strip().splitlines() or ["no reason given"])[0]
         super().__init__(
-            f"another process of this job is gone ({first[:200]}); what it said stands above, if "
-            "it could say anything; the run goes on from its last checkpoint with --resume"
+            f"another process of the job is gone, and this one cannot go on alone: {first[:200]}"
         )
 
 

@@ -15,6 +15,7 @@ from typing import TextIO
 import click
 
 from vaezoo import __version__
+from vaezoo.cli.output import is_first_process_here
 from vaezoo.cli.usage import explain
 from vaezoo.errors import UnknownNameError, VaezooError, nearest
 from vaezoo.files import cannot_write
@@ -129,8 +130,14 @@ def main(args: Sequence[str] | None = None) -> int:
         _silence(sys.stdout)
         return _fail(str(cannot_write(Path(error.filename or "the output"), error)), 2)
     except VaezooError as error:
+        # What the processes of a job found together is said once. What one of them ran into has a
+        # cause, and nobody else says it.
+        if not is_first_process_here() and error.__cause__ is None:
+            return error.exit_code
         return _fail(str(error), error.exit_code)
     except click.ClickException as error:
+        if not is_first_process_here():
+            return 2
         return _fail(explain(error), 2)
 
 
