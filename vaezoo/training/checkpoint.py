@@ -137,7 +137,7 @@ def save_checkpoint(
     temporary = folder / f".{final.name}.{os.getpid()}.tmp"
     try:
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        temporary.mkdir()
         sums = {
             f"{name}.safetensors": write_tensors(temporary / f"{name}.safetensors", part)
             for name, part in tensors.items()

@@ -38,6 +38,7 @@ from vaezoo.training.background import Background, HostCopy
 from vaezoo.training.batch_norm import share_batch_norm
 from vaezoo.training.checkpoint import (
     Checkpoint,
+    list_checkpoints,
     load_checkpoint,
     load_into,
     load_optimizers,
@@ -46,6 +47,7 @@ from vaezoo.training.checkpoint import (
     save_checkpoint,
     save_weights,
     set_random_state,
+    step_of,
 )
 from vaezoo.training.graphed import make_updates
 from vaezoo.training.machine import arithmetic
@@ -102,6 +104,7 @@ class Trainer:
         folder: RunFolder,
         precision: str,
         reporter: Reporter,
+        stops: Stops,
     ) -> None:
         check_batch_size(options.batch_size, len(train.split), model)
         if processes() > 1:
@@ -131,7 +134,7 @@ class Trainer:
         self.window: Window | None = None
         self.good: dict[str, Tensor] = {}
         self.good_step = 0
-        self.stops = Stops()
+        self.stops = stops
         self.best = Best()
         self.score: float | None = None  # by held-out data, of the weights as they are now
         self.validation_due = False
@@ -385,9 +388,8 @@ class Trainer:
         self.background.wait()
         if self.folder.writes:
             save_weights(self.folder.weights, self.good)
-        saved = ""
-        if self.saved_step is not None:
-            saved = f", and the last good checkpoint is that of step {self.saved_step}"
+        found = list_checkpoints(self.folder.checkpoints)
+        saved = f", and the last good checkpoint is {found[-1]}" if found else ""
         return TrainingError(
             f"training broke: {what}; the weights of step {self.good_step} are kept in "
             f"{self.folder.weights}{saved}; try a smaller --lr, --grad-clip 1 or "
@@ -405,12 +407,14 @@ class Trainer:
             yield
         except (RunStopped, TrainingError):
             raise
-        except VaezooError as error:
-            if self.folder.begun:
-                self._rescue(save=not isinstance(error, RunError))
-                error.args = (f"{error}; {how_to_resume(self.folder.path)}",)
-            raise
         except Exception as error:
+            with suppress(VaezooError):
+                self.background.wait()  # whether there is a checkpoint is known then
+            if isinstance(error, VaezooError):
+                if self.folder.begun:
+                    self._rescue(save=not isinstance(error, RunError))
+                    error.args = (f"{error}; {how_to_resume(self.folder.path)}",)
+                raise
             if is_out_of_memory(error):
                 torch.cuda.empty_cache()
                 what = f"{self.device} is out of memory: "
@@ -431,7 +435,8 @@ class Trainer:
             write_text(self.folder.traceback, "".join(traceback.format_exception(error)))
             message += f"; the traceback is in {self.folder.traceback}"
         self._rescue(save=True)
-        saved = "the beginning" if self.saved_step is None else f"step {self.saved_step}"
+        found = list_checkpoints(self.folder.checkpoints)
+        saved = f"step {step_of(found[-1])}" if found else "the beginning"
         return f"{message}; {how_to_resume(self.folder.path)} (from {saved})"
 
     def _rescue(self, *, save: bool) -> None:

@@ -42,6 +42,7 @@ from vaezoo.training.processes import (
     wait,
 )
 from vaezoo.training.report import Reporter
+from vaezoo.training.stops import Stops
 
 _EVALUATION_BATCH = 256
 _PICTURED = 32
@@ -90,15 +91,17 @@ def _start(config: RunConfig, out: Path | None, reporter: Reporter) -> Run:
     precision = pick_precision(config.train.precision, device)
     with seeded(config.train.seed, device):
         splits, model = _prepare(config, device)
-        folder = _new_folder(config, out, splits)
-        with folder.held():
-            try:
-                trainer = _trainer(config, model, splits, folder, precision, reporter)
-                return _train(trainer, config, splits)
-            except BaseException:
-                if not folder.begun:
-                    folder.remove()
-                raise
+        stops = Stops()
+        with stops.caught():
+            folder = _new_folder(config, out, splits)
+            with folder.held():
+                try:
+                    trainer = _trainer(config, model, splits, folder, precision, reporter, stops)
+                    return _train(trainer, config, splits)
+                except BaseException:
+                    if not folder.begun:
+                        folder.remove()
+                    raise
 
 
 def _new_folder(config: RunConfig, out: Path | None, splits: Splits) -> RunFolder:
@@ -123,19 +126,21 @@ def _resume(path: Path, config: RunConfig, reporter: Reporter) -> Run:
         splits, model = _prepare(config, device)
         if folder.writes:
             check_same_data(record, splits)
-        trainer = _trainer(config, model, splits, folder, precision, reporter)
-        trainer.resume()
-        if by_the_first(lambda: trainer.done and folder.summary.exists()):
-            raise OptionError(
-                f"{path} has finished its {trainer.position.step:,} steps: "
-                "give more --epochs or --steps to go on"
-            )
-        if folder.writes:
-            # What stands at the end of a run stands there again when it has come to its end.
-            folder.summary.unlink(missing_ok=True)
-            folder.traceback.unlink(missing_ok=True)
-        folder.write_start(config.to_yaml(), record)
-        return _train(trainer, config, splits)
+        stops = Stops()
+        with stops.caught():
+            trainer = _trainer(config, model, splits, folder, precision, reporter, stops)
+            trainer.resume()
+            if by_the_first(lambda: trainer.done and folder.summary.exists()):
+                raise OptionError(
+                    f"{path} has finished its {trainer.position.step:,} steps: "
+                    "give more --epochs or --steps to go on"
+                )
+            if folder.writes:
+                # What stands at the end of a run stands there again when it has come to its end.
+                folder.summary.unlink(missing_ok=True)
+                folder.traceback.unlink(missing_ok=True)
+            folder.write_start(config.to_yaml(), record)
+            return _train(trainer, config, splits)
 
 
 def _prepare(config: RunConfig, device: torch.device) -> tuple[Splits, BaseVAE]:
@@ -160,6 +165,7 @@ def _trainer(
     folder: RunFolder,
     precision: str,
     reporter: Reporter,
+    stops: Stops,
 ) -> Trainer:
     device = pick_device(config.train.device)
     loss = model.loss
@@ -188,6 +194,7 @@ def _trainer(
         folder=folder,
         precision=precision,
         reporter=reporter if folder.writes else Reporter(),
+        stops=stops,
     )
 
 
@@ -196,7 +203,7 @@ def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
     if processes() > 1:
         title += f", {processes()} processes"
     trainer.reporter.start(title, trainer.total_steps, trainer.position.step)
-    with trainer.stops.caught(), trainer.kept():
+    with trainer.kept():
         try:
             position = trainer.fit()
         finally:
