@@ -92,6 +92,12 @@ def raise_at(place: str, number: int) -> None:
     _replace(place, watched)
 
 
+def forget() -> None:
+    """Plant a fault: a resume does not bring the generators back. Trials must notice it."""
+    module = importlib.import_module("vaezoo.training.loop")
+    setattr(module, "set_random_state", lambda *args: None)  # noqa: B010
+
+
 def limit_files(size: int) -> None:
     """No file may grow larger than this: writing fails, as on a full disk."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from typing import Any
 
 from faults import MANNERS
@@ -22,17 +23,12 @@ def kill(trial: Trial) -> str:
     for _ in range(trial.random.randint(1, _MOST)):
         faults, after = _fault(trial, reference.counts, reference.seconds)
         ended = trial.server.run(trial.args(*saving), faults=faults, kill_after=after, cache=cache)
-        kills += ended.killed
-        trial.expect(ended.killed or ended.code == 0, f"ended with {ended.code}", ended)
         if not ended.killed:
-            trial.check(ended)
-            return f"killed {kills} times"
-    ended = trial.server.run(trial.args(*saving), cache=cache)
-    if "has finished" in ended.stderr:  # killed after its last file
-        trial.expect(ended.code == 2, f"ended with {ended.code}", ended)
-        trial.log.append("had finished")
-        ended = _as_finished(ended)
-    trial.check(ended)
+            break
+        kills += 1
+    else:
+        ended = trial.server.run(trial.args(*saving), cache=cache)
+    trial.check_finished(ended)
     return f"killed {kills} times"
 
 
@@ -44,7 +40,7 @@ def stop(trial: Trial) -> str:
     process = trial.server.start(trial.args(*trial.checkpoints()))
     place = trial.random.uniform(0, 1)
     trial.log.append(f"{number} at {place:.3f}")
-    _sleep(place * reference.seconds)
+    time.sleep(place * reference.seconds)
     process.signal(number)
     ended = process.wait()
     if ended.code == 0:
@@ -56,10 +52,7 @@ def stop(trial: Trial) -> str:
         trial.expect(str(trial.out) in line, "names another folder", ended)
     else:
         trial.expect(ended.code in (128 + number, -number), f"ended with {ended.code}", ended)
-    ended = trial.server.run(trial.args())
-    if "has finished" in ended.stderr:
-        ended = _as_finished(ended)
-    trial.check(ended)
+    trial.check_finished(trial.server.run(trial.args()))
     return "stopped"
 
 
@@ -100,18 +93,6 @@ def _fault(
     fault["number"] = trial.random.randint(1, counts[fault["place"]])
     trial.log.append(f"kill at {fault}")
     return [("kill_at", fault)], None
-
-
-def _as_finished(ended: Any) -> Any:
-    import dataclasses
-
-    return dataclasses.replace(ended, code=0)
-
-
-def _sleep(seconds: float) -> None:
-    import time
-
-    time.sleep(seconds)
 
 
 KINDS = [

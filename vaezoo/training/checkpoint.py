@@ -144,7 +144,7 @@ def save_checkpoint(
         }
         write_text(temporary / _STATE, json.dumps(dict(state), allow_nan=False))
         sums[_STATE] = _sum(temporary / _STATE)
-        write_text(temporary / _SUMS, "".join(f"{sums[n]}  {n}\n" for n in sorted(sums)))
+        write_text(temporary / _SUMS, _listing(sums))
         if final.exists():
             _remove(final)  # of the same step, and found damaged: training came here again
         temporary.rename(final)
@@ -208,14 +208,21 @@ def step_of(path: Path) -> int:
     return int(path.name.removeprefix(_PREFIX))
 
 
+def _listing(sums: Mapping[str, str]) -> str:
+    return "".join(f"{sums[name]}  {name}\n" for name in sorted(sums))
+
+
 def _read_sums(path: Path) -> dict[str, str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+        text = path.read_bytes().decode()
+        sums = {name: digest for digest, name in (ln.split("  ", 1) for ln in text.splitlines())}
     except FileNotFoundError:
         raise RunError(f"{path} is missing") from None
     except (OSError, ValueError):
         raise RunError(f"{path} is damaged: it does not list checksums") from None
+    if text != _listing(sums):
+        raise RunError(f"{path} is damaged: it is not what was written")
+    return sums
 
 
 def _sum(path: Path) -> str:

@@ -390,10 +390,13 @@ class Trainer:
             save_weights(self.folder.weights, self.good)
         found = list_checkpoints(self.folder.checkpoints)
         saved = f", and the last good checkpoint is {found[-1]}" if found else ""
+        ways = ["a smaller --lr", "--grad-clip 1"]
+        if self.updates.guard is None:
+            ways.append("--on-nonfinite skip")
         return TrainingError(
             f"training broke: {what}; the weights of step {self.good_step} are kept in "
-            f"{self.folder.weights}{saved}; try a smaller --lr, --grad-clip 1 or "
-            f"--on-nonfinite skip; {how_to_resume(self.folder.path)}"
+            f"{self.folder.weights}{saved}; {how_to_resume(self.folder.path)} with "
+            f"{' or '.join(ways)}"
         )
 
     @contextmanager
