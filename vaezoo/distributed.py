@@ -76,7 +76,7 @@ def talking() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise ProcessLostError(str(error)) from error
+        raise ProcessLostError(str(error)) from None
 
 
 def _sum(values: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,11 +39,11 @@ class ProcessLostError(VaezooError):
     """Another process of the job is gone, and this one cannot go on without it."""
 
     def __init__(self, reason: str) -> None:
-        self.reason = reason
-        first = (reason.strip().splitlines() or ["no reason given"])[0]
+        # Without the place in somebody's source that it begins with, and the advice that follows.
+        first = re.sub(r"^\[[^]]*\] *", "", reason.strip()).splitlines() or ["no reason given"]
+        why = first[0].partition(". ")[0][:200]
         super().__init__(
-            f"another process of this job is gone ({first[:200]}); what it said stands above, if "
-            "it could say anything; the run goes on from its last checkpoint with --resume"
+            f"another process of the job is gone, and this one cannot go on alone: {why}"
         )
 
 

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from vaezoo.errors import RunError
 from vaezoo.files import cannot_write, remove_remains, sync_folder, write_json, write_text
@@ -18,6 +18,9 @@ from vaezoo.files import cannot_write, remove_remains, sync_folder, write_json, 
 
 class RunFolder:
     """One run: its configuration, numbers, pictures, weights and checkpoint."""
+
+    writes: ClassVar[bool] = True
+    """Whether this process is the one that writes into it."""
 
     def __init__(self, path: Path, made_parent: bool = False) -> None:
         self.path = path
@@ -149,6 +152,35 @@ class RunFolder:
         shutil.rmtree(self.path, ignore_errors=True)
         if self.made_parent and not any(self.path.parent.iterdir()):
             self.path.parent.rmdir()
+
+
+class OthersFolder(RunFolder):
+    """The folder of a run that another process writes, on this machine or not: nothing happens."""
+
+    writes = False
+
+    @property
+    def begun(self) -> bool:
+        return False
+
+    def write_start(self, config: str, record: Mapping[str, Any]) -> None:
+        return
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        return
+
+    def metrics_bytes(self) -> int:
+        return 0
+
+    def cut_metrics(self, size: int) -> None:
+        return
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        yield
+
+    def remove(self) -> None:
+        return
 
 
 def _rename_to_next(folder: Path, name: Path) -> Path:

@@ -39,14 +39,29 @@ _AT_ONCE = 256
 
 
 class Run:
-    """A run folder, opened. The model is in evaluation mode, on `device`."""
+    """A run folder, opened. The model is in evaluation mode, on `device`.
+
+    Its files are read when they are asked for: not every process of a job that trained it has them.
+    """
 
     def __init__(self, path: Path | str, device: str = "auto") -> None:
-        self.folder = RunFolder.existing(Path(path))
+        self.folder = RunFolder(Path(path))
         self.device = pick_device(device)
-        self.record: dict[str, Any] = read_json(self.folder.record)
-        self.config = self._read_config()
-        self.data_spec = self._read_data_spec()
+
+    @functools.cached_property
+    def record(self) -> dict[str, Any]:
+        """The run's run.json."""
+        return read_json(self.folder.record)
+
+    @functools.cached_property
+    def config(self) -> RunConfig:
+        """Everything that the run follows from."""
+        return self._read_config()
+
+    @functools.cached_property
+    def data_spec(self) -> DataSpec:
+        """What its data is."""
+        return self._read_data_spec()
 
     @property
     def path(self) -> Path:
@@ -258,7 +273,9 @@ class Run:
 
 def load_run(path: Path | str, device: str = "auto") -> Run:
     """Open a run folder. device: auto, cpu, cuda, ... RunError when there is no run."""
-    return Run(path, device)
+    run = Run(RunFolder.existing(Path(path)).path, device)
+    _ = run.config, run.data_spec  # so that what is wrong with it is told here
+    return run
 
 
 def draw_samples(

@@ -8,6 +8,7 @@ import importlib
 import io
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
@@ -15,6 +16,7 @@ from typing import TextIO
 import click
 
 from vaezoo import __version__
+from vaezoo.cli.output import is_first_process_here
 from vaezoo.cli.usage import explain
 from vaezoo.errors import UnknownNameError, VaezooError, nearest
 from vaezoo.files import cannot_write
@@ -39,6 +41,9 @@ COMMANDS = {
     "plugins": ("vaezoo.cli.plugins_command", "Show which plugins were loaded and which failed."),
 }
 """Each subcommand's module and summary. Summaries stand here so that help imports no module."""
+
+_SAID_BY_THEN = 10.0
+"""Seconds after which the first process has said what is wrong, and has ended with it."""
 
 COMPLETE = "_VAEZOO_COMPLETE"
 """Set by click's completion scripts, with what they ask for."""
@@ -133,8 +138,14 @@ def main(args: Sequence[str] | None = None) -> int:
         _silence(sys.stdout)
         return _fail(str(cannot_write(Path(error.filename or "the output"), error)), 2)
     except VaezooError as error:
+        # What the processes of a job found together is said once. What one of them ran into has a
+        # cause, and nobody else says it.
+        if not is_first_process_here() and error.__cause__ is None:
+            return _leave_it_to_the_first(error.exit_code)
         return _fail(str(error), error.exit_code)
     except click.ClickException as error:
+        if not is_first_process_here():
+            return _leave_it_to_the_first(2)
         return _fail(explain(error), 2)
 
 
@@ -161,6 +172,12 @@ def _run(args: list[str]) -> int:
 def _fail(message: str, code: int) -> int:
     """One line on stderr, whatever the message holds."""
     print("vaezoo: " + " ".join(message.splitlines()), file=sys.stderr)
+    return code
+
+
+def _leave_it_to_the_first(code: int) -> int:
+    """torchrun ends all processes with the first that ends: not before the one that speaks has."""
+    time.sleep(_SAID_BY_THEN)
     return code
 
 

@@ -19,7 +19,9 @@ class TrainOptions(Options):
         description="stop after so many epochs without a better ELBO on held-out data (objective, "
         "where there is no ELBO), and keep the best weights; none: train to the end, keep the last",
     )
-    batch_size: int = Field(64, ge=1, description="examples in a step")
+    batch_size: int = Field(
+        64, ge=1, description="examples in a step, of all processes together where several share it"
+    )
     lr: float = Field(1e-3, gt=0, description="Adam's learning rate")
     adam_beta2: float = Field(
         0.999,
