@@ -137,7 +137,7 @@ def _checked(words: list[str]) -> list[str]:
 
 def _print_one(result: Evaluation) -> None:
     rows = [
-        (number.label, _shown(number), number.note or _meaning(name, number))
+        (number.label, _shown(number), _meaning(name, number))
         for name, number in result.metrics.items()
     ]
     print_table(("metric", "value", "meaning"), rows)
@@ -197,6 +197,9 @@ def _shown(number: Number) -> str:
 
 
 def _meaning(name: str, number: Number) -> str:
+    """Why there is no number; else what it is, and what to mind about it."""
+    if number.value is None:
+        return number.note
     direction = "" if number.better == "neither" else f"{number.better} is better"
     summary = registry().metric(name).summary
-    return "; ".join(filter(None, (number.unit, direction, summary)))
+    return "; ".join(filter(None, (number.unit, direction, summary, number.note)))
