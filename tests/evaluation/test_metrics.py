@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -321,38 +323,28 @@ class TestOnesOwn:
             spec("count", Count, **changes)
 
 
-PLUGIN = """
-from vaezoo import BaseMetric, MetricSpec, hookimpl
-from vaezoo.evaluation.metric import Measured
-
-class Answer(BaseMetric):
-    def measure(self, evidence):
-        return Measured(float(evidence.setting.examples))
-
-@hookimpl
-def register_metrics(register):
-    register(MetricSpec(name="answer", target=f"{__name__}:Answer", summary="An answer",
-                        formula="n", better="neither", group="samples"))
-"""
-
-
 @pytest.fixture
-def plugin(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+def documented_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The plugin in docs/metrics.md, as it is written there, for the length of a test."""
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    block = re.search(r"^```python (\S+)\n(.*?)^```$", page, flags=re.M | re.S)
+    assert block is not None
+    (tmp_path / block[1]).write_text(block[2], encoding="utf-8")
     known = registry()
     monkeypatch.setattr(known, "records", list(known.records))
-    path = tmp_path / "answer.py"
-    path.write_text(PLUGIN)
-
-    def add() -> None:
-        known.add(str(path))
-
-    yield add
+    known.add(str(tmp_path / block[1]))
+    yield
     monkeypatch.undo()
     known._index()
 
 
-def test_a_plugin_brings_a_metric(plugin: Callable[[], None]) -> None:
-    plugin()
-    assert registry().metric("answer").group == "samples"
-    assert "answer" in {s.name for s in pick_metrics(["samples"])}
-    assert evaluate(setting(), pick_metrics(["answer"])).metrics["answer"].value == 200
+@pytest.mark.usefixtures("documented_metric")
+def test_a_plugin_brings_a_metric() -> None:
+    assert registry().metric("posterior_variance").group == "latent"
+    assert "posterior_variance" in {s.name for s in pick_metrics(["latent"])}
+    model = Plain([1.0, 0.0], [0.5, 1.0])
+    found = evaluate(setting(model), pick_metrics(["posterior_variance"])).metrics
+    assert found["posterior_variance"].value == pytest.approx((0.25 + 1) / 2)
+    assert found["posterior_variance"].spread == pytest.approx(0.0)
+    none = evaluate(setting(tags=("deterministic",)), pick_metrics(["posterior_variance"]))
+    assert none.metrics["posterior_variance"].note == METRIC_NEEDS["density"]
