@@ -11,6 +11,7 @@ _KINGMA = "Kingma & Welling 2013, arXiv:1312.6114"
 _HOFFMAN = "Hoffman & Johnson 2016, ELBO surgery"
 _FACTORS = ("factors", "continuous")
 _REPEATED = "on up to 10,000 examples in each repetition: seconds"
+_FEATURES = "as many new images as real ones, 10,000 at most; once, a classifier is trained"
 
 METRICS = (
     MetricSpec(
@@ -288,5 +289,53 @@ METRICS = (
         needs=_FACTORS,
         shares=("data", "examples"),
         cost=_REPEATED,
+    ),
+    MetricSpec(
+        name="fid",
+        target=f"{_METRICS}.samples:Fid",
+        summary="How far the features of new images are from real ones', as Gaussians",
+        formula="|μ − μ̂|² + tr(Σ + Σ̂ − 2 (Σ Σ̂)^½)",
+        paper="Heusel et al. 2017, arXiv:1706.08500, equation 6",
+        better="lower",
+        group="samples",
+        needs=("images", "bounded"),
+        shares=("data", "examples", "network"),
+        cost=_FEATURES,
+    ),
+    MetricSpec(
+        name="kid",
+        target=f"{_METRICS}.samples:Kid",
+        summary="The same by a kernel: unbiased, so about 0 where they are alike",
+        formula="MMD² with k(x, y) = (x·y / d + 1)³, 100 subsets of 1,000",
+        paper="Binkowski et al. 2018, arXiv:1801.01401, section 4",
+        better="lower",
+        group="samples",
+        needs=("images", "bounded"),
+        shares=("data", "examples", "network"),
+        cost=_FEATURES,
+    ),
+    MetricSpec(
+        name="precision",
+        target=f"{_METRICS}.samples:Precision",
+        summary="Share of new images that are within the reach of real ones",
+        formula="P(x̂ within the ball of some x to its 3rd nearest neighbour)",
+        paper="Kynkäänniemi et al. 2019, arXiv:1904.06991, equation 2",
+        better="higher",
+        group="samples",
+        needs=("images", "bounded"),
+        shares=("data", "examples", "network"),
+        cost=_FEATURES,
+    ),
+    MetricSpec(
+        name="recall",
+        target=f"{_METRICS}.samples:Recall",
+        summary="Share of real images that are within the reach of new ones",
+        formula="P(x within the ball of some x̂ to its 3rd nearest neighbour)",
+        paper="Kynkäänniemi et al. 2019, arXiv:1904.06991, equation 2",
+        better="higher",
+        group="samples",
+        needs=("images", "bounded"),
+        shares=("data", "examples", "network"),
+        cost=_FEATURES,
     ),
 )

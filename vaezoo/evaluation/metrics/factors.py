@@ -26,6 +26,8 @@ from vaezoo.evaluation.metrics.latent import ACTIVE_VARIANCE
 LARGEST = 10_000
 """How many examples a repetition takes, half of the split at most."""
 FEWEST = 1000
+_NOTABLE = 0.1
+"""Nats by which mutual information may be overstated before a word is said of it."""
 
 Score = Callable[[Tensor, Tensor, torch.Generator], float]
 
@@ -65,7 +67,7 @@ class LatentsAndFactors(Collector):
         """How many examples a repetition takes."""
         return min(LARGEST, len(self.codes) // 2)
 
-    def repeated(self, name: str, score: Score) -> Measured:
+    def repeated(self, name: str, score: Score, caution: str = "") -> Measured:
         """The mean and the spread of a score over repetitions, each on examples of its own."""
         found = []
         for number in range(self.setting.repeats):
@@ -73,13 +75,25 @@ class LatentsAndFactors(Collector):
             found.append(score(*self._some(number)))
         spread = statistics.stdev(found) if len(found) > 1 else None
         of = f"standard deviation over {len(found)} draws of examples"
-        return Measured(statistics.fmean(found), spread, of, examples=self.size)
+        return Measured(statistics.fmean(found), spread, of, note=caution, examples=self.size)
 
     def _some(self, number: int) -> tuple[Tensor, Tensor, torch.Generator]:
         generator = torch.Generator().manual_seed(self.setting.seed * 1009 + number)
         index = torch.randperm(len(self.codes), generator=generator)[: self.size]
         factors = scores.varying(self.factors[index])
         return self.codes[index], factors, generator
+
+    @functools.cached_property
+    def caution(self) -> str:
+        """By how much mutual information is overstated, where that is no small part of it."""
+        values = [int(column.max()) + 1 for column in self.factors.T]
+        most = max((scores.BINS - 1) * (count - 1) / (2 * self.size) for count in values)
+        if most < _NOTABLE:
+            return ""
+        return (
+            f"{self.size:,} examples overstate mutual information by up to {most:.2f} nats: "
+            "--split train has more"
+        )
 
     @functools.cached_property
     def dci(self) -> tuple[Measured, Measured, Measured]:
@@ -109,7 +123,8 @@ class Mig(BaseMetric):
         def score(codes: Tensor, factors: Tensor, generator: torch.Generator) -> float:
             return scores.mig(scores.mutual_information(codes, factors), scores.entropies(factors))
 
-        return evidence[LatentsAndFactors].repeated("mig", score)
+        seen = evidence[LatentsAndFactors]
+        return seen.repeated("mig", score, seen.caution)
 
 
 class Modularity(BaseMetric):
@@ -119,7 +134,8 @@ class Modularity(BaseMetric):
         def score(codes: Tensor, factors: Tensor, generator: torch.Generator) -> float:
             return scores.modularity(scores.mutual_information(codes, factors))
 
-        return evidence[LatentsAndFactors].repeated("modularity", score)
+        seen = evidence[LatentsAndFactors]
+        return seen.repeated("modularity", score, seen.caution)
 
 
 class FactorVaeScore(BaseMetric):
