@@ -27,6 +27,7 @@ COMMANDS = {
     "traverse": ("vaezoo.cli.traverse", "Draw what each latent value of a run changes."),
     "interpolate": ("vaezoo.cli.interpolate", "Draw the way from one image to another."),
     "embed": ("vaezoo.cli.embed", "Draw a map of a run's latents."),
+    "report": ("vaezoo.cli.report", "Put runs on one page that a browser opens from disk."),
     "export": ("vaezoo.cli.export", "Write a run's model as ONNX, torch.export or safetensors."),
     "bench": ("vaezoo.cli.bench", "Measure how fast models are on this machine."),
     "check": (
