@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ class RunFolder:
         self.samples = path / "samples.png"
         self.reconstructions = path / "reconstructions.png"
         self.curves = path / "curves.png"
+        self.listeners: list[Callable[[Mapping[str, Any]], None]] = []
+        """Called with every line of metrics.jsonl once it is written."""
 
     @classmethod
     def create(cls, path: Path | None, default_name: str) -> RunFolder:
@@ -76,6 +78,8 @@ class RunFolder:
                 file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
         except OSError as error:
             raise cannot_write(self.metrics, error) from error
+        for listener in self.listeners:
+            listener(line)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All lines so far; RunError if one is damaged."""

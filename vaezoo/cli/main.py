@@ -35,7 +35,7 @@ COMMANDS = {
         "Check that a model, loss or data set keeps the contract.",
     ),
     "new": ("vaezoo.cli.new", "Write a plugin package that works, to be changed."),
-    "list": ("vaezoo.cli.list_command", "List the models, losses, data sets and metrics."),
+    "list": ("vaezoo.cli.list_command", "List the models, losses, data sets, metrics and writers."),
     "info": ("vaezoo.cli.info_command", "Show everything about one of them."),
     "plugins": ("vaezoo.cli.plugins_command", "Show which plugins were loaded and which failed."),
 }

@@ -28,7 +28,7 @@ from vaezoo.reopen import choose_again
 from vaezoo.runfolder import RunFolder
 from vaezoo.training.options import TrainOptions
 
-_RESUMABLE = ("epochs", "steps", "device", "compile", "graph")
+_RESUMABLE = ("epochs", "steps", "device", "compile", "graph", "log")
 """What may change when a run goes on, without making it another run."""
 
 _CHOICE, _RECIPE = "vaezoo.choice", "vaezoo.recipe"

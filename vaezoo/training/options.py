@@ -56,6 +56,9 @@ class TrainOptions(Options):
     )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of weights, noise and data order")
     log_every: int = Field(20, ge=1, description="steps between two lines of metrics.jsonl")
+    log: tuple[str, ...] = Field(
+        (), description="writers that get these lines too, with commas (vaezoo list --kind writers)"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -33,6 +33,7 @@ from vaezoo.training.machine import (
     pick_precision,
 )
 from vaezoo.training.report import Reporter
+from vaezoo.training.writer import check_writers, writing
 
 _EVALUATION_BATCH = 256
 _PICTURED = 32
@@ -87,6 +88,7 @@ def resume_run(path: Path, config: RunConfig, reporter: Reporter) -> Run:
 
 def _prepare(config: RunConfig, device: torch.device) -> tuple[Splits, BaseVAE]:
     splits = load_splits(config.choice.data, config.data)
+    check_writers(config.train.log)
     if config.data.flip and not splits.spec.is_image:
         raise DataError("--flip mirrors images, and this data is vectors")
     # Weights are drawn on the CPU: the same ones on every device.
@@ -137,7 +139,8 @@ def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
     title = f"{config.choice.model.name} on {config.choice.data.name}, {trainer.device}"
     trainer.reporter.start(title, trainer.total_steps, trainer.position.step)
     try:
-        position = trainer.fit()
+        with writing(trainer.folder, config, trainer.reporter.note):
+            position = trainer.fit()
     finally:
         trainer.reporter.stop()
     folder, model = trainer.folder, trainer.model.eval()
