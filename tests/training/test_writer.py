@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,33 @@ def test_a_writer_that_fails_costs_a_note(tmp_path: Path) -> None:
     assert run.summary["elbo"] is not None
     assert notes == ["--log fails gets no more: ConnectionError: the service is away"]
     assert len((tmp_path / "r" / "lines.txt").read_text().splitlines()) == 2 + len(run.metrics)
+
+
+def test_the_writer_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/see.md: its code is run, with a service that remembers what it is sent."""
+    sent: list[tuple[str, Any]] = []
+
+    class Service:
+        def log(self, terms: dict[str, float], step: int) -> None:
+            sent.append((f"{step}", terms))
+
+        def finish(self) -> None:
+            sent.append(("finished", None))
+
+    service = types.ModuleType("service")
+    init = lambda dir, config, resume: sent.append(("init", resume)) or Service()  # noqa: E731
+    monkeypatch.setattr(service, "init", init, raising=False)
+    monkeypatch.setitem(sys.modules, "service", service)
+    text = (Path(__file__).parents[2] / "docs" / "see.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.S)
+    (tmp_path / "guide_writer.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    vaezoo.load_plugin("guide_writer")
+    run = vaezoo.train("vanilla", out=tmp_path / "run", epochs=1, log=("service",), **TINY)
+    assert sent[0] == ("init", False)
+    assert sent[-1] == ("finished", None)
+    assert [step for step, _ in sent[1:-1]] == [str(line["step"]) for line in run.metrics]
+    assert sent[1][1]["elbo/train"] == run.metrics[0]["terms"]["elbo"]
 
 
 def test_what_is_missing_is_told_before_anything_is_written(
