@@ -115,6 +115,8 @@ class RunFacts:
         }
 
 
+Tell = Callable[[str, int, int], None]
+"""Hears what is being done, how much of it is done, and of how much."""
 Opened = Callable[[Run, RunFacts], None]
 """Called with each run whose model could be opened."""
 
@@ -125,7 +127,7 @@ def gather(
     *,
     metrics: Sequence[str] = (),
     importance_samples: int = 0,
-    tell: Callable[[str, int, int], None] = lambda what, done, total: None,
+    tell: Tell = lambda what, done, total: None,
     opened: Opened = lambda run, facts: None,
 ) -> list[RunFacts]:
     """Read runs. RunError if a path is no run folder; anything less is a remark.
@@ -141,7 +143,11 @@ def gather(
         try:
             run = Run(folder.path, device)
             if metrics:
-                result = run.evaluate(metrics=metrics, importance_samples=importance_samples)
+                result = run.evaluate(
+                    metrics=metrics,
+                    importance_samples=importance_samples,
+                    tell=_prefixed(name, tell),
+                )
                 facts.numbers = {**facts.numbers, **_measured(result)}
             _look_inside(run, facts)
             opened(run, facts)
@@ -154,6 +160,10 @@ def gather(
         found.append(facts)
     tell("runs", len(folders), len(folders))
     return found
+
+
+def _prefixed(name: str, tell: Tell) -> Tell:
+    return lambda what, done, total: tell(f"{name}: {what}", done, total)
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
