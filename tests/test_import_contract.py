@@ -57,6 +57,7 @@ RANKS = {
     "vaezoo.training": 6,
     "vaezoo.runs": 6,
     "vaezoo.export": 7,
+    "vaezoo.report": 7,
     "vaezoo.bench": 7,
     "vaezoo.testing": 7,
     "vaezoo.api": 7,

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -35,6 +35,8 @@ class RunFolder:
         self.reconstructions = path / "reconstructions.png"
         self.curves = path / "curves.png"
         self.traceback = path / "traceback.txt"
+        self.listeners: list[Callable[[Mapping[str, Any]], None]] = []
+        """Called with every line of metrics.jsonl once it is written."""
 
     @classmethod
     def create(
@@ -89,6 +91,8 @@ class RunFolder:
                 file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
         except OSError as error:
             raise cannot_write(self.metrics, error) from error
+        for listener in self.listeners:
+            listener(line)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All whole lines so far; RunError if one is damaged."""

@@ -82,7 +82,7 @@ def test_answers_without_torch(line: str) -> None:
         ("info", "'NAME' is missing"),
         (
             "info vanila",
-            "there is no model, loss, data set or metric 'vanila'; did you mean 'vanilla'?",
+            "there is no model, loss, data set, metric or writer 'vanila'; did you mean 'vanilla'?",
         ),
         ("info vanilla --kind losses", "there is no loss 'vanilla'"),
         ("train vanila", "there is no model 'vanila'; did you mean 'vanilla'?"),

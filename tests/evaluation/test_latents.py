@@ -144,3 +144,33 @@ def test_an_arc_between_parallel_ends_is_the_line() -> None:
     a = torch.tensor([[1.0, 2.0]])
     for b in (a, 2 * a, -a, torch.zeros_like(a)):
         torch.testing.assert_close(between(a, b, 3), between(a, b, 3, "linear"))
+
+
+@pytest.mark.parametrize("name", [spec.name for spec in vaezoo.list_models()])
+def test_every_model_is_traversed_or_says_why_not(name: str) -> None:
+    tags = next(spec.tags for spec in vaezoo.list_models() if spec.name == name)
+    data = DataSpec(shape=(1, 16, 16), classes=("a", "b", "c"), examples=40)
+    model = vaezoo.create_model(name, data=data).eval()
+    x = torch.rand(40, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    split = TensorSplit((x * 255).byte(), torch.arange(40) % 3)
+    latents = survey(model, Batches(split, batch_size=32, device=CPU))
+    assert latents.points.shape == (40, math.prod(model.latent_shape))
+    if "discrete" in tags:
+        with pytest.raises(OptionError, match="codes"):
+            traverse(model, latents, capabilities=tags)
+        return
+    label = 0 if model.conditional else None
+    found = traverse(model, latents, capabilities=tags, rows=2, steps=3, label=label)
+    assert len(found.rows) == 2
+    for row in found.rows:
+        assert row.images.shape == (3, 1, 16, 16)
+        assert row.images.std(0).max() > 0  # it changes something
+
+
+def test_levels_that_the_decoder_does_not_see_are_left_out() -> None:
+    model = vaezoo.create_model("ladder_vae", data=(1, 16, 16), latent_dim=3, upper=(2, 2)).eval()
+    x = torch.rand(20, 1, 16, 16)
+    latents = survey(model, Batches(TensorSplit(x), batch_size=20, device=CPU))
+    found = traverse(model, latents, capabilities=(), rows=99, steps=2)
+    assert sorted(row.number for row in found.rows) == [0, 1, 2]
+    assert found.silent == 4

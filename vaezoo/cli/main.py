@@ -29,6 +29,7 @@ COMMANDS = {
     "traverse": ("vaezoo.cli.traverse", "Draw what each latent value of a run changes."),
     "interpolate": ("vaezoo.cli.interpolate", "Draw the way from one image to another."),
     "embed": ("vaezoo.cli.embed", "Draw a map of a run's latents."),
+    "report": ("vaezoo.cli.report", "Put runs on one page that a browser opens from disk."),
     "export": ("vaezoo.cli.export", "Write a run's model as ONNX, torch.export or safetensors."),
     "bench": ("vaezoo.cli.bench", "Measure how fast models are on this machine."),
     "check": (
@@ -36,7 +37,7 @@ COMMANDS = {
         "Check that a model, loss or data set keeps the contract.",
     ),
     "new": ("vaezoo.cli.new", "Write a plugin package that works, to be changed."),
-    "list": ("vaezoo.cli.list_command", "List the models, losses, data sets and metrics."),
+    "list": ("vaezoo.cli.list_command", "List the models, losses, data sets, metrics and writers."),
     "info": ("vaezoo.cli.info_command", "Show everything about one of them."),
     "plugins": ("vaezoo.cli.plugins_command", "Show which plugins were loaded and which failed."),
 }

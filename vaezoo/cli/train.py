@@ -35,6 +35,7 @@ _RESUMABLE = (
     "device",
     "compile",
     "graph",
+    "log",
     "lr",
     "grad_clip",
     "on_nonfinite",

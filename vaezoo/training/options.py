@@ -72,6 +72,9 @@ class TrainOptions(Options):
     keep_checkpoints: int = Field(
         2, ge=1, description="how many of the newest checkpoints to keep, beside the best one"
     )
+    log: tuple[str, ...] = Field(
+        (), description="writers that get these lines too, with commas (vaezoo list --kind writers)"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -43,6 +43,7 @@ from vaezoo.training.processes import (
 )
 from vaezoo.training.report import Reporter
 from vaezoo.training.stops import Stops
+from vaezoo.training.writer import check_writers, writing
 
 _EVALUATION_BATCH = 256
 _PICTURED = 32
@@ -147,6 +148,7 @@ def _prepare(config: RunConfig, device: torch.device) -> tuple[Splits, BaseVAE]:
     splits = one_after_the_other(lambda: load_splits(config.choice.data, config.data))
     if by_the_first(lambda: splits.fingerprint) != splits.fingerprint:
         raise DataError("the data of this machine is not that of the first one")
+    check_writers(config.train.log)
     if config.data.flip and not splits.spec.is_image:
         raise DataError("--flip mirrors images, and this data is vectors")
     # Weights are drawn on the CPU: the same ones on every device.
@@ -205,7 +207,8 @@ def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
     trainer.reporter.start(title, trainer.total_steps, trainer.position.step)
     with trainer.kept():
         try:
-            position = trainer.fit()
+            with writing(trainer.folder, config, trainer.reporter.note):
+                position = trainer.fit()
         finally:
             trainer.reporter.stop()
         if trainer.folder.writes:
