@@ -22,6 +22,7 @@ RANKS = {
     "vaezoo.errors": 0,
     "vaezoo.files": 1,
     "vaezoo.options": 1,
+    "vaezoo.plain_yaml": 1,
     "vaezoo.data.spec": 1,
     # names: what is there, and its typed options
     "vaezoo.specs": 2,

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from vaezoo.errors import OptionError, nearest
+from vaezoo.errors import OptionError, nearest, quoted
 
 OptionsT = TypeVar("OptionsT", bound="Options")
 
@@ -104,7 +104,7 @@ def parse(cls: type[OptionsT], values: Mapping[str, Any], what: str) -> OptionsT
             known = list(cls.model_fields)
             listing = f" (it has {', '.join(known)})" if known else " (it has none)"
             hint = nearest(str(name), known) or listing
-            raise OptionError(f"{what} has no option {name!r}{hint}")
+            raise OptionError(f"{what} has no option {quoted(name)}{hint}")
     try:
         # Read before any validator of the class's own, which then sees no text.
         return cls.model_validate({name: cls._from_text(name, v) for name, v in values.items()})
