@@ -63,9 +63,19 @@ def test_what_yaml_1_1_would_take_for_something_else_is_text(text: str) -> None:
     assert load_plain(f"x: {text}") == {"x": text}
 
 
+def outcome(text: str) -> tuple[str, Any]:
+    """Why it is refused, or "" and its value."""
+    try:
+        return "", load_plain(text)
+    except NotPlainError as error:
+        return str(error), None
+
+
+# PyYAML itself writes these line breaks so that they come back as others.
+words = st.text(st.characters(exclude_characters="\x85\u2028\u2029"))
 plain = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63) + 1, 2**63 - 1) | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    st.none() | st.booleans() | st.integers(-(2**63) + 1, 2**63 - 1) | st.floats() | words,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(words, inner, max_size=4),
     max_leaves=8,
 )
 
@@ -74,10 +84,9 @@ plain = st.recursive(
 @given(plain)
 def test_what_our_configurations_are_written_as_comes_back(value: Any) -> None:
     text = yaml.safe_dump({"x": value}, allow_unicode=True, sort_keys=False)
-    try:
-        read = load_plain(text)
-    except NotPlainError as error:
-        assert str(error) in ("is nested too deeply", "holds characters that are no text")
+    refused, read = outcome(text)
+    if refused:
+        assert refused in ("is nested too deeply", "holds characters that are no text")
     else:
         assert repr(read) == repr({"x": value})
 
@@ -85,9 +94,6 @@ def test_what_our_configurations_are_written_as_comes_back(value: Any) -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.text() | st.text("&*!<>|%@`{}[]?:-,#'\"\\ \n\t0123456789abx_.~=", max_size=60))
 def test_any_text_is_plain_values_or_refused(text: str) -> None:
-    try:
-        value = load_plain(text)
-    except NotPlainError as error:
-        assert "\n" not in str(error)
-    else:
-        assert value is None or isinstance(value, (bool, int, float, str, list, dict))
+    refused, value = outcome(text)
+    assert "\n" not in refused
+    assert value is None or isinstance(value, (bool, int, float, str, list, dict))
