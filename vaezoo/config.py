@@ -167,11 +167,13 @@ def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
         section, dot, name = key.strip().partition(".")
         if not equals or not dot or section not in SECTIONS or not name:
             raise OptionError(
-                f"--set {text!r} is not SECTION.OPTION=VALUE with a section out of "
+                f"--set {quoted(text)} is not SECTION.OPTION=VALUE with a section out of "
                 f"{', '.join(SECTIONS)}, as in --set model.latent_dim=16"
             )
         if name == "name":
-            raise OptionError(f"--set {text!r}: name the {section} itself on the command line")
+            raise OptionError(
+                f"--set {quoted(text)}: name the {section} itself on the command line"
+            )
         try:
             sections[section][name] = load_plain(value)
         except NotPlainError as error:

@@ -35,7 +35,7 @@ def choose_again(folder: RunFolder, recipe: Sections) -> Choice:
                     f"{folder.path} was made with the {kind} {source.name!r} of plugin "
                     f"{source.plugin!r}, which is not here: if you trust it, {source.how_to_get()}"
                 ) from None
-        raise
+        raise RunError(f"{folder.config}: {error}") from None
     for kind, spec in (("model", choice.model), ("loss", choice.loss), ("data", choice.data)):
         plugin = registry().plugin(spec)
         if not plugin.is_installed and plugin.version != made_by[kind].version:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -10,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from vaezoo.errors import RunError
-from vaezoo.files import cannot_write, write_json, write_text
+from vaezoo.files import cannot_write, parse_json, read_regular, write_json, write_text
+
+_LARGEST_METRICS = 1 << 28
+"""Bytes: a million lines."""
 
 
 class RunFolder:
@@ -80,8 +84,8 @@ class RunFolder:
     def read_metrics(self) -> list[dict[str, Any]]:
         """All lines so far; RunError if one is damaged."""
         try:
-            text = self.metrics.read_text(encoding="utf-8") if self.metrics.exists() else ""
-            return [json.loads(line) for line in text.splitlines()]
+            text = read_regular(self.metrics, _LARGEST_METRICS) if self.metrics.exists() else b""
+            return [_metrics_line(line) for line in text.splitlines()]
         except (OSError, ValueError) as error:
             raise RunError(f"{self.metrics} is damaged: {error}") from None
 
@@ -100,6 +104,25 @@ class RunFolder:
         shutil.rmtree(self.path, ignore_errors=True)
         if self.made_parent and not any(self.path.parent.iterdir()):
             self.path.parent.rmdir()
+
+
+def _metrics_line(line: bytes) -> dict[str, Any]:
+    """A line of metrics.jsonl, with what everyone relies on. ValueError when it is not there."""
+    value = parse_json(line)
+    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
+        raise ValueError("a line of it is of no kind")
+    step, terms = value.get("step"), value.get("terms")
+    if type(step) is not int or not 0 <= step < 2**63:
+        raise ValueError("a line of it has no step")
+    if not isinstance(terms, dict) or not all(map(_is_term, terms.values())):
+        raise ValueError("a line of it has terms that are no numbers")
+    return value
+
+
+def _is_term(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or (type(value) is int and abs(value) < 2**63)
 
 
 def check_absent(path: Path) -> None:

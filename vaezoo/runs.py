@@ -117,7 +117,11 @@ class Run:
 
     def _read_config(self) -> RunConfig:
         recipe = load_recipe(self.folder.config)
-        return resolve(choose_again(self.folder, recipe), recipe, {})
+        choice = choose_again(self.folder, recipe)
+        try:
+            return resolve(choice, recipe, {})
+        except OptionError as error:
+            raise RunError(f"{self.folder.config}: {error}") from None
 
     def _read_data_spec(self) -> DataSpec:
         try:

@@ -162,7 +162,8 @@ def _opened(path: Path, options: DecodeOptions) -> Iterator[Image.Image]:
             width, height = image.size
             if width * height > options.max_megapixels * 1e6:
                 raise _RefusedError(_too_large(options, f"{width}×{height} pixels"))
-            if image.format == "JPEG" and width * height * _scans(path) > _MOST_WORK:
+            most = min(_MOST_SCANS, _MOST_WORK // max(1, width * height))
+            if image.format == "JPEG" and _has_more_scans(path, most):
                 raise _RefusedError("it goes over its pixels more often than a photograph would")
             with _one_at_a_time if width * height > _LARGE else nullcontext():
                 yield image
@@ -170,13 +171,13 @@ def _opened(path: Path, options: DecodeOptions) -> Iterator[Image.Image]:
         raise UnreadableImageError(path, _explain(error, options)) from error
 
 
-def _scans(path: Path) -> int:
-    """How often a JPEG goes over its pixels: a progressive one may, in some bytes each time."""
+def _has_more_scans(path: Path, most: int) -> bool:
+    """Whether a JPEG goes over its pixels more often: a progressive one may, in some bytes each."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         count, place = 0, content.find(_SCAN)
-        while place >= 0 and count < _MOST_SCANS:
+        while place >= 0 and count <= most:
             count, place = count + 1, content.find(_SCAN, place + 2)
-    return count
+    return count > most
 
 
 def _open_file(path: Path, options: DecodeOptions) -> BinaryIO:
