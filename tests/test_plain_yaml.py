@@ -39,7 +39,7 @@ LAUGHS = "a: &a [x, x]\n" + "".join(
         ("x: " + "y" * (LONGEST_TEXT + 1), "holds text of more than"),
         ("y" * 101 + ": 1", "a name of more than 100"),
         (f"x: [{'1, ' * MOST_VALUES}1]", "more than 1,000 values"),
-        ("x: [[[[[[[[1]]]]]]]]", "is nested too deeply"),
+        ("x: " + "[" * 8 + "]" * 8, "is nested too deeply"),
         ("[" * 30000, "is nested too deeply"),
         ("{a: " * 10000, "is nested too deeply"),
         ("? " * 10000, "is nested too deeply"),

@@ -24,6 +24,7 @@ MOST_VALUES = 1000
 """In one list or mapping."""
 
 DEEPEST = 8
+"""Lists and mappings in one another, with what is in the innermost."""
 
 _LARGEST_NUMBER = 2**63 - 1
 
@@ -58,12 +59,14 @@ def load_plain(text: str) -> Any:
         raise NotPlainError("holds a number that is too large") from None
     except RecursionError:
         raise NotPlainError("is nested too deeply") from None
-    _check(value, DEEPEST)
+    _check(value)
     return value
 
 
 class _Loader(yaml.SafeLoader):
     """Refuses aliases, and every tag but those that plain values have by themselves."""
+
+    depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -72,7 +75,12 @@ class _Loader(yaml.SafeLoader):
                 f"has the alias *{alias.anchor[:40]}, and aliases are not read",
                 alias.start_mark.line + 1,
             )
-        return super().compose_node(parent, index)
+        if self.depth == DEEPEST:
+            raise NotPlainError("is nested too deeply", self.peek_event().start_mark.line + 1)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def refuse_tag(self, node: yaml.Node) -> Any:
         raise NotPlainError(
@@ -105,7 +113,7 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-def _check(value: Any, depth: int) -> None:
+def _check(value: Any) -> None:
     if isinstance(value, str):
         if len(value) > LONGEST_TEXT:
             raise NotPlainError(f"holds text of more than {LONGEST_TEXT:,} characters")
@@ -115,13 +123,11 @@ def _check(value: Any, depth: int) -> None:
         if abs(value) > _LARGEST_NUMBER:
             raise NotPlainError("holds a number that is too large")
     elif isinstance(value, (list, dict)):
-        if depth == 0:
-            raise NotPlainError("is nested too deeply")
         if len(value) > MOST_VALUES:
             raise NotPlainError(f"holds more than {MOST_VALUES:,} values in one place")
         for item in value:
-            _check(item, depth - 1)
+            _check(item)
             if isinstance(value, dict):
                 if isinstance(item, str) and len(item) > LONGEST_NAME:
                     raise NotPlainError(f"has a name of more than {LONGEST_NAME} characters")
-                _check(value[item], depth - 1)
+                _check(value[item])

@@ -30,7 +30,8 @@ def choose_again(folder: RunFolder, recipe: Sections) -> Choice:
         choice = choose(None, None, None, recipe)
     except UnknownNameError as error:
         for kind, source in made_by.items():
-            if source.name and repr(source.name) in str(error):
+            # Not among the names that are near it.
+            if source.name and repr(source.name) in str(error).partition("; did you mean")[0]:
                 raise RunError(
                     f"{folder.path} was made with the {kind} {source.name!r} of plugin "
                     f"{source.plugin!r}, which is not here: if you trust it, {source.how_to_get()}"

@@ -69,6 +69,13 @@ class RunFolder:
             raise RunError(f"{path} is no run folder: it has no {folder.config.name}")
         return folder
 
+    def check_own(self) -> None:
+        """RunError if a file of the run is a link: going on would write to where it leads."""
+        for folder in (self.path, self.checkpoints):
+            for path in sorted(folder.glob("*")):
+                if path.is_symlink():
+                    raise RunError(f"{path} is a link: a run goes on only in files of its own")
+
     def write_start(self, config: str, record: Mapping[str, Any]) -> None:
         write_text(self.config, config)
         write_json(self.record, record)

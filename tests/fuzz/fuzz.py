@@ -116,7 +116,6 @@ def work(name: str, seconds: float, seed: int, found: Path, figures: Path) -> in
         refused = targets.read(target, folder, content)
         if refused:
             raise SystemExit(f"a sound file was refused: {refused}")
-    targets.limit_memory(MEMORY)
     row = {"files": 0, "refused": 0, "faults": 0, "slowest_seconds": 0.0}
     known: set[str] = set()
     written = time.monotonic()
@@ -151,11 +150,12 @@ def work(name: str, seconds: float, seed: int, found: Path, figures: Path) -> in
                 return target.packing.pack(mutate.mutated(inside, chance))
         return mutate.mutated(content, chance)
 
-    if guided:
-        return guide(read, changed, seeds, seconds, seed)
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        read(changed(chance.choice(seeds)))
+    with targets.limited_memory(MEMORY):
+        if guided:
+            return guide(read, changed, seeds, seconds, seed)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            read(changed(chance.choice(seeds)))
     figures.write_text(json.dumps(row), encoding="utf-8")
     return 0
 

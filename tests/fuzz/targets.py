@@ -15,14 +15,14 @@ import struct
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from safetensors.torch import save
 
@@ -342,14 +342,18 @@ def read(target: Target, folder: Path, content: bytes) -> str:
     return said
 
 
-def limit_memory(more: int) -> None:
-    """Let this process use so many bytes more than it has now."""
+@contextmanager
+def limited_memory(more: int) -> Iterator[None]:
+    """Inside, this process gets so many bytes more than it has. Linux alone can say so."""
     if sys.platform != "linux":
+        yield
         return
     import resource
 
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + more, used + more))
-
-
-torch.set_num_threads(1)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + more, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)

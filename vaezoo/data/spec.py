@@ -66,9 +66,7 @@ class DataSpec:
         if not isinstance(shape, list) or not all(type(n) is int for n in shape):
             raise ValueError("its shape is no list of whole numbers")
         if len(shape) not in (1, 3) or not 1 <= math.prod(shape) <= MOST_VALUES:
-            raise ValueError(
-                f"an example of it would have none or more than {MOST_VALUES:,} values"
-            )
+            raise ValueError(f"an example of it has no values, or more than {MOST_VALUES:,}")
         if domain not in get_args(Domain):
             raise ValueError("its domain is unknown")
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):

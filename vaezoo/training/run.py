@@ -68,6 +68,7 @@ def start_run(config: RunConfig, out: Path | None, reporter: Reporter) -> Run:
 def resume_run(path: Path, config: RunConfig, reporter: Reporter) -> Run:
     """Go on with a run from its newest checkpoint. config: the run's, or one that trains longer."""
     folder = RunFolder.existing(path)
+    folder.check_own()
     record = read_json(folder.record)
     device = pick_device(config.train.device)
     precision = pick_precision(config.train.precision, device)
