@@ -27,7 +27,7 @@ class Call:
     state: Any = None
 
 
-_MOST_OPCODES = 2_000_000
+_MOST_OPCODES = 500_000
 """A batch of CIFAR-10 has less than a hundred thousand; each can become a hundred bytes."""
 
 _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
