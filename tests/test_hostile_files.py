@@ -238,7 +238,7 @@ class TestPickles:
         )
         shape = b"K\x02M\x00\x0c\x86"
         assert shape in content
-        many = b"](" + b"K\x01" * 500_000 + b"e"
+        many = b"](" + b"K\x01" * 400_000 + b"e"
         said = self.refused(tmp_path, content.replace(shape, many + b"M\x00\x0c\x86"))
         assert "is not [images, 3072]" in said
 
