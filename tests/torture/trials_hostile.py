@@ -1,6 +1,6 @@
 """Files from a stranger, damaged at random: a value or one line, and never more than that.
 
-The kinds of files are those of tests/fuzz; what is damaged of a run folder is read by every command.
+The kinds of files are those of tests/fuzz; what is damaged of a run folder meets every command.
 """
 
 from __future__ import annotations
