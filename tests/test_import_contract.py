@@ -22,7 +22,9 @@ RANKS = {
     "vaezoo.errors": 0,
     "vaezoo.extras": 1,
     "vaezoo.files": 1,
+    "vaezoo.memory": 1,
     "vaezoo.options": 1,
+    "vaezoo.plain_yaml": 1,
     "vaezoo.data.spec": 1,
     # names: what is there, and its typed options
     "vaezoo.specs": 2,
@@ -50,6 +52,7 @@ RANKS = {
     "vaezoo.nn": 4,
     "vaezoo.data": 4,
     "vaezoo.model": 4,
+    "vaezoo.module_sizes": 4,
     "vaezoo.losses": 4,
     # what uses whatever plugins bring
     "vaezoo.build": 5,

@@ -105,7 +105,7 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
             "svhn",
             "svhn:SvhnDataset",
             "KnownOptions",
-            "99,289 house numbers, 32×32 colour; needs vaezoo[svhn]",
+            "99,289 house numbers, 32×32 colour",
             "Netzer et al. 2011",
             ("images", "labels", "colour"),
         ),

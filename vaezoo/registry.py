@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import cast
 
-from vaezoo.errors import UnknownNameError, VaezooError, nearest
+from vaezoo.errors import UnknownNameError, VaezooError, nearest, quoted
 from vaezoo.plugin_sources import NamedSource, is_source
 from vaezoo.plugin_switches import MORE, Switches
 from vaezoo.plugins import (
@@ -104,7 +104,7 @@ class Registry:
             known = [s.name for s in self.specs(kind)]
             plural = next(plural for plural, k in PLURALS.items() if k == kind)
             raise UnknownNameError(
-                f"there is no {WORDS[kind]} {name!r}{nearest(name, known)} "
+                f"there is no {WORDS[kind]} {quoted(name)}{nearest(name, known)} "
                 f"(vaezoo list --kind {plural} shows them)"
             )
         return spec
@@ -136,7 +136,7 @@ class Registry:
         if not found:
             known = {spec.name for spec in self.specs()}
             raise UnknownNameError(
-                f"there is no model, loss, data set, metric or writer {name!r}"
+                f"there is no model, loss, data set, metric or writer {quoted(name)}"
                 f"{nearest(name, known)} (vaezoo list --kind all shows them)"
             )
         return [spec for spec in found if spec.kind != "metric"] or found

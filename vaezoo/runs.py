@@ -27,6 +27,7 @@ from vaezoo.evaluation.modes import seeded
 from vaezoo.evaluation.traversal import Traversal, refuse_codes, traverse
 from vaezoo.files import read_json
 from vaezoo.model import BaseVAE
+from vaezoo.module_sizes import TooLargeError, modules_within
 from vaezoo.reopen import choose_again
 from vaezoo.runfolder import RunFolder
 from vaezoo.training.checkpoint import load_into, load_weights
@@ -36,6 +37,10 @@ SplitName = Literal["train", "validation", "test"]
 
 _AT_ONCE = 256
 """How many examples are sampled or evaluated together."""
+
+_PER_BYTE, _BESIDE = 4, 1 << 30
+"""Bytes that a model may hold for each byte of its weights, and beside these: masks and tables that
+are not saved with it, the networks of its loss."""
 
 
 class Run:
@@ -70,9 +75,17 @@ class Run:
     @functools.cached_property
     def model(self) -> BaseVAE:
         """The trained model. RunError when its weights are missing, damaged or another model's."""
-        config = self.config
-        model = build_model(config.choice, config.model, config.loss, self.data_spec)
-        load_into(model, load_weights(self.folder.weights), self.folder.weights)
+        config, weights = self.config, load_weights(self.folder.weights)
+        held = sum(tensor.nbytes for tensor in weights.values())
+        try:
+            # A configuration, whosesoever, allocates nothing that its weights do not bear out.
+            with modules_within(_PER_BYTE * held + _BESIDE):
+                model = build_model(config.choice, config.model, config.loss, self.data_spec)
+        except TooLargeError:
+            raise RunError(
+                f"{self.folder.weights} does not fit the model, which is far larger"
+            ) from None
+        load_into(model, weights, self.folder.weights)
         return model.to(self.device).eval()
 
     @functools.cached_property
@@ -266,13 +279,21 @@ class Run:
 
     def _read_config(self) -> RunConfig:
         recipe = load_recipe(self.folder.config)
-        return resolve(choose_again(self.folder, recipe), recipe, {})
+        choice = choose_again(self.folder, recipe)
+        try:
+            return resolve(choice, recipe, {})
+        except OptionError as error:
+            raise RunError(f"{self.folder.config}: {error}") from None
 
     def _read_data_spec(self) -> DataSpec:
         try:
             return DataSpec.from_dict(self.record["data"]["spec"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, AttributeError):
             raise RunError(f"{self.folder.record} is damaged: it does not tell the data") from None
+        except ValueError as error:
+            raise RunError(
+                f"{self.folder.record} is damaged where it tells the data: {error}"
+            ) from None
 
 
 def load_run(path: Path | str, device: str = "auto") -> Run:
@@ -337,8 +358,8 @@ def setting_of(
 
 def check_same_data(record: dict[str, Any], splits: Splits) -> None:
     """RunError when the data is not what the run was trained on."""
-    before = record["data"].get("fingerprint")
-    if before != splits.fingerprint:
+    data = record.get("data")
+    if not isinstance(data, dict) or data.get("fingerprint") != splits.fingerprint:
         raise RunError(
             "the data has changed since this run was trained: its numbers would not compare"
         )

@@ -18,7 +18,7 @@ import click
 from vaezoo import __version__
 from vaezoo.cli.output import is_first_process_here
 from vaezoo.cli.usage import explain
-from vaezoo.errors import UnknownNameError, VaezooError, nearest
+from vaezoo.errors import UnknownNameError, VaezooError, nearest, printable
 from vaezoo.files import cannot_write
 
 COMMANDS = {
@@ -172,7 +172,7 @@ def _run(args: list[str]) -> int:
 
 def _fail(message: str, code: int) -> int:
     """One line on stderr, whatever the message holds."""
-    print("vaezoo: " + " ".join(message.splitlines()), file=sys.stderr)
+    print("vaezoo: " + printable(" ".join(message.splitlines())), file=sys.stderr)
     return code
 
 

@@ -120,6 +120,8 @@ def _new_folder(config: RunConfig, out: Path | None, splits: Splits) -> RunFolde
 
 def _resume(path: Path, config: RunConfig, reporter: Reporter) -> Run:
     folder = RunFolder.existing(path) if place() == 0 else OthersFolder(path)
+    if folder.writes:
+        folder.check_own()
     record = read_json(folder.record) if folder.writes else {}
     device = pick_device(config.train.device)
     precision = pick_precision(config.train.precision, device)
