@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from PIL import Image
 from torch import Tensor
 
+from vaezoo.config import load_recipe
 from vaezoo.errors import RunError, VaezooError
 from vaezoo.evaluation.evaluate import Evaluation
 from vaezoo.evaluation.latents import Survey
@@ -190,12 +190,10 @@ def _read_folder(folder: RunFolder, facts: RunFacts) -> None:
 
 def _read_config(folder: RunFolder, facts: RunFacts) -> None:
     """As text, without asking any plugin: its own may not be here."""
-    try:
-        config = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
-    except yaml.YAMLError:
-        raise RunError(f"{folder.config.name} is damaged") from None
+    config = load_recipe(folder.config)
     chosen = {
-        section: str(config[section].get("name", "")) for section in ("model", "loss", "data")
+        section: str(config.get(section, {}).get("name", ""))
+        for section in ("model", "loss", "data")
     }
     facts.model, facts.loss, facts.data = chosen["model"], chosen["loss"], chosen["data"]
     facts.options = {
