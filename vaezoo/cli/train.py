@@ -35,6 +35,7 @@ _RESUMABLE = (
     "device",
     "compile",
     "graph",
+    "shard",
     "lr",
     "grad_clip",
     "on_nonfinite",
