@@ -305,16 +305,15 @@ class Trainer:
         terms = dict(zip(self.updates.names, counted, strict=True))
         rate = images / seconds
         factor = lr_factor(self.options.schedule, self.position.step - 1, self.total_steps)
-        record = {
+        record: dict[str, Any] = {
             "kind": "train",
             "step": self.position.step,
             "epoch": epoch,
             "terms": terms,
             "lr": self.options.lr * factor,
             "images_per_second": round(rate, 1),
+            "skipped": skipped,
         }
-        if self.updates.guard is not None:
-            record["skipped"] = skipped
         self.folder.append_metrics(record)
         self.reporter.window(Progress(self.position.step, self.total_steps, epoch, rate, terms))
 
