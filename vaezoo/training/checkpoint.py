@@ -29,6 +29,7 @@ from vaezoo.files import (
     write_atomically,
     write_text,
 )
+from vaezoo.training.sharding import is_spread, spread_like
 from vaezoo.training.tensor_file import write_tensors
 
 _PREFIX = "step-"
@@ -83,7 +84,7 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
             )
         if tensor.is_complex() != own[name].is_complex() or tensor.isnan().any():
             raise RunError(f"{path} is damaged: {name} holds what is no number")
-    module.load_state_dict(dict(state))
+    module.load_state_dict({name: spread_like(t, own[name]) for name, t in state.items()})
 
 
 def optimizer_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
@@ -106,7 +107,9 @@ def load_optimizers(
             phase, parameter, name = key.split(".")
             number = int(parameter)
             like = optimizers[int(phase)].param_groups[0]["params"][number]
-            if tensor.shape == like.shape:
+            if tensor.shape == like.shape and is_spread(like):
+                tensor = spread_like(tensor, like)
+            elif tensor.shape == like.shape:
                 # Files know no layout; fused kernels walk moments and weights in step.
                 tensor = torch.empty_like(like).copy_(tensor)
             states[int(phase)].setdefault(number, {})[name] = tensor
