@@ -22,7 +22,7 @@ from vaezoo.evaluation.embedding import Map, Method, make_map
 from vaezoo.evaluation.evaluate import Evaluation, evaluate, pick_metrics
 from vaezoo.evaluation.interpolation import Interpolation, Way, between
 from vaezoo.evaluation.latents import ENOUGH, Survey, decoded, onto_prior, survey
-from vaezoo.evaluation.metric import Setting, Tell, silent
+from vaezoo.evaluation.metric import FeatureChoice, Setting, Tell, silent
 from vaezoo.evaluation.modes import seeded
 from vaezoo.evaluation.traversal import Traversal, refuse_codes, traverse
 from vaezoo.files import read_json
@@ -225,13 +225,16 @@ class Run:
         split: SplitName = "test",
         repeats: int = 5,
         download: bool = False,
+        features: FeatureChoice = "auto",
         tell: Tell = silent,
     ) -> Evaluation:
         """Measure the model on a split; see Evaluation.
 
         metrics: names, groups, `quick` or `all`. importance_samples: draws an example for the
         log-likelihood. repeats: how often a score with chance in it is taken. download: whether
-        weights of feature networks may be fetched. tell: hears of progress.
+        weights of feature networks may be fetched. features: which network images are compared by:
+        `inception`, `classifier` (a small one of this data), or the first of them that is at hand.
+        tell: hears of progress.
         """
         setting = setting_of(
             self.model,
@@ -243,6 +246,7 @@ class Run:
             importance_samples=importance_samples,
             repeats=repeats,
             download=download,
+            features=features,
             tell=tell,
         )
         return evaluate(setting, pick_metrics(metrics))
@@ -294,6 +298,7 @@ def setting_of(
     importance_samples: int = 0,
     repeats: int = 5,
     download: bool = False,
+    features: FeatureChoice = "auto",
     tell: Tell = silent,
 ) -> Setting:
     """What evaluation has to know of a run to measure its model on a split."""
@@ -310,6 +315,7 @@ def setting_of(
         importance_samples=importance_samples,
         repeats=repeats,
         download=download,
+        features=features,
         tell=tell,
     )
 

@@ -58,6 +58,14 @@ _ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
     show_default=True,
     help="How often a score with chance in it is taken; it is shown with its spread.",
 )
+@click.option(
+    "--features",
+    type=click.Choice(["auto", "inception", "classifier"]),
+    default="auto",
+    show_default=True,
+    help="The network by which images are compared: auto is Inception if its weights are at hand, "
+    "else a small classifier of the same data, trained once.",
+)
 @click.option("--download", is_flag=True, help="Fetch the weights of feature networks if needed.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of noise.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
@@ -68,6 +76,7 @@ def command(
     importance_samples: int,
     split: str,
     repeats: int,
+    features: str,
     download: bool,
     seed: int,
     device: str,
@@ -95,6 +104,7 @@ def command(
                 split=split,  # type: ignore[arg-type]
                 repeats=repeats,
                 download=download,
+                features=features,  # type: ignore[arg-type]
                 tell=work.tell,
             )
             results.append(result)
@@ -127,7 +137,7 @@ def _checked(words: list[str]) -> list[str]:
 
 def _print_one(result: Evaluation) -> None:
     rows = [
-        (number.label, _shown(number), number.note or _meaning(name, number))
+        (number.label, _shown(number), _meaning(name, number))
         for name, number in result.metrics.items()
     ]
     print_table(("metric", "value", "meaning"), rows)
@@ -187,6 +197,9 @@ def _shown(number: Number) -> str:
 
 
 def _meaning(name: str, number: Number) -> str:
+    """Why there is no number; else what it is, and what to mind about it."""
+    if number.value is None:
+        return number.note
     direction = "" if number.better == "neither" else f"{number.better} is better"
     summary = registry().metric(name).summary
-    return "; ".join(filter(None, (number.unit, direction, summary)))
+    return "; ".join(filter(None, (number.unit, direction, summary, number.note)))

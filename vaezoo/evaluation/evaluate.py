@@ -164,7 +164,8 @@ def evaluate(setting: Setting, specs: Sequence[MetricSpec]) -> Evaluation:
     model = setting.model
     # Not inference_mode: a posterior may need gradients of its own.
     with evaluation_mode(model), seeded(setting.seed, setting.device), torch.no_grad():
-        kinds = [Spread, LatentKls] if setting.has("continuous") else []
+        kinds: list[type[Collector]] = [Spread] if setting.has("continuous") else []
+        kinds += [LatentKls] if setting.has("density") else []
         kinds += [kind for metric in metrics.values() for kind in metric.collects]
         watch = _Pass(setting, kinds)
         watch.run()

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar, cast
+from typing import ClassVar, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -26,6 +26,8 @@ CollectorT = TypeVar("CollectorT", bound="Collector")
 
 Tell = Callable[[str, int, int], None]
 """Hears of progress: what is being done, how much of it is, and of how much."""
+
+FeatureChoice = Literal["auto", "inception", "classifier"]
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -67,7 +69,7 @@ class Setting:
     split_name, data_name: what they are called.
     importance_samples: draws an example for the log-likelihood, 0 for none. repeats: how often a
     score with chance in it is taken, each time with another seed. download: whether weights may be
-    fetched. tell: hears of progress.
+    fetched. features: which network images are compared by. tell: hears of progress.
     """
 
     model: BaseVAE
@@ -81,6 +83,7 @@ class Setting:
     importance_samples: int = 0
     repeats: int = 5
     download: bool = False
+    features: FeatureChoice = "auto"
     tell: Tell = silent
 
     @property

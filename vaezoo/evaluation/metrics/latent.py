@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 from torch import Tensor
@@ -93,21 +94,19 @@ class CollapsedUnits(BaseMetric):
 def latent_report(spread: Spread | None, kls: LatentKls | None) -> list[dict[str, Any]]:
     """A row for each latent, in order: what is known of its use; None where a number is missing.
 
-    spread, kls: None where the model has no such numbers.
+    spread, kls: None where the model has no such numbers. Of categories there are KLs alone, one
+    for each variable.
     """
-    if spread is None:
-        return []
-    variance = spread.latents.variance
-    count = len(variance)
-    rate: list[float | None] = [None] * count
-    collapsed: list[bool | None] = [None] * count
-    # Of categories, say, there are fewer KLs than numbers.
-    if kls is not None and len(kls.kls.mean) == count:
-        rate, collapsed = kls.kls.mean.tolist(), kls.collapsed.tolist()
-    rows = zip(
-        rate, variance.tolist(), (variance > ACTIVE_VARIANCE).tolist(), collapsed, strict=True
-    )
+    variance = [] if spread is None else spread.latents.variance.tolist()
+    rate = [] if kls is None else kls.kls.mean.tolist()
+    collapsed = [] if kls is None else kls.collapsed.tolist()
     return [
-        {"latent": i, "rate": r, "mean_variance": v, "active": a, "collapsed": c}
-        for i, (r, v, a, c) in enumerate(rows)
+        {
+            "latent": i,
+            "rate": r,
+            "mean_variance": v,
+            "active": None if v is None else v > ACTIVE_VARIANCE,
+            "collapsed": c,
+        }
+        for i, (r, v, c) in enumerate(zip_longest(rate, variance, collapsed))
     ]
