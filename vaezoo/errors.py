@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,6 +35,18 @@ class TrainingError(VaezooError):
     """Training that cannot go on, with the step and the term that broke."""
 
 
+class ProcessLostError(VaezooError):
+    """Another process of the job is gone, and this one cannot go on without it."""
+
+    def __init__(self, reason: str) -> None:
+        # Without the place in somebody's source that it begins with, and the advice that follows.
+        first = re.sub(r"^\[[^]]*\] *", "", reason.strip()).splitlines() or ["no reason given"]
+        why = first[0].partition(". ")[0][:200]
+        super().__init__(
+            f"another process of the job is gone, and this one cannot go on alone: {why}"
+        )
+
+
 class RunStopped(VaezooError):
     """Training that was asked to stop, and has saved what it needs to go on.
 
@@ -51,8 +64,22 @@ def how_to_resume(path: Path) -> str:
     return f"to go on: vaezoo train --resume {shlex.quote(str(path))}"
 
 
+def quoted(word: object) -> str:
+    """What someone wrote, in quotes and on one line, cut where it is long."""
+    text = repr(word)
+    return text if len(text) <= 100 else f"{text[:90]}..."
+
+
+def printable(text: str) -> str:
+    """One line of valid text that moves no cursor: names on disk may hold anything."""
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else "�" for c in text)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x' or 'y'?`, or nothing where nothing is near."""
+    if len(name) > 100:
+        return ""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     if not close:
         return ""

@@ -21,7 +21,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vaezoo.errors import RunError
-from vaezoo.files import cannot_write, read_json, sync_folder, write_atomically, write_text
+from vaezoo.files import (
+    cannot_write,
+    open_regular,
+    read_json,
+    sync_folder,
+    write_atomically,
+    write_text,
+)
+from vaezoo.training.sharding import is_spread, spread_like
 from vaezoo.training.tensor_file import write_tensors
 
 _PREFIX = "step-"
@@ -49,10 +57,13 @@ def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
 def load_weights(path: Path) -> dict[str, Tensor]:
     """Read safetensors; RunError when the file is missing or damaged."""
     try:
+        open_regular(path).close()
         return load_file(path)
     except FileNotFoundError:
         raise RunError(f"{path} is missing") from None
-    except (SafetensorError, OSError, ValueError) as error:
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}") from None
+    except (SafetensorError, ValueError, KeyError) as error:  # KeyError: a type torch lacks
         raise RunError(f"{path} is damaged: {error}") from None
 
 
@@ -71,7 +82,9 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
                 f"{path} does not fit the model: {name} is {tuple(tensor.shape)}, "
                 f"not {tuple(own[name].shape)}"
             )
-    module.load_state_dict(dict(state))
+        if tensor.is_complex() != own[name].is_complex() or tensor.isnan().any():
+            raise RunError(f"{path} is damaged: {name} holds what is no number")
+    module.load_state_dict({name: spread_like(t, own[name]) for name, t in state.items()})
 
 
 def optimizer_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
@@ -94,7 +107,9 @@ def load_optimizers(
             phase, parameter, name = key.split(".")
             number = int(parameter)
             like = optimizers[int(phase)].param_groups[0]["params"][number]
-            if tensor.shape == like.shape:
+            if tensor.shape == like.shape and is_spread(like):
+                tensor = spread_like(tensor, like)
+            elif tensor.shape == like.shape:
                 # Files know no layout; fused kernels walk moments and weights in step.
                 tensor = torch.empty_like(like).copy_(tensor)
             states[int(phase)].setdefault(number, {})[name] = tensor

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from vaezoo.data.batch import Batch
 from vaezoo.data.batches import Batches
+from vaezoo.distributed import processes
 from vaezoo.errors import (
     OptionError,
     RunError,
@@ -33,6 +35,7 @@ from vaezoo.losses.base import BaseLoss, Context
 from vaezoo.model import BaseVAE
 from vaezoo.runfolder import RunFolder
 from vaezoo.training.background import Background, HostCopy
+from vaezoo.training.batch_norm import share_batch_norm
 from vaezoo.training.checkpoint import (
     Checkpoint,
     list_checkpoints,
@@ -49,7 +52,16 @@ from vaezoo.training.checkpoint import (
 from vaezoo.training.graphed import make_updates
 from vaezoo.training.machine import arithmetic
 from vaezoo.training.options import TrainOptions
+from vaezoo.training.processes import (
+    agreed,
+    by_the_first,
+    done_by_the_first,
+    draw_for_step,
+    hand_out,
+    tensors_by_the_first,
+)
 from vaezoo.training.report import Progress, Reporter
+from vaezoo.training.sharding import spread_layers, spread_like, total_norm, whole
 from vaezoo.training.stops import StopAsked, Stops
 from vaezoo.training.trouble import in_one_line, is_out_of_memory, what_to_lower
 from vaezoo.training.updates import lr_factor
@@ -80,7 +92,10 @@ class Best:
 
 
 class Trainer:
-    """Trains a model with its loss, into a run folder."""
+    """Trains a model with its loss, into a run folder.
+
+    rebuild: makes a model like it, whole and on its device, to hold what a sharded one learned.
+    """
 
     def __init__(
         self,
@@ -94,8 +109,16 @@ class Trainer:
         precision: str,
         reporter: Reporter,
         stops: Stops,
+        rebuild: Callable[[], BaseVAE],
     ) -> None:
         check_batch_size(options.batch_size, len(train.split), model)
+        if processes() > 1:
+            share_batch_norm(model, loss)
+            hand_out(model, loss)  # drawn from one seed, but perhaps by different machines
+        if options.shard:
+            if processes() == 1:
+                raise OptionError("--shard spreads a model over several processes: leave it out")
+            spread_layers(model, loss)
         self.device = train.device
         self.model = model
         self.loss = loss
@@ -105,6 +128,7 @@ class Trainer:
         self.folder = folder
         self.precision = precision
         self.reporter = reporter
+        self.rebuild = rebuild
         self.total_steps = options.steps or (options.epochs or 1) * len(train)
         self.updates = make_updates(
             model,
@@ -161,8 +185,13 @@ class Trainer:
         """What follows the last step. The checkpoint stays before it: training can go on there."""
         if self.best.weights:
             self.model.load_state_dict(self.best.weights)
-        self.model.fit_prior(self.train.ordered)
-        save_weights(self.folder.weights, self.model.state_dict())
+        if self.options.shard:
+            state = whole(self.model.state_dict())
+            self.model = self.rebuild()
+            self.model.load_state_dict(state)
+        done_by_the_first(lambda: self.model.fit_prior(self.train.ordered), self.model)
+        if self.folder.writes:
+            save_weights(self.folder.weights, self.model.state_dict())
         self._count_time()
 
     @contextmanager
@@ -182,7 +211,10 @@ class Trainer:
             if checkpoint.state.get("metrics_bytes", 0) > size:
                 raise RunError(f"{self.folder.metrics} is shorter than {checkpoint.path} says")
 
-        found = load_checkpoint(self.folder.checkpoints, fits, self.notes.append)
+        found = None
+        if self.folder.writes:
+            found = load_checkpoint(self.folder.checkpoints, fits, self.notes.append)
+        found = _for_all(found)
         if found is None:
             self.notes.append("there is no checkpoint yet: begins again")
             self.folder.cut_metrics(0)
@@ -206,7 +238,11 @@ class Trainer:
         if self.updates.guard is not None and "guard" in tensors:
             self.updates.guard.restore(tensors["guard"])
         if state["best"]:
-            best = {name: tensor.to(self.device) for name, tensor in tensors["best"].items()}
+            own = self.model.state_dict()
+            best = {
+                name: spread_like(tensor.to(self.device), own[name])
+                for name, tensor in tensors["best"].items()
+            }
             self.best = Best(**state["best"], weights=best)
         self.validation_due = state["validation_due"]
         self.folder.cut_metrics(state["metrics_bytes"])
@@ -221,20 +257,25 @@ class Trainer:
         for batch in self.train.epoch(epoch, start):
             self._step(batch)
             done = self.position.step in (self.total_steps, (epoch + 1) * len(self.train))
-            if done or self._window().full:
+            logs = done or self._window().full
+            if logs:
                 self._log(epoch + 1)
             if done:
                 self._validate(epoch + 1)
             self.background.look()
-            if self._save_is_due():
+            stop, due = self.stops.asked, int(self._save_is_due())
+            if processes() > 1:  # they decide together, and between two log lines they do not talk
+                stop, due = agreed(stop, due) if logs else (0, 0)
+            if due or self._save_is_planned():
                 self._save()
-            if self.stops.asked:
-                raise self._stopped()
+            if stop:
+                raise self._stopped(stop)
             if self.position.step == self.total_steps:
                 return
 
     def _step(self, batch: Batch) -> None:
         self.within_step = True
+        draw_for_step(self.options.seed, self.position.step)
         values = self.updates(batch, self.context(), self.position.step)
         self.position.step += 1
         self.step_on_device += 1
@@ -300,7 +341,12 @@ class Trainer:
         try:
             with self.stops.leaving():
                 terms = mean_terms(
-                    self.model, self.loss, self.validation, self.context(), seed=self.options.seed
+                    self.model,
+                    self.loss,
+                    self.validation,
+                    self.context(),
+                    seed=self.options.seed,
+                    together=self.options.shard,
                 )
         except StopAsked:
             raise self._stopped() from None
@@ -352,7 +398,7 @@ class Trainer:
 
     def _check_weights(self) -> None:
         """TrainingError if a weight is not finite. Waits for the device."""
-        norm = torch.nn.utils.get_total_norm(p.detach() for p in self.model.parameters())
+        norm = total_norm(self.model.parameters())
         if not torch.isfinite(norm):
             raise self._broke(
                 f"the weights stopped being finite after step {self.good_step}"
@@ -362,7 +408,9 @@ class Trainer:
 
     def _broke(self, what: str) -> TrainingError:
         self.background.wait()
-        save_weights(self.folder.weights, self.good)
+        good = whole(self.good)
+        if self.folder.writes:
+            save_weights(self.folder.weights, good)
         found = list_checkpoints(self.folder.checkpoints)
         saved = f", and the last good checkpoint is {found[-1]}" if found else ""
         ways = ["a smaller --lr", "--grad-clip 1"]
@@ -418,22 +466,28 @@ class Trainer:
         return f"{message}; {how_to_resume(self.folder.path)} (from {saved})"
 
     def _rescue(self, *, save: bool) -> None:
-        """Between two steps everything is whole, and is saved; within one it is not."""
+        """Between two steps everything is whole, and is saved; within one it is not.
+
+        What is shared with other processes cannot be saved when one of them is in trouble.
+        """
         with suppress(VaezooError):
             self.background.wait()
-            if save and not self.within_step and self.position.step:
+            if processes() == 1 and save and not self.within_step and self.position.step:
                 self._save()
                 self.background.wait()
 
-    def _stopped(self) -> RunStopped:
+    def _stopped(self, number: int = 0) -> RunStopped:
+        """number: of the signal, which another process of the job may have been given."""
         self._save()
         self.background.wait()
-        return RunStopped(self.folder.path, self.position.step, self.stops.asked)
+        return RunStopped(self.folder.path, self.position.step, number or self.stops.asked)
+
+    def _save_is_planned(self) -> bool:
+        every = self.options.checkpoint_every
+        return every is not None and self.position.step % every == 0
 
     def _save_is_due(self) -> bool:
-        every = self.options.checkpoint_every
-        if every is not None and self.position.step % every == 0:
-            return True
+        """By the clock."""
         seconds = self.options.checkpoint_seconds
         if seconds is None or self.background.busy:
             return False
@@ -456,8 +510,11 @@ class Trainer:
         self._check_weights()
         self._count_time()
         step, folder, keep = self.position.step, self.folder, self.options.keep_checkpoints
-        tensors = self.host_copy.take(self._tensors(), self.device)
-        state = self._state()
+        there, state = self._tensors(), self._state()  # of which other processes have a part
+        if not folder.writes:
+            self._saved(begun)
+            return
+        tensors = self.host_copy.take(there, self.device)
 
         def write() -> None:
             folder.sync_metrics()
@@ -465,7 +522,11 @@ class Trainer:
             save_weights(folder.weights, tensors["model"])
 
         self.background.run(write)
-        self.saved_step, self.saved_at = step, time.perf_counter()
+        self._saved(begun)
+
+    def _saved(self, begun: float) -> None:
+        """Remember what was saved. begun: when that began; training stood still since."""
+        self.saved_step, self.saved_at = self.position.step, time.perf_counter()
         if self.score is not None:
             self.saved_score = max(self.saved_score, self.score)
         self.clock += self.saved_at - begun
@@ -473,9 +534,9 @@ class Trainer:
     def _tensors(self) -> dict[str, Mapping[str, Tensor]]:
         """All tensors that going on needs, by the file that they are kept in."""
         tensors: dict[str, Mapping[str, Tensor]] = {
-            "model": self.model.state_dict(),
-            "loss": self.loss.state_dict(),
-            "optimizers": optimizer_tensors(self.updates.optimizers),
+            "model": whole(self.model.state_dict()),
+            "loss": whole(self.loss.state_dict()),
+            "optimizers": whole(optimizer_tensors(self.updates.optimizers)),
             "random": random_state(self.device),
         }
         if self.window is not None:
@@ -483,7 +544,7 @@ class Trainer:
         if self.updates.guard is not None:
             tensors["guard"] = self.updates.guard.saved()
         if self.best.weights:
-            tensors["best"] = self.best.weights
+            tensors["best"] = whole(self.best.weights)
         return tensors
 
     def _state(self) -> dict[str, Any]:
@@ -504,8 +565,21 @@ class Trainer:
         self.started = now
 
 
+def _for_all(found: Checkpoint | None) -> Checkpoint | None:
+    """The checkpoint that the first process read, in all of them."""
+    if processes() == 1:
+        return found
+    said: dict[str, Any] = by_the_first(
+        lambda: {"path": str(found.path), "state": found.state} if found else {}
+    )
+    if not said:
+        return None
+    tensors = tensors_by_the_first(None if found is None else found.tensors)
+    return Checkpoint(Path(str(said["path"])), tensors, dict(said["state"]))
+
+
 def check_batch_size(batch_size: int, examples: int, model: BaseVAE) -> None:
-    """OptionError unless a batch of this size can be had, and the model can learn from it."""
+    """OptionError unless a batch of this size can be had and shared, and the model can learn."""
     if batch_size > examples:
         raise OptionError(
             f"--batch-size {batch_size} is larger than the {examples:,} training examples: "
@@ -515,4 +589,15 @@ def check_batch_size(batch_size: int, examples: int, model: BaseVAE) -> None:
         raise OptionError(
             f"--batch-size {batch_size} is too small for this model: "
             f"give --batch-size {model.min_batch_size} or more"
+        )
+    count = processes()
+    if batch_size % count:
+        raise OptionError(
+            f"--batch-size {batch_size} cannot be shared by {count} processes: "
+            f"give a multiple of {count}"
+        )
+    if batch_size // count < model.min_batch_size:
+        raise OptionError(
+            f"--batch-size {batch_size} leaves {batch_size // count} to each of {count} processes, "
+            f"too few for this model: give --batch-size {count * model.min_batch_size} or more"
         )
