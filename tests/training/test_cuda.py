@@ -11,7 +11,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import vaezoo
+from vaezoo.errors import OptionError
 from vaezoo.losses.elbo import ElboLoss
+from vaezoo.training.graphed import GraphedUpdates, make_updates
+from vaezoo.training.options import TrainOptions
 from vaezoo.training.report import Reporter
 
 pytestmark = pytest.mark.cuda
@@ -91,3 +94,24 @@ def test_on_gpu_and_cpu_the_numbers_agree(tmp_path: Path) -> None:
     ]
     # Noise is drawn by each device's own generator: the same in distribution only.
     assert lines[0]["distortion"] == pytest.approx(lines[1]["distortion"], rel=0.05)
+
+
+def test_processes_that_share_their_steps_record_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vaezoo.training.graphed.processes", lambda: 2)
+    model = vaezoo.create_model("vanilla", data=(1, 32, 32), hidden=(8, 16)).cuda()
+    assert model.loss is not None
+
+    def make(graph: str) -> object:
+        return make_updates(
+            model,
+            model.loss.cuda(),
+            TrainOptions(graph=graph),
+            device=torch.device("cuda"),
+            precision="fp32",
+            total_steps=10,
+            note=print,
+        )
+
+    assert not isinstance(make("auto"), GraphedUpdates)
+    with pytest.raises(OptionError, match="--graph on: several processes"):
+        make("on")

@@ -14,7 +14,9 @@ import pytest
 from safetensors.torch import load_file
 
 import vaezoo
+from vaezoo.cli.main import main
 from vaezoo.errors import OptionError
+from vaezoo.losses.elbo import ElboLoss
 from vaezoo.plugin_sources import import_file
 from vaezoo.training.report import Reporter
 
@@ -214,3 +216,50 @@ class TestSharded:
 
     def test_phases_are_refused(self, two: Done) -> None:
         assert "--shard is for losses of one phase, and this has 2" in two.results[0]["phases"]
+
+
+class TestStartedAgain:
+    """What torchrun tells a process by its environment, of a job with one process."""
+
+    def test_the_run_of_the_same_configuration_goes_on(
+        self, tmp_path: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        out = tmp_path / "run"
+        assert JOB.stop("autoencoder", out).startswith("RunStopped")
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+        JOB.train("autoencoder", out)
+        assert same_bits(out, alone)
+
+    def test_another_run_is_left_alone(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        out = tmp_path / "run"
+        JOB.stop("autoencoder", out)
+        before = (out / "metrics.jsonl").read_text()
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+        assert "exists already" in JOB.said(lambda: JOB.train("autoencoder", out, lr=0.1))
+        assert (out / "metrics.jsonl").read_text() == before
+
+    def test_where_its_run_is_must_be_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "2")
+        with pytest.raises(OptionError, match="torchrun --max-restarts: give --out"):
+            vaezoo.train("vanilla", **JOB.JOB)
+
+
+def test_what_cannot_be_shared_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ElboLoss, "one_process_only", "it counts on its fingers")
+    JOB.train("vanilla", tmp_path / "alone", epochs=1)
+    monkeypatch.setattr("vaezoo.training.run.processes", lambda: 2)
+    with pytest.raises(OptionError, match="by one process only: it counts on its fingers"):
+        vaezoo.train("vanilla", out=tmp_path / "shared", **JOB.JOB)
+
+
+def test_only_the_first_process_on_a_machine_speaks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("vaezoo.cli.main._SAID_BY_THEN", 0.0)
+    for rank, said in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert main(["train", "vanilla", "--batch-size", "none"]) == 2
+        assert main(["train", "--no-such-option"]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 2 * said
