@@ -15,6 +15,7 @@ _HOME = {
     "BaseLoss": "vaezoo.losses.base",
     "BaseMetric": "vaezoo.evaluation.metric",
     "BaseVAE": "vaezoo.model",
+    "BaseWriter": "vaezoo.training.writer",
     "Batch": "vaezoo.data.batch",
     "BodyOptions": "vaezoo.network_options",
     "Context": "vaezoo.losses.base",
@@ -36,6 +37,7 @@ _HOME = {
     "TensorSplit": "vaezoo.data.base",
     "VAEOutput": "vaezoo.model",
     "VaezooError": "vaezoo.errors",
+    "WriterSpec": "vaezoo.specs",
     "create_model": "vaezoo.api",
     "hookimpl": "vaezoo.hookspecs",
     "list_datasets": "vaezoo.api",
@@ -86,6 +88,8 @@ if TYPE_CHECKING:
     from vaezoo.specs import MetricSpec as MetricSpec
     from vaezoo.specs import ModelSpec as ModelSpec
     from vaezoo.specs import Takes as Takes
+    from vaezoo.specs import WriterSpec as WriterSpec
+    from vaezoo.training.writer import BaseWriter as BaseWriter
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,7 @@ from vaezoo.errors import VaezooError, nearest
 from vaezoo.isolation import TookTooLong, captured, deadline
 from vaezoo.plugin_sources import NamedSource, distribution_of, find_entry_points
 from vaezoo.plugin_switches import FEWER, SECONDS, Switches
-from vaezoo.specs import DatasetSpec, Kind, LossSpec, MetricSpec, ModelSpec, Spec
+from vaezoo.specs import DatasetSpec, Kind, LossSpec, MetricSpec, ModelSpec, Spec, WriterSpec
 
 _LONGEST_ERROR = 400
 _LONGEST_PRINT = 80
@@ -28,6 +28,7 @@ _HOOKS: dict[str, type[Spec]] = {
     "register_losses": LossSpec,
     "register_datasets": DatasetSpec,
     "register_metrics": MetricSpec,
+    "register_writers": WriterSpec,
 }
 
 

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import cast
 
-from vaezoo.errors import UnknownNameError, VaezooError, nearest
+from vaezoo.errors import UnknownNameError, VaezooError, nearest, quoted
 from vaezoo.plugin_sources import NamedSource, is_source
 from vaezoo.plugin_switches import MORE, Switches
 from vaezoo.plugins import (
@@ -17,19 +17,21 @@ from vaezoo.plugins import (
     require_no_trouble,
     warn_of_trouble,
 )
-from vaezoo.specs import DatasetSpec, Kind, LossSpec, MetricSpec, ModelSpec, Spec
+from vaezoo.specs import DatasetSpec, Kind, LossSpec, MetricSpec, ModelSpec, Spec, WriterSpec
 
 PLURALS: dict[str, Kind] = {
     "models": "model",
     "losses": "loss",
     "datasets": "dataset",
     "metrics": "metric",
+    "writers": "writer",
 }
 WORDS: dict[Kind, str] = {
     "model": "model",
     "loss": "loss",
     "dataset": "data set",
     "metric": "metric",
+    "writer": "writer",
 }
 
 
@@ -102,7 +104,7 @@ class Registry:
             known = [s.name for s in self.specs(kind)]
             plural = next(plural for plural, k in PLURALS.items() if k == kind)
             raise UnknownNameError(
-                f"there is no {WORDS[kind]} {name!r}{nearest(name, known)} "
+                f"there is no {WORDS[kind]} {quoted(name)}{nearest(name, known)} "
                 f"(vaezoo list --kind {plural} shows them)"
             )
         return spec
@@ -119,6 +121,9 @@ class Registry:
     def metric(self, name: str) -> MetricSpec:
         return cast(MetricSpec, self.get("metric", name))
 
+    def writer(self, name: str) -> WriterSpec:
+        return cast(WriterSpec, self.get("writer", name))
+
     def find(self, name: str) -> list[Spec]:
         """Every spec that a user's word means, of whatever kind, or UnknownNameError.
 
@@ -131,8 +136,8 @@ class Registry:
         if not found:
             known = {spec.name for spec in self.specs()}
             raise UnknownNameError(
-                f"there is no model, loss, data set or metric {name!r}{nearest(name, known)} "
-                "(vaezoo list --kind all shows them)"
+                f"there is no model, loss, data set, metric or writer {quoted(name)}"
+                f"{nearest(name, known)} (vaezoo list --kind all shows them)"
             )
         return [spec for spec in found if spec.kind != "metric"] or found
 

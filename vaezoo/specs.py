@@ -16,7 +16,7 @@ from vaezoo.errors import DataError, VaezooError
 API_VERSION = 1
 """The version of the plugin interface. A spec made for a later one is refused."""
 
-Kind = Literal["model", "loss", "dataset", "metric"]
+Kind = Literal["model", "loss", "dataset", "metric", "writer"]
 
 CAPABILITIES: Mapping[str, str] = MappingProxyType(
     {
@@ -334,6 +334,16 @@ class MetricSpec(Spec):
             text = getattr(self, label)
             if not isinstance(text, str) or "\n" in text:
                 raise VaezooError(f"metric {self.name}: {label} must be one line of text")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriterSpec(Spec):
+    """Where the numbers of training go beside metrics.jsonl: see Spec.
+
+    target: a subclass of vaezoo.BaseWriter.
+    """
+
+    kind: ClassVar[Kind] = "writer"
 
 
 def _import(path: str, what: str) -> Any:

@@ -49,7 +49,13 @@ def test_list_json_is_as_documented(say: Say, documented: Documented) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "holds"),
-    [("models", "vanilla"), ("losses", "elbo"), ("datasets", "sprites"), ("metrics", "ssim")],
+    [
+        ("models", "vanilla"),
+        ("losses", "elbo"),
+        ("datasets", "sprites"),
+        ("metrics", "ssim"),
+        ("writers", "tensorboard"),
+    ],
 )
 def test_list_shows_one_kind(say: Say, kind: str, holds: str) -> None:
     lines = say("list", "--kind", kind).splitlines()
@@ -77,7 +83,7 @@ def test_info_json_is_as_documented(say: Say, documented: Documented, kind: str,
         assert entry["takes"] is None
         assert entry["loss"] is None
     assert (entry["needs"] is None) == (entry["kind"] not in ("loss", "metric"))
-    assert (entry["train_options"] is None) == (entry["kind"] in ("loss", "metric"))
+    assert (entry["train_options"] is None) == (entry["kind"] not in ("model", "dataset"))
     if entry["kind"] == "metric":
         assert list(entry["metric"]) == documented("A metric")
     else:

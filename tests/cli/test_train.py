@@ -269,7 +269,8 @@ def test_run_of_a_missing_plugin_names_it(
 def test_only_some_options_may_change_on_resume(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "--lr cannot change" in refused(capsys, "train", "--resume", str(run), "--lr", "1")
+    said = refused(capsys, "train", "--resume", str(run), "--batch-size", "2")
+    assert "--batch-size cannot change" in said
     assert "--out cannot change" in refused(capsys, "train", "--resume", str(run), "--out", "x")
     assert "has finished" in refused(capsys, "train", "--resume", str(run))
 

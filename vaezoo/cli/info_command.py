@@ -1,4 +1,4 @@
-"""`vaezoo info NAME`: everything about one model, loss, data set or metric. Imports no torch."""
+"""`vaezoo info NAME`: everything about one registered name, of whatever kind. Imports no torch."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def command(name: str, kind: str, as_json: bool) -> None:
 
 
 def _entry(known: Registry, spec: Spec) -> dict[str, Any]:
-    """One schema for the four kinds: what a kind does not have is null."""
+    """One schema for all kinds: what a kind does not have is null."""
     record = known.plugin(spec)
     return {
         "kind": spec.kind,

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from vaezoo.cli import complete
+from vaezoo.cli.output import is_first_process
 from vaezoo.config import (
     SECTIONS,
     Choice,
@@ -28,8 +29,23 @@ from vaezoo.reopen import choose_again
 from vaezoo.runfolder import RunFolder
 from vaezoo.training.options import TrainOptions
 
-_RESUMABLE = ("epochs", "steps", "device", "compile", "graph")
-"""What may change when a run goes on, without making it another run."""
+_RESUMABLE = (
+    "epochs",
+    "steps",
+    "device",
+    "compile",
+    "graph",
+    "log",
+    "shard",
+    "lr",
+    "grad_clip",
+    "on_nonfinite",
+    "checkpoint_seconds",
+    "checkpoint_every",
+    "keep_checkpoints",
+)
+"""What may change when a run goes on: how long, where, how often it is saved, and what a run that
+broke may need."""
 
 _CHOICE, _RECIPE = "vaezoo.choice", "vaezoo.recipe"
 
@@ -134,7 +150,8 @@ def command(
         run = start_run(parsed, None if out is None else Path(out), reporter)
     else:
         run = resume_run(Path(resume), parsed, reporter)
-    _tell(run.summary, run.path)
+    if is_first_process():
+        _tell(run.summary, run.path)
 
 
 def _tell(summary: Mapping[str, Any], path: Path) -> None:

@@ -11,15 +11,19 @@ from vaezoo.options import Options
 
 
 class TrainOptions(Options):
-    epochs: int | None = Field(10, ge=1, description="passes over the training set")
-    steps: int | None = Field(None, ge=1, description="training steps, instead of epochs")
+    epochs: int | None = Field(10, ge=1, le=10**9, description="passes over the training set")
+    steps: int | None = Field(
+        None, ge=1, le=10**12, description="training steps, instead of epochs"
+    )
     patience: int | None = Field(
         None,
         ge=1,
         description="stop after so many epochs without a better ELBO on held-out data (objective, "
         "where there is no ELBO), and keep the best weights; none: train to the end, keep the last",
     )
-    batch_size: int = Field(64, ge=1, description="examples in a step")
+    batch_size: int = Field(
+        64, ge=1, description="examples in a step, of all processes together where several share it"
+    )
     lr: float = Field(1e-3, gt=0, description="Adam's learning rate")
     adam_beta2: float = Field(
         0.999,
@@ -51,11 +55,35 @@ class TrainOptions(Options):
         description="record the step as a CUDA graph and replay it; auto: on a GPU, and as usual "
         "where the model cannot be recorded",
     )
+    shard: bool = Field(
+        False,
+        description="spread weights and optimizer state over the processes of a job, for a model "
+        "that is too large for one device; slower where it is not",
+    )
     deterministic: bool = Field(
         True, description="the same numbers each time on the same machine; off may be faster"
     )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of weights, noise and data order")
-    log_every: int = Field(20, ge=1, description="steps between two lines of metrics.jsonl")
+    log_every: int = Field(
+        20, ge=1, le=1_000_000, description="steps between two lines of metrics.jsonl"
+    )
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        "stop",
+        description="what a step with a gradient that is not finite does: stop the run, or be left "
+        "out and counted, until there are too many",
+    )
+    checkpoint_seconds: float | None = Field(
+        60.0, gt=0, description="seconds between checkpoints: the work that a crash may cost"
+    )
+    checkpoint_every: int | None = Field(
+        None, ge=1, description="steps between checkpoints, besides those by time"
+    )
+    keep_checkpoints: int = Field(
+        2, ge=1, description="how many of the newest checkpoints to keep, beside the best one"
+    )
+    log: tuple[str, ...] = Field(
+        (), description="writers that get these lines too, with commas (vaezoo list --kind writers)"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vaezoo.distributed import processes, total
+
 
 class Window:
     """Values of each step, [steps, terms], without a synchronisation until they are read."""
@@ -27,13 +29,18 @@ class Window:
 
     def read(self) -> list[list[float]]:
         """The values so far, a list a step, and start anew. Waits for the device."""
-        rows: list[list[float]] = self.values[: self.count].tolist()
+        rows = self.peek()
         self.count = 0
         return rows
 
+    def peek(self) -> list[list[float]]:
+        """The values so far, a list a step. Waits for the device."""
+        rows: list[list[float]] = self.saved().tolist()
+        return rows
+
     def saved(self) -> Tensor:
-        """What a checkpoint keeps of a window that is not full."""
-        return self.values[: self.count].clone()
+        """What a checkpoint keeps of a window: means over the processes that share its steps."""
+        return total(self.values[: self.count]) / processes()
 
     def restore(self, saved: Tensor) -> None:
         self.values[: len(saved)] = saved.to(self.values.device)
@@ -43,6 +50,11 @@ class Window:
 def means(rows: Sequence[Sequence[float]]) -> list[float]:
     """The mean of each term over the steps of a window."""
     return [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]
+
+
+def finite(rows: Sequence[Sequence[float]]) -> list[Sequence[float]]:
+    """The steps whose values are all numbers."""
+    return [values for values in rows if all(map(math.isfinite, values))]
 
 
 def first_broken(
