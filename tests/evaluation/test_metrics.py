@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,6 +169,14 @@ class TestLatents:
             tags = frozenset(("elbo", "importance"))
             result = evaluate(Setting(Plain([1.0], [1.0]), tags, batches), quick_metrics())
             assert result.latents[0]["collapsed"] is collapsed
+
+    def test_what_has_diverged_is_no_number(self) -> None:
+        result = evaluate(setting(Plain([float("nan"), 0.0], [0.5, 1.0])), quick_metrics())
+        first, second = result.latents
+        assert first["rate"] is None
+        assert first["active"] is None
+        assert second["rate"] == 0.0
+        json.dumps(result.to_dict(), allow_nan=False)
 
     def test_kl_that_is_no_sum_has_no_rows(self) -> None:
         class Whole(torch.distributions.Distribution):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -225,6 +225,8 @@ class _Pass:
         value = measured.value
         if value is not None and not math.isfinite(value):
             return Measured(None, note=f"it came out as {value}")
+        if measured.spread is not None and not math.isfinite(measured.spread):
+            return replace(measured, spread=None)
         return measured
 
     def seen(self, kind: type[Collector]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import zip_longest
 from typing import Any
 
@@ -97,8 +98,8 @@ def latent_report(spread: Spread | None, kls: LatentKls | None) -> list[dict[str
     spread, kls: None where the model has no such numbers. Of categories there are KLs alone, one
     for each variable.
     """
-    variance = [] if spread is None else spread.latents.variance.tolist()
-    rate = [] if kls is None else kls.kls.mean.tolist()
+    variance = [] if spread is None else _finite(spread.latents.variance)
+    rate = [] if kls is None else _finite(kls.kls.mean)
     collapsed = [] if kls is None else kls.collapsed.tolist()
     return [
         {
@@ -110,3 +111,8 @@ def latent_report(spread: Spread | None, kls: LatentKls | None) -> list[dict[str
         }
         for i, (r, v, c) in enumerate(zip_longest(rate, variance, collapsed))
     ]
+
+
+def _finite(values: Tensor) -> list[float | None]:
+    """None for what has diverged: there is no such number."""
+    return [value if math.isfinite(value) else None for value in values.tolist()]
