@@ -45,7 +45,11 @@ def documented() -> Callable[[str], list[str]]:
     return keys
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "slow" not in config.option.markexpr:
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: pytest -m slow"))
     marked = [item for item in items if item.get_closest_marker("cuda")]
     if not marked:
         return

@@ -35,15 +35,20 @@ class TrainingError(VaezooError):
 
 
 class RunStopped(VaezooError):
-    """Training that was asked to stop, and has saved what it needs to go on."""
+    """Training that was asked to stop, and has saved what it needs to go on.
 
-    exit_code = 130
+    signal: the number of the signal that asked; the exit code is 128 more, as shells have it.
+    """
 
-    def __init__(self, path: Path, step: int) -> None:
+    def __init__(self, path: Path, step: int, signal: int = 2) -> None:
         self.path = path
-        super().__init__(
-            f"stopped after step {step}; to go on: vaezoo train --resume {shlex.quote(str(path))}"
-        )
+        self.exit_code = 128 + signal
+        super().__init__(f"stopped after step {step}; {how_to_resume(path)}")
+
+
+def how_to_resume(path: Path) -> str:
+    """Words to copy and run."""
+    return f"to go on: vaezoo train --resume {shlex.quote(str(path))}"
 
 
 def quoted(word: object) -> str:

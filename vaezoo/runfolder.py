@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from vaezoo.errors import RunError
-from vaezoo.files import cannot_write, parse_json, read_regular, write_json, write_text
+from vaezoo.files import (
+    cannot_write,
+    parse_json,
+    read_regular,
+    remove_remains,
+    sync_folder,
+    write_json,
+    write_text,
+)
 
 _LARGEST_METRICS = 1 << 28
 """Bytes: a million lines."""
@@ -32,32 +43,39 @@ class RunFolder:
         self.samples = path / "samples.png"
         self.reconstructions = path / "reconstructions.png"
         self.curves = path / "curves.png"
+        self.traceback = path / "traceback.txt"
 
     @classmethod
-    def create(cls, path: Path | None, default_name: str) -> RunFolder:
+    def create(
+        cls, path: Path | None, default_name: str, config: str, record: Mapping[str, Any]
+    ) -> RunFolder:
         """A new folder: `path` itself, or the next free `runs/<default_name>-NNN`.
 
-        RunError if it exists or cannot be made.
+        It gets its name when it holds its configuration, so that a run folder can always be
+        resumed. RunError if it exists or cannot be made.
         """
         if path is not None:
             check_absent(path)
         parent = Path("runs") if path is None else path.parent
         made_parent = not parent.exists()
+        temporary = parent / f".{default_name if path is None else path.name}.{os.getpid()}.tmp"
         try:
             parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            cls(temporary).write_start(config, record)
             if path is not None:
-                path.mkdir()
-                return cls(path, made_parent)
-            for number in range(1, 1_000_000):
-                path = parent / f"{default_name}-{number:03d}"
-                try:
-                    path.mkdir()
-                except FileExistsError:
-                    continue
-                return cls(path, made_parent)
+                temporary.rename(path)
+            else:
+                path = _rename_to_next(temporary, parent / default_name)
+            sync_folder(parent)
         except OSError as error:
+            if path is not None:
+                check_absent(path)
             raise cannot_write(path or parent, error) from error
-        raise RunError(f"{parent} is full of runs: give --out")
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return cls(path, made_parent)
 
     @classmethod
     def existing(cls, path: Path) -> RunFolder:
@@ -81,7 +99,7 @@ class RunFolder:
         write_json(self.record, record)
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
-        """One line more, on disk before this returns."""
+        """One line more, out of this process before this returns."""
         try:
             with self.metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
@@ -89,22 +107,61 @@ class RunFolder:
             raise cannot_write(self.metrics, error) from error
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All lines so far; RunError if one is damaged."""
+        """All whole lines so far; RunError if one is damaged."""
         try:
             text = read_regular(self.metrics, _LARGEST_METRICS) if self.metrics.exists() else b""
-            return [_metrics_line(line) for line in text.splitlines()]
+            # What follows the last line break is being written, or was when its process ended.
+            return [_metrics_line(line) for line in text.split(b"\n")[:-1]]
         except (OSError, ValueError) as error:
             raise RunError(f"{self.metrics} is damaged: {error}") from None
 
     def metrics_bytes(self) -> int:
         return self.metrics.stat().st_size if self.metrics.exists() else 0
 
+    def sync_metrics(self) -> None:
+        """Bring the lines to the disk: a checkpoint must not be there before what it follows."""
+        try:
+            with self.metrics.open("ab") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise cannot_write(self.metrics, error) from error
+
     def cut_metrics(self, size: int) -> None:
         """Forget the lines after a checkpoint: they will be written again."""
-        if self.metrics_bytes() < size:
-            raise RunError(f"{self.metrics} is shorter than its checkpoint says")
         if self.metrics.exists():
             os.truncate(self.metrics, size)
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything has been computed that is worth keeping."""
+        saved = any(self.checkpoints.glob("step-*"))
+        return saved or self.metrics.exists() or self.weights.exists()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """This process alone trains here. The system drops the lock with the process.
+
+        RunError names the process that holds it.
+        """
+        from filelock import FileLock, Timeout
+
+        holder = self.checkpoints / ".pid"
+        lock = FileLock(self.checkpoints / ".lock", timeout=0)
+        try:
+            self.checkpoints.mkdir(exist_ok=True)
+            lock.acquire()
+            holder.write_text(f"{os.getpid()} on {platform.node()}", encoding="utf-8")
+        except Timeout:
+            raise RunError(f"{self.path} is being trained by process {_told(holder)}") from None
+        except OSError as error:
+            lock.release()
+            raise cannot_write(self.checkpoints, error) from error
+        try:
+            for folder in (self.path, self.checkpoints):
+                remove_remains(folder)
+            yield
+        finally:
+            lock.release()
 
     def remove(self) -> None:
         """Take the folder away, and its parent if `create` made it and nothing else is there."""
@@ -130,6 +187,27 @@ def _is_term(value: object) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
     return value is None or (type(value) is int and abs(value) < 2**63)
+
+
+def _rename_to_next(folder: Path, name: Path) -> Path:
+    """Give a folder, which is not empty, the first name `<name>-NNN` that is free."""
+    for number in range(1, 1_000_000):
+        path = name.with_name(f"{name.name}-{number:03d}")
+        if os.path.lexists(path):
+            continue
+        try:
+            return folder.rename(path)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+    raise RunError(f"{name.parent} is full of runs: give --out")
+
+
+def _told(holder: Path) -> str:
+    try:
+        return holder.read_text(encoding="utf-8")[:80] or "unknown"
+    except (OSError, ValueError):
+        return "unknown"
 
 
 def check_absent(path: Path) -> None:

@@ -105,7 +105,8 @@ def group(ctx: click.Context, plugins: tuple[str, ...], strict: bool) -> None:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 2 for a user's error, 130 for Ctrl-C.
+    """Run the command line and return its exit code: 0, 2 for a user's error, 130 for Ctrl-C, 143
+    for a SIGTERM that training caught.
 
     Any other exception is a fault of ours and keeps its traceback.
     """
@@ -117,8 +118,8 @@ def main(args: Sequence[str] | None = None) -> int:
             # Here and not at the interpreter's exit, where an error could not be told any more.
             sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+    except KeyboardInterrupt as error:
+        return _fail("interrupted", getattr(error, "exit_code", 130))
     except BrokenPipeError:
         _silence(sys.stdout)  # whoever read us has seen enough
         return 128 + 13  # as if SIGPIPE had ended us

@@ -28,8 +28,21 @@ from vaezoo.reopen import choose_again
 from vaezoo.runfolder import RunFolder
 from vaezoo.training.options import TrainOptions
 
-_RESUMABLE = ("epochs", "steps", "device", "compile", "graph")
-"""What may change when a run goes on, without making it another run."""
+_RESUMABLE = (
+    "epochs",
+    "steps",
+    "device",
+    "compile",
+    "graph",
+    "lr",
+    "grad_clip",
+    "on_nonfinite",
+    "checkpoint_seconds",
+    "checkpoint_every",
+    "keep_checkpoints",
+)
+"""What may change when a run goes on: how long, where, how often it is saved, and what a run that
+broke may need."""
 
 _CHOICE, _RECIPE = "vaezoo.choice", "vaezoo.recipe"
 

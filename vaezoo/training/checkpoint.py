@@ -1,29 +1,56 @@
-"""Checkpoints: everything that training needs to go on, as safetensors and JSON."""
+"""Checkpoints: everything that training needs to go on, as safetensors and JSON.
+
+A checkpoint is a folder that gets its name when it is whole and on the disk. `SHA256SUMS` in it
+names every file with its checksum, as `sha256sum -c` reads it, and nothing is read unverified.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vaezoo.errors import RunError
-from vaezoo.files import cannot_write, open_regular, read_json, write_atomically
+from vaezoo.files import (
+    cannot_write,
+    open_regular,
+    read_json,
+    sync_folder,
+    write_atomically,
+    write_text,
+)
+from vaezoo.training.tensor_file import write_tensors
 
 _PREFIX = "step-"
+_STATE = "state.json"
+_SUMS = "SHA256SUMS"
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint that was read. tensors: by the file they were in. state: the rest, from JSON."""
+
+    path: Path
+    tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        return step_of(self.path)
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors: to a temporary name, then renamed."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    write_atomically(path, lambda temporary: _save_file(plain, temporary))
+    write_atomically(path, lambda temporary: write_tensors(temporary, state))
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -41,7 +68,12 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 def load_into(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     """Give a module the weights of a file; RunError in one line when they do not fit."""
-    own = module.state_dict()
+    check_fit(module.state_dict(), state, path)
+    module.load_state_dict(dict(state))
+
+
+def check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path) -> None:
+    """RunError unless weights of a file are numbers of the names and shapes of a module's own."""
     missing, foreign = own.keys() - state.keys(), state.keys() - own.keys()
     if missing or foreign:
         name = min(missing or foreign)
@@ -56,7 +88,6 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
             )
         if tensor.is_complex() != own[name].is_complex() or tensor.isnan().any():
             raise RunError(f"{path} is damaged: {name} holds what is no number")
-    module.load_state_dict(dict(state))
 
 
 def optimizer_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
@@ -79,6 +110,8 @@ def load_optimizers(
             phase, parameter, name = key.split(".")
             number = int(parameter)
             like = optimizers[int(phase)].param_groups[0]["params"][number]
+            if name != "step" and tensor.shape != like.shape:
+                raise ValueError(f"{key} is {tuple(tensor.shape)}, not {tuple(like.shape)}")
             if tensor.shape == like.shape:
                 # Files know no layout; fused kernels walk moments and weights in step.
                 tensor = torch.empty_like(like).copy_(tensor)
@@ -105,49 +138,144 @@ def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
 
 
 def save_checkpoint(
-    folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    *,
+    keep: int,
 ) -> None:
-    """Write a checkpoint as a whole, then remove the ones before it.
+    """Write a checkpoint as a whole, then remove those that are not kept any more.
 
-    tensors: by file. state: JSON-able. RunError when it cannot be written; the one before stays.
+    tensors: by file. state: JSON-able; its "score" is how good held-out data finds these weights,
+    None where that was not measured. keep: how many of the newest stay, beside the best by score.
+    RunError when it cannot be written; those before stay.
     """
-    temporary = folder / f".{_PREFIX}{step:09d}.{os.getpid()}.tmp"
     final = folder / f"{_PREFIX}{step:09d}"
+    temporary = folder / f".{final.name}.{os.getpid()}.tmp"
     try:
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        for name, part in tensors.items():
-            save_weights(temporary / f"{name}.safetensors", part)
-        (temporary / "state.json").write_text(json.dumps(dict(state)), encoding="utf-8")
+        temporary.mkdir()
+        sums = {
+            f"{name}.safetensors": write_tensors(temporary / f"{name}.safetensors", part)
+            for name, part in tensors.items()
+        }
+        write_text(temporary / _STATE, json.dumps(dict(state), allow_nan=False))
+        sums[_STATE] = _sum(temporary / _STATE)
+        write_text(temporary / _SUMS, _listing(sums))
         if final.exists():
-            shutil.rmtree(final)
+            _remove(final)  # of the same step, and found damaged: training came here again
         temporary.rename(final)
+        sync_folder(folder)
     except OSError as error:
         raise cannot_write(final, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    for other in _checkpoints(folder):
-        if other != final:
-            shutil.rmtree(other, ignore_errors=True)
+    _prune(folder, step, keep)
 
 
-def load_checkpoint(folder: Path) -> tuple[Path, dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """The newest checkpoint: where it is, its tensors by file, its state."""
-    found = _checkpoints(folder)
-    if not found:
-        raise RunError(f"{folder} holds no checkpoint to go on from")
-    newest = found[-1]
-    state = read_json(newest / "state.json")
-    tensors = {path.stem: load_weights(path) for path in sorted(newest.glob("*.safetensors"))}
-    return newest, tensors, state
+def load_checkpoint(
+    folder: Path, fits: Callable[[Checkpoint], None], note: Callable[[str], None]
+) -> Checkpoint | None:
+    """The newest checkpoint that is sound; None where there is none at all.
+
+    fits: raises RunError for one that cannot be gone on from. note: is told of each that is
+    damaged, in one line. RunError when there are checkpoints and none is sound.
+    """
+    damaged: list[str] = []
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            checkpoint = read_checkpoint(path)
+            fits(checkpoint)
+        except RunError as error:
+            damaged.append(str(error))
+            continue
+        for reason in damaged:
+            note(f"{reason}: going on from the checkpoint of step {checkpoint.step:,} before it")
+        return checkpoint
+    if damaged:
+        raise RunError(f"no checkpoint in {folder} can be gone on from: {damaged[0]}")
+    return None
 
 
-def _checkpoints(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read one, every file compared with its checksum; RunError names the first that is damaged."""
+    verify(path)
+    tensors = {file.stem: load_weights(file) for file in sorted(path.glob("*.safetensors"))}
+    return Checkpoint(path, tensors, read_json(path / _STATE))
 
 
-def _save_file(tensors: dict[str, Tensor], path: Path) -> None:
+def verify(path: Path) -> None:
+    """RunError unless the files of a checkpoint are those that were written."""
+    sums = _read_sums(path / _SUMS)
+    there = {file.name for file in path.iterdir()} - {_SUMS}
+    for name in sorted(there | sums.keys() | {_STATE}):
+        if name not in there:
+            raise RunError(f"{path / name} is missing")
+        if sums.get(name) != _sum(path / name):
+            raise RunError(f"{path / name} is damaged: it is not what was written")
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """In the order of their steps."""
+    found = (path for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
+    return sorted((path for path in found if path.name[5:].isdecimal()), key=step_of)
+
+
+def step_of(path: Path) -> int:
+    return int(path.name.removeprefix(_PREFIX))
+
+
+def _listing(sums: Mapping[str, str]) -> str:
+    return "".join(f"{sums[name]}  {name}\n" for name in sorted(sums))
+
+
+def _read_sums(path: Path) -> dict[str, str]:
     try:
-        save_file(tensors, path)
-    except SafetensorError as error:  # how safetensors tells of a full disk
-        raise OSError(getattr(error, "errno", None), str(error)) from error
+        text = path.read_bytes().decode()
+        sums = {name: digest for digest, name in (ln.split("  ", 1) for ln in text.splitlines())}
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing") from None
+    except (OSError, ValueError):
+        raise RunError(f"{path} is damaged: it does not list checksums") from None
+    if text != _listing(sums):
+        raise RunError(f"{path} is damaged: it is not what was written")
+    return sums
+
+
+def _sum(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _prune(folder: Path, step: int, keep: int) -> None:
+    """Keep the newest up to `step` and the best of them.
+
+    What is later than `step` was damaged when training went back before it.
+    """
+    found = list_checkpoints(folder)
+    until_now = [path for path in found if step_of(path) <= step]
+    best = max(until_now, key=_score, default=None)
+    for path in found:
+        if path not in until_now[-keep:] and not (path == best and _score(path) > -math.inf):
+            _remove(path)
+
+
+def _score(path: Path) -> float:
+    """-inf where it was not measured."""
+    try:
+        score = read_json(path / _STATE).get("score")
+    except RunError:
+        return -math.inf
+    return float(score) if isinstance(score, int | float) else -math.inf
+
+
+def _remove(path: Path) -> None:
+    """Under another name first: half a checkpoint must not look like a damaged one."""
+    gone = path.with_name(f".{path.name}.gone.tmp")
+    shutil.rmtree(gone, ignore_errors=True)
+    path.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)

@@ -7,25 +7,36 @@ in its phases.
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
+import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vaezoo.data.batch import Batch
 from vaezoo.data.batches import Batches
-from vaezoo.errors import OptionError, RunStopped, TrainingError
+from vaezoo.errors import (
+    OptionError,
+    RunError,
+    RunStopped,
+    TrainingError,
+    VaezooError,
+    how_to_resume,
+)
 from vaezoo.evaluation.terms import mean_terms
+from vaezoo.files import write_text
 from vaezoo.losses.base import BaseLoss, Context
 from vaezoo.model import BaseVAE
 from vaezoo.runfolder import RunFolder
+from vaezoo.training.background import Background, HostCopy
 from vaezoo.training.checkpoint import (
+    Checkpoint,
+    check_fit,
+    list_checkpoints,
     load_checkpoint,
     load_into,
     load_optimizers,
@@ -34,16 +45,20 @@ from vaezoo.training.checkpoint import (
     save_checkpoint,
     save_weights,
     set_random_state,
+    step_of,
 )
 from vaezoo.training.graphed import make_updates
 from vaezoo.training.machine import arithmetic
 from vaezoo.training.options import TrainOptions
 from vaezoo.training.report import Progress, Reporter
+from vaezoo.training.resumable import check_resumable
+from vaezoo.training.stops import StopAsked, Stops
+from vaezoo.training.trouble import in_one_line, is_out_of_memory, what_to_lower
 from vaezoo.training.updates import lr_factor
-from vaezoo.training.window import Window, first_broken, means
+from vaezoo.training.window import Window, finite, first_broken, means
 
-_CHECKPOINT_SECONDS = 60.0
-"""How much work a power cut may cost; weights and optimizer are written each time."""
+_SOONER = 0.1
+"""The best weights so far are saved after this part of the time between checkpoints."""
 
 
 @dataclass
@@ -54,6 +69,7 @@ class Position:
     images: int = 0
     train_seconds: float = 0.0
     wall_seconds: float = 0.0
+    skipped: int = 0
 
 
 @dataclass
@@ -79,6 +95,7 @@ class Trainer:
         folder: RunFolder,
         precision: str,
         reporter: Reporter,
+        stops: Stops,
     ) -> None:
         check_batch_size(options.batch_size, len(train.split), model)
         self.device = train.device
@@ -105,21 +122,42 @@ class Trainer:
         self.window: Window | None = None
         self.good: dict[str, Tensor] = {}
         self.good_step = 0
-        self.stop_asked = False
+        self.stops = stops
         self.best = Best()
+        self.score: float | None = None  # by held-out data, of the weights as they are now
+        self.validation_due = False
+        self.within_step = False
+        self.saved_step: int | None = None
+        self.saved_score = -math.inf
+        self.background = Background()
+        self.host_copy = HostCopy()
+        self.notes: list[str] = []
 
     def fit(self) -> Position:
         """Train to the end. RunStopped when asked to stop, TrainingError when the loss breaks."""
         self.clock = self.saved_at = self.started = time.perf_counter()
+        for note in self.notes:
+            self.reporter.note(note)
         self._remember()
-        with arithmetic(self.precision, self.options.deterministic), self._signals():
+        with arithmetic(self.precision, self.options.deterministic):
             self.model.train()
             self.loss.train()
-            while self.position.step < self.total_steps and not self._out_of_patience():
+            if self.validation_due:  # it was broken off by a stop
+                self._validate(-(-self.position.step // len(self.train)))
+            while not self.done:
                 self._epoch()
             self._save()
-            self._finish()
+            self.background.wait()
+            with self.leaving():
+                self._finish()
         return self.position
+
+    @property
+    def done(self) -> bool:
+        """Whether there is no step left to take."""
+        return not self.validation_due and (
+            self.position.step >= self.total_steps or self._out_of_patience()
+        )
 
     def _finish(self) -> None:
         """What follows the last step. The checkpoint stays before it: training can go on there."""
@@ -129,9 +167,34 @@ class Trainer:
         save_weights(self.folder.weights, self.model.state_dict())
         self._count_time()
 
+    @contextmanager
+    def leaving(self) -> Iterator[None]:
+        """What follows the last checkpoint: it is left as soon as a stop is asked for."""
+        try:
+            with self.stops.leaving():
+                yield
+        except StopAsked:
+            raise self._stopped() from None
+
     def resume(self) -> None:
-        """Go back to the newest checkpoint of the run folder."""
-        path, tensors, state = load_checkpoint(self.folder.checkpoints)
+        """Go back to the newest sound checkpoint of the run folder, or to the beginning."""
+        size = self.folder.metrics_bytes()
+
+        def fits(checkpoint: Checkpoint) -> None:
+            check_resumable(checkpoint, size)
+
+        found = load_checkpoint(self.folder.checkpoints, fits, self.notes.append)
+        if found is None:
+            self.notes.append("there is no checkpoint yet: begins again")
+            self.folder.cut_metrics(0)
+            return
+        try:
+            self._restore(found)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise RunError(f"{found.path} does not fit the training: {error}") from None
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        path, tensors, state = checkpoint
         load_into(self.model, tensors["model"], path)
         load_into(self.loss, tensors.get("loss", {}), path)
         load_optimizers(self.updates.optimizers, tensors.get("optimizers", {}), path)
@@ -141,10 +204,15 @@ class Trainer:
         self.updates.names = tuple(state["names"])
         if self.updates.names:
             self._window().restore(tensors["window"]["values"])
+        if self.updates.guard is not None and "guard" in tensors:
+            self.updates.guard.restore(tensors["guard"])
         if state["best"]:
+            check_fit(self.model.state_dict(), tensors["best"], path)
             best = {name: tensor.to(self.device) for name, tensor in tensors["best"].items()}
             self.best = Best(**state["best"], weights=best)
+        self.validation_due = state["validation_due"]
         self.folder.cut_metrics(state["metrics_bytes"])
+        self.saved_step = self.position.step
 
     def context(self) -> Context:
         return Context(self.step_on_device, self.total_steps, len(self.train.split))
@@ -153,24 +221,29 @@ class Trainer:
         """One epoch, or what is left of it."""
         epoch, start = divmod(self.position.step, len(self.train))
         for batch in self.train.epoch(epoch, start):
-            values = self.updates(batch, self.context(), self.position.step)
-            self.position.step += 1
-            self.step_on_device += 1
-            self._window().add(values)
-            self.reporter.step()
-            last = self.position.step == self.total_steps
-            done = last or self.position.step % len(self.train) == 0
+            self._step(batch)
+            done = self.position.step in (self.total_steps, (epoch + 1) * len(self.train))
             if done or self._window().full:
                 self._log(epoch + 1)
             if done:
                 self._validate(epoch + 1)
-            if time.perf_counter() - self.saved_at > _CHECKPOINT_SECONDS and not last:
+            self.background.look()
+            if self._save_is_due():
                 self._save()
-            if self.stop_asked:
-                self._save()
-                raise RunStopped(self.folder.path, self.position.step)
-            if last:
+            if self.stops.asked:
+                raise self._stopped()
+            if self.position.step == self.total_steps:
                 return
+
+    def _step(self, batch: Batch) -> None:
+        self.within_step = True
+        values = self.updates(batch, self.context(), self.position.step)
+        self.position.step += 1
+        self.step_on_device += 1
+        self._window().add(values)
+        self.reporter.step()
+        self.score = None
+        self.within_step = False
 
     def _window(self) -> Window:
         if self.window is None:
@@ -182,36 +255,58 @@ class Trainer:
     def _log(self, epoch: int) -> None:
         """Read the window, the one synchronisation, and write its line."""
         rows = self._window().read()
-        first = self.position.step - len(rows)
-        broken = first_broken(rows, self.updates.names)
-        if broken:
-            row, name, value = broken
-            raise self._broke(f"{name} became {value} at step {first + row + 1}")
+        skipped = self._check(rows)
         self._remember()
         now = time.perf_counter()
         seconds, self.clock = now - self.clock, now
         images = len(rows) * self.options.batch_size
         self.position.train_seconds += seconds
         self.position.images += images
-        terms = dict(zip(self.updates.names, means(rows), strict=True))
+        counted = means(finite(rows)) if finite(rows) else [None] * len(self.updates.names)
+        terms = dict(zip(self.updates.names, counted, strict=True))
         rate = images / seconds
         factor = lr_factor(self.options.schedule, self.position.step - 1, self.total_steps)
-        self.folder.append_metrics(
-            {
-                "kind": "train",
-                "step": self.position.step,
-                "epoch": epoch,
-                "terms": terms,
-                "lr": self.options.lr * factor,
-                "images_per_second": round(rate, 1),
-            }
-        )
+        record = {
+            "kind": "train",
+            "step": self.position.step,
+            "epoch": epoch,
+            "terms": terms,
+            "lr": self.options.lr * factor,
+            "images_per_second": round(rate, 1),
+        }
+        if self.updates.guard is not None:
+            record["skipped"] = skipped
+        self.folder.append_metrics(record)
         self.reporter.window(Progress(self.position.step, self.total_steps, epoch, rate, terms))
 
+    def _check(self, rows: list[list[float]]) -> int:
+        """TrainingError if a step of the window broke; else how many of them were left out."""
+        first = self.position.step - len(rows) + 1
+        guard = self.updates.guard
+        broken = first_broken(rows, self.updates.names)
+        if broken and guard is None:
+            row, name, value = broken
+            raise self._broke(f"{name} became {value} at step {first + row}")
+        if guard is None:
+            return 0
+        before = self.position.skipped
+        self.position.skipped, too_many = guard.read()
+        if too_many:
+            named = "a gradient was not finite"
+            if broken:
+                named = f"{broken[1]} was {broken[2]} at step {first + broken[0]}"
+            raise self._broke(f"{self.position.skipped} steps had to be skipped, {named}")
+        return self.position.skipped - before
+
     def _validate(self, epoch: int) -> None:
-        terms = mean_terms(
-            self.model, self.loss, self.validation, self.context(), seed=self.options.seed
-        )
+        self.validation_due = True
+        try:
+            with self.stops.leaving():
+                terms = mean_terms(
+                    self.model, self.loss, self.validation, self.context(), seed=self.options.seed
+                )
+        except StopAsked:
+            raise self._stopped() from None
         record: dict[str, Any] = {
             "kind": "validation",
             "step": self.position.step,
@@ -221,9 +316,12 @@ class Trainer:
             "bits_per_dim": self._bits_per_dim(terms),
         }
         self.folder.append_metrics(record)
-        self.reporter.validation(epoch, record)
+        score = terms.get("elbo", -terms["objective"])
+        self.score = score if math.isfinite(score) else None
         if self.options.patience is not None:
-            self._compare(terms.get("elbo", -terms["objective"]))
+            self._compare(score)
+        self.validation_due = False
+        self.reporter.validation(epoch, record)
         self.clock = time.perf_counter()
 
     def _compare(self, score: float) -> None:
@@ -246,14 +344,8 @@ class Trainer:
 
     def _remember(self) -> None:
         """Keep these weights as the last good ones, if they are."""
+        self._check_weights()
         state = self.model.state_dict()
-        norm = torch.nn.utils.get_total_norm(p.detach() for p in self.model.parameters())
-        if not torch.isfinite(norm):
-            raise self._broke(
-                f"the weights stopped being finite after step {self.good_step}"
-                if self.good
-                else "the weights are not finite to begin with"
-            )
         if self.good:
             for name, tensor in state.items():
                 self.good[name].copy_(tensor)
@@ -261,65 +353,158 @@ class Trainer:
             self.good = {name: tensor.detach().clone() for name, tensor in state.items()}
         self.good_step = self.position.step
 
+    def _check_weights(self) -> None:
+        """TrainingError if a weight is not finite. Waits for the device."""
+        norm = torch.nn.utils.get_total_norm(p.detach() for p in self.model.parameters())
+        if not torch.isfinite(norm):
+            raise self._broke(
+                f"the weights stopped being finite after step {self.good_step}"
+                if self.good
+                else "the weights are not finite to begin with"
+            )
+
     def _broke(self, what: str) -> TrainingError:
+        self.background.wait()
         save_weights(self.folder.weights, self.good)
+        found = list_checkpoints(self.folder.checkpoints)
+        saved = f", and the last good checkpoint is {found[-1]}" if found else ""
+        ways = ["a smaller --lr", "--grad-clip 1"]
+        if self.updates.guard is None:
+            ways.append("--on-nonfinite skip")
         return TrainingError(
             f"training broke: {what}; the weights of step {self.good_step} are kept in "
-            f"{self.folder.weights}; try a smaller --lr, or --grad-clip 1"
+            f"{self.folder.weights}{saved}; {how_to_resume(self.folder.path)} with "
+            f"{' or '.join(ways)}"
         )
 
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Whatever ends the body leaves a run that goes on, where there is one, and is told so.
+
+        What is no error of vaezoo's becomes a TrainingError in one line, its traceback a file of
+        the run folder; before anything was logged it passes as it is.
+        """
+        try:
+            yield
+        except (RunStopped, TrainingError):
+            raise
+        except Exception as error:
+            with suppress(VaezooError):
+                self.background.wait()  # whether there is a checkpoint is known then
+            if isinstance(error, VaezooError):
+                if self.folder.begun:
+                    self._rescue(save=not isinstance(error, RunError))
+                    error.args = (f"{error}; {how_to_resume(self.folder.path)}",)
+                raise
+            if is_out_of_memory(error):
+                torch.cuda.empty_cache()
+                what = f"{self.device} is out of memory: "
+                what += what_to_lower(self.options, self.precision)
+            elif self.folder.begun:
+                what = in_one_line(error)
+            else:
+                raise
+            raise TrainingError(self._failed(what, error)) from error
+
+    def _failed(self, what: str, error: Exception) -> str:
+        step = self.position.step
+        when = f"in step {step + 1}" if self.within_step else f"after step {step}"
+        message = f"training broke {when}: {what}"
+        if not self.folder.begun:
+            return message
+        with suppress(RunError):
+            write_text(self.folder.traceback, "".join(traceback.format_exception(error)))
+            message += f"; the traceback is in {self.folder.traceback}"
+        self._rescue(save=True)
+        found = list_checkpoints(self.folder.checkpoints)
+        saved = f"step {step_of(found[-1])}" if found else "the beginning"
+        return f"{message}; {how_to_resume(self.folder.path)} (from {saved})"
+
+    def _rescue(self, *, save: bool) -> None:
+        """Between two steps everything is whole, and is saved; within one it is not."""
+        with suppress(VaezooError):
+            self.background.wait()
+            if save and not self.within_step and self.position.step:
+                self._save()
+                self.background.wait()
+
+    def _stopped(self) -> RunStopped:
+        self._save()
+        self.background.wait()
+        return RunStopped(self.folder.path, self.position.step, self.stops.asked)
+
+    def _save_is_due(self) -> bool:
+        every = self.options.checkpoint_every
+        if every is not None and self.position.step % every == 0:
+            return True
+        seconds = self.options.checkpoint_seconds
+        if seconds is None or self.background.busy:
+            return False
+        is_best = self.score is not None and self.score > self.saved_score
+        waited = time.perf_counter() - self.saved_at
+        return waited > seconds * (_SOONER if is_best else 1.0)
+
     def _save(self) -> None:
-        """A checkpoint, and the weights where everyone looks for them."""
+        """A checkpoint, and the weights where everyone looks for them.
+
+        Training waits for the copy to the host; a thread writes it. What is not finite is never
+        saved: TrainingError tells of it, as the log line would have.
+        """
+        if self.saved_step == self.position.step:
+            return
+        begun = time.perf_counter()
+        self.background.wait()  # the buffers of the copy are in use until then
+        if self.window is not None and self.updates.guard is None:
+            self._check(self.window.peek())
+        self._check_weights()
         self._count_time()
-        state = self.model.state_dict()
-        window = {} if self.window is None else {"window": {"values": self.window.saved()}}
-        save_checkpoint(
-            self.folder.checkpoints,
-            self.position.step,
-            {
-                "model": state,
-                "loss": self.loss.state_dict(),
-                "optimizers": optimizer_tensors(self.updates.optimizers),
-                "random": random_state(self.device),
-                **window,
-                **({"best": self.best.weights} if self.best.weights else {}),
-            },
-            {
-                "position": vars(self.position),
-                "best": {"score": self.best.score, "epochs_since": self.best.epochs_since}
-                if self.best.weights
-                else None,
-                "names": list(self.updates.names),
-                "metrics_bytes": self.folder.metrics_bytes(),
-            },
-        )
-        save_weights(self.folder.weights, state)
-        self.saved_at = time.perf_counter()
-        self.clock += self.saved_at - self.started
+        step, folder, keep = self.position.step, self.folder, self.options.keep_checkpoints
+        tensors = self.host_copy.take(self._tensors(), self.device)
+        state = self._state()
+
+        def write() -> None:
+            folder.sync_metrics()
+            save_checkpoint(folder.checkpoints, step, tensors, state, keep=keep)
+            save_weights(folder.weights, tensors["model"])
+
+        self.background.run(write)
+        self.saved_step, self.saved_at = step, time.perf_counter()
+        if self.score is not None:
+            self.saved_score = max(self.saved_score, self.score)
+        self.clock += self.saved_at - begun
+
+    def _tensors(self) -> dict[str, Mapping[str, Tensor]]:
+        """All tensors that going on needs, by the file that they are kept in."""
+        tensors: dict[str, Mapping[str, Tensor]] = {
+            "model": self.model.state_dict(),
+            "loss": self.loss.state_dict(),
+            "optimizers": optimizer_tensors(self.updates.optimizers),
+            "random": random_state(self.device),
+        }
+        if self.window is not None:
+            tensors["window"] = {"values": self.window.saved()}
+        if self.updates.guard is not None:
+            tensors["guard"] = self.updates.guard.saved()
+        if self.best.weights:
+            tensors["best"] = self.best.weights
+        return tensors
+
+    def _state(self) -> dict[str, Any]:
+        """The rest of it."""
+        best = {"score": self.best.score, "epochs_since": self.best.epochs_since}
+        return {
+            "position": dict(vars(self.position)),
+            "best": best if self.best.weights else None,
+            "score": self.score,
+            "validation_due": self.validation_due,
+            "names": list(self.updates.names),
+            "metrics_bytes": self.folder.metrics_bytes(),
+        }
 
     def _count_time(self) -> None:
         now = time.perf_counter()
         self.position.wall_seconds += now - self.started
         self.started = now
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Ctrl-C and a polite kill end the run after this step; a second Ctrl-C at once."""
-
-        def ask(number: int, frame: FrameType | None) -> None:
-            if self.stop_asked:
-                raise KeyboardInterrupt
-            self.stop_asked = True
-
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def check_batch_size(batch_size: int, examples: int, model: BaseVAE) -> None:

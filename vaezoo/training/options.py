@@ -60,6 +60,20 @@ class TrainOptions(Options):
     log_every: int = Field(
         20, ge=1, le=1_000_000, description="steps between two lines of metrics.jsonl"
     )
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        "stop",
+        description="what a step with a gradient that is not finite does: stop the run, or be left "
+        "out and counted, until there are too many",
+    )
+    checkpoint_seconds: float | None = Field(
+        60.0, gt=0, description="seconds between checkpoints: the work that a crash may cost"
+    )
+    checkpoint_every: int | None = Field(
+        None, ge=1, description="steps between checkpoints, besides those by time"
+    )
+    keep_checkpoints: int = Field(
+        2, ge=1, description="how many of the newest checkpoints to keep, beside the best one"
+    )
 
     @model_validator(mode="before")
     @classmethod

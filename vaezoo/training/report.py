@@ -9,13 +9,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands. terms: means of the last log window, nats per image."""
+    """Where a run stands. terms: means of the last log window, nats per image; None: no number."""
 
     step: int
     total_steps: int
     epoch: int
     images_per_second: float
-    terms: Mapping[str, float]
+    terms: Mapping[str, float | None]
 
 
 class Reporter:

@@ -14,7 +14,7 @@ from vaezoo.build import build_model, load_splits
 from vaezoo.config import RunConfig
 from vaezoo.data.base import Splits
 from vaezoo.data.batches import Batches
-from vaezoo.errors import DataError, OptionError, RunStopped, TrainingError
+from vaezoo.errors import DataError, OptionError
 from vaezoo.evaluation.curves import save_curves
 from vaezoo.evaluation.evaluate import evaluate_model
 from vaezoo.evaluation.modes import seeded
@@ -33,6 +33,7 @@ from vaezoo.training.machine import (
     pick_precision,
 )
 from vaezoo.training.report import Reporter
+from vaezoo.training.stops import Stops
 
 _EVALUATION_BATCH = 256
 _PICTURED = 32
@@ -52,38 +53,46 @@ def start_run(config: RunConfig, out: Path | None, reporter: Reporter) -> Run:
     with seeded(config.train.seed, device):
         splits, model = _prepare(config, device)
         name = f"{config.choice.model.name}-{config.choice.data.name}"
-        folder = RunFolder.create(out, name)
-        try:
-            folder.write_start(config.to_yaml(), _record(config, splits))
-            trainer = _trainer(config, model, splits, folder, precision, reporter)
-            return _train(trainer, config, splits)
-        except (RunStopped, TrainingError):
-            raise
-        except BaseException:
-            if not folder.metrics.exists() or not folder.checkpoints.exists():
-                folder.remove()
-            raise
+        stops = Stops()
+        with stops.caught():
+            folder = RunFolder.create(out, name, config.to_yaml(), _record(config, splits))
+            with folder.held():
+                try:
+                    trainer = _trainer(config, model, splits, folder, precision, reporter, stops)
+                    return _train(trainer, config, splits)
+                except BaseException:
+                    if not folder.begun:
+                        folder.remove()
+                    raise
 
 
 def resume_run(path: Path, config: RunConfig, reporter: Reporter) -> Run:
-    """Go on with a run from its newest checkpoint. config: the run's, or one that trains longer."""
+    """Go on with a run from its newest sound checkpoint, or from the beginning if it has none.
+
+    config: the run's, or one that trains longer. RunError when another process trains it.
+    """
     folder = RunFolder.existing(path)
     folder.check_own()
     record = read_json(folder.record)
     device = pick_device(config.train.device)
     precision = pick_precision(config.train.precision, device)
-    with seeded(config.train.seed, device):
+    with folder.held(), seeded(config.train.seed, device):
         splits, model = _prepare(config, device)
         check_same_data(record, splits)
-        trainer = _trainer(config, model, splits, folder, precision, reporter)
-        trainer.resume()
-        if trainer.position.step >= trainer.total_steps and folder.summary.exists():
-            raise OptionError(
-                f"{path} has finished its {trainer.total_steps:,} steps: "
-                "give more --epochs or --steps to go on"
-            )
-        folder.write_start(config.to_yaml(), record)
-        return _train(trainer, config, splits)
+        stops = Stops()
+        with stops.caught():
+            trainer = _trainer(config, model, splits, folder, precision, reporter, stops)
+            trainer.resume()
+            if trainer.done and folder.summary.exists():
+                raise OptionError(
+                    f"{path} has finished its {trainer.position.step:,} steps: "
+                    "give more --epochs or --steps to go on"
+                )
+            # What stands at the end of a run stands there again when it has come to its end.
+            folder.summary.unlink(missing_ok=True)
+            folder.traceback.unlink(missing_ok=True)
+            folder.write_start(config.to_yaml(), record)
+            return _train(trainer, config, splits)
 
 
 def _prepare(config: RunConfig, device: torch.device) -> tuple[Splits, BaseVAE]:
@@ -103,6 +112,7 @@ def _trainer(
     folder: RunFolder,
     precision: str,
     reporter: Reporter,
+    stops: Stops,
 ) -> Trainer:
     device = pick_device(config.train.device)
     loss = model.loss
@@ -131,21 +141,36 @@ def _trainer(
         folder=folder,
         precision=precision,
         reporter=reporter,
+        stops=stops,
     )
 
 
 def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
     title = f"{config.choice.model.name} on {config.choice.data.name}, {trainer.device}"
     trainer.reporter.start(title, trainer.total_steps, trainer.position.step)
-    try:
-        position = trainer.fit()
-    finally:
-        trainer.reporter.stop()
+    with trainer.kept():
+        try:
+            position = trainer.fit()
+        finally:
+            trainer.reporter.stop()
+        with trainer.leaving():
+            _measure(trainer, config, splits, position)
+    return Run(trainer.folder.path, str(trainer.device))
+
+
+def _measure(trainer: Trainer, config: RunConfig, splits: Splits, position: Position) -> None:
+    """The numbers and pictures of a trained model; the summary last: it says that all is there."""
     folder, model = trainer.folder, trainer.model.eval()
     test = test_batches(config, splits, trainer.device)
     evaluation = evaluate_model(
         model, test, capabilities=config.choice.model.tags, seed=config.train.seed
     )
+    save_curves(folder.curves, folder.read_metrics())
+    if splits.spec.is_image:
+        shown = torch.linspace(0, len(splits.test) - 1, min(_PICTURED, len(splits.test)))
+        batch = test.batch(shown.long())
+        save_pairs(folder.reconstructions, batch.x, model.reconstruct(batch.x, batch.y))
+        save_grid(folder.samples, draw_samples(model, _SAMPLED, seed=config.train.seed))
     write_json(
         folder.summary,
         {
@@ -157,13 +182,6 @@ def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
             "versions": versions(),
         },
     )
-    save_curves(folder.curves, folder.read_metrics())
-    if splits.spec.is_image:
-        shown = torch.linspace(0, len(splits.test) - 1, min(_PICTURED, len(splits.test)))
-        batch = test.batch(shown.long())
-        save_pairs(folder.reconstructions, batch.x, model.reconstruct(batch.x, batch.y))
-        save_grid(folder.samples, draw_samples(model, _SAMPLED, seed=config.train.seed))
-    return Run(folder.path, str(trainer.device))
 
 
 def _speed(position: Position) -> dict[str, Any]:

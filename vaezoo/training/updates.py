@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.optim import Adam
 
 from vaezoo.data.batch import Batch
-from vaezoo.errors import TrainingError
+from vaezoo.errors import OptionError, TrainingError
 from vaezoo.losses.base import BaseLoss, Context, LossOutput, Objective, Phase
 from vaezoo.model import BaseVAE
 from vaezoo.training.machine import autocast
+from vaezoo.training.nonfinite import Guard
 from vaezoo.training.options import TrainOptions
 
 _PAYS_FROM = 100_000
@@ -64,22 +65,33 @@ class Updates:
             for phase in self.phases
         ]
         self.names: tuple[str, ...] = ()
+        self.guard: Guard | None = None
+        if options.on_nonfinite == "skip":
+            if not on_gpu and device.type != "cpu":
+                raise OptionError(f"--on-nonfinite skip: {device} cannot; give stop")
+            self.guard = Guard([model, loss], device)
 
     def __call__(self, batch: Batch, context: Context, step: int) -> Tensor:
         """Take step number `step` (from 0); context.step is the same number on the device."""
         batch = self.laid_out(batch)
         self.set_rates(step)
         self.model.on_train_step(context.step)
+        if self.guard is not None:
+            self.guard.begin()
         named: dict[str, Tensor] = {}
         for number, (phase, optimizer) in enumerate(zip(self.phases, self.optimizers, strict=True)):
             output = self._objective(number, batch, context)
             # Only the phase's own parameters: another phase's gradients are not even made.
             output.objective.backward(inputs=list(phase.parameters))
+            if self.guard is not None:
+                self.guard.judge(optimizer, phase.parameters)
             if self.options.grad_clip is not None:
                 torch.nn.utils.clip_grad_norm_(phase.parameters, self.options.grad_clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             _collect(named, phase, output, alone=len(self.phases) == 1)
+        if self.guard is not None:
+            self.guard.end()
         if not self.names:
             self.names = tuple(named)
         return torch.stack(list(named.values()))

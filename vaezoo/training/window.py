@@ -27,8 +27,13 @@ class Window:
 
     def read(self) -> list[list[float]]:
         """The values so far, a list a step, and start anew. Waits for the device."""
-        rows: list[list[float]] = self.values[: self.count].tolist()
+        rows = self.peek()
         self.count = 0
+        return rows
+
+    def peek(self) -> list[list[float]]:
+        """The values so far, a list a step. Waits for the device."""
+        rows: list[list[float]] = self.values[: self.count].tolist()
         return rows
 
     def saved(self) -> Tensor:
@@ -43,6 +48,11 @@ class Window:
 def means(rows: Sequence[Sequence[float]]) -> list[float]:
     """The mean of each term over the steps of a window."""
     return [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]
+
+
+def finite(rows: Sequence[Sequence[float]]) -> list[Sequence[float]]:
+    """The steps whose values are all numbers."""
+    return [values for values in rows if all(map(math.isfinite, values))]
 
 
 def first_broken(
