@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 RANKS = {
     # words and files
     "vaezoo.errors": 0,
+    "vaezoo.extras": 1,
     "vaezoo.files": 1,
     "vaezoo.memory": 1,
     "vaezoo.options": 1,
@@ -34,6 +35,7 @@ RANKS = {
     "vaezoo.plugins": 2,
     "vaezoo.registry": 2,
     "vaezoo.builtin": 2,
+    "vaezoo.builtin_metrics": 2,
     "vaezoo.likelihood_options": 2,
     "vaezoo.network_options": 2,
     "vaezoo.data.options": 2,
@@ -44,6 +46,7 @@ RANKS = {
     "vaezoo.reopen": 3,
     "vaezoo.scaffold": 3,
     # what plugins build from
+    "vaezoo.distributed": 4,
     "vaezoo.distributions": 4,
     "vaezoo.likelihoods": 4,
     "vaezoo.nn": 4,
@@ -56,6 +59,8 @@ RANKS = {
     "vaezoo.evaluation": 6,
     "vaezoo.training": 6,
     "vaezoo.runs": 6,
+    "vaezoo.export": 7,
+    "vaezoo.report": 7,
     "vaezoo.bench": 7,
     "vaezoo.testing": 7,
     "vaezoo.api": 7,

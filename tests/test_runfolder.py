@@ -117,7 +117,7 @@ class TestHeld:
 class TestMetrics:
     def test_a_line_that_is_being_written_is_left_out(self, tmp_path: Path) -> None:
         folder = create(tmp_path / "run")
-        line = {"kind": "train", "step": 1, "terms": {}}
+        line = {"kind": "train", "step": 1, "terms": {"rate": 2.0}}
         folder.append_metrics(line)
         with folder.metrics.open("a") as file:
             file.write('{"step": 2')

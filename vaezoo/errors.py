@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,6 +33,18 @@ class RunError(VaezooError):
 
 class TrainingError(VaezooError):
     """Training that cannot go on, with the step and the term that broke."""
+
+
+class ProcessLostError(VaezooError):
+    """Another process of the job is gone, and this one cannot go on without it."""
+
+    def __init__(self, reason: str) -> None:
+        # Without the place in somebody's source that it begins with, and the advice that follows.
+        first = re.sub(r"^\[[^]]*\] *", "", reason.strip()).splitlines() or ["no reason given"]
+        why = first[0].partition(". ")[0][:200]
+        super().__init__(
+            f"another process of the job is gone, and this one cannot go on alone: {why}"
+        )
 
 
 class RunStopped(VaezooError):

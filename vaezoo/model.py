@@ -47,6 +47,8 @@ class BaseVAE(nn.Module, ABC):
 
     conditional: ClassVar[bool] = False
     min_batch_size: ClassVar[int] = 1
+    one_process_only: ClassVar[str] = ""
+    """Why several processes cannot share its training steps, where they cannot."""
     known_failures: ClassVar[Mapping[str, str]] = {}
     """Checks of vaezoo.testing that it does not pass: name -> why that is as it should be."""
 

@@ -8,10 +8,10 @@ import math
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from vaezoo.errors import RunError
 from vaezoo.files import (
@@ -31,6 +31,9 @@ _LARGEST_METRICS = 1 << 28
 class RunFolder:
     """One run: its configuration, numbers, pictures, weights and checkpoint."""
 
+    writes: ClassVar[bool] = True
+    """Whether this process is the one that writes into it."""
+
     def __init__(self, path: Path, made_parent: bool = False) -> None:
         self.path = path
         self.made_parent = made_parent
@@ -44,6 +47,8 @@ class RunFolder:
         self.reconstructions = path / "reconstructions.png"
         self.curves = path / "curves.png"
         self.traceback = path / "traceback.txt"
+        self.listeners: list[Callable[[Mapping[str, Any]], None]] = []
+        """Called with every line of metrics.jsonl once it is written."""
 
     @classmethod
     def create(
@@ -105,6 +110,8 @@ class RunFolder:
                 file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
         except OSError as error:
             raise cannot_write(self.metrics, error) from error
+        for listener in self.listeners:
+            listener(line)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All whole lines so far; RunError if one is damaged."""
@@ -170,23 +177,33 @@ class RunFolder:
             self.path.parent.rmdir()
 
 
-def _metrics_line(line: bytes) -> dict[str, Any]:
-    """A line of metrics.jsonl, with what everyone relies on. ValueError when it is not there."""
-    value = parse_json(line)
-    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
-        raise ValueError("a line of it is of no kind")
-    step, terms = value.get("step"), value.get("terms")
-    if type(step) is not int or not 0 <= step < 2**63:
-        raise ValueError("a line of it has no step")
-    if not isinstance(terms, dict) or not all(map(_is_term, terms.values())):
-        raise ValueError("a line of it has terms that are no numbers")
-    return value
+class OthersFolder(RunFolder):
+    """The folder of a run that another process writes, on this machine or not: nothing happens."""
 
+    writes = False
 
-def _is_term(value: object) -> bool:
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return value is None or (type(value) is int and abs(value) < 2**63)
+    @property
+    def begun(self) -> bool:
+        return False
+
+    def write_start(self, config: str, record: Mapping[str, Any]) -> None:
+        return
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        return
+
+    def metrics_bytes(self) -> int:
+        return 0
+
+    def cut_metrics(self, size: int) -> None:
+        return
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        yield
+
+    def remove(self) -> None:
+        return
 
 
 def _rename_to_next(folder: Path, name: Path) -> Path:
@@ -208,6 +225,25 @@ def _told(holder: Path) -> str:
         return holder.read_text(encoding="utf-8")[:80] or "unknown"
     except (OSError, ValueError):
         return "unknown"
+
+
+def _metrics_line(line: bytes) -> dict[str, Any]:
+    """A line of metrics.jsonl, with what everyone relies on. ValueError when it is not there."""
+    value = parse_json(line)
+    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
+        raise ValueError("a line of it is of no kind")
+    step, terms = value.get("step"), value.get("terms")
+    if type(step) is not int or not 0 <= step < 2**63:
+        raise ValueError("a line of it has no step")
+    if not isinstance(terms, dict) or not all(map(_is_term, terms.values())):
+        raise ValueError("a line of it has terms that are no numbers")
+    return value
+
+
+def _is_term(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or (type(value) is int and abs(value) < 2**63)
 
 
 def check_absent(path: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vaezoo import BaseLoss, BaseVAE, Batch, Context, DataSpec, LossOutput, Phase
+from vaezoo.distributed import gather, share
 from vaezoo.distributions import kl_divergence
 from vaezoo.nn import borrowed
 
@@ -62,8 +63,9 @@ def permute_dimensions(z: Tensor) -> Tensor:
     """Each latent dimension permuted over the batch, independently of the others.
 
     Every dimension keeps its marginal, and nothing else is kept: samples of ∏ q(z_j) out of
-    samples of q(z) (Kim & Mnih 2018, algorithm 1). z: [batch, *latent_shape].
+    samples of q(z) (Kim & Mnih 2018, algorithm 1). z: [batch, *latent_shape], the part of it that
+    this process has; the permutation goes over all parts.
     """
     flat = z.flatten(1)
-    order = torch.rand_like(flat).argsort(0)
-    return flat.gather(0, order).view_as(z)
+    order = gather(torch.rand_like(flat)).argsort(0)
+    return share(gather(flat).gather(0, order)).view_as(z)

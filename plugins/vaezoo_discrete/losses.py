@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from vaezoo import BaseLoss, BaseVAE, Batch, Context, DataSpec, LossOutput, VAEOutput
+from vaezoo.distributed import gather
 from vaezoo.losses.elbo import elbo_terms
 
 from .codes import CodePosterior, code_usage
@@ -26,7 +27,7 @@ class CodesLoss(BaseLoss):
         """Of what a model says of x."""
         posterior, terms = output.posterior, elbo_terms(output, x)
         assert isinstance(posterior, CodePosterior)
-        perplexity, usage = code_usage(posterior.codes, posterior.quantiser.size)
+        perplexity, usage = code_usage(gather(posterior.codes), posterior.quantiser.size)
         terms |= {"perplexity": perplexity, "usage": usage}
         return LossOutput(-terms["elbo"].mean(), terms)
 

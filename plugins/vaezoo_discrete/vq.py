@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaezoo import DataSpec
+from vaezoo.distributed import gather, place, processes, total
 from vaezoo.distributions import full_precision
 
 from .codes import CodePosterior
@@ -82,21 +83,27 @@ class VectorQuantiser(Quantiser):
     def codes_of(self, z: Tensor) -> Tensor:
         squares = self.codebook.square().sum(1)
         at_once = max(1, _DISTANCES_AT_ONCE // self.size)
+        vectors = _vectors(z)
+        # A graph for batches of any size cannot count its parts.
+        parts = (vectors,) if torch.compiler.is_exporting() else vectors.split(at_once)
         # |z - e|² less |z|², which is the same for all codes.
         nearest = [
-            torch.addmm(squares, part, self.codebook.T, alpha=-2).argmin(1)
-            for part in _vectors(z).split(at_once)
+            torch.addmm(squares, part, self.codebook.T, alpha=-2).argmin(1) for part in parts
         ]
         return torch.cat(nearest).view(*z.shape[:-3], *z.shape[-2:])
 
     @torch.no_grad()
     def _learn(self, vectors: Tensor, codes: Tensor) -> None:
-        """vectors: [positions, width]. codes: theirs, [positions]."""
+        """vectors: [positions, width]. codes: theirs, [positions]; of this process's examples.
+
+        All processes learn from all of them, and their codebooks stay the same.
+        """
         stands_for = codes[:, None] == torch.arange(self.size, device=codes.device)
-        counts = stands_for.sum(0)
+        counts = total(stands_for.sum(0))
         if self.averages:
             self.counts.lerp_(counts.to(vectors.dtype), 1 - self.decay)
-            self.sums.lerp_(stands_for.to(vectors.dtype).T @ vectors, 1 - self.decay)
+            sums = total(stands_for.to(vectors.dtype).T @ vectors)
+            self.sums.lerp_(sums, 1 - self.decay)
             means = self.sums / self.counts.clamp(min=_FEWEST)[:, None]
             known = (self.counts > _FEWEST)[:, None]
             self.codebook.copy_(torch.where(known, means, self.codebook))
@@ -106,13 +113,21 @@ class VectorQuantiser(Quantiser):
 
     def _restart(self, vectors: Tensor, dead: Tensor) -> None:
         """Put codes at vectors drawn from the batch. dead: bool [size]."""
-        drawn = torch.randint(len(vectors), (self.size,), device=vectors.device)
-        places = vectors[drawn]
+        places = self._drawn(vectors)
         self.codebook.copy_(torch.where(dead[:, None], places, self.codebook))
         if self.averages:
             self.sums.copy_(torch.where(dead[:, None], places, self.sums))
             self.counts.masked_fill_(dead, 1.0)
         self.idle.masked_fill_(dead, 0)
+
+    def _drawn(self, vectors: Tensor) -> Tensor:
+        """A vector for each code, drawn from those of all processes: [size, width]."""
+        n = len(vectors)
+        drawn = torch.randint(n * processes(), (self.size,), device=vectors.device)
+        # The first process's draws; each vector from the process that has it.
+        here = gather(drawn)[: self.size] - n * place()
+        ours = ((here >= 0) & (here < n))[:, None]
+        return total(torch.where(ours, vectors[here.clamp(0, n - 1)], 0.0))
 
 
 def _vectors(features: Tensor) -> Tensor:

@@ -6,12 +6,14 @@ posterior of the batch, and the N examples outside of it are stood for by weight
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
+from vaezoo.distributed import gather
 from vaezoo.errors import OptionError
 
 from .options import Estimator
@@ -28,17 +30,22 @@ class Decomposition(NamedTuple):
     dimension_kl: Tensor
 
 
+def gather_posteriors(posterior: Distribution) -> Distribution:
+    """The posteriors of the examples of all processes; OptionError as in `pairwise_log_prob`."""
+    base = _independent(posterior).base_dist
+    given = {name: gather(vars(base)[name]) for name in base.arg_constraints if name in vars(base)}
+    make: Callable[..., Distribution] = type(base)
+    return Independent(
+        make(**given, validate_args=False), len(posterior.event_shape), validate_args=False
+    )
+
+
 def pairwise_log_prob(posterior: Distribution, z: Tensor) -> Tensor:
     """log q(z_id | x_j) for latent d of draw i under posterior j: [batch, batch, latents].
 
     z: [batch, *latent_shape]. OptionError when the posterior's latents are not independent.
     """
-    if not isinstance(posterior, Independent):
-        raise OptionError(
-            "the total correlation needs a posterior of independent latents, and this model's is "
-            f"{type(posterior).__name__}: train it with another --loss"
-        )
-    log_prob: Tensor = posterior.base_dist.log_prob(z.unsqueeze(1))
+    log_prob: Tensor = _independent(posterior).base_dist.log_prob(z.unsqueeze(1))
     return log_prob.flatten(2)
 
 
@@ -75,4 +82,13 @@ def decompose(log_pairs: Tensor, weights: tuple[float, float], log_prior: Tensor
         mutual_information=joint.diagonal() - log_joint,
         total_correlation=log_joint - log_marginals,
         dimension_kl=log_marginals - log_prior,
+    )
+
+
+def _independent(posterior: Distribution) -> Independent[Distribution]:
+    if isinstance(posterior, Independent):
+        return posterior
+    raise OptionError(
+        "the total correlation needs a posterior of independent latents, and this model's is "
+        f"{type(posterior).__name__}: train it with another --loss"
     )

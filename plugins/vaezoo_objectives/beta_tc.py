@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from vaezoo import BaseLoss, BaseVAE, Batch, Context, LossOutput
+from vaezoo.distributed import gather
 from vaezoo.losses.elbo import elbo_terms
 
-from .aggregate import decompose, importance_weights, pairwise_log_prob
+from .aggregate import decompose, gather_posteriors, importance_weights, pairwise_log_prob
 from .options import BetaTcOptions
 
 
@@ -25,16 +26,17 @@ class BetaTcLoss(BaseLoss):
     def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
         output = model(batch.x, batch.y)
         terms = elbo_terms(output, batch.x)
+        # The aggregate posterior is that of the whole batch, wherever its examples are.
+        z = gather(output.z)
         parts = decompose(
-            pairwise_log_prob(output.posterior, output.z),
-            importance_weights(self.options.estimator, len(batch.x), context.examples),
-            output.prior.log_prob(output.z),
+            pairwise_log_prob(gather_posteriors(output.posterior), z),
+            importance_weights(self.options.estimator, len(z), context.examples),
+            gather(output.prior.log_prob(output.z)),
         )
-        objective = (
-            terms["distortion"]
-            + terms["rate"]
-            + (self.options.alpha - 1) * parts.mutual_information
+        weighed = (
+            (self.options.alpha - 1) * parts.mutual_information
             + (self.options.beta - 1) * parts.total_correlation
             + (self.options.gamma - 1) * parts.dimension_kl
         )
-        return LossOutput(objective.mean(), {**terms, **parts._asdict()})
+        objective = (terms["distortion"] + terms["rate"]).mean() + weighed.mean()
+        return LossOutput(objective, {**terms, **parts._asdict()})

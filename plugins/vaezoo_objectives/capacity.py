@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from vaezoo import BaseLoss, BaseVAE, Batch, Context, LossOutput
+from vaezoo.distributed import gather
 from vaezoo.losses.elbo import elbo_terms
 
 from .options import CapacityOptions
@@ -22,7 +23,7 @@ class CapacityLoss(BaseLoss):
     def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
         terms = elbo_terms(model(batch.x, batch.y), batch.x)
         terms["capacity"] = self.capacity(context)
-        gap = (terms["rate"].mean() - terms["capacity"]).abs()
+        gap = (gather(terms["rate"]).mean() - terms["capacity"]).abs()
         return LossOutput(terms["distortion"].mean() + self.options.gamma * gap, terms)
 
     def capacity(self, context: Context) -> Tensor:

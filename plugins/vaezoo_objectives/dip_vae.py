@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from vaezoo import BaseLoss, BaseVAE, Batch, Context, LossOutput
+from vaezoo.distributed import gather
 from vaezoo.losses.elbo import elbo_terms
 
 from .options import DipVaeOptions
@@ -26,10 +27,11 @@ class DipVaeLoss(BaseLoss):
     def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
         output = model(batch.x, batch.y)
         terms = elbo_terms(output, batch.x)
-        means = output.posterior.mean.flatten(1)
+        means = gather(output.posterior.mean).flatten(1)
         covariance = covariance_of(means)
         if self.options.dip_type == "ii":
-            covariance = covariance + output.posterior.variance.flatten(1).mean(0).diag()
+            variance = gather(output.posterior.variance).flatten(1)
+            covariance = covariance + variance.mean(0).diag()
         variances = covariance.diagonal()
         diagonal = (variances - 1).square().sum()
         off_diagonal = covariance.square().sum() - variances.square().sum()

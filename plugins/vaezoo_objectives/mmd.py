@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from vaezoo.distributed import gather
 from vaezoo.distributions import draw
 
 from .options import Kernel, MmdOptions
@@ -14,9 +15,9 @@ from .options import Kernel, MmdOptions
 def mmd_to_prior(z: Tensor, prior: Distribution, options: MmdOptions) -> Tensor:
     """The squared MMD between a batch of latents and as many draws of the prior: 0-dim.
 
-    z: [batch, *latent_shape].
+    z: [batch, *latent_shape]; where processes share the batch, it is that of all its latents.
     """
-    drawn = draw(prior, len(z))
+    z, drawn = gather(z), gather(draw(prior, len(z)))
     return mmd(z.flatten(1), drawn.flatten(1), options.kernel, options.scales)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from vaezoo import BaseLoss, BaseVAE, Batch, Context, DataSpec, LossOutput, Options
+from vaezoo.distributed import gather
 from vaezoo.distributions import diagonal_normal
 from vaezoo.errors import OptionError
 from vaezoo.likelihoods import SMALLEST_SCALE, GaussianLikelihood
@@ -40,7 +41,8 @@ class SigmaVaeLoss(BaseLoss):
         output = model(batch.x, batch.y)
         terms = elbo_terms(output, batch.x)
         mean = output.likelihood.mean
-        variance = (batch.x - mean).square().mean().detach().clamp(min=SMALLEST_SCALE**2)
+        errors = (batch.x - mean).detach().square().flatten(1).mean(1)
+        variance = gather(errors).mean().clamp(min=SMALLEST_SCALE**2)
         # At its best a scale has no gradient of its own: detached it is as good.
         scale = variance.sqrt()
         best = diagonal_normal(mean, scale.expand_as(mean), mean.dim() - 1)

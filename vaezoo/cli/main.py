@@ -8,6 +8,7 @@ import importlib
 import io
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
@@ -15,26 +16,35 @@ from typing import TextIO
 import click
 
 from vaezoo import __version__
+from vaezoo.cli.output import is_first_process_here
 from vaezoo.cli.usage import explain
 from vaezoo.errors import UnknownNameError, VaezooError, nearest, printable
 from vaezoo.files import cannot_write
 
 COMMANDS = {
     "train": ("vaezoo.cli.train", "Train a model and draw what it learned."),
-    "evaluate": ("vaezoo.cli.evaluate", "Measure a finished run on held-out data."),
+    "evaluate": ("vaezoo.cli.evaluate", "Measure finished runs on held-out data."),
     "sample": ("vaezoo.cli.sample", "Draw new images from a run's prior."),
     "reconstruct": ("vaezoo.cli.reconstruct", "Put images through a run and back."),
+    "traverse": ("vaezoo.cli.traverse", "Draw what each latent value of a run changes."),
+    "interpolate": ("vaezoo.cli.interpolate", "Draw the way from one image to another."),
+    "embed": ("vaezoo.cli.embed", "Draw a map of a run's latents."),
+    "report": ("vaezoo.cli.report", "Put runs on one page that a browser opens from disk."),
+    "export": ("vaezoo.cli.export", "Write a run's model as ONNX, torch.export or safetensors."),
     "bench": ("vaezoo.cli.bench", "Measure how fast models are on this machine."),
     "check": (
         "vaezoo.cli.check",
         "Check that a model, loss or data set keeps the contract.",
     ),
     "new": ("vaezoo.cli.new", "Write a plugin package that works, to be changed."),
-    "list": ("vaezoo.cli.list_command", "List the models, losses and data sets."),
+    "list": ("vaezoo.cli.list_command", "List the models, losses, data sets, metrics and writers."),
     "info": ("vaezoo.cli.info_command", "Show everything about one of them."),
     "plugins": ("vaezoo.cli.plugins_command", "Show which plugins were loaded and which failed."),
 }
 """Each subcommand's module and summary. Summaries stand here so that help imports no module."""
+
+_SAID_BY_THEN = 10.0
+"""Seconds after which the first process has said what is wrong, and has ended with it."""
 
 COMPLETE = "_VAEZOO_COMPLETE"
 """Set by click's completion scripts, with what they ask for."""
@@ -129,8 +139,14 @@ def main(args: Sequence[str] | None = None) -> int:
         _silence(sys.stdout)
         return _fail(str(cannot_write(Path(error.filename or "the output"), error)), 2)
     except VaezooError as error:
+        # What the processes of a job found together is said once. What one of them ran into has a
+        # cause, and nobody else says it.
+        if not is_first_process_here() and error.__cause__ is None:
+            return _leave_it_to_the_first(error.exit_code)
         return _fail(str(error), error.exit_code)
     except click.ClickException as error:
+        if not is_first_process_here():
+            return _leave_it_to_the_first(2)
         return _fail(explain(error), 2)
 
 
@@ -157,6 +173,12 @@ def _run(args: list[str]) -> int:
 def _fail(message: str, code: int) -> int:
     """One line on stderr, whatever the message holds."""
     print("vaezoo: " + printable(" ".join(message.splitlines())), file=sys.stderr)
+    return code
+
+
+def _leave_it_to_the_first(code: int) -> int:
+    """torchrun ends all processes with the first that ends: not before the one that speaks has."""
+    time.sleep(_SAID_BY_THEN)
     return code
 
 

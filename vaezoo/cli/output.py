@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
@@ -12,6 +13,16 @@ if TYPE_CHECKING:
 
 WIDEST = 10_000
 """Columns of what is no terminal: a row stays on one line there, so that grep sees it whole."""
+
+
+def is_first_process() -> bool:
+    """Whether this is no job of torchrun's with several processes, or the first of them."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def is_first_process_here() -> bool:
+    """The same among the processes on this machine."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def make_console(file: TextIO | None = None, width: int | None = None) -> Console:

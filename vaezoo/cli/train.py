@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from vaezoo.cli import complete
+from vaezoo.cli.output import is_first_process
 from vaezoo.config import (
     SECTIONS,
     Choice,
@@ -34,6 +35,7 @@ _RESUMABLE = (
     "device",
     "compile",
     "graph",
+    "log",
     "lr",
     "grad_clip",
     "on_nonfinite",
@@ -147,7 +149,8 @@ def command(
         run = start_run(parsed, None if out is None else Path(out), reporter)
     else:
         run = resume_run(Path(resume), parsed, reporter)
-    _tell(run.summary, run.path)
+    if is_first_process():
+        _tell(run.summary, run.path)
 
 
 def _tell(summary: Mapping[str, Any], path: Path) -> None:

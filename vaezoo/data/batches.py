@@ -11,6 +11,7 @@ from torch import Tensor
 from vaezoo.data.base import Split
 from vaezoo.data.batch import Batch
 from vaezoo.data.options import Binarize
+from vaezoo.distributed import place, processes, share
 
 NumberT = TypeVar("NumberT", int, Tensor)
 
@@ -26,6 +27,9 @@ class Batches:
 
     Everything about an epoch follows from (seed, number of the epoch): its order, binarization and
     mirroring are the same on every device, after a resume, and at any batch size.
+
+    batch_size: of a whole step. Where processes share it each gets its part of every batch, in the
+    order that one process would have.
     """
 
     def __init__(
@@ -56,13 +60,25 @@ class Batches:
         order = torch.randperm(len(self.split), generator=generator).to(self.split.device)
         for i in range(start, len(self)):
             index = order[i * self.batch_size : (i + 1) * self.batch_size]
-            yield self.batch(index, stream)
+            yield self.batch(share(index), stream)
 
     def ordered(self) -> Iterator[Batch]:
         """Every example once, in order; the last batch may be short."""
         everything = torch.arange(len(self.split), device=self.split.device)
         for index in everything.split(self.batch_size):
             yield self.batch(index)
+
+    def dealt(self) -> Iterator[tuple[int, Batch, bool]]:
+        """The batches of `ordered`, dealt out in turn: (number, batch, whether it counts).
+
+        Each counts in one process, whose it is. The first comes to all processes, so that they all
+        know what there is to add up.
+        """
+        everything = torch.arange(len(self.split), device=self.split.device)
+        for number, index in enumerate(everything.split(self.batch_size)):
+            ours = number % processes() == place()
+            if ours or number == 0:
+                yield number, self.batch(index), ours
 
     def batch(self, index: Tensor, stream: int = EVALUATION_STREAM) -> Batch:
         """These examples. index: int64 [n]."""
@@ -120,6 +136,11 @@ def _hash(x: NumberT) -> NumberT:
     x = ((x ^ (x >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
     x = ((x ^ (x >> 15)) * 0x846CA68B) & 0xFFFFFFFF
     return x ^ (x >> 16)
+
+
+def draw_stream(seed: int, place: int, step: int) -> int:
+    """A seed for what process number `place` draws in a step; another one in every step."""
+    return _hash(_hash(_hash(seed) + place) + step)
 
 
 def _stream(seed: int, epoch: int) -> int:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from vaezoo.data.batches import Batches
+from vaezoo.distributed import alone, total
 from vaezoo.evaluation.modes import evaluation_mode, seeded
 from vaezoo.losses.base import BaseLoss, Context
 from vaezoo.model import BaseVAE
@@ -16,16 +17,19 @@ def mean_terms(
 ) -> dict[str, float]:
     """The objective and its terms in nats per example, each example counted once.
 
-    Draws its noise from `seed`, leaves the generators as they were, and the modes of the modules.
+    The noise of a batch follows from `seed` and its number: processes that share the batches find
+    what one would. The generators and the modes of the modules are left as they were.
     """
     sums: dict[str, Tensor] = {}
-    with evaluation_mode(model, loss), seeded(seed, batches.device), torch.no_grad():
-        for batch in batches.ordered():
-            output = loss(model, batch, context)
+    with evaluation_mode(model, loss), torch.no_grad():
+        for number, batch, counts in batches.dealt():
+            with seeded(seed + number, batches.device), alone():
+                output = loss(model, batch, context)
             for name, value in {"objective": output.objective, **output.terms}.items():
                 # A term that is one number for the batch counts for each of its examples.
                 share = value.float().mean() * len(batch.x)
+                share = share if counts else torch.zeros_like(share)
                 sums[name] = sums[name] + share if name in sums else share
     names = list(sums)
-    total = torch.stack([sums[name] for name in names]) / len(batches.split)
-    return dict(zip(names, total.tolist(), strict=True))
+    means = total(torch.stack([sums[name] for name in names])) / len(batches.split)
+    return dict(zip(names, means.tolist(), strict=True))

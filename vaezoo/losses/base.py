@@ -60,6 +60,8 @@ class BaseLoss(nn.Module, ABC):
     Built from its typed options, and from the model and data that it will be used with.
     """
 
+    one_process_only: ClassVar[str] = ""
+    """Why several processes cannot share its training steps, where they cannot."""
     known_failures: ClassVar[Mapping[str, str]] = {}
     """Checks of vaezoo.testing that it does not pass: name -> why that is as it should be."""
 

@@ -1,76 +1,182 @@
-"""One of two processes that share a batch: `python -m vaezoo.testing.shard JOB RANK`."""
+"""One of several processes that share batches: `python -m vaezoo.testing.shard JOB RANK`."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from vaezoo.data.batch import Batch
-from vaezoo.evaluation.modes import seeded
-from vaezoo.losses.base import Phase
-from vaezoo.testing.pair import CPU, Pair, loss_of
-from vaezoo.training.checkpoint import save_weights
+from vaezoo.distributed import processes, share
+from vaezoo.options import to_dict
+from vaezoo.registry import subprocess_environment
+from vaezoo.testing.check import Broken
+from vaezoo.testing.noise import SameNoise
+from vaezoo.testing.pair import Pair, loss_of
+from vaezoo.training.batch_norm import share_batch_norm
+from vaezoo.training.checkpoint import load_weights, save_weights
+from vaezoo.training.gradients import average_gradients
 
-WORLD = 2
+_SHARE = 7
+"""Examples of each process, if the model can do with so few: a prime, see SameNoise."""
+_SECONDS = 300
 
 
-class Shard:
-    """A part of a batch, the model that it is for, and noise of its own."""
+class Work(NamedTuple):
+    """What several processes are to do: a batch through a model with its loss."""
 
-    def __init__(self, pair: Pair, rank: int) -> None:
-        self.pair, self.rank = pair, rank
-        self.model = pair.build()
-        x, y = pair.batch(WORLD * len(pair.batch().x))
-        self.batch = Batch(x.chunk(WORLD)[rank], None if y is None else y.chunk(WORLD)[rank])
+    pair: Pair
+    dtype: torch.dtype
 
-    def gradients(self, shared: bool = False) -> dict[str, Tensor]:
-        """The gradient of each parameter in each phase; the mean over the processes if shared."""
+    def gradients(self, count: int) -> dict[str, Tensor]:
+        """The gradient of each parameter in each phase, and the buffers afterwards.
+
+        count: how many processes share the batch; each finds the mean over them, as does one
+        process that has the whole batch.
+        """
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(self.dtype)
+        try:
+            return self._gradients(count)
+        finally:
+            torch.set_default_dtype(before)
+
+    def _gradients(self, count: int) -> dict[str, Tensor]:
+        pair, each = self.pair, max(_SHARE, self.pair.model_class.min_batch_size)
+        x, y = pair.batch(count * each)
+        batch = Batch(share(x).to(self.dtype), None if y is None else share(y))
+        model = pair.build()
+        loss = loss_of(model)
+        for module in (model, loss):
+            module.to(self.dtype)
+        if processes() > 1:
+            share_batch_norm(model, loss)
+        named = [*model.named_parameters(), *loss.named_parameters("loss")]
         found = {}
-        loss = loss_of(self.model)
-        named = [*self.model.named_parameters(), *loss.named_parameters("loss")]
-        for phase in loss.phases(self.model):
-            step: nn.Module = _Step(self, phase)
-            if shared:
-                step = DistributedDataParallel(step, find_unused_parameters=True)
-            with seeded(self.rank, CPU):
-                objective: Tensor = step()
-            objective.backward(inputs=list(phase.parameters))
-            for name, parameter in named:
-                if parameter.grad is not None:
-                    found[f"{name} in phase {phase.name}"] = parameter.grad
+        with SameNoise(each):
+            for phase in loss.phases(model):
+                objective = phase.objective(model, batch, pair.context()).objective
+                objective.backward(inputs=list(phase.parameters))
+                average_gradients(phase.parameters)
+                for name, parameter in named:
+                    if parameter.grad is not None and parameter.grad.any():
+                        found[f"the gradient of {name} in phase {phase.name}"] = parameter.grad
                     parameter.grad = None
-        return found
+        buffers = [*model.named_buffers(), *loss.named_buffers("loss")]
+        return {**found, **{f"the buffer {name}": b.to(self.dtype) for name, b in buffers}}
+
+    def difference(self, a: dict[str, Tensor], b: dict[str, Tensor]) -> str | None:
+        """What is not the same but for rounding, if anything."""
+        if a.keys() != b.keys():
+            return f"{min(a.keys() ^ b.keys())} is not everywhere"
+        fine = self.dtype == torch.float64
+        for name, values in a.items():
+            # Next to a gradient of 100 rounding makes something of what is 0, as before batch norm.
+            alike = [float(v.abs().max()) for other, v in a.items() if _kind(other) == _kind(name)]
+            slack = (1e-9 if fine else 1e-5) * max(1.0, *alike, 0.0)
+            if not torch.allclose(b[name], values, rtol=1e-7 if fine else 1e-3, atol=slack):
+                return f"{name} is another one"
+        return None
 
 
-class _Step(nn.Module):
-    """A phase as a module that has its parameters, and its objective for a forward pass."""
+def _kind(name: str) -> str:
+    """The phase that a gradient is of, or the buffer itself."""
+    return name.partition(" in phase ")[2] or name
 
-    def __init__(self, shard: Shard, phase: Phase) -> None:
-        super().__init__()
-        self.own = nn.ParameterList(phase.parameters)
-        self.objective = phase.objective
-        object.__setattr__(self, "shard", shard)
 
-    def forward(self) -> Tensor:
-        shard: Shard = self.shard  # type: ignore[assignment]
-        return self.objective(shard.model, shard.batch, shard.pair.context()).objective
+def compare(pairs: Sequence[Pair], count: int = 2) -> list[str | None]:
+    """For each pair what differs between one process and `count` that share its batch, if any.
+
+    Broken where the processes do not come to an end.
+    """
+    alone = [_alone(pair, count) for pair in pairs]
+    with tempfile.TemporaryDirectory() as folder:
+        run([work for work, _ in alone], count, Path(folder))
+        first, last = (
+            [load_weights(_file(Path(folder), i, rank)) for i in range(len(pairs))]
+            for rank in (0, count - 1)
+        )
+    return [
+        work.difference(whole, a) or work.difference(a, b)
+        for (work, whole), a, b in zip(alone, first, last, strict=True)
+    ]
+
+
+def _alone(pair: Pair, count: int) -> tuple[Work, dict[str, Tensor]]:
+    """What one process finds: in double precision, so that no rounding decides on which side of 0
+    a ReLU is; in single where the model cannot do otherwise."""
+    try:
+        work = Work(pair, torch.float64)
+        return work, work.gradients(count)
+    except (RuntimeError, TypeError):
+        work = Work(pair, torch.float32)
+        return work, work.gradients(count)
+
+
+def run(works: Sequence[Work], count: int, folder: Path) -> None:
+    """Let `count` processes write what they find, one after the other, into a folder."""
+    job = {"works": [_told(work) for work in works], "count": count, "folder": str(folder)}
+    command = [sys.executable, "-m", "vaezoo.testing.shard", json.dumps(job)]
+    running = [
+        subprocess.Popen(
+            [*command, str(rank)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **subprocess_environment(), "OMP_NUM_THREADS": "1"},
+        )
+        for rank in range(count)
+    ]
+    try:
+        said = [process.communicate(timeout=_SECONDS)[1] for process in running]
+    except subprocess.TimeoutExpired:
+        raise Broken(f"{count} processes are not done after {_SECONDS} s: one waits") from None
+    finally:
+        for process in running:
+            process.kill()
+    for process, words in zip(running, said, strict=True):
+        if process.returncode:
+            last = words.strip().splitlines() or [f"exit code {process.returncode}"]
+            raise Broken(f"a process ended: {last[-1]}")
+
+
+def _told(work: Work) -> dict[str, object]:
+    """What another process needs to know to do the same."""
+    pair = work.pair
+    return {
+        "model": pair.model_spec.name,
+        "loss": pair.loss_spec.name,
+        "options": {**to_dict(pair.model_options), **to_dict(pair.loss_options)},
+        "double": work.dtype == torch.float64,
+    }
+
+
+def _file(folder: Path, number: int, rank: int) -> Path:
+    return folder / f"{number}-{rank}.safetensors"
 
 
 def main() -> None:
     job, rank = json.loads(sys.argv[1]), int(sys.argv[2])
-    folder = Path(job["folder"])
+    folder, count = Path(job["folder"]), job["count"]
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=WORLD
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count
     )
-    pair = Pair(job["model"], job["loss"], options=job["options"])
-    gradients = Shard(pair, rank).gradients(shared=True)
-    if rank == 0:
-        save_weights(folder / "gradients.safetensors", gradients)
+    for number, told in enumerate(job["works"]):
+        pair = Pair(told["model"], told["loss"], options=told["options"])
+        work = Work(pair, torch.float64 if told["double"] else torch.float32)
+        try:
+            save_weights(_file(folder, number, rank), work.gradients(count))
+        except Exception as error:
+            sys.exit(f"{pair.name}: {type(error).__name__}: {error}")
     dist.destroy_process_group()
 
 

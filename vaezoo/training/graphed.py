@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vaezoo.data.batch import Batch
+from vaezoo.distributed import processes
 from vaezoo.errors import OptionError
 from vaezoo.losses.base import BaseLoss, Context
 from vaezoo.model import BaseVAE
@@ -110,11 +111,14 @@ def make_updates(
 ) -> Updates:
     """The steps of a run: recorded ones on a GPU unless the options say otherwise.
 
-    OptionError when a graph is asked for where there are none.
+    OptionError when a graph is asked for where there are none. Processes that share their steps
+    take them as usual: what they send one another is in no graph.
     """
     if options.graph == "on" and device.type != "cuda":
         raise OptionError(f"--graph on: {device} has no CUDA graphs; give auto, or off")
-    graphed = device.type == "cuda" and options.graph != "off"
+    if options.graph == "on" and processes() > 1:
+        raise OptionError("--graph on: several processes share each step; give auto, or off")
+    graphed = device.type == "cuda" and options.graph != "off" and processes() == 1
     return (GraphedUpdates if graphed else Updates)(
         model,
         loss,

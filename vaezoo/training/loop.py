@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from vaezoo.data.batch import Batch
 from vaezoo.data.batches import Batches
+from vaezoo.distributed import processes
 from vaezoo.errors import (
     OptionError,
     RunError,
@@ -33,6 +35,7 @@ from vaezoo.losses.base import BaseLoss, Context
 from vaezoo.model import BaseVAE
 from vaezoo.runfolder import RunFolder
 from vaezoo.training.background import Background, HostCopy
+from vaezoo.training.batch_norm import share_batch_norm
 from vaezoo.training.checkpoint import (
     Checkpoint,
     check_fit,
@@ -50,6 +53,14 @@ from vaezoo.training.checkpoint import (
 from vaezoo.training.graphed import make_updates
 from vaezoo.training.machine import arithmetic
 from vaezoo.training.options import TrainOptions
+from vaezoo.training.processes import (
+    agreed,
+    by_the_first,
+    done_by_the_first,
+    draw_for_step,
+    hand_out,
+    tensors_by_the_first,
+)
 from vaezoo.training.report import Progress, Reporter
 from vaezoo.training.resumable import check_resumable
 from vaezoo.training.stops import StopAsked, Stops
@@ -98,6 +109,9 @@ class Trainer:
         stops: Stops,
     ) -> None:
         check_batch_size(options.batch_size, len(train.split), model)
+        if processes() > 1:
+            share_batch_norm(model, loss)
+            hand_out(model, loss)  # drawn from one seed, but perhaps by different machines
         self.device = train.device
         self.model = model
         self.loss = loss
@@ -163,8 +177,9 @@ class Trainer:
         """What follows the last step. The checkpoint stays before it: training can go on there."""
         if self.best.weights:
             self.model.load_state_dict(self.best.weights)
-        self.model.fit_prior(self.train.ordered)
-        save_weights(self.folder.weights, self.model.state_dict())
+        done_by_the_first(lambda: self.model.fit_prior(self.train.ordered), self.model)
+        if self.folder.writes:
+            save_weights(self.folder.weights, self.model.state_dict())
         self._count_time()
 
     @contextmanager
@@ -183,7 +198,10 @@ class Trainer:
         def fits(checkpoint: Checkpoint) -> None:
             check_resumable(checkpoint, size)
 
-        found = load_checkpoint(self.folder.checkpoints, fits, self.notes.append)
+        found = None
+        if self.folder.writes:
+            found = load_checkpoint(self.folder.checkpoints, fits, self.notes.append)
+        found = _for_all(found)
         if found is None:
             self.notes.append("there is no checkpoint yet: begins again")
             self.folder.cut_metrics(0)
@@ -223,20 +241,25 @@ class Trainer:
         for batch in self.train.epoch(epoch, start):
             self._step(batch)
             done = self.position.step in (self.total_steps, (epoch + 1) * len(self.train))
-            if done or self._window().full:
+            logs = done or self._window().full
+            if logs:
                 self._log(epoch + 1)
             if done:
                 self._validate(epoch + 1)
             self.background.look()
-            if self._save_is_due():
+            stop, due = self.stops.asked, int(self._save_is_due())
+            if processes() > 1:  # they decide together, and between two log lines they do not talk
+                stop, due = agreed(stop, due) if logs else (0, 0)
+            if due or self._save_is_planned():
                 self._save()
-            if self.stops.asked:
-                raise self._stopped()
+            if stop:
+                raise self._stopped(stop)
             if self.position.step == self.total_steps:
                 return
 
     def _step(self, batch: Batch) -> None:
         self.within_step = True
+        draw_for_step(self.options.seed, self.position.step)
         values = self.updates(batch, self.context(), self.position.step)
         self.position.step += 1
         self.step_on_device += 1
@@ -365,7 +388,8 @@ class Trainer:
 
     def _broke(self, what: str) -> TrainingError:
         self.background.wait()
-        save_weights(self.folder.weights, self.good)
+        if self.folder.writes:
+            save_weights(self.folder.weights, self.good)
         found = list_checkpoints(self.folder.checkpoints)
         saved = f", and the last good checkpoint is {found[-1]}" if found else ""
         ways = ["a smaller --lr", "--grad-clip 1"]
@@ -421,22 +445,28 @@ class Trainer:
         return f"{message}; {how_to_resume(self.folder.path)} (from {saved})"
 
     def _rescue(self, *, save: bool) -> None:
-        """Between two steps everything is whole, and is saved; within one it is not."""
+        """Between two steps everything is whole, and is saved; within one it is not.
+
+        What is shared with other processes cannot be saved when one of them is in trouble.
+        """
         with suppress(VaezooError):
             self.background.wait()
-            if save and not self.within_step and self.position.step:
+            if processes() == 1 and save and not self.within_step and self.position.step:
                 self._save()
                 self.background.wait()
 
-    def _stopped(self) -> RunStopped:
+    def _stopped(self, number: int = 0) -> RunStopped:
+        """number: of the signal, which another process of the job may have been given."""
         self._save()
         self.background.wait()
-        return RunStopped(self.folder.path, self.position.step, self.stops.asked)
+        return RunStopped(self.folder.path, self.position.step, number or self.stops.asked)
+
+    def _save_is_planned(self) -> bool:
+        every = self.options.checkpoint_every
+        return every is not None and self.position.step % every == 0
 
     def _save_is_due(self) -> bool:
-        every = self.options.checkpoint_every
-        if every is not None and self.position.step % every == 0:
-            return True
+        """By the clock."""
         seconds = self.options.checkpoint_seconds
         if seconds is None or self.background.busy:
             return False
@@ -459,8 +489,11 @@ class Trainer:
         self._check_weights()
         self._count_time()
         step, folder, keep = self.position.step, self.folder, self.options.keep_checkpoints
-        tensors = self.host_copy.take(self._tensors(), self.device)
-        state = self._state()
+        there, state = self._tensors(), self._state()  # of which other processes have a part
+        if not folder.writes:
+            self._saved(begun)
+            return
+        tensors = self.host_copy.take(there, self.device)
 
         def write() -> None:
             folder.sync_metrics()
@@ -468,7 +501,11 @@ class Trainer:
             save_weights(folder.weights, tensors["model"])
 
         self.background.run(write)
-        self.saved_step, self.saved_at = step, time.perf_counter()
+        self._saved(begun)
+
+    def _saved(self, begun: float) -> None:
+        """Remember what was saved. begun: when that began; training stood still since."""
+        self.saved_step, self.saved_at = self.position.step, time.perf_counter()
         if self.score is not None:
             self.saved_score = max(self.saved_score, self.score)
         self.clock += self.saved_at - begun
@@ -507,8 +544,21 @@ class Trainer:
         self.started = now
 
 
+def _for_all(found: Checkpoint | None) -> Checkpoint | None:
+    """The checkpoint that the first process read, in all of them."""
+    if processes() == 1:
+        return found
+    said: dict[str, Any] = by_the_first(
+        lambda: {"path": str(found.path), "state": found.state} if found else {}
+    )
+    if not said:
+        return None
+    tensors = tensors_by_the_first(None if found is None else found.tensors)
+    return Checkpoint(Path(str(said["path"])), tensors, dict(said["state"]))
+
+
 def check_batch_size(batch_size: int, examples: int, model: BaseVAE) -> None:
-    """OptionError unless a batch of this size can be had, and the model can learn from it."""
+    """OptionError unless a batch of this size can be had and shared, and the model can learn."""
     if batch_size > examples:
         raise OptionError(
             f"--batch-size {batch_size} is larger than the {examples:,} training examples: "
@@ -518,4 +568,15 @@ def check_batch_size(batch_size: int, examples: int, model: BaseVAE) -> None:
         raise OptionError(
             f"--batch-size {batch_size} is too small for this model: "
             f"give --batch-size {model.min_batch_size} or more"
+        )
+    count = processes()
+    if batch_size % count:
+        raise OptionError(
+            f"--batch-size {batch_size} cannot be shared by {count} processes: "
+            f"give a multiple of {count}"
+        )
+    if batch_size // count < model.min_batch_size:
+        raise OptionError(
+            f"--batch-size {batch_size} leaves {batch_size // count} to each of {count} processes, "
+            f"too few for this model: give --batch-size {count * model.min_batch_size} or more"
         )

@@ -21,7 +21,9 @@ class TrainOptions(Options):
         description="stop after so many epochs without a better ELBO on held-out data (objective, "
         "where there is no ELBO), and keep the best weights; none: train to the end, keep the last",
     )
-    batch_size: int = Field(64, ge=1, description="examples in a step")
+    batch_size: int = Field(
+        64, ge=1, description="examples in a step, of all processes together where several share it"
+    )
     lr: float = Field(1e-3, gt=0, description="Adam's learning rate")
     adam_beta2: float = Field(
         0.999,
@@ -73,6 +75,9 @@ class TrainOptions(Options):
     )
     keep_checkpoints: int = Field(
         2, ge=1, description="how many of the newest checkpoints to keep, beside the best one"
+    )
+    log: tuple[str, ...] = Field(
+        (), description="writers that get these lines too, with commas (vaezoo list --kind writers)"
     )
 
     @model_validator(mode="before")

@@ -14,16 +14,17 @@ from vaezoo.build import build_model, load_splits
 from vaezoo.config import RunConfig
 from vaezoo.data.base import Splits
 from vaezoo.data.batches import Batches
+from vaezoo.distributed import alone, place, processes
 from vaezoo.errors import DataError, OptionError
 from vaezoo.evaluation.curves import save_curves
-from vaezoo.evaluation.evaluate import evaluate_model
+from vaezoo.evaluation.evaluate import evaluate, quick_metrics
 from vaezoo.evaluation.modes import seeded
 from vaezoo.evaluation.pictures import save_grid, save_pairs
 from vaezoo.files import read_json, write_json
 from vaezoo.model import BaseVAE
 from vaezoo.registry import registry
-from vaezoo.runfolder import RunFolder, check_absent
-from vaezoo.runs import Run, check_same_data, draw_samples, test_batches
+from vaezoo.runfolder import OthersFolder, RunFolder, check_absent
+from vaezoo.runs import Run, check_same_data, draw_samples, setting_of, test_batches
 from vaezoo.specs import Spec
 from vaezoo.training.loop import Position, Trainer, check_batch_size
 from vaezoo.training.machine import (
@@ -32,8 +33,17 @@ from vaezoo.training.machine import (
     pick_device,
     pick_precision,
 )
+from vaezoo.training.processes import (
+    by_the_first,
+    job,
+    may_restart,
+    one_after_the_other,
+    restarts,
+    wait,
+)
 from vaezoo.training.report import Reporter
 from vaezoo.training.stops import Stops
+from vaezoo.training.writer import check_writers, writing
 
 _EVALUATION_BATCH = 256
 _PICTURED = 32
@@ -45,17 +55,46 @@ def start_run(config: RunConfig, out: Path | None, reporter: Reporter) -> Run:
 
     Whatever is wrong with the options, the data or the folder is told before anything is written;
     a run that fails before its first log line leaves nothing behind.
+
+    By all processes that torchrun started, where it did. When it starts them again after one was
+    lost, the run at `out` goes on.
     """
+    if may_restart() and out is None:
+        raise OptionError("torchrun --max-restarts: give --out, where the job finds its run again")
+    with job(config.train.device):
+        goes_on = out is not None and restarts() > 0
+        if out is not None and by_the_first(lambda: goes_on and _is_of_this_job(out, config)):
+            return _resume(out, config, reporter)
+        return _start(config, out, reporter)
+
+
+def resume_run(path: Path, config: RunConfig, reporter: Reporter) -> Run:
+    """Go on with a run from its newest sound checkpoint, or from the beginning if it has none.
+
+    config: the run's, or one that trains longer. RunError when another process trains it.
+    """
+    with job(config.train.device):
+        return _resume(path, config, reporter)
+
+
+def _is_of_this_job(out: Path, config: RunConfig) -> bool:
+    """Whether a run of this very configuration stands there."""
+    try:
+        return (out / "config.yaml").read_text(encoding="utf-8") == config.to_yaml()
+    except (OSError, ValueError):
+        return False
+
+
+def _start(config: RunConfig, out: Path | None, reporter: Reporter) -> Run:
     if out is not None:
-        check_absent(out)
+        by_the_first(lambda: check_absent(out))
     device = pick_device(config.train.device)
     precision = pick_precision(config.train.precision, device)
     with seeded(config.train.seed, device):
         splits, model = _prepare(config, device)
-        name = f"{config.choice.model.name}-{config.choice.data.name}"
         stops = Stops()
         with stops.caught():
-            folder = RunFolder.create(out, name, config.to_yaml(), _record(config, splits))
+            folder = _new_folder(config, out, splits)
             with folder.held():
                 try:
                     trainer = _trainer(config, model, splits, folder, precision, reporter, stops)
@@ -66,42 +105,60 @@ def start_run(config: RunConfig, out: Path | None, reporter: Reporter) -> Run:
                     raise
 
 
-def resume_run(path: Path, config: RunConfig, reporter: Reporter) -> Run:
-    """Go on with a run from its newest sound checkpoint, or from the beginning if it has none.
+def _new_folder(config: RunConfig, out: Path | None, splits: Splits) -> RunFolder:
+    """Made by the first process; the others are told where it is."""
+    made: list[RunFolder] = []
 
-    config: the run's, or one that trains longer. RunError when another process trains it.
-    """
-    folder = RunFolder.existing(path)
-    folder.check_own()
-    record = read_json(folder.record)
+    def make() -> str:
+        name = f"{config.choice.model.name}-{config.choice.data.name}"
+        made.append(RunFolder.create(out, name, config.to_yaml(), _record(config, splits)))
+        return str(made[0].path)
+
+    path = by_the_first(make)
+    return made[0] if made else OthersFolder(Path(path))
+
+
+def _resume(path: Path, config: RunConfig, reporter: Reporter) -> Run:
+    folder = RunFolder.existing(path) if place() == 0 else OthersFolder(path)
+    if folder.writes:
+        folder.check_own()
+    record = read_json(folder.record) if folder.writes else {}
     device = pick_device(config.train.device)
     precision = pick_precision(config.train.precision, device)
     with folder.held(), seeded(config.train.seed, device):
         splits, model = _prepare(config, device)
-        check_same_data(record, splits)
+        if folder.writes:
+            check_same_data(record, splits)
         stops = Stops()
         with stops.caught():
             trainer = _trainer(config, model, splits, folder, precision, reporter, stops)
             trainer.resume()
-            if trainer.done and folder.summary.exists():
+            if by_the_first(lambda: trainer.done and folder.summary.exists()):
                 raise OptionError(
                     f"{path} has finished its {trainer.position.step:,} steps: "
                     "give more --epochs or --steps to go on"
                 )
-            # What stands at the end of a run stands there again when it has come to its end.
-            folder.summary.unlink(missing_ok=True)
-            folder.traceback.unlink(missing_ok=True)
+            if folder.writes:
+                # What stands at the end of a run stands there again when it has come to its end.
+                folder.summary.unlink(missing_ok=True)
+                folder.traceback.unlink(missing_ok=True)
             folder.write_start(config.to_yaml(), record)
             return _train(trainer, config, splits)
 
 
 def _prepare(config: RunConfig, device: torch.device) -> tuple[Splits, BaseVAE]:
-    splits = load_splits(config.choice.data, config.data)
+    splits = one_after_the_other(lambda: load_splits(config.choice.data, config.data))
+    if by_the_first(lambda: splits.fingerprint) != splits.fingerprint:
+        raise DataError("the data of this machine is not that of the first one")
+    check_writers(config.train.log)
     if config.data.flip and not splits.spec.is_image:
         raise DataError("--flip mirrors images, and this data is vectors")
     # Weights are drawn on the CPU: the same ones on every device.
     model = build_model(config.choice, config.model, config.loss, splits.spec)
     check_batch_size(config.train.batch_size, len(splits.train), model)
+    why_not = model.one_process_only or (model.loss.one_process_only if model.loss else "")
+    if why_not and processes() > 1:
+        raise OptionError(f"{config.choice.model.name} is trained by one process only: {why_not}")
     return splits, model
 
 
@@ -140,31 +197,38 @@ def _trainer(
         options=config.train,
         folder=folder,
         precision=precision,
-        reporter=reporter,
+        reporter=reporter if folder.writes else Reporter(),
         stops=stops,
     )
 
 
 def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
     title = f"{config.choice.model.name} on {config.choice.data.name}, {trainer.device}"
+    if processes() > 1:
+        title += f", {processes()} processes"
     trainer.reporter.start(title, trainer.total_steps, trainer.position.step)
     with trainer.kept():
         try:
-            position = trainer.fit()
+            with writing(trainer.folder, config, trainer.reporter.note):
+                position = trainer.fit()
         finally:
             trainer.reporter.stop()
-        with trainer.leaving():
-            _measure(trainer, config, splits, position)
+        if trainer.folder.writes:
+            count = processes()
+            with trainer.leaving(), alone():
+                _measure(trainer, config, splits, position, count)
+    wait()
     return Run(trainer.folder.path, str(trainer.device))
 
 
-def _measure(trainer: Trainer, config: RunConfig, splits: Splits, position: Position) -> None:
+def _measure(
+    trainer: Trainer, config: RunConfig, splits: Splits, position: Position, count: int
+) -> None:
     """The numbers and pictures of a trained model; the summary last: it says that all is there."""
     folder, model = trainer.folder, trainer.model.eval()
     test = test_batches(config, splits, trainer.device)
-    evaluation = evaluate_model(
-        model, test, capabilities=config.choice.model.tags, seed=config.train.seed
-    )
+    setting = setting_of(model, config, splits, trainer.device, seed=config.train.seed)
+    evaluation = evaluate(setting, quick_metrics())
     save_curves(folder.curves, folder.read_metrics())
     if splits.spec.is_image:
         shown = torch.linspace(0, len(splits.test) - 1, min(_PICTURED, len(splits.test)))
@@ -177,6 +241,7 @@ def _measure(trainer: Trainer, config: RunConfig, splits: Splits, position: Posi
             **evaluation.to_dict(),
             **_speed(position),
             "device": device_name(trainer.device),
+            "processes": count,
             "precision": trainer.precision,
             "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "versions": versions(),

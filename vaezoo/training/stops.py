@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from vaezoo.distributed import processes
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -48,7 +50,13 @@ class Stops:
 
     @contextmanager
     def leaving(self) -> Iterator[None]:
-        """The body is left by StopAsked as soon as a stop is asked for, or was before."""
+        """The body is left by StopAsked as soon as a stop is asked for, or was before.
+
+        Not where several processes do it together: none may leave the others.
+        """
+        if processes() > 1:
+            yield
+            return
         self._leaving = True
         try:
             if self.asked:

@@ -13,6 +13,7 @@ from vaezoo.data.batch import Batch
 from vaezoo.errors import OptionError, TrainingError
 from vaezoo.losses.base import BaseLoss, Context, LossOutput, Objective, Phase
 from vaezoo.model import BaseVAE
+from vaezoo.training.gradients import average_gradients
 from vaezoo.training.machine import autocast
 from vaezoo.training.nonfinite import Guard
 from vaezoo.training.options import TrainOptions
@@ -83,6 +84,7 @@ class Updates:
             output = self._objective(number, batch, context)
             # Only the phase's own parameters: another phase's gradients are not even made.
             output.objective.backward(inputs=list(phase.parameters))
+            average_gradients(phase.parameters)
             if self.guard is not None:
                 self.guard.judge(optimizer, phase.parameters)
             if self.options.grad_clip is not None:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vaezoo.distributed import processes, total
+
 
 class Window:
     """Values of each step, [steps, terms], without a synchronisation until they are read."""
@@ -33,12 +35,12 @@ class Window:
 
     def peek(self) -> list[list[float]]:
         """The values so far, a list a step. Waits for the device."""
-        rows: list[list[float]] = self.values[: self.count].tolist()
+        rows: list[list[float]] = self.saved().tolist()
         return rows
 
     def saved(self) -> Tensor:
-        """What a checkpoint keeps of a window that is not full."""
-        return self.values[: self.count].clone()
+        """What a checkpoint keeps of a window: means over the processes that share its steps."""
+        return total(self.values[: self.count]) / processes()
 
     def restore(self, saved: Tensor) -> None:
         self.values[: len(saved)] = saved.to(self.values.device)

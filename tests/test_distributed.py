@@ -1,0 +1,113 @@
+"""Several processes that share a step do what one does, for all models of the zoo; and its tools.
+
+One group of processes does all of it: starting a process takes longer than everything that it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from vaezoo.distributed import alone, gather, place, processes, share, total
+from vaezoo.registry import registry
+from vaezoo.testing.pair import Pair
+from vaezoo.testing.shard import compare
+
+OURS = [s.name for s in registry().specs("model") if registry().plugin(s).distribution == "vaezoo"]
+MORE = {
+    "dip_vae, type ii": Pair("dip_vae", options={"dip_type": "ii"}),
+    "vq_vae, by gradient": Pair("vq_vae", options={"codebook": "gradient"}),
+    "vq_vae, no code revived": Pair("vq_vae", options={"revive_after": None}),
+    "rae, its decoder limited": Pair("rae", options={"regulariser": "spectral_norm"}),
+    "rae, its decoder's slope": Pair("rae", options={"regulariser": "gradient_penalty"}),
+    "iwae, doubly": Pair("iwae", options={"gradient": "doubly_reparameterized"}),
+    "beta_tc, weighted": Pair("beta_tc", options={"estimator": "weighted"}),
+    "vanilla, dense": Pair("vanilla", options={"network": "mlp"}),
+    "vanilla, residual": Pair("vanilla", options={"network": "resnet"}),
+}
+"""Ways through the models that their defaults do not take."""
+
+
+@pytest.fixture(scope="module")
+def differences() -> dict[str, str | None]:
+    pairs = {**{name: Pair(name) for name in OURS}, **MORE}
+    return dict(zip(pairs, compare(list(pairs.values()), 2), strict=True))
+
+
+@pytest.mark.parametrize("name", [*OURS, *MORE])
+def test_two_processes_find_the_gradients_of_one(
+    differences: dict[str, str | None], name: str
+) -> None:
+    assert differences[name] is None
+
+
+def test_three_processes_find_the_gradients_of_one() -> None:
+    names = ["beta_tc", "factor_vae", "vq_vae", "vae_gan", "sigma_vae"]
+    assert compare([Pair(name) for name in names], 3) == [None] * len(names)
+
+
+FORGETFUL = """
+import sys
+import torch.distributed as dist
+import vaezoo_adversarial.factor, vaezoo_discrete.vq, vaezoo_objectives.beta_tc
+import vaezoo_objectives.dip_vae, vaezoo_objectives.mmd, vaezoo_objectives.sigma_vae
+from vaezoo.losses.elbo import ElboLoss
+
+def forget(module, *names):
+    for name in {*names} & {*vars(module)}:
+        setattr(module, name, lambda values, *others: values)
+
+class Forgets(ElboLoss):
+    pass
+
+if dist.is_initialized():  # in the processes that share, and not where the test runs
+    for name, module in [*sys.modules.items()]:
+        if name.startswith(("vaezoo_objectives", "vaezoo_adversarial", "vaezoo_discrete")):
+            forget(module, "gather", "share", "total")
+    if WHAT == "batch norm":
+        forget(sys.modules["__main__"], "share_batch_norm")
+"""
+
+
+@pytest.fixture
+def forgetful(tmp_path: Path) -> Iterator[Callable[[str], str]]:
+    """Writes a file that makes processes forget one another, for a test to name as a loss."""
+
+    def write(what: str) -> str:
+        file = tmp_path / "forgetful.py"
+        file.write_text(FORGETFUL.replace("WHAT", repr(what)))
+        return f"{file}:Forgets"
+
+    yield write
+    registry.cache_clear()
+
+
+def test_a_share_of_the_batch_is_not_the_batch(forgetful: Callable[[str], str]) -> None:
+    """What `gather` and its kin are for: without them two processes train another model."""
+    names = ["dip_vae", "beta_tc", "wae_mmd", "info_vae", "sigma_vae", "factor_vae", "vq_vae"]
+    found = compare([Pair("vanilla", forgetful("tools")), *map(Pair, names)])
+    assert found[0] is None
+    assert [n for n, different in zip(names, found[1:], strict=True) if not different] == []
+
+
+def test_batch_norm_of_a_share_is_not_the_batchs(forgetful: Callable[[str], str]) -> None:
+    (different,) = compare([Pair("vanilla", forgetful("batch norm"))])
+    assert different is not None
+
+
+def test_one_process_shares_with_nobody() -> None:
+    values = torch.arange(6.0).view(3, 2)
+    assert (processes(), place()) == (1, 0)
+    assert gather(values) is values
+    assert share(values) is values
+    assert total(values) is values
+    with alone():
+        assert processes() == 1
+
+
+def test_gather_is_for_examples() -> None:
+    with pytest.raises(ValueError, match="for each example"):
+        gather(torch.tensor(1.0))

@@ -1,0 +1,162 @@
+"""One process of a training job, for test_processes.py: `shared_job.py FOLDER RANK COUNT`.
+
+Everything that needs several processes is done by the same ones, one thing after the other:
+starting a process takes longer than all of it. What comes of it is a line of JSON for each.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+import vaezoo
+from vaezoo.data.batches import Batches
+from vaezoo.distributed import alone, place
+from vaezoo.errors import VaezooError
+from vaezoo.evaluation.terms import mean_terms
+from vaezoo.losses.base import Context
+from vaezoo.losses.elbo import ElboLoss
+from vaezoo.model import BaseVAE
+from vaezoo.training.processes import agreed, by_the_first, tensors_by_the_first
+from vaezoo.training.report import Reporter
+from vaezoo.training.run import resume_run
+
+JOB: dict[str, Any] = {
+    "data": "sprites",
+    "examples": 120,
+    "test": 25,
+    "image_size": 16,
+    "network": "mlp",
+    "hidden": (32,),
+    "latent_dim": 4,
+    "batch_size": 12,
+    "epochs": 3,
+    "log_every": 3,
+    "device": "cpu",
+}  # 95 training examples: 7 steps an epoch, 21 in all
+
+
+class StopAfter(Reporter):
+    """Asks this process for a stop at a step."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def step(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def said(work: Callable[[], Any]) -> str:
+    """The error that ends it."""
+    try:
+        work()
+    except VaezooError as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing"
+
+
+def train(model: str, out: Path, **options: Any) -> Any:
+    return vaezoo.train(model, out=out, **{**JOB, **options})
+
+
+def stop(model: str, out: Path) -> str:
+    return said(lambda: train(model, out, reporter=StopAfter(8)))
+
+
+def resume(run: Path) -> None:
+    resume_run(run, config_of(run), Reporter())
+
+
+def config_of(run: Path) -> Any:
+    return vaezoo.load_run(run).config
+
+
+def numbers() -> dict[str, Any]:
+    """What the processes tell one another."""
+    tensors = {"a": {"b": torch.arange(3)}, "c": {"d": torch.ones(2, 2)}} if place() == 0 else None
+    return {
+        "agreed": agreed(place(), 7 - place()),
+        "told": by_the_first(lambda: {"from": place(), "nothing": None}),
+        "tensors": {
+            file: {name: tensor.tolist() for name, tensor in part.items()}
+            for file, part in tensors_by_the_first(tensors).items()
+        },
+    }
+
+
+def evaluated() -> list[dict[str, float]]:
+    """Held-out terms of a model whose split does not divide: shared, and by one process."""
+    torch.manual_seed(0)
+    model = vaezoo.create_model("dip_vae", data=(1, 16, 16), latent_dim=4, hidden=(8, 8))
+    splits = vaezoo.load_data("sprites", examples=120, test=25, image_size=16)
+    context = Context(torch.tensor(0), 10, 95)
+    found = []
+    for size in (4, 25, 64):
+        batches = Batches(splits.test, batch_size=size, device=torch.device("cpu"))
+        assert model.loss is not None
+        found.append(mean_terms(model, model.loss, batches, context, seed=3))
+        with alone():
+            found.append(mean_terms(model, model.loss, batches, context, seed=3))
+    return found
+
+
+def broken(folder: Path) -> str:
+    """One of the processes has a term that is no number at step 5."""
+    honest = ElboLoss.forward
+
+    def breaks(loss: ElboLoss, model: BaseVAE, batch: Any, context: Context) -> Any:
+        output = honest(loss, model, batch, context)
+        if loss.training and place() == dist.get_world_size() - 1 and int(context.step) == 4:
+            return output._replace(terms={**output.terms, "rate": torch.tensor(math.inf)})
+        return output
+
+    ElboLoss.forward = breaks  # type: ignore[method-assign]
+    try:
+        return said(lambda: train("vanilla", folder / "broken"))
+    finally:
+        ElboLoss.forward = honest  # type: ignore[method-assign]
+
+
+def more(folder: Path) -> dict[str, Any]:
+    """What is the same for any number of processes."""
+    train("autoencoder", folder / "fitted", epochs=1, sampler="mixture", components=2)
+    train("vanilla", folder / "whole")
+    results = {"stopped": stop("vanilla", folder / "stopped")}
+    resume(folder / "stopped")
+    resume(folder / "stopped_by_one")
+    stop("autoencoder", folder / "for_one")
+    train("vanilla", folder / "patient", epochs=9, patience=1, lr=0.1)
+    for name, options in {
+        "does not divide": {"batch_size": 7},
+        "too small": {"batch_size": 2, "network": "conv", "hidden": (8, 8)},
+    }.items():
+        results[name] = said(lambda: train("vanilla", folder / "refused", **options))  # noqa: B023
+    return results
+
+
+def main() -> None:
+    folder, rank, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    meeting = f"file://{folder}/meeting"
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count)
+    results: dict[str, Any] = {"numbers": numbers(), "evaluated": evaluated()}
+    train("autoencoder", folder / "same")
+    results["broken"] = broken(folder)
+    if count == 2:
+        results |= more(folder)
+    (folder / f"results-{rank}.json").write_text(json.dumps(results))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Jobs of two and of three processes: the same training, one folder, one voice."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from safetensors.torch import load_file
+
+import vaezoo
+from vaezoo.plugin_sources import import_file
+
+SCRIPT = Path(__file__).with_name("shared_job.py")
+ROOT = SCRIPT.parents[2]
+JOB = import_file(str(SCRIPT))
+STEPS, EPOCH = 21, 7
+
+
+class Done(NamedTuple):
+    """What a job of `count` processes left: its folder, and what each of them found."""
+
+    folder: Path
+    count: int
+    results: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process that the others are held against."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    JOB.train("autoencoder", out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    folder = tmp_path_factory.mktemp("two")
+    JOB.stop("autoencoder", folder / "stopped_by_one")
+    return run(folder, 2)
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    return run(tmp_path_factory.mktemp("three"), 3)
+
+
+@pytest.fixture(params=["two", "three"])
+def done(request: pytest.FixtureRequest) -> Done:
+    found: Done = request.getfixturevalue(request.param)
+    return found
+
+
+def run(folder: Path, count: int) -> Done:
+    path = os.pathsep.join([str(ROOT), str(ROOT / "plugins"), os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    running = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(folder), str(rank), str(count)],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=env,
+        )
+        for rank in range(count)
+    ]
+    said = [process.communicate(timeout=300)[1] for process in running]
+    assert [process.returncode for process in running] == [0] * count, "\n".join(said)
+    read = [json.loads((folder / f"results-{r}.json").read_text()) for r in range(count)]
+    return Done(folder, count, read)
+
+
+def lines(folder: Path, kind: str) -> list[dict[str, Any]]:
+    text = (folder / "metrics.jsonl").read_text()
+    return [line for line in map(json.loads, text.splitlines()) if line["kind"] == kind]
+
+
+def same_bits(a: Path, b: Path) -> bool:
+    first, second = (load_file(folder / "model.safetensors") for folder in (a, b))
+    return first.keys() == second.keys() and all(first[name].equal(second[name]) for name in first)
+
+
+def assert_same_training(a: Path, b: Path) -> None:
+    """The same terms at the same steps, but for rounding and what training makes of it."""
+    for kind in ("train", "validation"):
+        assert [x["step"] for x in lines(a, kind)] == [x["step"] for x in lines(b, kind)]
+        for x, y in zip(lines(a, kind), lines(b, kind), strict=True):
+            assert x["terms"] == pytest.approx(y["terms"], rel=1e-2, abs=0.1)
+
+
+def test_processes_train_the_model_that_one_does(done: Done, alone: Path) -> None:
+    assert_same_training(done.folder / "same", alone)
+    summary = json.loads((done.folder / "same" / "summary.json").read_text())
+    assert (summary["steps"], summary["processes"]) == (STEPS, done.count)
+
+
+def test_a_folder_is_written_by_one_process(two: Done) -> None:
+    folder = two.folder / "whole"
+    steps = [line["step"] for line in lines(folder, "train")]
+    assert steps == [3, 6, 7, 10, 13, 14, 17, 20, 21]
+    assert [line["step"] for line in lines(folder, "validation")] == [EPOCH, 2 * EPOCH, STEPS]
+    assert {"summary.json", "samples.png", "curves.png"} <= {path.name for path in folder.iterdir()}
+
+
+def test_a_stop_of_one_is_a_stop_of_all_and_goes_on_to_the_same_bits(two: Done) -> None:
+    # Asked for at step 8, agreed on at the next log line.
+    for result in two.results:
+        assert result["stopped"].startswith("RunStopped: stopped after step 10; to go on")
+    assert same_bits(two.folder / "whole", two.folder / "stopped")
+    for kind in ("train", "validation"):
+        both = [lines(two.folder / name, kind) for name in ("whole", "stopped")]
+        assert [x["terms"] for x in both[0]] == [x["terms"] for x in both[1]]
+
+
+def test_a_checkpoint_of_one_process_goes_on_in_several(two: Done, alone: Path) -> None:
+    assert_same_training(two.folder / "stopped_by_one", alone)
+
+
+def test_a_checkpoint_of_several_processes_goes_on_in_one(two: Done, alone: Path) -> None:
+    JOB.resume(two.folder / "for_one")
+    assert_same_training(two.folder / "for_one", alone)
+
+
+def test_evaluation_is_shared_and_exact(done: Done) -> None:
+    for result in done.results:
+        found = result["evaluated"]
+        for shared, whole in zip(found[::2], found[1::2], strict=True):
+            assert shared == pytest.approx(whole, rel=1e-5)
+        assert found[::2] == done.results[0]["evaluated"][::2]
+
+
+def test_what_breaks_in_one_process_ends_all_with_the_same_words(done: Done) -> None:
+    said = {result["broken"] for result in done.results}
+    assert len(said) == 1
+    assert "rate became inf at step 5; the weights of step 3 are kept" in said.pop()
+
+
+def test_patience_ends_all_at_once(two: Done) -> None:
+    validated = lines(two.folder / "patient", "validation")
+    assert len(validated) <= 9
+    assert vaezoo.load_run(two.folder / "patient").summary["steps"] == validated[-1]["step"]
+
+
+def test_what_is_fitted_afterwards_is_fitted_once(two: Done) -> None:
+    model = vaezoo.load_run(two.folder / "fitted").model
+    assert model.get_submodule("sampler").get_buffer("means").any()
+
+
+def test_they_tell_one_another(done: Done) -> None:
+    for result in done.results:
+        assert result["numbers"] == {
+            "agreed": [done.count - 1, 7],
+            "told": {"from": 0, "nothing": None},
+            "tensors": {"a": {"b": [0, 1, 2]}, "c": {"d": [[1.0, 1.0], [1.0, 1.0]]}},
+        }
+
+
+def test_what_cannot_be_shared_is_refused(two: Done) -> None:
+    for result in two.results:
+        assert result["does not divide"] == (
+            "OptionError: --batch-size 7 cannot be shared by 2 processes: give a multiple of 2"
+        )
+        assert result["too small"] == (
+            "OptionError: --batch-size 2 leaves 1 to each of 2 processes, too few for this model: "
+            "give --batch-size 4 or more"
+        )
+    assert not (two.folder / "refused").exists()
