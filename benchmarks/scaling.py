@@ -1,4 +1,5 @@
-"""Do time and memory grow as they should: with the batch, the image and the number of images?
+"""Do time and memory grow as they should: with the batch, the image, the number of images and of
+processes?
 
 python benchmarks/scaling.py [--largest-batch 1024] [--largest-image 128] [--most-images 100000]
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -56,12 +58,34 @@ def data_seconds(images: int) -> dict[str, float]:
     return {"images": images, "ready_seconds": ready, "epoch_seconds": epoch}
 
 
+def shared(processes: int, steps: int) -> dict[str, float]:
+    """Images a second of a job whose processes share its steps, and the cores of this machine."""
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node", str(processes), "-m", "vaezoo", "train", "vanilla"),
+            *("--data", "sprites", "--examples", "3000", "--test", "100", "--batch-size", "64"),
+            *("--steps", str(steps), "--out", f"{folder}/run"),
+        ]
+        subprocess.run(
+            command,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        )
+        summary = json.loads((Path(folder) / "run" / "summary.json").read_text())
+    return {"processes": processes, "images_per_second": summary["images_per_second"]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--largest-batch", type=int, default=1024)
     parser.add_argument("--largest-image", type=int, default=128)
     parser.add_argument("--most-images", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=0.5)
+    parser.add_argument("--processes", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--steps", type=int, default=60, help="of each job of several processes")
     args = parser.parse_args()
     begun = time.perf_counter()
     timed = ["--seconds", str(args.seconds)]
@@ -71,6 +95,7 @@ def main() -> None:
         for size in powers(32, args.largest_image)
     ]
     data = [data_seconds(count) for count in powers(1000, args.most_images, 10)]
+    jobs = [shared(count, args.steps) for count in args.processes]
     device = device_of_this_machine()
     charts = {
         "images a second by batch size": [
@@ -86,6 +111,10 @@ def main() -> None:
             Series("data", [(d["images"], d["epoch_seconds"]) for d in data], dots=True)
         ],
     }
+    if jobs:
+        charts["images a second by processes"] = [
+            Series("train", [(j["processes"], j["images_per_second"]) for j in jobs], dots=True)
+        ]
     RESULTS.mkdir(exist_ok=True)
     kind = device.split()[0].lower()
     save_charts(RESULTS / f"scaling-{kind}.png", charts)
@@ -95,7 +124,7 @@ def main() -> None:
         f"{last['images_per_second']:,.0f} | {first['images_per_second']:,.0f} | "
         f"{last['images_per_second'] / first['images_per_second']:.2f} ×"
     )
-    record = {"batches": batches, "images": images, "data": data}
+    record = {"batches": batches, "images": images, "data": data, "jobs": jobs}
     publish("scaling", device, [line], {"seconds": time.perf_counter() - begun, **record})
 
 

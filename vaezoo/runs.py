@@ -156,20 +156,22 @@ class Run:
         start: str | None = None,
         label: str | None = None,
         examples: int = ENOUGH,
+        latents: Survey | None = None,
     ) -> Traversal:
         """Rows of images in which one latent value moves, the most informative value first.
 
         start: an image file or the number of a test example; the prior's mean by default. label:
-        a class, for conditional models, which need one. OptionError for latents that are codes.
+        a class, for conditional models, which need one. latents: a survey that is there already.
+        OptionError for latents that are codes.
         """
         capabilities = self.config.choice.model.tags
         refuse_codes(capabilities)
         begin = None if start is None else self.example(start)
         y = self._one_class(label, [begin] if begin else [])
-        z = None if begin is None else self._latent(begin, y)
+        z = None if begin is None else self.latent_of(begin, y)
         return traverse(
             self.model,
-            self.survey(examples),
+            latents or self.survey(examples),
             capabilities=capabilities,
             rows=rows,
             steps=steps,
@@ -184,7 +186,7 @@ class Run:
         refuse_codes(self.config.choice.model.tags)
         ends = [self.example(which) for which in (a, b)]
         y = self._one_class(label, ends)
-        latents = [self._latent(end, y) for end in ends]
+        latents = [self.latent_of(end, y) for end in ends]
         with torch.no_grad():
             prior = self.model.prior(None)
             z = onto_prior(prior, between(latents[0], latents[1], steps, way))
@@ -211,12 +213,12 @@ class Run:
         if not self.data_spec.is_image:
             raise DataError("this run's data is vectors: there are no pictures of them")
 
-    def _latent(self, end: Batch, label: int | None) -> Tensor:
-        """Where an example lies, [1, *latent_shape]."""
-        y = end.y if label is None or end.y is not None else torch.full((1,), label)
+    def latent_of(self, example: Batch, label: int | None = None) -> Tensor:
+        """Where an example lies, [1, *latent_shape]. label: its class, where it has none itself."""
+        y = example.y if label is None or example.y is not None else torch.full((1,), label)
         with torch.no_grad():
             known = None if y is None else y.to(self.device)
-            return point(self.model.encode(end.x, self.model.labels(known)))
+            return point(self.model.encode(example.x, self.model.labels(known)))
 
     def _one_class(self, label: str | None, examples: list[Batch]) -> int | None:
         """The class to decode with: as given, else that of all the examples. None: no labels."""

@@ -176,6 +176,14 @@ class TestSap:
         found = scores.sap(split_over_two(), grid(), generator())
         assert found == pytest.approx(expected, abs=0.06)
 
+    def test_a_rare_value_counts_as_much_as_a_common_one(self) -> None:
+        """Of nine in ten with one value a guess is right nine times: by values, one time in two."""
+        pytest.importorskip("sklearn")
+        factors = torch.zeros(4000, 1, dtype=torch.int64)
+        factors[::10] = 1
+        codes = torch.cat([factors.double(), noise(4000, 1)], 1)
+        assert scores.sap(codes, factors, generator()) == pytest.approx(0.5, abs=0.06)
+
 
 class TestFactorVaeScore:
     @pytest.mark.parametrize(

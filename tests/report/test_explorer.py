@@ -83,14 +83,19 @@ def start(page: Any) -> tuple[torch.Tensor, torch.Tensor]:
 def test_a_slider_moves_the_picture_as_pytorch_would(
     page: Any, two_runs: tuple[Path, Path]
 ) -> None:
+    run = load_run(two_runs[0], "cpu")
+    model = run.model
     z, before = start(page)
+    torch.testing.assert_close(z, run.latent_of(run.example("0"))[0], atol=1e-4, rtol=0)
+    page.locator("#reset").click()
+    page.wait_for_timeout(200)
+    z, before = shown(page, "[data-shown]")
     assert not z.any()  # the prior's mean
     slider = page.locator("#sliders input").first
     moved = int(slider.get_attribute("data-latent"))
     slider.focus()
     page.keyboard.press("End")
     z, after = shown(page, "[data-shown]")
-    model = load_run(two_runs[0], "cpu").model
     assert z[moved] == pytest.approx(2.5758, abs=1e-3)  # 99.5 % of a standard Gaussian lie below
     assert (after - before).abs().max() > 1e-3
     with torch.no_grad():

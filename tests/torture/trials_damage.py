@@ -33,11 +33,11 @@ def damage(trial: Trial) -> str:
         trial.expect(ended.code == 2, f"ended with {ended.code}", ended)
         trial.one_line(ended, holds=str(found[-1]))
         return "refused: it was the only one"
-    named = [line for line in ended.stdout.splitlines() if str(victim.name) in line]
+    # A checksum that was changed says that the file is damaged which it belongs to.
+    words = str(found[-1] if victim.name == "SHA256SUMS" else victim)
+    named = [line for line in ended.stdout.splitlines() if words in line]
     trial.expect(
-        len(named) == 1 and str(found[-1]) in named[0] and "before it" in named[0],
-        f"{victim} is not named on one line",
-        ended,
+        len(named) == 1 and "before it" in named[0], f"{words} is not named on one line", ended
     )
     trial.check(ended)
     return "went on from the one before"

@@ -29,6 +29,7 @@ from vaezoo.model import BaseVAE
 from vaezoo.training.processes import agreed, by_the_first, tensors_by_the_first
 from vaezoo.training.report import Reporter
 from vaezoo.training.run import resume_run
+from vaezoo.training.sharding import is_spread, spread_layers
 
 JOB: dict[str, Any] = {
     "data": "sprites",
@@ -43,6 +44,10 @@ JOB: dict[str, Any] = {
     "log_every": 3,
     "device": "cpu",
 }  # 95 training examples: 7 steps an epoch, 21 in all
+
+
+WIDE: dict[str, Any] = {"hidden": (160,), "grad_clip": 2.0}
+"""Layers that are large enough to be sharded."""
 
 
 class StopAfter(Reporter):
@@ -70,8 +75,8 @@ def train(model: str, out: Path, **options: Any) -> Any:
     return vaezoo.train(model, out=out, **{**JOB, **options})
 
 
-def stop(model: str, out: Path) -> str:
-    return said(lambda: train(model, out, reporter=StopAfter(8)))
+def stop(model: str, out: Path, **options: Any) -> str:
+    return said(lambda: train(model, out, reporter=StopAfter(8), **options))
 
 
 def resume(run: Path) -> None:
@@ -80,6 +85,15 @@ def resume(run: Path) -> None:
 
 def config_of(run: Path) -> Any:
     return vaezoo.load_run(run).config
+
+
+def spread_layer_names() -> list[str]:
+    """The parameters of the wide model that are sharded."""
+    model = vaezoo.create_model(
+        "autoencoder", data=(1, 16, 16), latent_dim=4, network="mlp", hidden=(160,)
+    )
+    spread_layers(model)
+    return [name for name, parameter in model.named_parameters() if is_spread(parameter)]
 
 
 def numbers() -> dict[str, Any]:
@@ -137,6 +151,12 @@ def more(folder: Path) -> dict[str, Any]:
     resume(folder / "stopped_by_one")
     stop("autoencoder", folder / "for_one")
     train("vanilla", folder / "patient", epochs=9, patience=1, lr=0.1)
+    results["sharded"] = stop("autoencoder", folder / "sharded", shard=True, **WIDE)
+    config = config_of(folder / "sharded")
+    resume_run(folder / "sharded", config, Reporter())
+    results["spread"] = spread_layer_names()
+    stop("autoencoder", folder / "for_one_whole", shard=True, **WIDE)
+    results["phases"] = said(lambda: train("factor_vae", folder / "refused", shard=True))
     for name, options in {
         "does not divide": {"batch_size": 7},
         "too small": {"batch_size": 2, "network": "conv", "hidden": (8, 8)},

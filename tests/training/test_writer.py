@@ -15,8 +15,10 @@ import vaezoo
 from vaezoo.cli.main import main
 from vaezoo.errors import UnknownNameError
 from vaezoo.extras import MissingExtraError
+from vaezoo.runfolder import RunFolder
 from vaezoo.training.report import Reporter
 from vaezoo.training.tensorboard import TensorBoardWriter, scalars
+from vaezoo.training.writer import writing
 
 TINY: dict[str, Any] = {
     "data": "sprites",
@@ -94,6 +96,17 @@ def test_a_writer_that_fails_costs_a_note(tmp_path: Path) -> None:
     assert run.summary["elbo"] is not None
     assert notes == ["--log fails gets no more: ConnectionError: the service is away"]
     assert len((tmp_path / "r" / "lines.txt").read_text().splitlines()) == 2 + len(run.metrics)
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_process_that_writes_no_line_opens_nothing(tmp_path: Path) -> None:
+    run = vaezoo.train("vanilla", out=tmp_path / "run", epochs=1, log=("lines",), **TINY)
+    said = (run.path / "lines.txt").read_text()
+    folder = RunFolder.existing(run.path)
+    with writing(folder, run.config, print):
+        assert len(folder.listeners) == 1
+    assert folder.listeners == []
+    assert (run.path / "lines.txt").read_text() == said
 
 
 def test_the_writer_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

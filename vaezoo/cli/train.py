@@ -36,6 +36,7 @@ _RESUMABLE = (
     "compile",
     "graph",
     "log",
+    "shard",
     "lr",
     "grad_clip",
     "on_nonfinite",

@@ -68,16 +68,16 @@ class Batches:
         for index in everything.split(self.batch_size):
             yield self.batch(index)
 
-    def dealt(self) -> Iterator[tuple[int, Batch, bool]]:
+    def dealt(self, all_to_all: bool = False) -> Iterator[tuple[int, Batch, bool]]:
         """The batches of `ordered`, dealt out in turn: (number, batch, whether it counts).
 
         Each counts in one process, whose it is. The first comes to all processes, so that they all
-        know what there is to add up.
+        know what there is to add up; all_to_all: so do the others.
         """
         everything = torch.arange(len(self.split), device=self.split.device)
         for number, index in enumerate(everything.split(self.batch_size)):
             ours = number % processes() == place()
-            if ours or number == 0:
+            if ours or number == 0 or all_to_all:
                 yield number, self.batch(index), ours
 
     def batch(self, index: Tensor, stream: int = EVALUATION_STREAM) -> Batch:

@@ -13,16 +13,23 @@ from vaezoo.model import BaseVAE
 
 
 def mean_terms(
-    model: BaseVAE, loss: BaseLoss, batches: Batches, context: Context, seed: int
+    model: BaseVAE,
+    loss: BaseLoss,
+    batches: Batches,
+    context: Context,
+    seed: int,
+    together: bool = False,
 ) -> dict[str, float]:
     """The objective and its terms in nats per example, each example counted once.
 
     The noise of a batch follows from `seed` and its number: processes that share the batches find
     what one would. The generators and the modes of the modules are left as they were.
+    together: every process sees all batches, as a model that is spread over them must; each counts
+    in one of them still.
     """
     sums: dict[str, Tensor] = {}
     with evaluation_mode(model, loss), torch.no_grad():
-        for number, batch, counts in batches.dealt():
+        for number, batch, counts in batches.dealt(all_to_all=together):
             with seeded(seed + number, batches.device), alone():
                 output = loss(model, batch, context)
             for name, value in {"objective": output.objective, **output.terms}.items():

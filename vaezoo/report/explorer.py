@@ -77,6 +77,7 @@ def make_explorable(run: Run, facts: RunFacts, number: int) -> Explorable | None
         refuse_codes(run.config.choice.model.tags)
         run.check_has_pictures()
         run.model.cpu()
+        run.device = torch.device("cpu")
         decoder = _checked(run, "decoder")
     except VaezooError as error:
         facts.remarks.append(f"no explorer: {error}")
@@ -112,7 +113,10 @@ def _checked(run: Run, part: Part) -> bytes:
 @torch.no_grad()
 def _about(run: Run, facts: RunFacts, number: int, why_no_encoder: str) -> dict[str, Any]:
     model, data = run.model, run.data_spec
-    label = 0 if model.conditional else None
+    first = run.example("0")
+    label = None
+    if model.conditional:
+        label = 0 if first.y is None else max(0, int(first.y))
     low, high = quantiles(model, torch.tensor(_FAR), label).flatten(1)
     kls = {latent.number: latent.kl for latent in facts.latents}
     known = all(kl is not None for kl in kls.values())
@@ -134,7 +138,9 @@ def _about(run: Run, facts: RunFacts, number: int, why_no_encoder: str) -> dict[
             {"n": n, "kl": kls.get(n), "low": _round(low[n]), "high": _round(high[n])}
             for n in order
         ],
-        "start": [_round(v) for v in center(model, label).flatten()],
+        "first": [_round(v) for v in run.latent_of(first, label).flatten()],
+        "label": label,
+        "center": [_round(v) for v in center(model, label).flatten()],
         "draws": [[_round(v) for v in draw] for draw in draws.flatten(1)],
         "classes": list(data.classes) if model.conditional else [],
         "encoder": why_no_encoder or True,

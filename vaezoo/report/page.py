@@ -32,6 +32,11 @@ _TRAINING = {
 }
 
 
+_STARRED = (
+    " ★ is the best among the runs that it compares with: same data, same kind of likelihood."
+)
+
+
 class _Metric:
     """What the page says of a column: its heading, what it means, which direction is better."""
 
@@ -220,9 +225,8 @@ def _numbers(runs: Sequence[RunFacts]) -> Markup | None:
     )
     note = tag(
         "p",
-        "On held-out data, from each run's summary. Choose a heading to sort by it, point at it "
-        "for what it means. ★ is the best among the runs that it compares with: same data, same "
-        "kind of likelihood.",
+        "On held-out data. Choose a heading to sort by it, point at it for what it means."
+        + (_STARRED if any(winners.values()) else ""),
         class_="note",
     )
     return join(

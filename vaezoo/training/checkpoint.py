@@ -29,6 +29,7 @@ from vaezoo.files import (
     write_atomically,
     write_text,
 )
+from vaezoo.training.sharding import is_spread, spread_like
 from vaezoo.training.tensor_file import write_tensors
 
 _PREFIX = "step-"
@@ -68,8 +69,9 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 def load_into(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     """Give a module the weights of a file; RunError in one line when they do not fit."""
-    check_fit(module.state_dict(), state, path)
-    module.load_state_dict(dict(state))
+    own = module.state_dict()
+    check_fit(own, state, path)
+    module.load_state_dict({name: spread_like(t, own[name]) for name, t in state.items()})
 
 
 def check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path) -> None:
@@ -112,7 +114,9 @@ def load_optimizers(
             like = optimizers[int(phase)].param_groups[0]["params"][number]
             if name != "step" and tensor.shape != like.shape:
                 raise ValueError(f"{key} is {tuple(tensor.shape)}, not {tuple(like.shape)}")
-            if tensor.shape == like.shape:
+            if tensor.shape == like.shape and is_spread(like):
+                tensor = spread_like(tensor, like)
+            elif tensor.shape == like.shape:
                 # Files know no layout; fused kernels walk moments and weights in step.
                 tensor = torch.empty_like(like).copy_(tensor)
             states[int(phase)].setdefault(number, {})[name] = tensor

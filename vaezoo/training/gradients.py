@@ -10,15 +10,20 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from vaezoo.distributed import processes, talking
+from vaezoo.training.sharding import is_spread
 
 
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
     """Give every process the mean of the gradients; one message a type of number.
 
     A parameter that this process has no gradient for counts as 0, so that processes whose
-    examples went different ways still send messages of one size.
+    examples went different ways still send messages of one size. Of a sharded layer the gradients
+    are averaged where they are made.
     """
     if processes() == 1:
+        return
+    parameters = [parameter for parameter in parameters if not is_spread(parameter)]
+    if not parameters:
         return
     for parameter in parameters:
         if parameter.grad is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +63,7 @@ from vaezoo.training.processes import (
 )
 from vaezoo.training.report import Progress, Reporter
 from vaezoo.training.resumable import check_resumable
+from vaezoo.training.sharding import spread_layers, spread_like, total_norm, whole
 from vaezoo.training.stops import StopAsked, Stops
 from vaezoo.training.trouble import in_one_line, is_out_of_memory, what_to_lower
 from vaezoo.training.updates import lr_factor
@@ -93,7 +94,10 @@ class Best:
 
 
 class Trainer:
-    """Trains a model with its loss, into a run folder."""
+    """Trains a model with its loss, into a run folder.
+
+    rebuild: makes a model like it, whole and on its device, to hold what a sharded one learned.
+    """
 
     def __init__(
         self,
@@ -107,11 +111,16 @@ class Trainer:
         precision: str,
         reporter: Reporter,
         stops: Stops,
+        rebuild: Callable[[], BaseVAE],
     ) -> None:
         check_batch_size(options.batch_size, len(train.split), model)
         if processes() > 1:
             share_batch_norm(model, loss)
             hand_out(model, loss)  # drawn from one seed, but perhaps by different machines
+        if options.shard:
+            if processes() == 1:
+                raise OptionError("--shard spreads a model over several processes: leave it out")
+            spread_layers(model, loss)
         self.device = train.device
         self.model = model
         self.loss = loss
@@ -121,6 +130,7 @@ class Trainer:
         self.folder = folder
         self.precision = precision
         self.reporter = reporter
+        self.rebuild = rebuild
         self.total_steps = options.steps or (options.epochs or 1) * len(train)
         self.updates = make_updates(
             model,
@@ -177,6 +187,10 @@ class Trainer:
         """What follows the last step. The checkpoint stays before it: training can go on there."""
         if self.best.weights:
             self.model.load_state_dict(self.best.weights)
+        if self.options.shard:
+            state = whole(self.model.state_dict())
+            self.model = self.rebuild()
+            self.model.load_state_dict(state)
         done_by_the_first(lambda: self.model.fit_prior(self.train.ordered), self.model)
         if self.folder.writes:
             save_weights(self.folder.weights, self.model.state_dict())
@@ -225,8 +239,12 @@ class Trainer:
         if self.updates.guard is not None and "guard" in tensors:
             self.updates.guard.restore(tensors["guard"])
         if state["best"]:
-            check_fit(self.model.state_dict(), tensors["best"], path)
-            best = {name: tensor.to(self.device) for name, tensor in tensors["best"].items()}
+            own = self.model.state_dict()
+            check_fit(own, tensors["best"], path)
+            best = {
+                name: spread_like(tensor.to(self.device), own[name])
+                for name, tensor in tensors["best"].items()
+            }
             self.best = Best(**state["best"], weights=best)
         self.validation_due = state["validation_due"]
         self.folder.cut_metrics(state["metrics_bytes"])
@@ -289,16 +307,15 @@ class Trainer:
         terms = dict(zip(self.updates.names, counted, strict=True))
         rate = images / seconds
         factor = lr_factor(self.options.schedule, self.position.step - 1, self.total_steps)
-        record = {
+        record: dict[str, Any] = {
             "kind": "train",
             "step": self.position.step,
             "epoch": epoch,
             "terms": terms,
             "lr": self.options.lr * factor,
             "images_per_second": round(rate, 1),
+            "skipped": skipped,
         }
-        if self.updates.guard is not None:
-            record["skipped"] = skipped
         self.folder.append_metrics(record)
         self.reporter.window(Progress(self.position.step, self.total_steps, epoch, rate, terms))
 
@@ -326,7 +343,12 @@ class Trainer:
         try:
             with self.stops.leaving():
                 terms = mean_terms(
-                    self.model, self.loss, self.validation, self.context(), seed=self.options.seed
+                    self.model,
+                    self.loss,
+                    self.validation,
+                    self.context(),
+                    seed=self.options.seed,
+                    together=self.options.shard,
                 )
         except StopAsked:
             raise self._stopped() from None
@@ -378,7 +400,7 @@ class Trainer:
 
     def _check_weights(self) -> None:
         """TrainingError if a weight is not finite. Waits for the device."""
-        norm = torch.nn.utils.get_total_norm(p.detach() for p in self.model.parameters())
+        norm = total_norm(self.model.parameters())
         if not torch.isfinite(norm):
             raise self._broke(
                 f"the weights stopped being finite after step {self.good_step}"
@@ -388,8 +410,9 @@ class Trainer:
 
     def _broke(self, what: str) -> TrainingError:
         self.background.wait()
+        good = whole(self.good)
         if self.folder.writes:
-            save_weights(self.folder.weights, self.good)
+            save_weights(self.folder.weights, good)
         found = list_checkpoints(self.folder.checkpoints)
         saved = f", and the last good checkpoint is {found[-1]}" if found else ""
         ways = ["a smaller --lr", "--grad-clip 1"]
@@ -513,9 +536,9 @@ class Trainer:
     def _tensors(self) -> dict[str, Mapping[str, Tensor]]:
         """All tensors that going on needs, by the file that they are kept in."""
         tensors: dict[str, Mapping[str, Tensor]] = {
-            "model": self.model.state_dict(),
-            "loss": self.loss.state_dict(),
-            "optimizers": optimizer_tensors(self.updates.optimizers),
+            "model": whole(self.model.state_dict()),
+            "loss": whole(self.loss.state_dict()),
+            "optimizers": whole(optimizer_tensors(self.updates.optimizers)),
             "random": random_state(self.device),
         }
         if self.window is not None:
@@ -523,7 +546,7 @@ class Trainer:
         if self.updates.guard is not None:
             tensors["guard"] = self.updates.guard.saved()
         if self.best.weights:
-            tensors["best"] = self.best.weights
+            tensors["best"] = whole(self.best.weights)
         return tensors
 
     def _state(self) -> dict[str, Any]:

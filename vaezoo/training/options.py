@@ -55,6 +55,11 @@ class TrainOptions(Options):
         description="record the step as a CUDA graph and replay it; auto: on a GPU, and as usual "
         "where the model cannot be recorded",
     )
+    shard: bool = Field(
+        False,
+        description="spread weights and optimizer state over the processes of a job, for a model "
+        "that is too large for one device; slower where it is not",
+    )
     deterministic: bool = Field(
         True, description="the same numbers each time on the same machine; off may be faster"
     )

@@ -177,6 +177,11 @@ def _trainer(
     for module in (model, loss):
         module.to(device).to(memory_format=torch.channels_last)
     keep_freed_memory()
+
+    def rebuild() -> BaseVAE:
+        again = build_model(config.choice, config.model, config.loss, splits.spec)
+        return again.to(device).to(memory_format=torch.channels_last)
+
     return Trainer(
         model,
         loss,
@@ -199,6 +204,7 @@ def _trainer(
         precision=precision,
         reporter=reporter if folder.writes else Reporter(),
         stops=stops,
+        rebuild=rebuild,
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Adam
 
 from vaezoo.data.batch import Batch
@@ -17,6 +17,7 @@ from vaezoo.training.gradients import average_gradients
 from vaezoo.training.machine import autocast
 from vaezoo.training.nonfinite import Guard
 from vaezoo.training.options import TrainOptions
+from vaezoo.training.sharding import clip_gradients
 
 _PAYS_FROM = 100_000
 """Steps from which compiling on a GPU is taken to pay: it costs up to minutes."""
@@ -49,6 +50,10 @@ class Updates:
         self.phases = [phase for phase in loss.phases(model) if len(phase.parameters)]
         if not self.phases:
             raise TrainingError("there is nothing to train: no phase of the loss has parameters")
+        if options.shard and len(self.phases) > 1:
+            raise OptionError(
+                f"--shard is for losses of one phase, and this has {len(self.phases)}: leave it out"
+            )
         self.objectives: list[Objective] = [phase.objective for phase in self.phases]
         self.trying_to_compile = compiles(options, device, total_steps)
         if self.trying_to_compile:
@@ -60,7 +65,9 @@ class Updates:
                 # On a GPU it is a tensor that a recorded step can read.
                 lr=torch.tensor(options.lr, device=device) if on_gpu else options.lr,
                 betas=phase.betas or (0.9, options.adam_beta2),
-                fused=device.type != "mps",
+                # Parts and wholes go into no kernel together.
+                fused=device.type != "mps" and not options.shard,
+                foreach=False if options.shard else None,
                 capturable=on_gpu,
             )
             for phase in self.phases
@@ -68,8 +75,9 @@ class Updates:
         self.names: tuple[str, ...] = ()
         self.guard: Guard | None = None
         if options.on_nonfinite == "skip":
-            if not on_gpu and device.type != "cpu":
-                raise OptionError(f"--on-nonfinite skip: {device} cannot; give stop")
+            if options.shard or (not on_gpu and device.type != "cpu"):
+                where = "a sharded model" if options.shard else device
+                raise OptionError(f"--on-nonfinite skip: {where} cannot; give stop")
             self.guard = Guard([model, loss], device)
 
     def __call__(self, batch: Batch, context: Context, step: int) -> Tensor:
@@ -83,12 +91,13 @@ class Updates:
         for number, (phase, optimizer) in enumerate(zip(self.phases, self.optimizers, strict=True)):
             output = self._objective(number, batch, context)
             # Only the phase's own parameters: another phase's gradients are not even made.
-            output.objective.backward(inputs=list(phase.parameters))
+            # (A sharded layer makes its gradients itself, and there is one phase then.)
+            output.objective.backward(inputs=None if self.options.shard else [*phase.parameters])
             average_gradients(phase.parameters)
             if self.guard is not None:
                 self.guard.judge(optimizer, phase.parameters)
             if self.options.grad_clip is not None:
-                torch.nn.utils.clip_grad_norm_(phase.parameters, self.options.grad_clip)
+                self._clip(phase.parameters, self.options.grad_clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             _collect(named, phase, output, alone=len(self.phases) == 1)
@@ -97,6 +106,12 @@ class Updates:
         if not self.names:
             self.names = tuple(named)
         return torch.stack(list(named.values()))
+
+    def _clip(self, parameters: Sequence[nn.Parameter], longest: float) -> None:
+        if self.options.shard:
+            clip_gradients(parameters, longest)
+        else:
+            torch.nn.utils.clip_grad_norm_(parameters, longest)
 
     def set_rates(self, step: int) -> None:
         """Give every phase's optimizer its learning rate for a step (from 0)."""

@@ -34,7 +34,7 @@ class BaseWriter(ABC):
 
     @abstractmethod
     def start(self, past: Sequence[Line]) -> None:
-        """Training begins, or goes on after these lines, the run's own so far.
+        """The first line is about to come, after these, which the run has from before.
 
         What was written after the last of them will be written again: forget it.
         """
@@ -58,13 +58,14 @@ def check_writers(names: Iterable[str]) -> None:
 def writing(folder: RunFolder, config: RunConfig, note: Callable[[str], None]) -> Iterator[None]:
     """Inside, the writers that the configuration names get every line of the folder's metrics.
 
-    A writer that fails costs a line of `note` and gets no more; training goes on.
+    A writer starts with the first line, so that a process which writes none has no writers. One
+    that fails costs a line of `note` and gets no more; training goes on.
     """
-    names = config.train.log if folder.writes else ()
-    past = folder.read_metrics() if names else []
-    guarded = [_Guarded(n, _load(n)(folder.path, config.to_dict()), note) for n in names]
-    for one in guarded:
-        one.start(past)
+    past = folder.read_metrics() if config.train.log else []
+    guarded = [
+        _Guarded(name, _load(name)(folder.path, config.to_dict()), past, note)
+        for name in config.train.log
+    ]
     before = list(folder.listeners)
     folder.listeners += [one.write for one in guarded]
     try:
@@ -78,18 +79,21 @@ def writing(folder: RunFolder, config: RunConfig, note: Callable[[str], None]) -
 class _Guarded:
     """A writer whose failures are told once and end it."""
 
-    def __init__(self, name: str, writer: BaseWriter, note: Callable[[str], None]) -> None:
-        self.name, self.writer, self.note = name, writer, note
-        self.broken = False
-
-    def start(self, past: Sequence[Line]) -> None:
-        self._try(lambda: self.writer.start(past))
+    def __init__(
+        self, name: str, writer: BaseWriter, past: Sequence[Line], note: Callable[[str], None]
+    ) -> None:
+        self.name, self.writer, self.past, self.note = name, writer, past, note
+        self.started = self.broken = False
 
     def write(self, line: Line) -> None:
+        if not self.started:
+            self.started = True
+            self._try(lambda: self.writer.start(self.past))
         self._try(lambda: self.writer.write(line))
 
     def close(self) -> None:
-        self._try(self.writer.close)
+        if self.started:
+            self._try(self.writer.close)
 
     def _try(self, action: Callable[[], None]) -> None:
         if self.broken:

@@ -115,13 +115,14 @@ function go(z) {
 
 function choose(run) {
   const about = told[run];
-  Object.assign(now, { run, label: 0, shown: FIRST });
+  Object.assign(now, { run, label: about.label ?? 0, shown: FIRST });
   find("class-field").hidden = !about.classes.length;
   find("class").replaceChildren(...about.classes.map((name, i) => element("option", { value: i, textContent: name })));
+  find("class").value = now.label;
   find("encode").hidden = about.encoder !== true;
   find("original").hidden = true;
   find("state").textContent = "starting …";
-  go(about.start);
+  go(about.first);
 }
 
 async function encode(file) {
@@ -163,7 +164,7 @@ async function encode(file) {
 
 find("which").addEventListener("change", (event) => choose(Number(event.target.value)));
 find("class").addEventListener("change", (event) => { now.label = Number(event.target.value); show(); });
-find("reset").addEventListener("click", () => go(told[now.run].start));
+find("reset").addEventListener("click", () => go(told[now.run].center));
 find("draw").addEventListener("click", () => {
   const { draws } = told[now.run];
   now.draw = ((now.draw ?? -1) + 1) % draws.length;

@@ -1,0 +1,14 @@
+"""docs/torture.md holds the figures of the runs whose JSON is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vaezoo.plugin_sources import import_file
+
+FIGURES = import_file(str(Path(__file__).parent / "torture" / "figures.py"))
+
+
+def test_the_page_is_as_the_results_have_it() -> None:
+    """After another run: `python tests/torture/figures.py`."""
+    assert FIGURES.PAGE.read_text(encoding="utf-8") == FIGURES.page()

@@ -1,0 +1,80 @@
+"""Weights, gradients and optimizer state spread over the processes: FSDP2, layer by layer.
+
+Every large layer is sharded by itself, and whole only while its own forward or backward pass runs.
+So a model may call its parts in any order and by any name; what is small stays on every process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from vaezoo.distributed import total
+
+LARGE = 1 << 15
+"""Numbers in a layer from which it is sharded: for less, asking for it costs more than it saves."""
+
+
+def spread_layers(*modules: nn.Module) -> None:
+    """Shard the large layers of these modules. All processes must hold the same numbers."""
+    from torch.distributed.fsdp import fully_shard
+
+    for module in modules:
+        for layer in list(module.modules()):
+            own = list(layer.parameters(recurse=False))
+            if sum(parameter.numel() for parameter in own) >= LARGE:
+                for parameter in own:
+                    parameter.data = parameter.data.contiguous()  # or it is not taken
+                fully_shard(layer, reshard_after_forward=True)
+
+
+def is_spread(tensor: Tensor) -> bool:
+    """Whether this process has only a part of it."""
+    return hasattr(tensor, "full_tensor")
+
+
+def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as one process would have them; all processes must ask."""
+    found = dict(tensors)
+    for name in sorted(found):  # in one order, whatever order they came to each process in
+        if is_spread(found[name]):
+            found[name] = found[name].full_tensor()  # type: ignore[attr-defined]
+    return found
+
+
+def spread_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor, which every process has, as `like` is: this process's part if that is one."""
+    if not is_spread(like):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    mesh, placements = like.device_mesh, like.placements  # type: ignore[attr-defined]
+    return distribute_tensor(tensor.to(like.device), mesh, placements, src_data_rank=None)
+
+
+def total_norm(tensors: Iterable[Tensor]) -> Tensor:
+    """The norm of all of them together, of parts and of wholes: 0-dim."""
+    every = [tensor.detach() for tensor in tensors]
+    if not any(map(is_spread, every)):
+        return torch.nn.utils.get_total_norm(every)
+    parts = [t.to_local() for t in every if is_spread(t)]  # type: ignore[attr-defined]
+    wholes = [t for t in every if not is_spread(t)]
+    squares = total(_norm(parts).square()) + _norm(wholes).square()
+    return squares.sqrt()
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], longest: float) -> None:
+    """Shorten the gradient to this norm if it is longer."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    shorter = (longest / (total_norm(gradients) + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        if is_spread(gradient):
+            gradient = gradient.to_local()  # type: ignore[attr-defined]
+        gradient.mul_(shorter)
+
+
+def _norm(tensors: list[Tensor]) -> Tensor:
+    filled = [tensor for tensor in tensors if tensor.numel()]
+    return torch.nn.utils.get_total_norm(filled) if filled else torch.zeros(())
