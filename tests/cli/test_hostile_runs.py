@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -119,6 +120,37 @@ def pipe(name: str) -> Change:
         os.mkfifo(run / name)
 
     return change
+
+
+def checkpoint(change: Callable[[dict[str, Any], dict[str, torch.Tensor]], object]) -> Change:
+    """Change the state and the optimizer's tensors of the newest checkpoint, with sums that fit."""
+
+    def changed(run: Path) -> None:
+        folder = max((run / "checkpoint").glob("step-*"))
+        state = json.loads((folder / "state.json").read_text())
+        tensors = load_file(folder / "optimizers.safetensors")
+        change(state, tensors)
+        (folder / "state.json").write_text(json.dumps(state))
+        save_file(tensors, folder / "optimizers.safetensors")
+        sums = [
+            f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
+            for path in sorted(folder.iterdir())
+            if path.name != "SHA256SUMS"
+        ]
+        (folder / "SHA256SUMS").write_text("".join(sums))
+        for other in (run / "checkpoint").glob("step-*"):
+            if other != folder:
+                shutil.rmtree(other)
+
+    return changed
+
+
+def state(**values: Any) -> Change:
+    return checkpoint(lambda state, tensors: state.update(values))
+
+
+def position(**values: Any) -> Change:
+    return checkpoint(lambda state, tensors: state["position"].update(values))
 
 
 def claims(size: int) -> bytes:
@@ -241,6 +273,38 @@ CASES: dict[str, tuple[Change, tuple[str, ...], str]] = {
     "device for the record": (link("run.json", "/dev/zero"), EVERY, "not a regular file"),
     "device for the weights": (link("model.safetensors", "/dev/zero"), ("sample",), "regular file"),
     "loop": (link("run.json", "run.json"), EVERY, "symbolic links"),
+    # checkpoint
+    "a step of text": (position(step="x"), ("resume",), "has a position that is none"),
+    "a step before the first": (position(step=-5), ("resume",), "has a position that is none"),
+    "endless seconds": (position(wall_seconds=-1.0), ("resume",), "has a position that is none"),
+    "a position too many": (position(evil=1), ("resume",), "does not fit the training"),
+    "a state of lists": (state(position=[]), ("resume",), "has no position"),
+    "fewer names": (state(names=["x"]), ("resume",), "has no values of its terms"),
+    "names of numbers": (state(names=[1]), ("resume",), "has no names of terms"),
+    "metrics before the file": (state(metrics_bytes=-1), ("resume",), "how long the metrics"),
+    "metrics of text": (state(metrics_bytes="x"), ("resume",), "how long the metrics"),
+    "metrics without end": (state(metrics_bytes=2**62), ("resume",), "is shorter than"),
+    "best of nothing": (state(best={"score": 1, "epochs_since": 0}), ("resume",), "best weights"),
+    "a score of digits": (state(score=10**400), ("resume",), "score"),
+    "no moments": (
+        checkpoint(lambda state, tensors: tensors.pop("0.0.exp_avg")),
+        ("resume",),
+        "no whole state of the optimizer",
+    ),
+    "moments of another shape": (
+        checkpoint(lambda state, tensors: tensors.update({"0.0.exp_avg": torch.ones(3)})),
+        ("resume",),
+        "does not fit the training",
+    ),
+    "moments of nothing": (
+        checkpoint(
+            lambda state, tensors: tensors.update(
+                {f"7.0.{n}": torch.ones(()) for n in ("step", "exp_avg", "exp_avg_sq")}
+            )
+        ),
+        ("resume",),
+        "does not fit the training",
+    ),
     # metrics.jsonl
     "metrics are none": (text("metrics.jsonl", "[]\n" * 999), ("resume",), "metrics.jsonl"),
     "metrics of another form": (

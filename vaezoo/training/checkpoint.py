@@ -70,6 +70,12 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 def load_into(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     """Give a module the weights of a file; RunError in one line when they do not fit."""
     own = module.state_dict()
+    check_fit(own, state, path)
+    module.load_state_dict({name: spread_like(t, own[name]) for name, t in state.items()})
+
+
+def check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path) -> None:
+    """RunError unless weights of a file are numbers of the names and shapes of a module's own."""
     missing, foreign = own.keys() - state.keys(), state.keys() - own.keys()
     if missing or foreign:
         name = min(missing or foreign)
@@ -84,7 +90,6 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
             )
         if tensor.is_complex() != own[name].is_complex() or tensor.isnan().any():
             raise RunError(f"{path} is damaged: {name} holds what is no number")
-    module.load_state_dict({name: spread_like(t, own[name]) for name, t in state.items()})
 
 
 def optimizer_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
@@ -107,6 +112,8 @@ def load_optimizers(
             phase, parameter, name = key.split(".")
             number = int(parameter)
             like = optimizers[int(phase)].param_groups[0]["params"][number]
+            if name != "step" and tensor.shape != like.shape:
+                raise ValueError(f"{key} is {tuple(tensor.shape)}, not {tuple(like.shape)}")
             if tensor.shape == like.shape and is_spread(like):
                 tensor = spread_like(tensor, like)
             elif tensor.shape == like.shape:

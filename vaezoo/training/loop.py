@@ -38,6 +38,7 @@ from vaezoo.training.background import Background, HostCopy
 from vaezoo.training.batch_norm import share_batch_norm
 from vaezoo.training.checkpoint import (
     Checkpoint,
+    check_fit,
     list_checkpoints,
     load_checkpoint,
     load_into,
@@ -61,6 +62,7 @@ from vaezoo.training.processes import (
     tensors_by_the_first,
 )
 from vaezoo.training.report import Progress, Reporter
+from vaezoo.training.resumable import check_resumable
 from vaezoo.training.sharding import spread_layers, spread_like, total_norm, whole
 from vaezoo.training.stops import StopAsked, Stops
 from vaezoo.training.trouble import in_one_line, is_out_of_memory, what_to_lower
@@ -208,8 +210,7 @@ class Trainer:
         size = self.folder.metrics_bytes()
 
         def fits(checkpoint: Checkpoint) -> None:
-            if checkpoint.state.get("metrics_bytes", 0) > size:
-                raise RunError(f"{self.folder.metrics} is shorter than {checkpoint.path} says")
+            check_resumable(checkpoint, size)
 
         found = None
         if self.folder.writes:
@@ -221,7 +222,7 @@ class Trainer:
             return
         try:
             self._restore(found)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise RunError(f"{found.path} does not fit the training: {error}") from None
 
     def _restore(self, checkpoint: Checkpoint) -> None:
@@ -239,6 +240,7 @@ class Trainer:
             self.updates.guard.restore(tensors["guard"])
         if state["best"]:
             own = self.model.state_dict()
+            check_fit(own, tensors["best"], path)
             best = {
                 name: spread_like(tensor.to(self.device), own[name])
                 for name, tensor in tensors["best"].items()
