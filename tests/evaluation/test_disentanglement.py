@@ -176,7 +176,6 @@ class TestSap:
         found = scores.sap(split_over_two(), grid(), generator())
         assert found == pytest.approx(expected, abs=0.06)
 
-
     def test_a_rare_value_counts_as_much_as_a_common_one(self) -> None:
         """Of nine in ten with one value a guess is right nine times: by values, one time in two."""
         pytest.importorskip("sklearn")
