@@ -159,7 +159,14 @@ async function encode(file) {
   }
   paint(canvas, x, about.shape);
   find("original").hidden = false;
-  go(await infer("encoder", x, about.shape));
+  find("state").textContent = "encoding …";
+  const run = now.run;
+  try {
+    const z = await infer("encoder", x, about.shape);
+    if (run === now.run) go(z);
+  } catch (error) {
+    find("state").textContent = `this browser cannot run the model: ${error.message}`;
+  }
 }
 
 find("which").addEventListener("change", (event) => choose(Number(event.target.value)));
