@@ -18,6 +18,7 @@ import faults
 
 def main() -> None:
 
+    import vaezoo.cli.main
     import vaezoo.cli.train
     import vaezoo.evaluation.charts
     import vaezoo.training.run  # noqa: F401
