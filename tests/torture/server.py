@@ -17,6 +17,7 @@ import faults
 
 
 def main() -> None:
+    import torch._dynamo  # noqa: F401 (what the first optimizer would import)
 
     import vaezoo.cli.main
     import vaezoo.cli.train
