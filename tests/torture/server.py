@@ -17,7 +17,9 @@ import faults
 
 
 def main() -> None:
+    import torch._dynamo  # noqa: F401 (what the first optimizer would import)
 
+    import vaezoo.cli.main
     import vaezoo.cli.train
     import vaezoo.evaluation.charts
     import vaezoo.training.run  # noqa: F401
