@@ -1,4 +1,4 @@
-"""Write the pages of docs/ that follow from the code: command_line.md, and the names in api.md.
+"""Write the pages of docs/ that follow from the code, or the part of a page that does.
 
 `python .ci/write_docs.py` writes them; a test holds them to what it would write.
 """
@@ -18,7 +18,9 @@ from pydantic import BaseModel
 from torch import nn
 
 import vaezoo
+from vaezoo.builtin_metrics import METRICS
 from vaezoo.cli.main import COMMANDS, group
+from vaezoo.specs import METRIC_GROUPS, METRIC_NEEDS, METRIC_SHARES, MetricSpec
 
 DOCS = Path(__file__).parents[1] / "docs"
 MARK = "<!-- from here on written by .ci/write_docs.py -->\n"
@@ -26,7 +28,14 @@ WIDTH = 100
 
 PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo": tuple(name for name in vaezoo.__all__ if name != "__version__"),
-    "vaezoo.specs": ("API_VERSION", "CAPABILITIES", "Spec"),
+    "vaezoo.specs": (
+        "API_VERSION",
+        "CAPABILITIES",
+        "METRIC_GROUPS",
+        "METRIC_NEEDS",
+        "METRIC_SHARES",
+        "Spec",
+    ),
     "vaezoo.errors": ("DataError", "OptionError"),
     "vaezoo.options": ("to_dict",),
     "vaezoo.distributed": ("gather", "place", "processes", "share", "total"),
@@ -52,6 +61,15 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo.losses.options": ("ElboOptions",),
     "vaezoo.data.base": ("domain_of", "hold_out"),
     "vaezoo.data.options": ("DecodeOptions", "DiskOptions"),
+    "vaezoo.evaluation.metric": (
+        "Collector",
+        "Evidence",
+        "Measured",
+        "NoNumber",
+        "Setting",
+        "View",
+    ),
+    "vaezoo.evaluation.sums": ("Columns", "Mean"),
     "vaezoo.testing": tuple(importlib.import_module("vaezoo.testing").__all__),
 }
 """What a plugin may use: names by the module that they are imported from."""
@@ -77,9 +95,38 @@ def command_line() -> str:
     return "\n".join(parts)
 
 
+def metrics() -> str:
+    """Each metric by what its spec says, a group at a time."""
+    parts = []
+    for name, what in METRIC_GROUPS.items():
+        parts.append(f"## {name}: {what}\n")
+        for spec in METRICS:
+            if spec.group == name:
+                parts += [*_metric(spec), ""]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _metric(spec: MetricSpec) -> Iterator[str]:
+    unit = f", {spec.unit}" if spec.unit else ""
+    better = "" if spec.better == "neither" else f", {spec.better} is better"
+    yield f"- **`{spec.name}`**{unit}{better}. {spec.summary}."
+    yield f"  - {spec.formula}"
+    if spec.paper:
+        yield f"  - {spec.paper}"
+    for need in spec.needs:
+        yield f"  - no number where {METRIC_NEEDS[need]}"
+    yield f"  - ranked by the same: {'; '.join(METRIC_SHARES[word] for word in spec.shares)}"
+    asked = "measured always" if spec.quick else "measured when asked for"
+    yield f"  - {asked}; {spec.cost}" + (f"; needs `vaezoo[{spec.extra}]`" if spec.extra else "")
+
+
 def pages() -> dict[Path, str]:
     """The whole content of each page: what stands above the mark stays."""
-    written: dict[str, Callable[[], str]] = {"api.md": api, "command_line.md": command_line}
+    written: dict[str, Callable[[], str]] = {
+        "api.md": api,
+        "command_line.md": command_line,
+        "metrics.md": metrics,
+    }
     contents = {}
     for name, write in written.items():
         path = DOCS / name

@@ -160,10 +160,9 @@ def test_every_shipped_recipe_is_valid() -> None:
         ("model: vanilla", "section model is not a list of option: value"),
         ("model: {1: 2}", "section model is not a list of option: value"),
         ("model: {name: 3}", "the name in section model is not text"),
-        ("train: {when: 2024-13-45}", "is not YAML"),
-        ("model: !!python/object:os.system {}", "is not YAML"),
-        ("a: &a [*a", "is not YAML"),
-        ("[" * 5000, "is not YAML"),
+        ("model: !!python/object:os.system {}", "has the tag tag:yaml.org,2002:python/object:os"),
+        ("a: &a [*a", "has the alias *a, and aliases are not read, line 1"),
+        ("[" * 5000, "is nested too deeply"),
         ("\x00", "is not YAML"),
     ],
 )
@@ -249,8 +248,7 @@ def test_settings() -> None:
         ("", "is not SECTION.OPTION=VALUE"),
         ("model.name=vanilla", "name the model itself on the command line"),
         ("loss.beta=[", "the value is not YAML"),
-        ("loss.beta=2024-13-45", "the value is not YAML"),
-        ("loss.beta=" + "[" * 5000, "the value is not YAML"),
+        ("loss.beta=" + "[" * 5000, "the value is nested too deeply"),
     ],
 )
 def test_wrong_settings(text: str, said: str) -> None:

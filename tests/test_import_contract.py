@@ -20,8 +20,11 @@ ROOT = Path(__file__).parents[1]
 RANKS = {
     # words and files
     "vaezoo.errors": 0,
+    "vaezoo.extras": 1,
     "vaezoo.files": 1,
+    "vaezoo.memory": 1,
     "vaezoo.options": 1,
+    "vaezoo.plain_yaml": 1,
     "vaezoo.data.spec": 1,
     # names: what is there, and its typed options
     "vaezoo.specs": 2,
@@ -32,6 +35,7 @@ RANKS = {
     "vaezoo.plugins": 2,
     "vaezoo.registry": 2,
     "vaezoo.builtin": 2,
+    "vaezoo.builtin_metrics": 2,
     "vaezoo.likelihood_options": 2,
     "vaezoo.network_options": 2,
     "vaezoo.data.options": 2,
@@ -48,12 +52,15 @@ RANKS = {
     "vaezoo.nn": 4,
     "vaezoo.data": 4,
     "vaezoo.model": 4,
+    "vaezoo.module_sizes": 4,
     "vaezoo.losses": 4,
     # what uses whatever plugins bring
     "vaezoo.build": 5,
     "vaezoo.evaluation": 6,
     "vaezoo.training": 6,
     "vaezoo.runs": 6,
+    "vaezoo.export": 7,
+    "vaezoo.report": 7,
     "vaezoo.bench": 7,
     "vaezoo.testing": 7,
     "vaezoo.api": 7,

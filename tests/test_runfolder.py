@@ -117,10 +117,11 @@ class TestHeld:
 class TestMetrics:
     def test_a_line_that_is_being_written_is_left_out(self, tmp_path: Path) -> None:
         folder = create(tmp_path / "run")
-        folder.append_metrics({"step": 1})
+        line = {"kind": "train", "step": 1, "terms": {"rate": 2.0}}
+        folder.append_metrics(line)
         with folder.metrics.open("a") as file:
             file.write('{"step": 2')
-        assert folder.read_metrics() == [{"step": 1}]
+        assert folder.read_metrics() == [line]
 
     def test_begun_when_there_is_something_to_keep(self, tmp_path: Path) -> None:
         folder = create(tmp_path / "run")

@@ -13,7 +13,9 @@ __version__ = "0.1.0"
 _HOME = {
     "BaseDataset": "vaezoo.data.base",
     "BaseLoss": "vaezoo.losses.base",
+    "BaseMetric": "vaezoo.evaluation.metric",
     "BaseVAE": "vaezoo.model",
+    "BaseWriter": "vaezoo.training.writer",
     "Batch": "vaezoo.data.batch",
     "BodyOptions": "vaezoo.network_options",
     "Context": "vaezoo.losses.base",
@@ -24,6 +26,7 @@ _HOME = {
     "LikelihoodOptions": "vaezoo.likelihood_options",
     "LossOutput": "vaezoo.losses.base",
     "LossSpec": "vaezoo.specs",
+    "MetricSpec": "vaezoo.specs",
     "ModelSpec": "vaezoo.specs",
     "NetworkOptions": "vaezoo.network_options",
     "Options": "vaezoo.options",
@@ -34,10 +37,12 @@ _HOME = {
     "TensorSplit": "vaezoo.data.base",
     "VAEOutput": "vaezoo.model",
     "VaezooError": "vaezoo.errors",
+    "WriterSpec": "vaezoo.specs",
     "create_model": "vaezoo.api",
     "hookimpl": "vaezoo.hookspecs",
     "list_datasets": "vaezoo.api",
     "list_losses": "vaezoo.api",
+    "list_metrics": "vaezoo.api",
     "list_models": "vaezoo.api",
     "load_data": "vaezoo.api",
     "load_plugin": "vaezoo.api",
@@ -51,6 +56,7 @@ if TYPE_CHECKING:
     from vaezoo.api import create_model as create_model
     from vaezoo.api import list_datasets as list_datasets
     from vaezoo.api import list_losses as list_losses
+    from vaezoo.api import list_metrics as list_metrics
     from vaezoo.api import list_models as list_models
     from vaezoo.api import load_data as load_data
     from vaezoo.api import load_plugin as load_plugin
@@ -64,6 +70,7 @@ if TYPE_CHECKING:
     from vaezoo.data.options import DataOptions as DataOptions
     from vaezoo.data.spec import DataSpec as DataSpec
     from vaezoo.errors import VaezooError as VaezooError
+    from vaezoo.evaluation.metric import BaseMetric as BaseMetric
     from vaezoo.hookspecs import hookimpl as hookimpl
     from vaezoo.likelihood_options import LikelihoodOptions as LikelihoodOptions
     from vaezoo.losses.base import BaseLoss as BaseLoss
@@ -78,8 +85,11 @@ if TYPE_CHECKING:
     from vaezoo.options import Options as Options
     from vaezoo.specs import DatasetSpec as DatasetSpec
     from vaezoo.specs import LossSpec as LossSpec
+    from vaezoo.specs import MetricSpec as MetricSpec
     from vaezoo.specs import ModelSpec as ModelSpec
     from vaezoo.specs import Takes as Takes
+    from vaezoo.specs import WriterSpec as WriterSpec
+    from vaezoo.training.writer import BaseWriter as BaseWriter
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ from vaezoo.model import BaseVAE
 from vaezoo.options import parse
 from vaezoo.registry import registry
 from vaezoo.runs import Run, load_run
-from vaezoo.specs import DatasetSpec, LossSpec, ModelSpec, Spec
+from vaezoo.specs import DatasetSpec, LossSpec, MetricSpec, ModelSpec, Spec
 from vaezoo.training.report import Reporter
 from vaezoo.training.run import start_run
 
@@ -23,6 +23,7 @@ __all__ = [
     "create_model",
     "list_datasets",
     "list_losses",
+    "list_metrics",
     "list_models",
     "load_data",
     "load_plugin",
@@ -44,6 +45,11 @@ def list_losses() -> list[LossSpec]:
 def list_datasets() -> list[DatasetSpec]:
     """Every data set that a plugin brings, in the order of their names."""
     return cast("list[DatasetSpec]", registry().specs("dataset"))
+
+
+def list_metrics() -> list[MetricSpec]:
+    """Every metric that a plugin brings, in the order of their names."""
+    return cast("list[MetricSpec]", registry().specs("metric"))
 
 
 def load_plugin(source: Path | str) -> list[Spec]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from torch import OutOfMemoryError
@@ -13,7 +15,9 @@ from vaezoo.data.options import DataOptions
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import OptionError, VaezooError
 from vaezoo.losses.base import BaseLoss
+from vaezoo.memory import available_memory
 from vaezoo.model import BaseVAE
+from vaezoo.module_sizes import TooLargeError, modules_within, on_paper
 from vaezoo.options import Options
 from vaezoo.specs import DatasetSpec, Spec
 
@@ -42,16 +46,22 @@ def assemble(
     data: DataSpec,
 ) -> BaseVAE:
     """The same from classes. name: what to call the model when something is wrong."""
-    try:
+
+    def build() -> tuple[BaseVAE, BaseLoss]:
         model = model_class(model_options, data)
-        loss = loss_class(loss_options, model, data)
-    except (MemoryError, OutOfMemoryError) as error:
-        raise _too_large(name) from error
-    except RuntimeError as error:
-        # What the CPU's allocator raises, and a shape past 64 bits.
-        if "allocate" in str(error) or "overflow" in str(error):
-            raise _too_large(name) from error
-        raise
+        return model, loss_class(loss_options, model, data)
+
+    limit = available_memory()
+    try:
+        _build_on_paper(build, limit)
+        with modules_within(limit), _memory_errors():
+            model, loss = build()
+    except MemoryError as error:
+        if isinstance(error, TooLargeError) and error.limit < limit:
+            raise  # it is less that a caller allows
+        raise OptionError(
+            f"model {name} of these sizes does not fit in memory: make it smaller"
+        ) from error
     if not getattr(model, "latent_shape", None):
         raise VaezooError(f"model {name} does not set latent_shape")
     object.__setattr__(model, "loss", loss)
@@ -80,5 +90,30 @@ def load_class(spec: Spec, base: type[BaseT]) -> type[BaseT]:
     return found
 
 
-def _too_large(name: str) -> OptionError:
-    return OptionError(f"model {name} of these sizes does not fit in memory: make it smaller")
+def _build_on_paper(build: Callable[[], object], limit: int) -> None:
+    """MemoryError when what is built would be too large. Whatever else is wrong comes up again."""
+    try:
+        with modules_within(limit), _memory_errors(), on_paper():
+            build()
+    except MemoryError:
+        raise
+    except Exception:
+        return  # wrong options, or a model that cannot do without values
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """What torch raises when memory is short, as MemoryError."""
+    try:
+        yield
+    except OutOfMemoryError as error:
+        raise MemoryError from error
+    except RuntimeError as error:
+        # What the CPU's allocator raises, and a shape past 64 bits.
+        if "allocate" in str(error) or "overflow" in str(error):
+            raise MemoryError from error
+        raise
+    except (OverflowError, TypeError) as error:  # a number past 64 bits
+        if "int too large" in str(error) or "Overflow" in str(error):
+            raise MemoryError from error
+        raise

@@ -1,11 +1,12 @@
-"""What the core itself brings, registered by the same door as everyone's: a loss and data sets."""
+"""What the core itself brings, by the same door as everyone's: a loss, data sets, metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from vaezoo.builtin_metrics import METRICS
 from vaezoo.hookspecs import hookimpl
-from vaezoo.specs import DatasetSpec, LossSpec
+from vaezoo.specs import DatasetSpec, LossSpec, MetricSpec, WriterSpec
 
 
 @hookimpl
@@ -104,7 +105,7 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
             "svhn",
             "svhn:SvhnDataset",
             "KnownOptions",
-            "99,289 house numbers, 32×32 colour; needs vaezoo[svhn]",
+            "99,289 house numbers, 32×32 colour",
             "Netzer et al. 2011",
             ("images", "labels", "colour"),
         ),
@@ -127,3 +128,20 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
                 tags=tags,
             )
         )
+
+
+@hookimpl
+def register_metrics(register: Callable[[MetricSpec], None]) -> None:
+    for spec in METRICS:
+        register(spec)
+
+
+@hookimpl
+def register_writers(register: Callable[[WriterSpec], None]) -> None:
+    register(
+        WriterSpec(
+            name="tensorboard",
+            target="vaezoo.training.tensorboard:TensorBoardWriter",
+            summary="Event files in the run folder for TensorBoard; needs vaezoo[tensorboard]",
+        )
+    )

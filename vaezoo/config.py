@@ -10,8 +10,9 @@ from typing import Any, cast
 import yaml
 
 from vaezoo.data.options import DataOptions
-from vaezoo.errors import OptionError, nearest
+from vaezoo.errors import OptionError, nearest, quoted
 from vaezoo.options import Options, describe, parse, show, to_dict
+from vaezoo.plain_yaml import LARGEST, NotPlainError, load_plain
 from vaezoo.plugin_sources import is_source
 from vaezoo.registry import WORDS, registry
 from vaezoo.specs import DatasetSpec, Kind, LossSpec, ModelSpec, Spec
@@ -26,7 +27,6 @@ RESERVED = ("model", "loss", "data", "config", "set", "out", "resume", "help", "
 Sections = Mapping[str, Mapping[str, Any]]
 
 DEFAULT_DATA = "sprites"
-_LARGEST_RECIPE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def sort_options(choice: Choice, flat: Mapping[str, Any]) -> dict[str, dict[str,
         if name not in names:
             raise OptionError(
                 f"neither training, {_title(choice.model)}, {_title(choice.loss)} nor "
-                f"{_title(choice.data)} has an option {name!r}{nearest(name, names)}"
+                f"{_title(choice.data)} has an option {quoted(name)}{nearest(name, names)}"
             )
         section, field = names[name]
         sections[section][field] = value
@@ -167,15 +167,17 @@ def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
         section, dot, name = key.strip().partition(".")
         if not equals or not dot or section not in SECTIONS or not name:
             raise OptionError(
-                f"--set {text!r} is not SECTION.OPTION=VALUE with a section out of "
+                f"--set {quoted(text)} is not SECTION.OPTION=VALUE with a section out of "
                 f"{', '.join(SECTIONS)}, as in --set model.latent_dim=16"
             )
         if name == "name":
-            raise OptionError(f"--set {text!r}: name the {section} itself on the command line")
+            raise OptionError(
+                f"--set {quoted(text)}: name the {section} itself on the command line"
+            )
         try:
-            sections[section][name] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError, RecursionError):
-            raise OptionError(f"--set {text!r}: the value is not YAML") from None
+            sections[section][name] = load_plain(value)
+        except NotPlainError as error:
+            raise OptionError(f"--set {quoted(text)}: the value {error}") from None
     return sections
 
 
@@ -183,16 +185,17 @@ def load_recipe(path: Path) -> dict[str, dict[str, Any]]:
     """Read a recipe or the config of a run. OptionError says what is wrong with the file."""
     try:
         with path.open("rb") as file:  # its size is not asked: it may be a pipe or a device
-            content = file.read(_LARGEST_RECIPE + 1)
-        if len(content) > _LARGEST_RECIPE:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
             raise OptionError(f"{path} is too large for a configuration")
-        loaded = yaml.safe_load(content.decode("utf-8"))
+        loaded = load_plain(content.decode("utf-8"))
     except OSError as error:
         raise OptionError(f"cannot read {path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2024-13-32
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise OptionError(f"{path} is not YAML{where}") from None
+    except NotPlainError as error:
+        where = "" if error.line is None else f", line {error.line}"
+        raise OptionError(f"{path} {error}{where}") from None
+    except ValueError:  # its bytes are no UTF-8, or its name none that a file can have
+        raise OptionError(f"{path} is not YAML in UTF-8") from None
     if loaded is None:
         loaded = {}
     if not isinstance(loaded, dict):
@@ -200,7 +203,7 @@ def load_recipe(path: Path) -> dict[str, dict[str, Any]]:
     for section, values in loaded.items():
         if section not in SECTIONS:
             raise OptionError(
-                f"{path} has an unknown section {section!r}{nearest(str(section), SECTIONS)} "
+                f"{path} has an unknown section {quoted(section)}{nearest(str(section), SECTIONS)} "
                 f"(sections are {', '.join(SECTIONS)})"
             )
         if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):

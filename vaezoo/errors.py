@@ -64,8 +64,22 @@ def how_to_resume(path: Path) -> str:
     return f"to go on: vaezoo train --resume {shlex.quote(str(path))}"
 
 
+def quoted(word: object) -> str:
+    """What someone wrote, in quotes and on one line, cut where it is long."""
+    text = repr(word)
+    return text if len(text) <= 100 else f"{text[:90]}..."
+
+
+def printable(text: str) -> str:
+    """One line of valid text that moves no cursor: names on disk may hold anything."""
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else "�" for c in text)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x' or 'y'?`, or nothing where nothing is near."""
+    if len(name) > 100:
+        return ""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     if not close:
         return ""

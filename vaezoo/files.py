@@ -6,11 +6,40 @@ import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from vaezoo.errors import RunError
+
+LARGEST_JSON = 64 << 20
+"""Bytes. What vaezoo writes is far smaller; as values, JSON can take twenty times its size."""
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A file, to be read. OSError for what is none: a pipe keeps its reader waiting for ever, and
+    a device has no end."""
+    try:
+        # Without O_NONBLOCK the opening itself waits for whoever writes into a pipe.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except ValueError:
+        raise OSError(errno.EINVAL, "no file can have this name") from None
+    kind = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(kind):
+        os.close(descriptor)
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """The content of a file of at most so many bytes. OSError for a larger one, unread."""
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes")
+        return file.read(most)
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -65,16 +94,24 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; RunError when it is missing, damaged or something else."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(read_regular(path, LARGEST_JSON))
     except FileNotFoundError:
         raise RunError(f"{path} is missing") from None
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         raise RunError(f"{path} is damaged: it is not JSON") from None
     if not isinstance(value, dict):
         raise RunError(f"{path} is damaged: it does not hold an object")
     return value
+
+
+def parse_json(content: bytes) -> Any:
+    """The value that JSON in UTF-8 says. ValueError for anything else, Python's NaN among it."""
+    try:
+        return json.loads(content.decode("utf-8"), parse_constant=_no_number)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def cannot_write(path: Path, error: OSError) -> RunError:
@@ -82,6 +119,10 @@ def cannot_write(path: Path, error: OSError) -> RunError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return RunError(f"the disk is full: {path} could not be written; free some space")
     return RunError(f"cannot write {path}: {error.strerror or error}")
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(f"JSON has no {word}")
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The three hooks of a plugin. Each is called once with a `register` function."""
+"""The five hooks of a plugin. Each is called once with a `register` function."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pluggy
 
-from vaezoo.specs import DatasetSpec, LossSpec, ModelSpec
+from vaezoo.specs import DatasetSpec, LossSpec, MetricSpec, ModelSpec, WriterSpec
 
 hookspec = pluggy.HookspecMarker("vaezoo")
 hookimpl = pluggy.HookimplMarker("vaezoo")
@@ -25,3 +25,13 @@ def register_losses(register: Callable[[LossSpec], None]) -> None:
 @hookspec
 def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
     """Call `register` with a DatasetSpec for each data set that the plugin brings."""
+
+
+@hookspec
+def register_metrics(register: Callable[[MetricSpec], None]) -> None:
+    """Call `register` with a MetricSpec for each metric that the plugin brings."""
+
+
+@hookspec
+def register_writers(register: Callable[[WriterSpec], None]) -> None:
+    """Call `register` with a WriterSpec for each writer that the plugin brings."""

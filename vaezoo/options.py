@@ -6,15 +6,15 @@ import reprlib
 import textwrap
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from vaezoo.errors import OptionError, nearest
+from vaezoo.errors import OptionError, nearest, quoted
 
 OptionsT = TypeVar("OptionsT", bound="Options")
 
@@ -44,6 +44,13 @@ class Options(BaseModel):
         if not isinstance(values, Mapping):
             return values
         return {name: cls._from_text(name, value) for name, value in values.items()}
+
+    @model_validator(mode="after")
+    def _within_64_bits(self) -> Self:
+        for name in type(self).model_fields:
+            if any(abs(number) >= 2**63 for number in _whole_numbers(getattr(self, name))):
+                raise ValueError(f"{flag(name)} is too large a number")
+        return self
 
     @classmethod
     def _from_text(cls, name: str, value: Any) -> Any:
@@ -104,7 +111,7 @@ def parse(cls: type[OptionsT], values: Mapping[str, Any], what: str) -> OptionsT
             known = list(cls.model_fields)
             listing = f" (it has {', '.join(known)})" if known else " (it has none)"
             hint = nearest(str(name), known) or listing
-            raise OptionError(f"{what} has no option {name!r}{hint}")
+            raise OptionError(f"{what} has no option {quoted(name)}{hint}")
     try:
         # Read before any validator of the class's own, which then sees no text.
         return cls.model_validate({name: cls._from_text(name, v) for name, v in values.items()})
@@ -135,6 +142,14 @@ def show(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return ",".join(show(item) for item in value)
     return "none" if value is None else str(value)
+
+
+def _whole_numbers(value: Any) -> Iterator[int]:
+    if isinstance(value, int):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _whole_numbers(item)
 
 
 def _branches(annotation: Any) -> tuple[Any, ...]:

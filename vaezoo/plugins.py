@@ -18,7 +18,7 @@ from vaezoo.errors import VaezooError, nearest
 from vaezoo.isolation import TookTooLong, captured, deadline
 from vaezoo.plugin_sources import NamedSource, distribution_of, find_entry_points
 from vaezoo.plugin_switches import FEWER, SECONDS, Switches
-from vaezoo.specs import DatasetSpec, Kind, LossSpec, ModelSpec, Spec
+from vaezoo.specs import DatasetSpec, Kind, LossSpec, MetricSpec, ModelSpec, Spec, WriterSpec
 
 _LONGEST_ERROR = 400
 _LONGEST_PRINT = 80
@@ -27,6 +27,8 @@ _HOOKS: dict[str, type[Spec]] = {
     "register_models": ModelSpec,
     "register_losses": LossSpec,
     "register_datasets": DatasetSpec,
+    "register_metrics": MetricSpec,
+    "register_writers": WriterSpec,
 }
 
 
@@ -156,8 +158,7 @@ def collect(module: Any) -> list[Spec]:
     if not manager.get_hookcallers(module):
         name = getattr(module, "__name__", repr(module))
         raise VaezooError(
-            f"{name} has no hook: mark register_models, register_losses or register_datasets "
-            "with @vaezoo.hookimpl"
+            f"{name} has no hook: mark one of {', '.join(_HOOKS)} with @vaezoo.hookimpl"
         )
     specs: list[Spec] = []
     for hook, kind in _HOOKS.items():

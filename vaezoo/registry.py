@@ -1,4 +1,4 @@
-"""Look names up: models, losses and data sets that plugins registered. Imports no torch."""
+"""Look names up: whatever plugins registered, by kind and name. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import cast
 
-from vaezoo.errors import UnknownNameError, VaezooError, nearest
+from vaezoo.errors import UnknownNameError, VaezooError, nearest, quoted
 from vaezoo.plugin_sources import NamedSource, is_source
 from vaezoo.plugin_switches import MORE, Switches
 from vaezoo.plugins import (
@@ -17,10 +17,22 @@ from vaezoo.plugins import (
     require_no_trouble,
     warn_of_trouble,
 )
-from vaezoo.specs import DatasetSpec, Kind, LossSpec, ModelSpec, Spec
+from vaezoo.specs import DatasetSpec, Kind, LossSpec, MetricSpec, ModelSpec, Spec, WriterSpec
 
-PLURALS: dict[str, Kind] = {"models": "model", "losses": "loss", "datasets": "dataset"}
-WORDS: dict[Kind, str] = {"model": "model", "loss": "loss", "dataset": "data set"}
+PLURALS: dict[str, Kind] = {
+    "models": "model",
+    "losses": "loss",
+    "datasets": "dataset",
+    "metrics": "metric",
+    "writers": "writer",
+}
+WORDS: dict[Kind, str] = {
+    "model": "model",
+    "loss": "loss",
+    "dataset": "data set",
+    "metric": "metric",
+    "writer": "writer",
+}
 
 
 class Registry:
@@ -92,7 +104,7 @@ class Registry:
             known = [s.name for s in self.specs(kind)]
             plural = next(plural for plural, k in PLURALS.items() if k == kind)
             raise UnknownNameError(
-                f"there is no {WORDS[kind]} {name!r}{nearest(name, known)} "
+                f"there is no {WORDS[kind]} {quoted(name)}{nearest(name, known)} "
                 f"(vaezoo list --kind {plural} shows them)"
             )
         return spec
@@ -106,8 +118,17 @@ class Registry:
     def dataset(self, name: str) -> DatasetSpec:
         return cast(DatasetSpec, self.get("dataset", name))
 
+    def metric(self, name: str) -> MetricSpec:
+        return cast(MetricSpec, self.get("metric", name))
+
+    def writer(self, name: str) -> WriterSpec:
+        return cast(WriterSpec, self.get("writer", name))
+
     def find(self, name: str) -> list[Spec]:
-        """Every spec that a user's word means, of whatever kind, or UnknownNameError."""
+        """Every spec that a user's word means, of whatever kind, or UnknownNameError.
+
+        A metric may be called like a loss, as `elbo` is; it is meant where nothing else is.
+        """
         if is_source(name):
             source = NamedSource.parse(name)
             return [self.get(s.kind, s.name) for s in self.add(name).specs if source.picks(s)]
@@ -115,10 +136,10 @@ class Registry:
         if not found:
             known = {spec.name for spec in self.specs()}
             raise UnknownNameError(
-                f"there is no model, loss or data set {name!r}{nearest(name, known)} "
-                "(vaezoo list --kind all shows them)"
+                f"there is no model, loss, data set, metric or writer {quoted(name)}"
+                f"{nearest(name, known)} (vaezoo list --kind all shows them)"
             )
-        return found
+        return [spec for spec in found if spec.kind != "metric"] or found
 
 
 def _whole(spec: Spec, registered: Mapping[tuple[Kind, str], Spec]) -> Spec:

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 from vaezoo.errors import RunError
-from vaezoo.files import cannot_write, remove_remains, sync_folder, write_json, write_text
+from vaezoo.files import (
+    cannot_write,
+    parse_json,
+    read_regular,
+    remove_remains,
+    sync_folder,
+    write_json,
+    write_text,
+)
+
+_LARGEST_METRICS = 1 << 28
+"""Bytes: a million lines."""
 
 
 class RunFolder:
@@ -35,6 +47,8 @@ class RunFolder:
         self.reconstructions = path / "reconstructions.png"
         self.curves = path / "curves.png"
         self.traceback = path / "traceback.txt"
+        self.listeners: list[Callable[[Mapping[str, Any]], None]] = []
+        """Called with every line of metrics.jsonl once it is written."""
 
     @classmethod
     def create(
@@ -78,6 +92,13 @@ class RunFolder:
             raise RunError(f"{path} is no run folder: it has no {folder.config.name}")
         return folder
 
+    def check_own(self) -> None:
+        """RunError if a file of the run is a link: going on would write to where it leads."""
+        for folder in (self.path, self.checkpoints):
+            for path in sorted(folder.glob("*")):
+                if path.is_symlink():
+                    raise RunError(f"{path} is a link: a run goes on only in files of its own")
+
     def write_start(self, config: str, record: Mapping[str, Any]) -> None:
         write_text(self.config, config)
         write_json(self.record, record)
@@ -89,13 +110,15 @@ class RunFolder:
                 file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
         except OSError as error:
             raise cannot_write(self.metrics, error) from error
+        for listener in self.listeners:
+            listener(line)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All whole lines so far; RunError if one is damaged."""
         try:
-            text = self.metrics.read_text(encoding="utf-8") if self.metrics.exists() else ""
+            text = read_regular(self.metrics, _LARGEST_METRICS) if self.metrics.exists() else b""
             # What follows the last line break is being written, or was when its process ended.
-            return [json.loads(line) for line in text.split("\n")[:-1]]
+            return [_metrics_line(line) for line in text.split(b"\n")[:-1]]
         except (OSError, ValueError) as error:
             raise RunError(f"{self.metrics} is damaged: {error}") from None
 
@@ -202,6 +225,25 @@ def _told(holder: Path) -> str:
         return holder.read_text(encoding="utf-8")[:80] or "unknown"
     except (OSError, ValueError):
         return "unknown"
+
+
+def _metrics_line(line: bytes) -> dict[str, Any]:
+    """A line of metrics.jsonl, with what everyone relies on. ValueError when it is not there."""
+    value = parse_json(line)
+    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
+        raise ValueError("a line of it is of no kind")
+    step, terms = value.get("step"), value.get("terms")
+    if type(step) is not int or not 0 <= step < 2**63:
+        raise ValueError("a line of it has no step")
+    if not isinstance(terms, dict) or not all(map(_is_term, terms.values())):
+        raise ValueError("a line of it has terms that are no numbers")
+    return value
+
+
+def _is_term(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or (type(value) is int and abs(value) < 2**63)
 
 
 def check_absent(path: Path) -> None:

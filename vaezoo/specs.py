@@ -16,7 +16,7 @@ from vaezoo.errors import DataError, VaezooError
 API_VERSION = 1
 """The version of the plugin interface. A spec made for a later one is refused."""
 
-Kind = Literal["model", "loss", "dataset"]
+Kind = Literal["model", "loss", "dataset", "metric", "writer"]
 
 CAPABILITIES: Mapping[str, str] = MappingProxyType(
     {
@@ -29,6 +29,45 @@ CAPABILITIES: Mapping[str, str] = MappingProxyType(
     }
 )
 """Tags with a meaning to evaluation, so that numbers which do not compare are not put together."""
+
+METRIC_NEEDS: Mapping[str, str] = MappingProxyType(
+    {
+        "elbo": "this model has no ELBO",
+        "importance": "this model has no importance weights",
+        "density": "its posterior is a point and has no density",
+        "discrete": "its latents are no codes",
+        "continuous": "its latents are codes",
+        "images": "the data is vectors, not images",
+        "bounded": "it is a measure of values in [0, 1], and this data is real",
+        "factors": "the factors of variation of this data are not known",
+    }
+)
+"""What a metric may need of the model and the data: the word, and the reason where it is missing.
+
+elbo, importance, discrete: the model has that tag. density, continuous: it has no tag
+deterministic, discrete. images, bounded, factors: of the data.
+"""
+
+METRIC_SHARES: Mapping[str, str] = MappingProxyType(
+    {
+        "data": "the data set, as it was read, and the split",
+        "likelihood": "what the nats are of: a density or a probability, given labels or not",
+        "importance_samples": "the number of importance samples",
+        "examples": "how many examples the estimate was made from",
+        "network": "the network whose features were compared",
+    }
+)
+"""What two numbers of a metric may have to share before one can be called the better."""
+
+METRIC_GROUPS: Mapping[str, str] = MappingProxyType(
+    {
+        "likelihood": "how probable the model finds the data",
+        "latent": "what its latents hold, and which of them are used",
+        "reconstructions": "how near reconstructions come to their originals",
+        "factors": "how its latents stand to known factors of variation",
+        "samples": "how its new images stand to real ones",
+    }
+)
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -248,6 +287,63 @@ class DatasetSpec(Spec):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_mapping("train_options", self.train_options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricSpec(Spec):
+    """A number that a finished model is measured by: see Spec.
+
+    target: a subclass of vaezoo.BaseMetric.
+    formula: the number in one line, as in the equation of the paper.
+    unit: "" for a bare number. better: which way is better, "neither" where none is.
+    group: one of METRIC_GROUPS. needs: words of METRIC_NEEDS. shares: words of METRIC_SHARES, what
+        two numbers must share to be ranked.
+    cost: in words. quick: whether it is measured unless others are asked for, after training too.
+    extra: the optional part of vaezoo that has to be installed for it, "" for none.
+    """
+
+    kind: ClassVar[Kind] = "metric"
+    formula: str
+    unit: str = ""
+    better: Literal["higher", "lower", "neither"]
+    group: str
+    needs: tuple[str, ...] = ()
+    shares: tuple[str, ...] = ("data",)
+    cost: str = "one pass over the split"
+    quick: bool = False
+    extra: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for label, known in (("needs", METRIC_NEEDS), ("shares", METRIC_SHARES)):
+            self._check_words(label, getattr(self, label))
+            for word in getattr(self, label):
+                if word not in known:
+                    raise VaezooError(
+                        f"metric {self.name}: {label} has {word!r}, which is none of "
+                        f"{', '.join(known)}"
+                    )
+        if self.group not in METRIC_GROUPS:
+            raise VaezooError(
+                f"metric {self.name}: there is no group {self.group!r}, but "
+                f"{', '.join(METRIC_GROUPS)}"
+            )
+        if self.better not in ("higher", "lower", "neither"):
+            raise VaezooError(f"metric {self.name}: better is higher, lower or neither")
+        for label in ("formula", "unit", "cost", "extra"):
+            text = getattr(self, label)
+            if not isinstance(text, str) or "\n" in text:
+                raise VaezooError(f"metric {self.name}: {label} must be one line of text")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriterSpec(Spec):
+    """Where the numbers of training go beside metrics.jsonl: see Spec.
+
+    target: a subclass of vaezoo.BaseWriter.
+    """
+
+    kind: ClassVar[Kind] = "writer"
 
 
 def _import(path: str, what: str) -> Any:

@@ -11,7 +11,10 @@ from vaezoo import Options
 
 class IwaeOptions(Options):
     samples: int = Field(
-        5, ge=1, description="draws of each example under one logarithm: K; 1 is the ELBO"
+        5,
+        ge=1,
+        le=10_000,
+        description="draws of each example under one logarithm: K; 1 is the ELBO",
     )
     gradient: Literal["standard", "doubly_reparameterized"] = Field(
         "standard",
@@ -22,8 +25,14 @@ class IwaeOptions(Options):
 
 class MiwaeOptions(IwaeOptions):
     samples: int = Field(
-        4, ge=1, description="draws of each example under one logarithm: K; 1 is the ELBO"
+        4,
+        ge=1,
+        le=10_000,
+        description="draws of each example under one logarithm: K; 1 is the ELBO",
     )
     groups: int = Field(
-        2, ge=1, description="logarithms that are averaged: M; 1 is the IWAE. K · M draws in all"
+        2,
+        ge=1,
+        le=10_000,
+        description="logarithms that are averaged: M; 1 is the IWAE. K · M draws in all",
     )

@@ -42,6 +42,11 @@ class CodePosterior(Distribution):
         super().__init__(features.shape[:1], features.shape[1:], validate_args=False)
 
     @property
+    def code_count(self) -> int:
+        """How many codes there are."""
+        return self.quantiser.size
+
+    @property
     def mean(self) -> Tensor:
         return self.embedded
 

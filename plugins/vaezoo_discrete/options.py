@@ -41,7 +41,7 @@ class GridOptions(LikelihoodOptions):
     prior_width: int = Field(
         64, ge=1, le=1 << 12, description="features of the prior's transformer"
     )
-    prior_layers: int = Field(3, ge=1, description="layers of the prior's transformer")
+    prior_layers: int = Field(3, ge=1, le=100, description="layers of the prior's transformer")
 
     def channels(self, height: int, width: int) -> tuple[int, ...]:
         """Of each level, for images of this size."""

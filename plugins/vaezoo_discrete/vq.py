@@ -83,10 +83,12 @@ class VectorQuantiser(Quantiser):
     def codes_of(self, z: Tensor) -> Tensor:
         squares = self.codebook.square().sum(1)
         at_once = max(1, _DISTANCES_AT_ONCE // self.size)
+        vectors = _vectors(z)
+        # A graph for batches of any size cannot count its parts.
+        parts = (vectors,) if torch.compiler.is_exporting() else vectors.split(at_once)
         # |z - e|² less |z|², which is the same for all codes.
         nearest = [
-            torch.addmm(squares, part, self.codebook.T, alpha=-2).argmin(1)
-            for part in _vectors(z).split(at_once)
+            torch.addmm(squares, part, self.codebook.T, alpha=-2).argmin(1) for part in parts
         ]
         return torch.cat(nearest).view(*z.shape[:-3], *z.shape[-2:])
 

@@ -33,7 +33,11 @@ class SphereUniform(Distribution):
         noise = torch.randn(
             *sample_shape, *self.event_shape, dtype=self.like.dtype, device=self.like.device
         )
-        return F.normalize(noise, dim=-1)
+        return self.nearest(noise)
+
+    def nearest(self, z: Tensor) -> Tensor:
+        """The point of the sphere that is nearest to z, [..., m]."""
+        return F.normalize(z, dim=-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """In nats: the same everywhere."""

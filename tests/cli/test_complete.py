@@ -61,7 +61,7 @@ def test_each_shell_gets_a_script(shell: str) -> None:
 @pytest.mark.parametrize("shell", SHELLS)
 def test_each_shell_is_offered_names(shell: str) -> None:
     assert offered(shell, "vaezoo info vanil") == ["vanilla"]
-    assert offered(shell, "vaezoo tra") == ["train"]
+    assert offered(shell, "vaezoo trai") == ["train"]
 
 
 @pytest.mark.parametrize(

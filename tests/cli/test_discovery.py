@@ -48,7 +48,14 @@ def test_list_json_is_as_documented(say: Say, documented: Documented) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "holds"), [("models", "vanilla"), ("losses", "elbo"), ("datasets", "sprites")]
+    ("kind", "holds"),
+    [
+        ("models", "vanilla"),
+        ("losses", "elbo"),
+        ("datasets", "sprites"),
+        ("metrics", "ssim"),
+        ("writers", "tensorboard"),
+    ],
 )
 def test_list_shows_one_kind(say: Say, kind: str, holds: str) -> None:
     lines = say("list", "--kind", kind).splitlines()
@@ -75,8 +82,12 @@ def test_info_json_is_as_documented(say: Say, documented: Documented, kind: str,
     else:
         assert entry["takes"] is None
         assert entry["loss"] is None
-    assert (entry["needs"] is None) == (entry["kind"] != "loss")
-    assert (entry["train_options"] is None) == (entry["kind"] == "loss")
+    assert (entry["needs"] is None) == (entry["kind"] not in ("loss", "metric"))
+    assert (entry["train_options"] is None) == (entry["kind"] not in ("model", "dataset"))
+    if entry["kind"] == "metric":
+        assert list(entry["metric"]) == documented("A metric")
+    else:
+        assert entry["metric"] is None
     for option in options:
         assert list(option) == documented("An option")
 

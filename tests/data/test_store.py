@@ -223,7 +223,7 @@ def test_a_full_disk_leaves_nothing_half_written(
 
 def test_too_much_for_memory_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache.parent.touch()
-    monkeypatch.setattr(store, "_physical_memory", lambda: 1000)
+    monkeypatch.setattr(store, "physical_memory", lambda: 1000)
     with pytest.raises(DataError, match="VAEZOO_CACHE"):
         get(never)
 

@@ -12,11 +12,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from vaezoo.plugin_sources import import_file
 from vaezoo.registry import registry
 from vaezoo.specs import Kind, Spec
 from vaezoo.testing import check_dataset, parametrize_with_checks
 
 Options = dict[str, Any]
+
+write_mat = import_file(str(Path(__file__).parents[1] / "data" / "matlab_files.py")).write_mat
 
 
 def ours(kind: Kind) -> list[Spec]:
@@ -76,11 +79,10 @@ def cifar(folder: Path) -> Options:
 
 
 def svhn(folder: Path) -> Options:
-    scipy_io = pytest.importorskip("scipy.io")
     for name, count in (("train", 40), ("test", 20)):
         labels = (np.arange(count, dtype=np.uint8) % 10 + 1).reshape(-1, 1)
         levels = noise(count, 32, 32, 3).transpose(1, 2, 3, 0)
-        scipy_io.savemat(folder / f"{name}_32x32.mat", {"X": levels, "y": labels})
+        write_mat(folder / f"{name}_32x32.mat", {"X": levels, "y": labels})
     return {"root": folder}
 
 

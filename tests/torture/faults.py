@@ -31,7 +31,7 @@ PLACES: dict[str, tuple[str, str]] = {
     "step": ("vaezoo.training.updates", "Updates.__call__"),
     "validation": ("vaezoo.training.loop", "mean_terms"),
     "finish": ("vaezoo.training.loop", "Trainer._finish"),
-    "evaluation": ("vaezoo.training.run", "evaluate_model"),
+    "evaluation": ("vaezoo.training.run", "evaluate"),
     "pictures": ("vaezoo.training.run", "save_grid"),
     "curves": ("vaezoo.training.run", "save_curves"),
     "summary": ("vaezoo.training.run", "write_json"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vaezoo.errors import OptionError
+from vaezoo.errors import OptionError, quoted
 from vaezoo.files import read_json, write_json, write_text
 
 HEADINGS = (
@@ -37,6 +37,17 @@ def load(path: Path) -> dict[str, Any]:
     report = read_json(path)
     if not isinstance(report.get("rows"), list) or "environment" not in report:
         raise OptionError(f"{path} is no report of vaezoo bench: it has no rows and environment")
+    try:
+        about(report["environment"])
+        for row in report["rows"]:
+            hash((cells(row), key(row))[1])
+            if row["images_per_second"] is not None:
+                float(row["images_per_second"])
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise OptionError(
+            f"{path} is no report of vaezoo bench: it lacks something, or has it in another form "
+            f"({type(error).__name__}: {quoted(str(error))})"
+        ) from None
     return report
 
 

@@ -1,4 +1,4 @@
-"""`vaezoo info NAME`: everything about one model, loss or data set. Imports no torch."""
+"""`vaezoo info NAME`: everything about one registered name, of whatever kind. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ from vaezoo.cli.output import print_json, print_table
 from vaezoo.errors import UnknownNameError
 from vaezoo.options import OptionInfo, describe, flag, plain, show
 from vaezoo.registry import PLURALS, WORDS, Registry, registry
-from vaezoo.specs import CAPABILITIES, DatasetSpec, LossSpec, ModelSpec, Spec
+from vaezoo.specs import (
+    CAPABILITIES,
+    METRIC_GROUPS,
+    METRIC_NEEDS,
+    METRIC_SHARES,
+    DatasetSpec,
+    LossSpec,
+    MetricSpec,
+    ModelSpec,
+    Spec,
+)
 
 
 @click.command("info")
@@ -44,7 +54,7 @@ def command(name: str, kind: str, as_json: bool) -> None:
 
 
 def _entry(known: Registry, spec: Spec) -> dict[str, Any]:
-    """One schema for the three kinds: what a kind does not have is null."""
+    """One schema for all kinds: what a kind does not have is null."""
     record = known.plugin(spec)
     return {
         "kind": spec.kind,
@@ -57,7 +67,8 @@ def _entry(known: Registry, spec: Spec) -> dict[str, Any]:
         "options": [info.to_dict() for info in _options(spec)],
         "takes": _takes(spec) if isinstance(spec, ModelSpec) else None,
         "loss": _loss(known, spec) if isinstance(spec, ModelSpec) else None,
-        "needs": list(spec.needs) if isinstance(spec, LossSpec) else None,
+        "needs": list(spec.needs) if isinstance(spec, (LossSpec, MetricSpec)) else None,
+        "metric": _metric(spec) if isinstance(spec, MetricSpec) else None,
         "train_options": plain(spec.train_options)
         if isinstance(spec, (ModelSpec, DatasetSpec))
         else None,
@@ -84,6 +95,19 @@ def _takes(spec: ModelSpec) -> dict[str, Any]:
     return {"description": spec.takes.describe(), **takes}
 
 
+def _metric(spec: MetricSpec) -> dict[str, Any]:
+    return {
+        "formula": spec.formula,
+        "unit": spec.unit,
+        "better": spec.better,
+        "group": spec.group,
+        "shares": list(spec.shares),
+        "cost": spec.cost,
+        "quick": spec.quick,
+        "extra": spec.extra,
+    }
+
+
 def _loss(known: Registry, spec: ModelSpec) -> dict[str, Any]:
     """The default loss, its options' defaults as this model sets them; null if not installed."""
     try:
@@ -103,7 +127,9 @@ def _print(spec: Spec, entry: dict[str, Any]) -> None:
     if entry["loss"]:
         gone = "" if entry["loss"]["options"] is not None else " (not installed)"
         facts.append(("loss", entry["loss"]["name"] + gone))
-    if entry["needs"]:
+    if isinstance(spec, MetricSpec):
+        facts += _facts_of_metric(spec)
+    elif entry["needs"]:
         facts.append(("needs", "a model with the tag " + " and ".join(entry["needs"])))
     if entry["train_options"]:
         settings = [f"{flag(key)} {show(v)}" for key, v in entry["train_options"].items()]
@@ -117,6 +143,21 @@ def _print(spec: Spec, entry: dict[str, Any]) -> None:
     _print_options("options", entry["options"])
     if entry["loss"] and entry["loss"]["options"]:
         _print_options(f"options of its loss, {entry['loss']['name']}", entry["loss"]["options"])
+
+
+def _facts_of_metric(spec: MetricSpec) -> list[tuple[str, str]]:
+    better = "neither way is better" if spec.better == "neither" else f"{spec.better} is better"
+    return [
+        ("formula", spec.formula),
+        ("unit", spec.unit or "a bare number"),
+        ("better", better),
+        ("group", f"{spec.group}: {METRIC_GROUPS[spec.group]}"),
+        *(("not where", METRIC_NEEDS[need]) for need in spec.needs),
+        *(("ranked by same", METRIC_SHARES[word]) for word in spec.shares),
+        ("cost", spec.cost),
+        ("measured", "always" if spec.quick else f"with --metric {spec.name}"),
+        *((("installed by", f"vaezoo[{spec.extra}]"),) if spec.extra else ()),
+    ]
 
 
 def _print_options(title: str, options: list[dict[str, Any]]) -> None:

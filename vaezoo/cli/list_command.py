@@ -21,7 +21,7 @@ from vaezoo.specs import Spec
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md says what is in).")
 def command(kind: str, as_json: bool) -> None:
-    """List the models, losses and data sets."""
+    """List the models, losses, data sets, metrics and writers."""
     known = registry()
     specs = known.specs(PLURALS.get(kind))
     if as_json:

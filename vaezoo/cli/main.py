@@ -18,21 +18,26 @@ import click
 from vaezoo import __version__
 from vaezoo.cli.output import is_first_process_here
 from vaezoo.cli.usage import explain
-from vaezoo.errors import UnknownNameError, VaezooError, nearest
+from vaezoo.errors import UnknownNameError, VaezooError, nearest, printable
 from vaezoo.files import cannot_write
 
 COMMANDS = {
     "train": ("vaezoo.cli.train", "Train a model and draw what it learned."),
-    "evaluate": ("vaezoo.cli.evaluate", "Measure a finished run on held-out data."),
+    "evaluate": ("vaezoo.cli.evaluate", "Measure finished runs on held-out data."),
     "sample": ("vaezoo.cli.sample", "Draw new images from a run's prior."),
     "reconstruct": ("vaezoo.cli.reconstruct", "Put images through a run and back."),
+    "traverse": ("vaezoo.cli.traverse", "Draw what each latent value of a run changes."),
+    "interpolate": ("vaezoo.cli.interpolate", "Draw the way from one image to another."),
+    "embed": ("vaezoo.cli.embed", "Draw a map of a run's latents."),
+    "report": ("vaezoo.cli.report", "Put runs on one page that a browser opens from disk."),
+    "export": ("vaezoo.cli.export", "Write a run's model as ONNX, torch.export or safetensors."),
     "bench": ("vaezoo.cli.bench", "Measure how fast models are on this machine."),
     "check": (
         "vaezoo.cli.check",
         "Check that a model, loss or data set keeps the contract.",
     ),
     "new": ("vaezoo.cli.new", "Write a plugin package that works, to be changed."),
-    "list": ("vaezoo.cli.list_command", "List the models, losses and data sets."),
+    "list": ("vaezoo.cli.list_command", "List the models, losses, data sets, metrics and writers."),
     "info": ("vaezoo.cli.info_command", "Show everything about one of them."),
     "plugins": ("vaezoo.cli.plugins_command", "Show which plugins were loaded and which failed."),
 }
@@ -167,7 +172,7 @@ def _run(args: list[str]) -> int:
 
 def _fail(message: str, code: int) -> int:
     """One line on stderr, whatever the message holds."""
-    print("vaezoo: " + " ".join(message.splitlines()), file=sys.stderr)
+    print("vaezoo: " + printable(" ".join(message.splitlines())), file=sys.stderr)
     return code
 
 

@@ -7,11 +7,23 @@ from pathlib import Path
 
 from vaezoo.errors import RunError
 
+STILL = (".png",)
+MOVING = (".png", ".gif", ".webp")
+"""What a file's name ends in: of pictures that stand still, and of those that may move too."""
 
-def check_picture(path: Path, overwrite: bool) -> None:
-    """RunError unless a PNG can be written there without losing anything."""
-    if path.suffix.lower() != ".png":
-        raise RunError(f"{path}: pictures are PNG files: give a name that ends in .png")
+
+def check_picture(path: Path, overwrite: bool, endings: tuple[str, ...] = STILL) -> None:
+    """RunError unless a picture of that kind can be written there without losing anything."""
+    if path.suffix.lower() not in endings:
+        kinds = " or ".join(ending[1:].upper() for ending in endings)
+        raise RunError(
+            f"{path}: pictures are {kinds} files: give a name that ends in {' or '.join(endings)}"
+        )
+    check_output(path, overwrite)
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """RunError unless a file can be written there without losing anything."""
     if path.is_dir() or (os.path.lexists(path) and not overwrite):
         raise RunError(f"{path} exists already: give another name, or --overwrite")
     if not path.parent.is_dir():

@@ -23,7 +23,9 @@ from vaezoo.cli.pictures import check_picture
     metavar="FILE",
     help="The picture to write, a PNG.",
 )
-@click.option("--class", "label", type=int, help="Class number to draw, for conditional models.")
+@click.option(
+    "--class", "label", metavar="CLASS", help="Number or name of a class, for conditional models."
+)
 @click.option(
     "--temperature",
     type=click.FloatRange(min=0, max=10),
@@ -38,7 +40,7 @@ def command(
     run: Path,
     count: int,
     out: Path,
-    label: int | None,
+    label: str | None,
     temperature: float,
     seed: int,
     device: str,
@@ -51,6 +53,7 @@ def command(
     from vaezoo.runs import load_run
 
     opened = load_run(run, device)
-    images = opened.sample(count, label=label, temperature=temperature, seed=seed)
+    number = None if label is None else opened.find_class(label)
+    images = opened.sample(count, label=number, temperature=temperature, seed=seed)
     save_grid(out, images)
     click.echo(f"{out}: {count} samples")

@@ -35,6 +35,7 @@ _RESUMABLE = (
     "device",
     "compile",
     "graph",
+    "log",
     "shard",
     "lr",
     "grad_clip",

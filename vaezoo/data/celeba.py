@@ -23,12 +23,15 @@ from vaezoo.data.spec import DataSpec
 from vaezoo.data.store import cached_images
 from vaezoo.data.store_file import Append, Stored
 from vaezoo.errors import DataError
+from vaezoo.files import read_regular
 
 _FOLDERS = ("celeba", "CelebA", "celebA")
 # Below one of these, as torchvision, the archive's own tree and copies on the web have it.
 _IMAGES = ("img_align_celeba/img_align_celeba", "img_align_celeba", "Img/img_align_celeba", ".")
 _PARTITIONS = ("list_eval_partition.txt", "Eval/list_eval_partition.txt", "list_eval_partition.csv")
-_IMAGE_NAME = re.compile(r"\d{6}\.(jpg|png)")
+_IMAGE_NAME = re.compile(r"[0-9]{6}\.(jpg|png)")
+_LARGEST_LIST = 1 << 26
+"""Bytes; the official one has 2.8 MB."""
 
 
 class _Found(NamedTuple):
@@ -156,17 +159,20 @@ def _images_in(folder: Path) -> dict[str, str]:
 def _read_partition(path: Path) -> dict[str, int]:
     """0 (training), 1 (validation) or 2 (test) by an image's number, in the order of the list."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_regular(path, _LARGEST_LIST).decode("utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
         raise DataError(f"cannot read {path}: {error}") from None
     listed: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         fields = line.replace(",", " ").split()
         if not fields or (number == 1 and fields[0] == "image_id"):
             continue
-        if len(fields) != 2 or not _IMAGE_NAME.fullmatch(fields[0]) or fields[1] not in "012":
+        role = fields[1] if len(fields) == 2 else ""
+        if not _IMAGE_NAME.fullmatch(fields[0]) or role not in ("0", "1", "2"):
             raise DataError(f"{path} is damaged: line {number} is not like '000001.jpg 0'")
-        listed[fields[0][:6]] = int(fields[1])
+        listed[fields[0][:6]] = int(role)
     return listed
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from vaezoo.data.known import Examples, KnownDataset
 from vaezoo.data.pickled import Call, Name, NotPlain, describe_pickle
 from vaezoo.errors import DataError
+from vaezoo.files import read_regular
 
 _SHAPE = (3, 32, 32)
 _VALUES = 3 * 32 * 32
-_LARGEST = 1 << 30
+_LARGEST = 1 << 28
 """Bytes; an official file has 31 MB."""
 
 
@@ -62,10 +63,10 @@ class Cifar10Dataset(KnownDataset):
 
 def _content(path: Path) -> bytes:
     try:
-        if os.path.getsize(path) > _LARGEST:
-            raise DataError(f"{path} is far too large for a file of CIFAR-10")
-        return path.read_bytes()
+        return read_regular(path, _LARGEST)
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise DataError(f"{path} is far too large for a file of CIFAR-10") from None
         raise DataError(f"cannot read {path}: {error.strerror or error}") from None
 
 
@@ -121,7 +122,12 @@ def _levels(value: Any) -> NDArray[np.uint8]:
     ):
         raise NotPlain("its array is not of 8-bit values in C's order")
     content = _bytes(content)
-    if not isinstance(shape, tuple) or len(shape) != 2 or shape[1] != _VALUES or not content:
+    if (
+        not isinstance(shape, tuple)
+        or [type(side) for side in shape] != [int, int]
+        or shape[1] != _VALUES
+        or not content
+    ):
         raise NotPlain(f"its array is not [images, {_VALUES}]")
     if len(content) != shape[0] * _VALUES:
         raise NotPlain(f"its array has {len(content)} bytes, not {shape[0]} × {_VALUES}")

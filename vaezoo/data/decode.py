@@ -6,12 +6,13 @@ sizes change by Pillow's antialiased bilinear filter, as torchvision's Resize do
 
 from __future__ import annotations
 
+import mmap
 import os
 import stat
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,6 +38,20 @@ DRAFT_MARGIN = 2
 
 TINT = 8
 """Channels that differ by no more are grey: what JPEG makes of a grey image."""
+
+_LARGE = 16_000_000
+"""Pixels. Larger images are decoded one at a time: one of 100 megapixels takes two gigabytes."""
+
+_SCAN = b"\xff\xda"
+_MOST_SCANS = 1000
+_MOST_WORK = 2_000_000_000
+"""Pixels times scans of a JPEG: some seconds. Twenty scans are many."""
+
+_BYTES = 8
+"""Of a file for each pixel: four channels of 16 bits, not packed."""
+
+_BYTES_BESIDE = 1 << 24
+"""Of a file for what is no pixels: profiles, comments, a small image inside."""
 
 _EXIF_ORIENTATION = 0x0112
 _TURN = {
@@ -129,6 +144,7 @@ def quiet_pillow(options: DecodeOptions) -> Iterator[None]:
 
 
 _entrance = threading.Lock()
+_one_at_a_time = threading.Lock()
 _inside = 0
 _restore = ExitStack()
 _SIDEWAYS = (_TURN[5], _TURN[6], _TURN[7], _TURN[8])
@@ -140,18 +156,31 @@ def _opened(path: Path, options: DecodeOptions) -> Iterator[Image.Image]:
     try:
         with (
             quiet_pillow(options),
-            _open_file(path) as file,
+            _open_file(path, options) as file,
             Image.open(file, formats=FORMATS) as image,
         ):
             width, height = image.size
             if width * height > options.max_megapixels * 1e6:
                 raise _RefusedError(_too_large(options, f"{width}×{height} pixels"))
-            yield image
+            most = min(_MOST_SCANS, _MOST_WORK // max(1, width * height))
+            if image.format == "JPEG" and _has_more_scans(path, most):
+                raise _RefusedError("it goes over its pixels more often than a photograph would")
+            with _one_at_a_time if width * height > _LARGE else nullcontext():
+                yield image
     except Exception as error:  # Pillow raises whatever it likes
         raise UnreadableImageError(path, _explain(error, options)) from error
 
 
-def _open_file(path: Path) -> BinaryIO:
+def _has_more_scans(path: Path, most: int) -> bool:
+    """Whether a JPEG goes over its pixels more often: a progressive one may, in some bytes each."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        count, place = 0, content.find(_SCAN)
+        while place >= 0 and count <= most:
+            count, place = count + 1, content.find(_SCAN, place + 2)
+    return count > most
+
+
+def _open_file(path: Path, options: DecodeOptions) -> BinaryIO:
     """A regular file that is not empty: opening a pipe would wait for ever."""
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
@@ -160,6 +189,8 @@ def _open_file(path: Path) -> BinaryIO:
         raise _RefusedError("it is not a regular file")
     if status.st_size == 0:
         raise _RefusedError("it is empty")
+    if status.st_size > _BYTES * options.max_megapixels * 1e6 + _BYTES_BESIDE:
+        raise _RefusedError("its file is larger than an image of max_megapixels can be")
     return path.open("rb")
 
 
@@ -230,7 +261,7 @@ def _flatten(image: Image.Image, mode: str, background: int) -> Image.Image:
 
 def _scale_16_bits(image: Image.Image) -> Image.Image:
     """0 to 65535 becomes 0 to 255; the value that PNG declares transparent stays so."""
-    values = np.asarray(image).astype(np.int64)
+    values = np.asarray(image).astype(np.int32)
     scaled = Image.fromarray(((values + 128) // 257).astype(np.uint8))
     clear = image.info.get("transparency")
     if isinstance(clear, int):

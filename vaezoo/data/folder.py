@@ -21,7 +21,7 @@ from vaezoo.data.options import DecodeOptions, FolderOptions
 from vaezoo.data.spec import DataSpec
 from vaezoo.data.store import cached_images
 from vaezoo.data.store_file import Append, Stored
-from vaezoo.errors import DataError
+from vaezoo.errors import DataError, printable
 
 VERSION = 1
 """Of what the store keeps for a folder."""
@@ -72,7 +72,7 @@ class FolderDataset(BaseDataset):
             spec=DataSpec(
                 shape=shape,
                 domain=domain_of(self.options),
-                classes=tuple(_printable(name) for name in classes),
+                classes=tuple(printable(name) for name in classes),
                 examples=len(parts.train),
             ),
             train=TensorSplit(stored.images, labels, parts.train),
@@ -112,7 +112,7 @@ class FolderDataset(BaseDataset):
     ) -> list[tuple[str, str]]:
         """(path, reason) of what cannot be read; DataError when that is too much."""
         skipped = [(images[position].name, reason) for position, reason in info["unreadable"]]
-        skipped = [(_printable(name), reason) for name, reason in skipped + tree.unreadable]
+        skipped = [(printable(name), reason) for name, reason in skipped + tree.unreadable]
         if not skipped:
             return skipped
         total, share = len(images) + len(tree.unreadable), self.options.max_skipped
@@ -180,10 +180,10 @@ def _find(root: Path) -> ImageTree:
         return tree
     if tree.unreadable:
         name, reason = tree.unreadable[0]
-        raise DataError(f"{root}: no images found; {_printable(name)} cannot be read: {reason}")
+        raise DataError(f"{root}: no images found; {printable(name)} cannot be read: {reason}")
     if not tree.others:
         raise DataError(f"{root} is empty: {give}")
-    others = ", ".join(f"{n:,} {_printable(kind)}" for kind, n in tree.others.most_common(3))
+    others = ", ".join(f"{n:,} {printable(kind)}" for kind, n in tree.others.most_common(3))
     raise DataError(f"{root} holds no images, only other files ({others}): {give}")
 
 
@@ -217,9 +217,3 @@ def _fingerprint(
         text = b"none" if numbers is None else numbers.numpy().astype("<i8").tobytes()
         known.update(len(text).to_bytes(8, "little") + text)
     return known.hexdigest()
-
-
-def _printable(name: str) -> str:
-    """A file name as one line of valid text: names on disk may hold anything."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return "".join(c if c.isprintable() else "�" for c in text)

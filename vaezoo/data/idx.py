@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from vaezoo.errors import DataError
+from vaezoo.files import open_regular
+from vaezoo.memory import available_memory
 
 # The third byte of the file. Values are big-endian; floats occur in no data set that is read here.
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4"}
@@ -32,13 +34,14 @@ def read_idx(path: Path) -> Tensor:
     header says. The format: LeCun, Cortes & Burges, The MNIST database of handwritten digits, 1998.
     """
     try:
-        size = os.path.getsize(path)
-        with path.open("rb") as plain:
-            if plain.read(2) != b"\x1f\x8b":
-                plain.seek(0)
+        with open_regular(path) as plain:
+            size = os.fstat(plain.fileno()).st_size
+            zipped = plain.read(2) == b"\x1f\x8b"
+            plain.seek(0)
+            if not zipped:
                 return _read(plain, size, path)
-        with gzip.open(path, "rb") as unzipped:
-            return _read(cast(BinaryIO, unzipped), size * _GZIP_RATIO, path)
+            with gzip.open(plain, "rb") as unzipped:
+                return _read(cast(BinaryIO, unzipped), size * _GZIP_RATIO, path)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is damaged ({error}): fetch it again") from None
     except MemoryError:
@@ -63,6 +66,8 @@ def _read(file: BinaryIO, limit: int, path: Path) -> Tensor:
     stated = f"its header says {'×'.join(map(str, shape))} values"
     if expected > limit:
         raise DataError(f"{path} is truncated: {stated}, more than it can hold")
+    if expected > available_memory() // 2:  # zeros may be packed a thousandfold
+        raise DataError(f"{path} does not fit in memory: {stated}")
 
     content = np.empty(expected, np.uint8)
     view = content.data
@@ -77,5 +82,8 @@ def _read(file: BinaryIO, limit: int, path: Path) -> Tensor:
     # Reading past the end also makes gzip compare its checksum.
     if file.read(1):
         raise DataError(f"{path} is damaged: {stated}, and it goes on after them")
-    values = content.view(kind).reshape(shape)
+    try:
+        values = content.view(kind).reshape(shape)
+    except ValueError:  # no values, and sides that no array can have
+        raise DataError(f"{path} is damaged: {stated}") from None
     return torch.from_numpy(values.astype(kind.newbyteorder("="), copy=False))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import itertools
+import math
+import zipfile
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,9 @@ from vaezoo.data.base import BaseDataset, Splits, TensorSplit, hold_out
 from vaezoo.data.known import SPLIT_SEED, digest
 from vaezoo.data.options import NpzOptions
 from vaezoo.data.spec import DataSpec, Domain
-from vaezoo.errors import DataError
+from vaezoo.errors import DataError, printable
+from vaezoo.files import open_regular
+from vaezoo.memory import available_memory
 
 Array = NDArray[Any]
 
@@ -30,6 +35,15 @@ _MOST_CHANNELS = 4
 """An axis this short is of channels, a longer one of pixels."""
 
 _MOST_CLASSES = 65_536
+
+_NPY = b"\x93NUMPY"
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+_OBJECTS = "it holds Python objects, which are never loaded: store plain numbers"
+_PIECE = 1 << 20
+"""Bytes that are unpacked at once."""
 
 
 class NpzDataset(BaseDataset):
@@ -124,34 +138,84 @@ def _read(path: Path) -> dict[str, tuple[str, Array]]:
         raise DataError(f"--root {path} is not a file: npz takes an .npz file made by numpy.savez")
     found: dict[str, tuple[str, Array]] = {}
     try:
-        opened = np.load(path, allow_pickle=False)
-        if not isinstance(opened, np.lib.npyio.NpzFile):
-            raise DataError(f"{path} is a single array: store it by numpy.savez(FILE, images=...)")
-        with opened as file:
-            for role, names in (
-                ("train", TRAIN),
-                ("train labels", TRAIN_LABELS),
-                ("test", TEST),
-                ("test labels", TEST_LABELS),
-            ):
-                there = [name for name in names if name in file.files]
-                if len(there) > 1:
-                    raise DataError(f"{path} holds both {there[0]} and {there[1]}: keep one")
-                if there:
-                    found[role] = there[0], file[there[0]]
-            if "train" not in found:
+        with open_regular(path) as file:
+            begin = file.read(len(_NPY))
+            if begin[:1] == b"\x80":
+                raise ValueError(_OBJECTS)
+            if begin == _NPY:
                 raise DataError(
-                    f"{path} holds {', '.join(file.files) or 'nothing'}: the array of the examples "
-                    f"must be named one of {', '.join(TRAIN)}"
+                    f"{path} is a single array: store it by numpy.savez(FILE, images=...)"
                 )
+            with zipfile.ZipFile(file) as archive:
+                members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+                names = _names(path, members)
+                _check_sizes(path, [members[name] for name in names.values()])
+                for role, name in names.items():
+                    found[role] = name, _array(archive, members[name])
     except DataError:
         raise
     except Exception as error:  # numpy, zipfile and zlib each raise their own on damaged files
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        if "allow_pickle" in reason or "pickled" in reason:
-            reason = "it holds Python objects, which are never loaded: store plain numbers"
+        reason = printable(" ".join(str(error).split())[:200]) or type(error).__name__
         raise DataError(f"cannot read {path} as .npz: {reason}") from None
     return found
+
+
+def _names(path: Path, members: Collection[str]) -> dict[str, str]:
+    """The name of the array of each role, as far as it is there."""
+    names: dict[str, str] = {}
+    for role, known in (
+        ("train", TRAIN),
+        ("train labels", TRAIN_LABELS),
+        ("test", TEST),
+        ("test labels", TEST_LABELS),
+    ):
+        there = [name for name in known if name in members]
+        if len(there) > 1:
+            raise DataError(f"{path} holds both {there[0]} and {there[1]}: keep one")
+        if there:
+            names[role] = there[0]
+    if "train" not in names:
+        shown = ", ".join(printable(name[:40]) for name in itertools.islice(members, 10))
+        more = ", ..." if len(members) > 10 else ""
+        raise DataError(
+            f"{path} holds {shown + more or 'nothing'}: the array of the examples must be named "
+            f"one of {', '.join(TRAIN)}"
+        )
+    return names
+
+
+def _check_sizes(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
+    """DataError when the arrays do not fit in memory, before any is unpacked: zip reads no more
+    of a member than it is said to hold."""
+    size = sum(member.file_size for member in members)
+    if size > available_memory() // 2:
+        raise DataError(f"{path} does not fit in memory: its arrays have {size / 1e9:,.1f} GB")
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
+    """An array of numbers. ValueError for Python objects, and for one that is not as large as its
+    header says."""
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = _HEADERS.get(version)
+        if read is None:
+            raise ValueError(f"its format {version} is unknown")
+        shape, in_fortrans_order, kind = read(file)
+        if kind.hasobject:
+            raise ValueError(_OBJECTS)
+        size = math.prod(shape) * kind.itemsize
+        if kind.itemsize == 0 or any(side < 0 for side in shape) or size > member.file_size:
+            raise ValueError(f"its header says {size:,} bytes, where there are less")
+        values: Array = np.empty(size, np.uint8)
+        done = 0
+        while done < size:
+            piece = file.read(min(size - done, _PIECE))
+            if not piece:
+                raise ValueError("it is truncated")
+            values[done : done + len(piece)] = np.frombuffer(piece, np.uint8)
+            done += len(piece)
+        file.read(1)  # past the end the checksum is compared
+    return values.view(kind).reshape(shape, order="F" if in_fortrans_order else "C")
 
 
 def _axes(path: Path, name: str, values: Array) -> Array:

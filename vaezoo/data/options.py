@@ -76,7 +76,10 @@ class DecodeOptions(Options):
         "white", description="what stands behind transparent pixels and around padded images"
     )
     max_megapixels: float = Field(
-        100.0, gt=0, description="larger images are taken for damage or malice, and skipped"
+        100.0,
+        gt=0,
+        le=1000,
+        description="larger images are taken for damage or malice, and skipped",
     )
 
 
@@ -93,7 +96,7 @@ class FolderOptions(DiskOptions, DecodeOptions):
     test_fraction: float = Field(
         0.25, gt=0, lt=1, description="share held out where no test folder exists"
     )
-    split_seed: int = Field(0, ge=0, description="seed of the random split")
+    split_seed: int = Field(0, ge=0, lt=2**32, description="seed of the random split")
     max_skipped: float = Field(
         0.1, ge=0, le=1, description="refuse the folder when a larger share cannot be read"
     )
@@ -111,7 +114,7 @@ class SpritesOptions(DataOptions):
         None, description="use a part of the grid instead, as start:stop or start:stop:step"
     )
     test: int = Field(2_000, ge=1, description="how many of them are held out")
-    split_seed: int = Field(0, ge=0, description="seed of the subset and of the split")
+    split_seed: int = Field(0, ge=0, lt=2**32, description="seed of the subset and of the split")
 
 
 class KnownOptions(DiskOptions):
@@ -142,4 +145,4 @@ class NpzOptions(DiskOptions):
     test_fraction: float = Field(
         0.25, gt=0, lt=1, description="share held out where the file has no test array"
     )
-    split_seed: int = Field(0, ge=0, description="seed of the random split")
+    split_seed: int = Field(0, ge=0, lt=2**32, description="seed of the random split")

@@ -27,6 +27,9 @@ class Call:
     state: Any = None
 
 
+_MOST_OPCODES = 500_000
+"""A batch of CIFAR-10 has less than a hundred thousand; each can become a hundred bytes."""
+
 _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY: dict[str, type] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -50,7 +53,7 @@ def describe_pickle(content: bytes) -> Any:
         raise
     # Whatever a damaged stream leads to: short reads, an empty stack, an unhashable key.
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, MemoryError) as error:
-        raise NotPlain(str(error) or "it is damaged") from None
+        raise NotPlain(str(error)[:200] or "it is damaged") from None
 
 
 def _describe(content: bytes) -> Any:
@@ -65,7 +68,9 @@ def _describe(content: bytes) -> Any:
         return items
 
     argument: Any
-    for opcode, argument, _ in pickletools.genops(content):
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+        if number == _MOST_OPCODES:
+            raise NotPlain("it is longer than arrays and labels need")
         name = opcode.name
         if name in _VALUES:
             stack.append(argument)
@@ -84,6 +89,9 @@ def _describe(content: bytes) -> Any:
             stack[-1].extend(items)
         elif name in ("SETITEM", "SETITEMS"):
             items = [stack.pop(-2), stack.pop()] if name == "SETITEM" else since_mark()
+            if not all(isinstance(key, (str, bytes, int)) for key in items[::2]):
+                # A tuple of tuples of tuples can take for ever to hash.
+                raise NotPlain("it has keys that are neither words nor numbers")
             stack[-1].update(zip(items[::2], items[1::2], strict=True))
         elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
             memo[argument] = stack[-1]
@@ -94,6 +102,8 @@ def _describe(content: bytes) -> Any:
         elif name == "GLOBAL":
             stack.append(Name(argument))
         elif name == "STACK_GLOBAL":
+            if not (isinstance(stack[-2], str) and isinstance(stack[-1], str)):
+                raise NotPlain("it would import something without a name")
             stack[-2:] = [Name(f"{stack[-2]} {stack[-1]}")]
         elif name == "REDUCE":
             stack[-2:] = [Call(stack[-2], stack[-1])]

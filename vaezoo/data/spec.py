@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Domain = Literal["binary", "unit", "real"]
 """binary: 0 or 1. unit: levels of grey in [0, 1], 256 of them. real: any number."""
+
+MOST_VALUES = 1 << 28
+"""In one example, if a file is to be believed: a gigabyte of 32-bit floats."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +59,18 @@ class DataSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DataSpec:
-        return cls(
-            shape=tuple(values["shape"]),
-            domain=values["domain"],
-            classes=tuple(values["classes"]),
-            examples=values["examples"],
-        )
+        """What to_dict gave. ValueError for anything else: the values may be a stranger's."""
+        shape, classes = values.get("shape"), values.get("classes")
+        domain: Any = values.get("domain")
+        examples = values.get("examples")
+        if not isinstance(shape, list) or not all(type(n) is int for n in shape):
+            raise ValueError("its shape is no list of whole numbers")
+        if len(shape) not in (1, 3) or not 1 <= math.prod(shape) <= MOST_VALUES:
+            raise ValueError(f"an example of it has no values, or more than {MOST_VALUES:,}")
+        if domain not in get_args(Domain):
+            raise ValueError("its domain is unknown")
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            raise ValueError("its classes are no list of names")
+        if type(examples) is not int or examples < 0:
+            raise ValueError("its number of examples is none")
+        return cls(shape=tuple(shape), domain=domain, classes=tuple(classes), examples=examples)

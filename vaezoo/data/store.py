@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from vaezoo.data import store_file
 from vaezoo.data.store_file import Append, Stored
 from vaezoo.errors import DataError
+from vaezoo.memory import physical_memory
 
 Build = Callable[[Append], dict[str, Any]]
 """Decodes everything, handing it to `append` in order, and returns what to keep with it."""
@@ -125,7 +126,7 @@ def _write(path: Path, name: str, shape: tuple[int, ...], count: int, build: Bui
 def _from_memory(shape: tuple[int, ...], count: int, build: Build, reason: str) -> Stored:
     size = count * math.prod(shape)
     where = f"the cache {cache_folder()} cannot be used ({reason})"
-    if size > _physical_memory() // 2:
+    if size > physical_memory() // 2:
         raise DataError(
             f"{where}, and {count:,} images of {size / 1e9:.1f} GB are too many to hold in memory: "
             "set VAEZOO_CACHE to a folder with room for them"
@@ -147,14 +148,6 @@ def _from_memory(shape: tuple[int, ...], count: int, build: Build, reason: str) 
     info = json.loads(json.dumps(build(append)))
     digest = hashlib.sha256(images[:done].data).hexdigest()
     return Stored(torch.from_numpy(images[:done]), info, digest)
-
-
-def _physical_memory() -> int:
-    """Bytes; as good as endless where the system does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return sys.maxsize
 
 
 def _lock_of(folder: Path, name: str) -> FileLock:

@@ -137,14 +137,18 @@ def read(path: Path, name: str, shape: tuple[int, ...]) -> Stored | None:
             if trailer["name"] != name or trailer["shape"] != list(shape) or size != begin:
                 return None
             images = _map(file.fileno(), size).view(count, *shape)
-    except (OSError, struct.error, ValueError, KeyError, TypeError):
+            sealed, digest, info = trailer["sealed"], trailer["digest"], trailer["info"]
+    except (OSError, struct.error, ValueError, KeyError, TypeError, RecursionError, RuntimeError):
         return None
-    if status.st_mtime_ns != trailer["sealed"]:
-        if hashlib.sha256(images.numpy().data if size else b"").hexdigest() != trailer["digest"]:
+    if type(sealed) is not int or not isinstance(digest, str) or not isinstance(info, dict):
+        return None
+    if status.st_mtime_ns != sealed:
+        if hashlib.sha256(images.numpy().data if size else b"").hexdigest() != digest:
             return None
-        with suppress(OSError):  # a cache that cannot be written is compared each time
-            os.utime(path, ns=(trailer["sealed"], trailer["sealed"]))
-    return Stored(images, trailer["info"], trailer["digest"])
+        # A cache that cannot be written is compared each time.
+        with suppress(OSError, OverflowError):
+            os.utime(path, ns=(sealed, sealed))
+    return Stored(images, info, digest)
 
 
 def _map(descriptor: int, size: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Street View House Numbers, from MATLAB files that SciPy reads."""
+"""Street View House Numbers, from MATLAB files."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vaezoo.data.base import Splits
 from vaezoo.data.known import Examples, KnownDataset
-from vaezoo.errors import DataError
+from vaezoo.data.matlab import read_arrays
+from vaezoo.errors import DataError, printable
 
 
 class SvhnDataset(KnownDataset):
@@ -29,16 +29,6 @@ class SvhnDataset(KnownDataset):
     def files(self) -> Sequence[Sequence[str]]:
         return [("train_32x32.mat",), ("test_32x32.mat",)]
 
-    def load(self) -> Splits:
-        # Asked first: who lacks SciPy need not wait for a download to learn it.
-        try:
-            import scipy.io  # noqa: F401
-        except ImportError:
-            raise DataError(
-                "svhn lies in MATLAB files, which SciPy reads: pip install 'vaezoo[svhn]'"
-            ) from None
-        return super().load()
-
     def read(self, files: Sequence[Path]) -> tuple[Examples, Examples]:
         train, test = map(_read_mat, files)
         return train, test
@@ -53,20 +43,17 @@ class SvhnDataset(KnownDataset):
 
 
 def _read_mat(path: Path) -> Examples:
-    from scipy.io import loadmat
-
     try:
-        content = loadmat(path, variable_names=["X", "y"])
+        content = read_arrays(path, ("X", "y"))
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from None
-    except Exception as error:  # SciPy raises whatever its reader stumbles over in a damaged file
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} is damaged ({reason}): fetch it again") from None
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({printable(str(error))}): fetch it again") from None
     images, labels = content.get("X"), content.get("y")
     if images is None or images.dtype != np.uint8 or images.ndim != 4 or images.shape[2] != 3:
         raise DataError(f"{path} has no 8-bit colour images [height, width, 3, n] named X")
-    if labels is None or labels.dtype.kind not in "ui" or labels.size != images.shape[3]:
-        raise DataError(f"{path} has no whole numbers named y, one for each image")
+    if labels is None or labels.size != images.shape[3] or not np.all(np.isin(labels, range(11))):
+        raise DataError(f"{path} has no digits named y, one for each image")
     numbers = torch.from_numpy(labels.astype(np.int64).reshape(-1))
     numbers[numbers == 10] = 0
     return Examples(torch.from_numpy(np.ascontiguousarray(images.transpose(3, 2, 0, 1))), numbers)

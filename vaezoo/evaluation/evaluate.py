@@ -1,29 +1,58 @@
-"""The numbers of a model on held-out data, each in its unit, or the reason why there is none."""
+"""The numbers of a model on a split, each in its unit, or the reason why there is none."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from vaezoo.data.batch import Batch
 from vaezoo.data.batches import Batches
-from vaezoo.distributions import kl_divergence, point
-from vaezoo.evaluation.image_metrics import mse, psnr, ssim
+from vaezoo.errors import OptionError, VaezooError
+from vaezoo.evaluation.comparable import comparable
+from vaezoo.evaluation.metric import (
+    BaseMetric,
+    Collector,
+    Evidence,
+    Measured,
+    NoNumber,
+    Setting,
+    View,
+)
+from vaezoo.evaluation.metrics.latent import LatentKls, Spread, latent_report
 from vaezoo.evaluation.modes import evaluation_mode, seeded
 from vaezoo.model import BaseVAE
+from vaezoo.registry import registry
+from vaezoo.specs import METRIC_GROUPS, METRIC_NEEDS, MetricSpec
 
-ACTIVE_VARIANCE = 0.01
-"""A latent is active when its posterior mean varies more than this over the data."""
+_NOT_ASKED = "it was not asked for"
+
+
+@dataclass(frozen=True)
+class Number:
+    """One metric of one run. value: None where there is none, and note says why.
+
+    spread, spread_of: how sure the number is, and what that is. label: what to call it.
+    comparable: two numbers of a metric may be ranked if these words are the same, and only then.
+    """
+
+    value: float | None
+    spread: float | None
+    spread_of: str
+    note: str
+    label: str
+    unit: str
+    better: str
+    comparable: str
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What was measured. None where the model or the data has no such number: notes say why.
+
+    The first ten are in `metrics` too, with everything else that was asked for.
 
     elbo, log_likelihood, rate, distortion: nats per example. bits_per_dim: from the ELBO.
     log_likelihood: importance-weighted (Burda et al. 2015, equation 8), with the standard error
@@ -32,6 +61,8 @@ class Evaluation:
     active_units: latents whose posterior mean varies by more than 0.01 over the data (Burda et al.
         2015, section 2).
     reconstruction_r2: share of the variance around the mean image that reconstructions explain.
+    metrics: every number by the name of its metric. latents: a row for each latent; see
+        latent_report.
     """
 
     elbo: float | None
@@ -48,9 +79,26 @@ class Evaluation:
     importance_samples: int
     log_likelihood_standard_error: float | None
     notes: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, Number] = field(default_factory=dict)
+    latents: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+_FLAT = (
+    "elbo",
+    "log_likelihood",
+    "rate",
+    "distortion",
+    "bits_per_dim",
+    "mse",
+    "psnr",
+    "ssim",
+    "active_units",
+    "reconstruction_r2",
+)
+"""The metrics that Evaluation has as attributes."""
 
 
 def evaluate_model(
@@ -58,140 +106,178 @@ def evaluate_model(
     batches: Batches,
     *,
     capabilities: Collection[str],
+    metrics: Sequence[MetricSpec] | None = None,
     importance_samples: int = 0,
     seed: int = 0,
 ) -> Evaluation:
     """Measure a model on every example of a split.
 
-    capabilities: the model's tags; they tell which numbers mean something. importance_samples: how
-    many draws an example for the log-likelihood, 0 for none. The noise follows from `seed`; the
-    generators and the modules' modes are left as they were. Nothing is read back before the end.
+    capabilities: the model's tags; they tell which numbers mean something. metrics: which ones,
+    the quick ones unless told. importance_samples: how many draws an example for the
+    log-likelihood, 0 for none. The noise follows from `seed`; the generators and the modules'
+    modes are left as they were. Nothing is read back before the end.
     """
-    sums = _Sums(model, capabilities, importance_samples)
-    # Not inference_mode: a posterior may need gradients of its own.
-    with evaluation_mode(model), seeded(seed, batches.device), torch.no_grad():
-        for batch in batches.ordered():
-            sums.add(batch)
-    return sums.result(len(batches.split))
+    setting = Setting(
+        model,
+        frozenset(capabilities),
+        batches,
+        seed=seed,
+        importance_samples=importance_samples,
+    )
+    return evaluate(setting, quick_metrics() if metrics is None else metrics)
 
 
-class _Sums:
-    """Sums over the examples, on the device, in double precision where it has that."""
+def quick_metrics() -> list[MetricSpec]:
+    """Those that are measured unless others are asked for."""
+    return [spec for spec in _all_metrics() if spec.quick]
 
-    def __init__(
-        self, model: BaseVAE, capabilities: Collection[str], importance_samples: int
-    ) -> None:
-        self.model = model
-        self.samples = importance_samples
-        self.has_elbo = "elbo" in capabilities
-        self.has_importance = "importance" in capabilities
-        self.has_codes = "discrete" in capabilities
-        self.bounded = model.data.domain != "real"
-        self.totals: dict[str, Tensor] = {}
 
-    def add(self, batch: Batch) -> None:
-        model, x = self.model, batch.x
-        y = model.labels(batch.y)
-        posterior = model.encode(x, y)
-        if self.has_elbo:
-            z = posterior.rsample()
-            self._add("distortion", -model.decode(z, y).log_prob(x))
-            self._add("rate", kl_divergence(posterior, model.prior(y), z))
-        if self.has_importance and self.samples:
-            log_p = model.log_likelihood(x, y, samples=self.samples)
-            self._add("log_likelihood", log_p)
-            self._add("log_likelihood_squared", log_p.double().square())
-        if not self.has_codes:
-            self._add_vectors("latent", point(posterior).flatten(1))
-
-        reconstruction = model.reconstruct(x, y).float()
-        errors = mse(reconstruction, x)
-        self._add("mse", errors)
-        self._add_vectors("x", x.flatten(1))
-        if self.bounded and model.data.is_image:
-            # Quieter than 8-bit rounding is as good as equal: 0 error would be infinite dB.
-            self._add("psnr", psnr(reconstruction, x).clamp(max=-10 * math.log10(1e-10)))
-            self._add("ssim", ssim(reconstruction.clamp(0, 1), x))
-
-    def _add(self, name: str, values: Tensor) -> None:
-        self._accumulate(name, _double(values).sum())
-
-    def _add_vectors(self, name: str, values: Tensor) -> None:
-        """Sums and sums of squares of each column, around the first batch's mean.
-
-        The shift keeps the variance from being a small difference of large numbers.
-        """
-        values = _double(values)
-        shift = self.totals.setdefault(f"{name}_shift", values.mean(0))
-        self._accumulate(f"{name}_sum", (values - shift).sum(0))
-        self._accumulate(f"{name}_squares", (values - shift).square().sum(0))
-
-    def _accumulate(self, name: str, value: Tensor) -> None:
-        self.totals[name] = self.totals[name] + value if name in self.totals else value
-
-    def _variance(self, name: str, count: int) -> Tensor:
-        """The variance of each column over all examples."""
-        mean = self.totals[f"{name}_sum"] / count
-        return (self.totals[f"{name}_squares"] / count - mean.square()).clamp(min=0)
-
-    def result(self, count: int) -> Evaluation:
-        model, data = self.model, self.model.data
-        numbers: dict[str, float | None] = {}
-        notes: dict[str, str] = {}
-
-        def put(name: str, value: float | None, why_not: str = "") -> None:
-            if value is None:
-                notes[name] = why_not
-            elif not math.isfinite(value):
-                value, notes[name] = None, f"it came out as {value}"
-            numbers[name] = value
-
-        mean = {
-            name: float(total) / count for name, total in self.totals.items() if total.dim() == 0
-        }
-        no_elbo = "this model has no ELBO"
-        elbo = -mean["rate"] - mean["distortion"] if self.has_elbo else None
-        put("elbo", elbo, no_elbo)
-        put("rate", mean.get("rate"), no_elbo)
-        put("distortion", mean.get("distortion"), no_elbo)
-        likelihood = getattr(model, "likelihood", None)
-        bits = None
-        if elbo is not None and likelihood is not None:
-            bits = likelihood.bits_per_dim(-elbo, data)
-        no_bits = "its likelihood is not one of the data's levels" if self.has_elbo else no_elbo
-        put("bits_per_dim", bits, no_bits)
-
-        none_asked = "give --importance-samples to estimate it"
-        no_log_p = none_asked if self.has_importance else "this model has no importance weights"
-        log_p = mean.get("log_likelihood")
-        put("log_likelihood", log_p, no_log_p)
-        error = None
-        if log_p is not None and count > 1:
-            variance = max(0.0, mean["log_likelihood_squared"] - log_p**2)
-            error = math.sqrt(variance / (count - 1))
-        put("log_likelihood_standard_error", error, no_log_p)
-
-        put("mse", mean["mse"])
-        no_image = "it is a measure of images in [0, 1]"
-        put("psnr", mean.get("psnr"), no_image)
-        put("ssim", mean.get("ssim"), no_image)
-        spread = float(self._variance("x", count).sum())
-        constant = "the examples do not differ"
-        r2 = 1.0 - mean["mse"] * data.values / spread if spread else None
-        put("reconstruction_r2", r2, constant)
-        active = None
-        if self.has_codes:
-            notes["active_units"] = "its latents are codes"
+def pick_metrics(words: Iterable[str]) -> list[MetricSpec]:
+    """Metrics by name, by group, `quick` or `all`, each once, in the order of the registry."""
+    known, wanted = _all_metrics(), set()
+    for word in words:
+        if word in METRIC_GROUPS or word in ("quick", "all"):
+            wanted |= {
+                s.name for s in known if word in (s.group, "all") or (word == "quick" and s.quick)
+            }
         else:
-            active = int((self._variance("latent", count) > ACTIVE_VARIANCE).sum())
-        return Evaluation(
-            **numbers,
-            active_units=active,
-            examples=count,
-            importance_samples=self.samples if self.has_importance else 0,
-            notes=notes,
+            wanted.add(registry().metric(word).name)
+    if not wanted:
+        raise OptionError("--metric names no metric (vaezoo list --kind metrics shows them)")
+    return [spec for spec in known if spec.name in wanted]
+
+
+def evaluate(setting: Setting, specs: Sequence[MetricSpec]) -> Evaluation:
+    """Take these metrics in one pass over the split. See evaluate_model.
+
+    A metric that fails costs its number and says why; where every one of them fails, it is the
+    model that does, and the error is raised.
+    """
+    found: dict[str, Measured] = {}
+    metrics: dict[str, BaseMetric] = {}
+    for spec in specs:
+        missing = next((need for need in spec.needs if not setting.has(need)), None)
+        if missing is not None:
+            found[spec.name] = Measured(None, note=METRIC_NEEDS[missing])
+        else:
+            metrics[spec.name] = _load(spec)
+    model = setting.model
+    # Not inference_mode: a posterior may need gradients of its own.
+    with evaluation_mode(model), seeded(setting.seed, setting.device), torch.no_grad():
+        kinds: list[type[Collector]] = [Spread] if setting.has("continuous") else []
+        kinds += [LatentKls] if setting.has("density") else []
+        kinds += [kind for metric in metrics.values() for kind in metric.collects]
+        watch = _Pass(setting, kinds)
+        watch.run()
+        for name, metric in metrics.items():
+            found[name] = watch.measure(metric, name)
+    if metrics and len(watch.errors) == len(metrics):
+        raise next(iter(watch.errors.values()))
+    return _evaluation(setting, specs, found, watch)
+
+
+class _Pass:
+    """One pass over the split: every collector sees every batch, unless it has failed before."""
+
+    def __init__(self, setting: Setting, kinds: Iterable[type[Collector]]) -> None:
+        self.setting = setting
+        self.failed: dict[type[Collector], Exception] = {}
+        self.errors: dict[str, Exception] = {}
+        self.collectors: dict[type[Collector], Collector] = {}
+        for kind in dict.fromkeys(kinds):
+            try:
+                self.collectors[kind] = kind(setting)
+            except Exception as error:
+                self.failed[kind] = error
+
+    def run(self) -> None:
+        batches, done = self.setting.batches, 0
+        everything = torch.arange(len(batches.split))
+        for number, index in enumerate(everything.split(batches.batch_size)):
+            if not self.collectors.keys() - self.failed.keys():
+                return
+            self._see(View(self.setting, batches.batch(index), index, number))
+            done += len(index)
+            self.setting.tell("one pass", done, len(everything))
+
+    def _see(self, view: View) -> None:
+        if self.setting.has("elbo"):
+            _ = view.z  # before anything else that draws: the same whatever is measured
+        for kind, collector in self.collectors.items():
+            if kind not in self.failed:
+                try:
+                    collector.add(view)
+                except Exception as error:
+                    self.failed[kind] = error
+
+    def measure(self, metric: BaseMetric, name: str) -> Measured:
+        try:
+            for kind in metric.collects:
+                if kind in self.failed:
+                    raise self.failed[kind]
+            measured = metric.measure(Evidence(self.setting, self.collectors))
+        except NoNumber as reason:
+            return Measured(None, note=str(reason))
+        except Exception as error:
+            self.errors[name] = error
+            kind_of = "" if isinstance(error, VaezooError) else f"{type(error).__name__}: "
+            return Measured(None, note=f"it failed: {kind_of}{' '.join(str(error).split())}")
+        value = measured.value
+        if value is not None and not math.isfinite(value):
+            return Measured(None, note=f"it came out as {value}")
+        return measured
+
+    def seen(self, kind: type[Collector]) -> Any:
+        return None if kind in self.failed else self.collectors.get(kind)
+
+
+def _evaluation(
+    setting: Setting, specs: Sequence[MetricSpec], found: dict[str, Measured], watch: _Pass
+) -> Evaluation:
+    numbers = {
+        spec.name: Number(
+            measured.value,
+            measured.spread,
+            measured.spread_of if measured.spread is not None else "",
+            measured.note,
+            measured.label or spec.name,
+            spec.unit,
+            spec.better,
+            comparable(spec, setting, measured),
         )
+        for spec in specs
+        for measured in (found[spec.name],)
+    }
+    flat: dict[str, Any] = {n: numbers[n].value if n in numbers else None for n in _FLAT}
+    notes = {name: number.note for name, number in numbers.items() if number.value is None}
+    notes.update({name: _NOT_ASKED for name in _FLAT if name not in numbers})
+    error = numbers["log_likelihood"].spread if "log_likelihood" in numbers else None
+    if error is None:
+        notes["log_likelihood_standard_error"] = notes.get(
+            "log_likelihood", "of a single example there is none"
+        )
+    measured_k = setting.has("importance") and "log_likelihood" in numbers
+    return Evaluation(
+        **flat,
+        examples=setting.examples,
+        importance_samples=setting.importance_samples if measured_k else 0,
+        log_likelihood_standard_error=error,
+        notes=notes,
+        metrics=numbers,
+        latents=latent_report(watch.seen(Spread), watch.seen(LatentKls)),
+    )
 
 
-def _double(values: Tensor) -> Tensor:
-    return values.float() if values.device.type == "mps" else values.double()
+def _load(spec: MetricSpec) -> BaseMetric:
+    found = spec.load()
+    if not (isinstance(found, type) and issubclass(found, BaseMetric)):
+        raise VaezooError(f"metric {spec.name}: {spec.target} is no BaseMetric")
+    return found()
+
+
+def _all_metrics() -> list[MetricSpec]:
+    """In the order of their groups, and in a group as their plugin registers them."""
+    known = [spec for record in registry().records for spec in record.specs]
+    order = list(METRIC_GROUPS)
+    metrics = [spec for spec in known if isinstance(spec, MetricSpec)]
+    return sorted(metrics, key=lambda spec: order.index(spec.group))

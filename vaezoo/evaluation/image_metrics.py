@@ -10,6 +10,9 @@ from torch.nn import functional as F
 
 _WINDOW, _SIGMA = 11, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
+_SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+MS_SSIM_SMALLEST = _WINDOW * 2 ** (len(_SCALE_WEIGHTS) - 1)
+"""The height and width from which the window fits at the coarsest of the five scales: 176."""
 
 
 def mse(a: Tensor, b: Tensor) -> Tensor:
@@ -29,6 +32,30 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     standard deviation 1.5, applied where it lies wholly inside the image, a channel at a time;
     for images smaller than that it shrinks to the largest odd size that fits.
     """
+    luminance, structure = _maps(a, b)
+    return (luminance * structure).flatten(1).mean(1)
+
+
+def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Multi-scale structural similarity (Wang et al. 2003, equation 7): [n], from 0 to 1.
+
+    a, b: [n, channels, height, width] in [0, 1], both sides of 176 pixels or more. Five scales,
+    halved by the mean of 2×2 pixels, with the weights of section 3.2; contrast and structure of
+    each scale, luminance of the coarsest alone; the mean over channels. A similarity below 0
+    counts as 0: it has no such power.
+    """
+    result = torch.ones(a.shape[:2], dtype=a.dtype, device=a.device)
+    for number, weight in enumerate(_SCALE_WEIGHTS):
+        luminance, structure = _maps(a, b)
+        coarsest = number == len(_SCALE_WEIGHTS) - 1
+        similarity = luminance * structure if coarsest else structure
+        result = result * similarity.flatten(2).mean(2).clamp(min=0) ** weight
+        a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
+    return result.mean(1)
+
+
+def _maps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Luminance, and contrast times structure, at each place of the window."""
     channels, height, width = a.shape[1:]
     window = gaussian_window(min(_WINDOW, height, width), a)
 
@@ -43,7 +70,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     covariance = blur(a * b) - mean_a * mean_b
     luminance = (2 * mean_a * mean_b + _C1) / (mean_a.square() + mean_b.square() + _C1)
     structure = (2 * covariance + _C2) / (variance_a + variance_b + _C2)
-    return (luminance * structure).flatten(1).mean(1)
+    return luminance, structure
 
 
 def gaussian_window(size: int, like: Tensor) -> Tensor:

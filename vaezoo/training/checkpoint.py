@@ -21,7 +21,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vaezoo.errors import RunError
-from vaezoo.files import cannot_write, read_json, sync_folder, write_atomically, write_text
+from vaezoo.files import (
+    cannot_write,
+    open_regular,
+    read_json,
+    sync_folder,
+    write_atomically,
+    write_text,
+)
 from vaezoo.training.sharding import is_spread, spread_like
 from vaezoo.training.tensor_file import write_tensors
 
@@ -50,10 +57,13 @@ def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
 def load_weights(path: Path) -> dict[str, Tensor]:
     """Read safetensors; RunError when the file is missing or damaged."""
     try:
+        open_regular(path).close()
         return load_file(path)
     except FileNotFoundError:
         raise RunError(f"{path} is missing") from None
-    except (SafetensorError, OSError, ValueError) as error:
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}") from None
+    except (SafetensorError, ValueError, KeyError) as error:  # KeyError: a type torch lacks
         raise RunError(f"{path} is damaged: {error}") from None
 
 
@@ -72,6 +82,8 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
                 f"{path} does not fit the model: {name} is {tuple(tensor.shape)}, "
                 f"not {tuple(own[name].shape)}"
             )
+        if tensor.is_complex() != own[name].is_complex() or tensor.isnan().any():
+            raise RunError(f"{path} is damaged: {name} holds what is no number")
     module.load_state_dict({name: spread_like(t, own[name]) for name, t in state.items()})
 
 

@@ -11,8 +11,10 @@ from vaezoo.options import Options
 
 
 class TrainOptions(Options):
-    epochs: int | None = Field(10, ge=1, description="passes over the training set")
-    steps: int | None = Field(None, ge=1, description="training steps, instead of epochs")
+    epochs: int | None = Field(10, ge=1, le=10**9, description="passes over the training set")
+    steps: int | None = Field(
+        None, ge=1, le=10**12, description="training steps, instead of epochs"
+    )
     patience: int | None = Field(
         None,
         ge=1,
@@ -62,7 +64,9 @@ class TrainOptions(Options):
         True, description="the same numbers each time on the same machine; off may be faster"
     )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of weights, noise and data order")
-    log_every: int = Field(20, ge=1, description="steps between two lines of metrics.jsonl")
+    log_every: int = Field(
+        20, ge=1, le=1_000_000, description="steps between two lines of metrics.jsonl"
+    )
     on_nonfinite: Literal["stop", "skip"] = Field(
         "stop",
         description="what a step with a gradient that is not finite does: stop the run, or be left "
@@ -76,6 +80,9 @@ class TrainOptions(Options):
     )
     keep_checkpoints: int = Field(
         2, ge=1, description="how many of the newest checkpoints to keep, beside the best one"
+    )
+    log: tuple[str, ...] = Field(
+        (), description="writers that get these lines too, with commas (vaezoo list --kind writers)"
     )
 
     @model_validator(mode="before")

@@ -17,14 +17,14 @@ from vaezoo.data.batches import Batches
 from vaezoo.distributed import alone, place, processes
 from vaezoo.errors import DataError, OptionError
 from vaezoo.evaluation.curves import save_curves
-from vaezoo.evaluation.evaluate import evaluate_model
+from vaezoo.evaluation.evaluate import evaluate, quick_metrics
 from vaezoo.evaluation.modes import seeded
 from vaezoo.evaluation.pictures import save_grid, save_pairs
 from vaezoo.files import read_json, write_json
 from vaezoo.model import BaseVAE
 from vaezoo.registry import registry
 from vaezoo.runfolder import OthersFolder, RunFolder, check_absent
-from vaezoo.runs import Run, check_same_data, draw_samples, test_batches
+from vaezoo.runs import Run, check_same_data, draw_samples, setting_of, test_batches
 from vaezoo.specs import Spec
 from vaezoo.training.loop import Position, Trainer, check_batch_size
 from vaezoo.training.machine import (
@@ -43,6 +43,7 @@ from vaezoo.training.processes import (
 )
 from vaezoo.training.report import Reporter
 from vaezoo.training.stops import Stops
+from vaezoo.training.writer import check_writers, writing
 
 _EVALUATION_BATCH = 256
 _PICTURED = 32
@@ -119,6 +120,8 @@ def _new_folder(config: RunConfig, out: Path | None, splits: Splits) -> RunFolde
 
 def _resume(path: Path, config: RunConfig, reporter: Reporter) -> Run:
     folder = RunFolder.existing(path) if place() == 0 else OthersFolder(path)
+    if folder.writes:
+        folder.check_own()
     record = read_json(folder.record) if folder.writes else {}
     device = pick_device(config.train.device)
     precision = pick_precision(config.train.precision, device)
@@ -147,6 +150,7 @@ def _prepare(config: RunConfig, device: torch.device) -> tuple[Splits, BaseVAE]:
     splits = one_after_the_other(lambda: load_splits(config.choice.data, config.data))
     if by_the_first(lambda: splits.fingerprint) != splits.fingerprint:
         raise DataError("the data of this machine is not that of the first one")
+    check_writers(config.train.log)
     if config.data.flip and not splits.spec.is_image:
         raise DataError("--flip mirrors images, and this data is vectors")
     # Weights are drawn on the CPU: the same ones on every device.
@@ -211,7 +215,8 @@ def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
     trainer.reporter.start(title, trainer.total_steps, trainer.position.step)
     with trainer.kept():
         try:
-            position = trainer.fit()
+            with writing(trainer.folder, config, trainer.reporter.note):
+                position = trainer.fit()
         finally:
             trainer.reporter.stop()
         if trainer.folder.writes:
@@ -228,9 +233,8 @@ def _measure(
     """The numbers and pictures of a trained model; the summary last: it says that all is there."""
     folder, model = trainer.folder, trainer.model.eval()
     test = test_batches(config, splits, trainer.device)
-    evaluation = evaluate_model(
-        model, test, capabilities=config.choice.model.tags, seed=config.train.seed
-    )
+    setting = setting_of(model, config, splits, trainer.device, seed=config.train.seed)
+    evaluation = evaluate(setting, quick_metrics())
     save_curves(folder.curves, folder.read_metrics())
     if splits.spec.is_image:
         shown = torch.linspace(0, len(splits.test) - 1, min(_PICTURED, len(splits.test)))

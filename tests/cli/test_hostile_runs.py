@@ -1,0 +1,313 @@
+"""Run folders and recipes from a stranger: exit code 2 and one line, whatever is in them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from vaezoo.cli.main import main
+from vaezoo.plugin_sources import import_file
+
+FUZZ = Path(__file__).parents[1] / "fuzz"
+limited = import_file(str(FUZZ / "fuzz.py")).limited
+limited_memory = import_file(str(FUZZ / "targets.py")).limited_memory
+
+TRAIN = [
+    *("train", "vanilla", "--examples", "80", "--test", "16", "--image-size", "16"),
+    *("--hidden", "8,8", "--latent-dim", "3", "--steps", "4", "--batch-size", "16"),
+    *("--device", "cpu", "--log-every", "2"),
+]
+Change = Callable[[Path], object]
+
+
+@pytest.fixture(scope="module")
+def genuine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "genuine"
+    assert main([*TRAIN, "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture
+def run(genuine: Path, in_tmp: Path) -> Path:
+    shutil.copytree(genuine, in_tmp / "run")
+    return in_tmp / "run"
+
+
+@pytest.fixture(autouse=True)
+def bounds() -> Iterator[None]:
+    with limited(60), limited_memory(3 << 30):
+        yield
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: object) -> str:
+    capsys.readouterr()
+    assert main([str(arg) for arg in args]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("vaezoo: ")
+    assert error.count("\n") == 1
+    assert len(error) < 1500
+    assert "Traceback" not in error
+    return error
+
+
+def commands(run: Path) -> dict[str, list[str]]:
+    return {
+        "evaluate": ["evaluate", str(run)],
+        "sample": ["sample", str(run), "-n", "2", "-o", "s.png", "--overwrite"],
+        "resume": ["train", "--resume", str(run), "--steps", "6"],
+    }
+
+
+def text(name: str, content: str | bytes) -> Change:
+    content = content if isinstance(content, bytes) else content.encode()
+    return lambda run: (run / name).write_bytes(content)
+
+
+def config(section: str, **values: Any) -> Change:
+    def change(run: Path) -> None:
+        whole = yaml.safe_load((run / "config.yaml").read_text())
+        whole[section] |= values
+        (run / "config.yaml").write_text(yaml.safe_dump(whole))
+
+    return change
+
+
+def record(*path: str, to: Any) -> Change:
+    def change(run: Path) -> None:
+        whole = json.loads((run / "run.json").read_text())
+        inner = whole
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = to
+        (run / "run.json").write_text(json.dumps(whole))
+
+    return change
+
+
+def weights(name: str, to: torch.Tensor | None) -> Change:
+    def change(run: Path) -> None:
+        state = load_file(run / "model.safetensors")
+        if to is None:
+            del state[name]
+        else:
+            state[name] = to
+        save_file(state, run / "model.safetensors")
+
+    return change
+
+
+def link(name: str, target: str) -> Change:
+    def change(run: Path) -> None:
+        (run / name).unlink()
+        (run / name).symlink_to(target)
+
+    return change
+
+
+def pipe(name: str) -> Change:
+    def change(run: Path) -> None:
+        (run / name).unlink()
+        os.mkfifo(run / name)
+
+    return change
+
+
+def claims(size: int) -> bytes:
+    """A safetensors file of 100 bytes with a tensor of so many."""
+    head = json.dumps({"x": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}})
+    return len(head).to_bytes(8, "little") + head.encode() + b"\0" * 16
+
+
+LAUGHS = "a: &a [x, x]\n" + "".join(f"b{i}: &b [*a, *a, *a, *a]\n" for i in range(40))
+EVERY = ("evaluate", "sample", "resume")
+
+CASES: dict[str, tuple[Change, tuple[str, ...], str]] = {
+    # config.yaml
+    "no YAML": (text("config.yaml", "model: ["), EVERY, "is not YAML, line 1"),
+    "a tag": (text("config.yaml", "model: !!python/name:os.system"), EVERY, "tags are not read"),
+    "laughs": (text("config.yaml", LAUGHS), EVERY, "aliases are not read"),
+    "deep": (text("config.yaml", "[" * 20000), EVERY, "is nested too deeply, line 1"),
+    "large": (text("config.yaml", "#" * 10**6), EVERY, "is too large"),
+    "no text": (text("config.yaml", b"model: {name: \xff}"), EVERY, "is not YAML in UTF-8"),
+    "nothing": (text("config.yaml", ""), EVERY, "say which model"),
+    "a number": (config("train", steps=10**30), EVERY, "a number that is too large"),
+    "hex": (text("config.yaml", f"train: {{steps: 0x{'f' * 9000}}}"), EVERY, "too large"),
+    "a file": (config("model", name="./evil.py:Evil"), EVERY, "names no file to run"),
+    "a module": (config("loss", name="os.path:join"), EVERY, "names no file to run"),
+    "unknown": (config("model", name="evil"), EVERY, "there is no model 'evil'"),
+    "wide": (config("model", latent_dim=10**12), EVERY, "does not fit"),
+    "wider": (config("model", latent_dim=2**62), EVERY, "does not fit"),
+    "hidden": (config("model", hidden=[10**9]), EVERY, "does not fit"),
+    "many": (config("model", hidden=[8] * 1001), EVERY, "more than 1,000 values in one place"),
+    "wide for its weights": (
+        config("model", latent_dim=10**6, network="mlp"),
+        ("evaluate", "sample"),
+        "does not fit the model",
+    ),
+    "home": (config("data", name="folder", root="~nobody-here/x"), EVERY, "root"),
+    "NUL": (text("config.yaml", 'data: {root: "a\\0b"}'), EVERY, "characters that are no text"),
+    "elsewhere": (
+        text("config.yaml", "model: {name: vanilla}\ndata: {name: folder, root: /proc/self}"),
+        ("evaluate", "resume"),
+        "",
+    ),
+    "log window": (config("train", log_every=10**12), EVERY, "--log-every"),
+    # run.json
+    "no JSON": (text("run.json", "{"), EVERY, "run.json is damaged"),
+    "a list": (text("run.json", "[]"), EVERY, "does not hold an object"),
+    "deep JSON": (text("run.json", '{"a":' + "[" * 10**5), EVERY, "run.json is damaged"),
+    "NaN": (text("run.json", '{"a": NaN}'), EVERY, "run.json is damaged"),
+    "digits": (text("run.json", '{"a": ' + "9" * 5000 + "}"), EVERY, "run.json is damaged"),
+    "no data": (text("run.json", "{}"), EVERY, ""),
+    "data is a list": (record("data", to=[]), EVERY, ""),
+    "spec is text": (record("data", "spec", to="x"), ("evaluate", "sample"), "run.json"),
+    "huge": (
+        record("data", "spec", "shape", to=[1, 10**9, 10**9]),
+        ("evaluate", "sample"),
+        "an example of it has no values, or more than",
+    ),
+    "floats": (record("data", "spec", "shape", to=[1.5, 16, 16]), ("sample",), "whole numbers"),
+    "infinite": (record("data", "spec", "shape", to=[1, 1e999, 2]), ("sample",), "run.json"),
+    "negative": (record("data", "spec", "shape", to=[-1, -16, 16]), ("sample",), "run.json"),
+    "true": (record("data", "spec", "shape", to=[True, 16, 16]), ("sample",), "whole numbers"),
+    "domain": (record("data", "spec", "domain", to="x"), ("sample",), "domain is unknown"),
+    "classes": (record("data", "spec", "classes", to=[1]), ("sample",), "no list of names"),
+    "another shape": (record("data", "spec", "shape", to=[3, 8, 8]), ("sample",), "does not fit"),
+    "another data": (record("data", "fingerprint", to="x"), ("evaluate", "resume"), "has changed"),
+    "model is text": (
+        lambda run: (record("model", to="x")(run), config("model", name="evil")(run)),
+        EVERY,
+        "there is no model 'evil'",
+    ),
+    "another plugin": (
+        lambda run: (
+            record("model", to={"name": "evil", "plugin": "/tmp/x y.py", "distribution": ""})(run),
+            config("model", name="evil")(run),
+        ),
+        EVERY,
+        "of plugin '/tmp/x y.py', which is not here: if you trust it, name it again",
+    ),
+    "plugin of another form": (
+        lambda run: (
+            record("model", to={"name": "evil", "plugin": ["x"], "distribution": 3})(run),
+            config("model", name="evil")(run),
+        ),
+        EVERY,
+        "which is not here",
+    ),
+    "escapes": (
+        lambda run: (
+            record("model", to={"name": "evil", "plugin": "x", "distribution": "\x1b[2Jy"})(run),
+            config("model", name="evil")(run),
+        ),
+        EVERY,
+        "install �[2Jy",
+    ),
+    # model.safetensors
+    "no weights": (text("model.safetensors", b""), ("evaluate", "sample"), "is damaged"),
+    "a terabyte": (text("model.safetensors", claims(10**12)), ("sample",), "is damaged"),
+    "a head of a terabyte": (
+        text("model.safetensors", (10**12).to_bytes(8, "little") + b"{}"),
+        ("sample",),
+        "is damaged",
+    ),
+    "a shape": (weights("encoder.1.bias", torch.ones(7)), ("sample",), "encoder.1.bias is (7,)"),
+    "a stranger": (weights("evil", torch.ones(7)), ("sample",), "evil is unknown"),
+    "a gap": (weights("encoder.1.bias", None), ("sample",), "encoder.1.bias is missing"),
+    "no numbers": (
+        weights("encoder.1.bias", torch.full((6,), torch.nan)),
+        ("evaluate", "sample"),
+        "encoder.1.bias",
+    ),
+    "complex": (
+        weights("encoder.1.bias", torch.ones(6, dtype=torch.complex64)),
+        ("evaluate", "sample"),
+        "encoder.1.bias",
+    ),
+    # what is no file
+    "pipe for the record": (pipe("run.json"), EVERY, "not a regular file"),
+    "pipe for the weights": (pipe("model.safetensors"), ("sample",), "not a regular file"),
+    "pipe for the metrics": (pipe("metrics.jsonl"), ("resume",), "metrics.jsonl"),
+    "pipe for the config": (pipe("config.yaml"), EVERY, "is no run folder"),
+    "device for the record": (link("run.json", "/dev/zero"), EVERY, "not a regular file"),
+    "device for the weights": (link("model.safetensors", "/dev/zero"), ("sample",), "regular file"),
+    "loop": (link("run.json", "run.json"), EVERY, "symbolic links"),
+    # metrics.jsonl
+    "metrics are none": (text("metrics.jsonl", "[]\n" * 999), ("resume",), "metrics.jsonl"),
+    "metrics of another form": (
+        text("metrics.jsonl", '{"kind": "train", "step": 1, "terms": [1]}\n' * 99),
+        ("resume",),
+        "metrics.jsonl",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_run_folders(run: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    change, which, said = CASES[name]
+    change(run)
+    for command in which:
+        error = refused(capsys, *commands(run)[command])
+        assert said in error, command
+    assert not Path("s.png").exists()
+
+
+RECIPES = [
+    *("a tag", "laughs", "deep", "large", "no text", "nothing", "a number", "hex", "a file"),
+    *("a module", "unknown", "wide", "wider", "hidden", "many", "home", "NUL", "log window"),
+]
+"""Those that are no matter of a whole folder."""
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes(run: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    change, _, said = CASES[name]
+    change(run)
+    error = refused(capsys, "train", "--config", run / "config.yaml", "--out", "new")
+    assert said in error
+    assert not Path("new").exists()
+
+
+def test_a_genuine_run_passes(run: Path) -> None:
+    for command in commands(run).values():
+        assert main(command) == 0
+
+
+def test_going_on_writes_nothing_outside(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run folder whose files are links to the user's own."""
+    precious = Path("precious.txt")
+    precious.write_text("x" * 10_000)
+    (run / "metrics.jsonl").unlink()
+    (run / "metrics.jsonl").symlink_to(precious.absolute())
+    refused(capsys, *commands(run)["resume"])
+    assert precious.read_text() == "x" * 10_000
+
+
+def test_going_on_removes_nothing_outside(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run folder whose checkpoints are another run's."""
+    shutil.move(run / "checkpoint", "theirs")
+    (Path("theirs") / "step-000000001").mkdir()
+    before = sorted(Path("theirs").rglob("*"))
+    (run / "checkpoint").symlink_to(Path("theirs").absolute())
+    assert "link" in refused(capsys, *commands(run)["resume"])
+    assert sorted(Path("theirs").rglob("*")) == before
+
+
+def test_reconstruct_refuses_what_is_no_image(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\xff" * 100)
+    os.mkfifo("b.png")
+    for name in ("a.png", "b.png", "c.png", "."):
+        assert name in refused(capsys, "reconstruct", run, name, "-o", "out.png")
+    record("data", "spec", "shape", to=[5, 4, 4])(run)
+    refused(capsys, "reconstruct", run, "a.png", "-o", "out.png")

@@ -1,0 +1,191 @@
+"""The classifier that stands in for Inception: named, deterministic, cached, and no more."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vaezoo import BaseVAE, DataSpec, LikelihoodOptions, Splits, TensorSplit
+from vaezoo.data.batches import Batches
+from vaezoo.data.store import cache_folder
+from vaezoo.distributions import PointMass, diagonal_normal
+from vaezoo.evaluation import classifier, inception
+from vaezoo.evaluation.classifier import Trained, classifier_of
+from vaezoo.evaluation.evaluate import Evaluation, evaluate, pick_metrics
+from vaezoo.evaluation.metric import NoNumber, Setting
+from vaezoo.evaluation.metrics import samples
+from vaezoo.likelihoods import make_likelihood
+
+CPU = torch.device("cpu")
+
+
+def bars(count: int, seed: int) -> TensorSplit:
+    """Bright in one of the four quarters, which is the class: easy to tell."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(4, (count,), generator=generator)
+    images = torch.randint(60, (count, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    for image, label in zip(images, labels.tolist(), strict=True):
+        row, column = label // 2 * 4, label % 2 * 4
+        image[:, row : row + 4, column : column + 4] += 150
+    return TensorSplit(images, labels)
+
+
+def data(**changes: object) -> Splits:
+    spec = DataSpec(shape=(1, 8, 8), classes=("a", "b", "c", "d"), examples=600)
+    splits = Splits(
+        spec=spec,
+        train=bars(600, 0),
+        validation=bars(200, 1),
+        test=bars(200, 2),
+        how="made here",
+        fingerprint="bars",
+    )
+    return dataclasses.replace(splits, **changes)  # type: ignore[arg-type]
+
+
+class Copier(BaseVAE):
+    """Draws what it is given: real images of another seed, or something dull."""
+
+    def __init__(self, drawn: Tensor) -> None:
+        super().__init__(LikelihoodOptions(), data().spec)
+        self.latent_shape = (1,)
+        self.drawn = drawn
+        self.likelihood = make_likelihood(LikelihoodOptions(), self.data)
+        self.asked: list[int] = []
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
+        return diagonal_normal(x.new_zeros(len(x), 1), x.new_ones(len(x), 1))
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
+        start = sum(self.asked)
+        self.asked.append(len(z))
+        return PointMass(self.drawn[start : start + len(z)], 3)
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classifier, "_STEPS", 60)
+    monkeypatch.setattr(samples, "FEWEST", 100)
+    monkeypatch.setattr(inception, "weights_path", lambda: Path("nowhere"))
+
+
+def trained(splits: Splits) -> Trained:
+    return classifier_of(splits, "none", CPU, lambda what, done, total: None)
+
+
+def test_it_learns_and_is_kept() -> None:
+    first = trained(data())
+    assert first.of == "classes"
+    assert first.accuracy > 0.9
+    (path,) = (cache_folder() / "classifiers").glob("*.safetensors")
+    written = path.stat().st_mtime_ns
+    again = trained(data())
+    assert again.accuracy == first.accuracy
+    assert path.stat().st_mtime_ns == written
+    x = torch.rand(5, 1, 8, 8)
+    assert torch.equal(first.network(x), again.network(x))
+    path.write_bytes(b"damaged")
+    anew = trained(data())
+    assert torch.equal(first.network(x), anew.network(x))
+
+
+def test_other_data_has_its_own() -> None:
+    trained(data())
+    trained(data(fingerprint="others"))
+    assert len(list((cache_folder() / "classifiers").glob("*.safetensors"))) == 2
+
+
+def test_data_without_classes_has_none() -> None:
+    with pytest.raises(NoNumber, match="no classes and no known factors"):
+        trained(data(spec=dataclasses.replace(data().spec, classes=())))
+
+
+def test_it_leaves_the_generators_alone() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    trained(data())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def measured(drawn: Tensor, splits: Splits | None, **changes: object) -> Evaluation:
+    whole = splits or data()
+    batches = Batches(whole.test, batch_size=64, device=CPU)
+    setting = Setting(
+        Copier(drawn), frozenset(), batches, splits=splits, loaded=whole.test, data_name="my_bars"
+    )
+    setting = dataclasses.replace(setting, **changes)  # type: ignore[arg-type]
+    return evaluate(setting, pick_metrics(["samples"]))
+
+
+def test_samples_as_good_as_real_ones_and_bad_ones() -> None:
+    real = bars(200, 3).images.float() / 255
+    good = measured(real, data()).metrics
+    dull = measured(torch.full_like(real, 0.5), data()).metrics
+    for name, number in good.items():
+        assert number.label == f"{name}[my-bars-classifier]"
+        assert number.comparable == dull[name].comparable
+        assert "held-out accuracy" in number.note
+        assert "200 examples" in number.comparable
+    fid = good["fid"].value
+    assert fid is not None
+    # As near as training images are, which are of the same distribution too.
+    assert "training images have" in good["fid"].note
+    assert fid < 0.1 * (dull["fid"].value or 0.0)
+    assert (good["precision"].value or 0) > 0.8
+    assert (good["recall"].value or 0) > 0.8
+    assert dull["recall"].value == 0.0
+
+
+def test_why_there_is_none() -> None:
+    real = bars(200, 3).images.float() / 255
+    for splits, told in (
+        (None, "it needs the whole data set"),
+        (data(test=bars(50, 2)), "it takes 100 examples, and these are 50"),
+    ):
+        for number in measured(real, splits).metrics.values():
+            assert number.value is None
+            assert told in number.note
+
+
+class Quarters(TensorSplit):
+    """The same bars, with the row and the column of the bright quarter as their factors."""
+
+    def factors(self, index: Tensor) -> Tensor:
+        assert self.labels is not None
+        return torch.stack([self.labels[index] // 2, self.labels[index] % 2], 1)
+
+
+def test_known_factors_have_a_head_each() -> None:
+    parts = {
+        name: Quarters(split.images, split.labels)
+        for name, split in (("train", bars(600, 0)), ("test", bars(200, 2)))
+    }
+    splits = data(**parts, factor_names=("row", "column"))
+    found = trained(splits)
+    assert found.of == "factors"
+    assert [head.out_features for head in found.network.heads] == [2, 2]
+    assert found.accuracy > 0.9
+    real = bars(200, 3).images.float() / 255
+    number = measured(real, splits).metrics["fid"]
+    assert number.label == "fid[my-bars-factors-classifier]"
+
+
+def test_inception_is_not_at_hand_without_its_weights() -> None:
+    assert not inception.can_have(download=False)
+
+
+def test_damaged_weights_of_inception_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch_fidelity")
+    path = tmp_path / "weights-inception-2015-12-05-6726825d.pth"
+    path.write_bytes(b"not these")
+    monkeypatch.setattr(inception, "weights_path", lambda: path)
+    assert inception.can_have(download=False)
+    with pytest.raises(NoNumber, match="is damaged"):
+        inception.load(CPU)

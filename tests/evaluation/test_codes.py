@@ -1,0 +1,68 @@
+"""Codebook use of posteriors whose codes are given."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vaezoo import BaseVAE, DataSpec, Options, TensorSplit
+from vaezoo.data.batches import Batches
+from vaezoo.distributions import PointMass
+from vaezoo.evaluation.evaluate import Evaluation, evaluate_model, pick_metrics
+from vaezoo.likelihoods import GaussianLikelihood
+
+
+class Codes(PointMass):
+    def __init__(self, codes: Tensor, count: int) -> None:
+        super().__init__(codes.float())
+        self.codes, self.code_count = codes, count
+
+
+class Rounding(BaseVAE):
+    """Its codes are its examples."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(Options(), DataSpec(shape=(2,), domain="real"))
+        self.latent_shape = (2,)
+        self.count = count
+        self.likelihood = GaussianLikelihood(1.0, False, "real")
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
+        return Codes(x.long(), self.count)
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
+        return self.likelihood(z)
+
+
+def measure(x: Tensor, count: int, tags: tuple[str, ...] = ("discrete",)) -> Evaluation:
+    batches = Batches(TensorSplit(x.float()), batch_size=3, device=torch.device("cpu"))
+    metrics = pick_metrics(["code_use", "code_perplexity"])
+    return evaluate_model(Rounding(count), batches, capabilities=tags, metrics=metrics)
+
+
+def test_all_alike_and_one_alone() -> None:
+    result = measure(torch.arange(8).view(4, 2), 8)
+    assert result.metrics["code_use"].value == 1.0
+    assert result.metrics["code_perplexity"].value == pytest.approx(8.0)
+    result = measure(torch.full((4, 2), 3), 8)
+    assert result.metrics["code_use"].value == pytest.approx(1 / 8)
+    assert result.metrics["code_perplexity"].value == pytest.approx(1.0)
+
+
+def test_counts_are_of_all_batches_together() -> None:
+    """Half of the positions have code 0, the rest four codes alike: not a mean over batches."""
+    x = torch.tensor([[0, 1], [0, 2], [0, 3], [0, 4]])
+    result = measure(x, 10)
+    assert result.metrics["code_use"].value == pytest.approx(0.5)
+    entropy = 0.5 * math.log(2) + 0.5 * math.log(8)
+    assert result.metrics["code_perplexity"].value == pytest.approx(math.exp(entropy))
+
+
+def test_models_without_codes_have_none() -> None:
+    number = measure(torch.zeros(4, 2), 8, tags=()).metrics["code_use"]
+    assert number.value is None
+    assert number.note == "its latents are no codes"

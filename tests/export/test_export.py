@@ -1,0 +1,189 @@
+"""Exported models answer as in PyTorch, whatever the size of the batch, or are not written."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+import vaezoo
+from vaezoo import DataSpec
+from vaezoo.cli.main import main
+from vaezoo.errors import RunError
+from vaezoo.export import files
+from vaezoo.export.graphs import PARTS, Part, example_inputs, make_graph
+from vaezoo.runs import Run
+
+TINY: dict[str, Any] = {
+    "data": "sprites",
+    "examples": 120,
+    "test": 40,
+    "image_size": 16,
+    "hidden": (8, 8),
+    "epochs": 1,
+    "batch_size": 16,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return vaezoo.train("cvae", out=tmp_path_factory.mktemp("r") / "run", latent_dim=4, **TINY)
+
+
+def small(name: str) -> vaezoo.BaseVAE:
+    data = DataSpec(shape=(1, 16, 16), classes=("a", "b", "c"), examples=100)
+    return vaezoo.create_model(name, data=data).eval()
+
+
+@pytest.mark.parametrize("name", [spec.name for spec in vaezoo.list_models()])
+def test_the_graphs_say_what_the_model_says(name: str) -> None:
+    model = small(name)
+    with torch.no_grad():
+        z, y = example_inputs(model, "decoder", 3)
+        (x,) = make_graph(model, "decoder")(*((z,) if y is None else (z, y)))
+        torch.testing.assert_close(x, model.decode(z, y).mean)
+        x, y = example_inputs(model, "encoder", 3)
+        outputs = make_graph(model, "encoder")(*((x,) if y is None else (x, y)))
+        torch.testing.assert_close(model.decode(outputs[0], y).mean, model.reconstruct(x, y))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_onnx_of_any_batch(run: Run, tmp_path: Path, part: Part) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    path = tmp_path / "part.onnx"
+    found = files.export_part(run, part, "onnx", path)
+    assert found.difference < 1e-5
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert [entry.name for entry in session.get_inputs()] == [*found.inputs]
+    first, y = example_inputs(run.model, part, 11)
+    assert y is not None
+    answer = session.run(None, dict(zip(found.inputs, (first.numpy(), y.numpy()), strict=True)))
+    with torch.no_grad():
+        wanted = make_graph(run.model, part)(first, y)
+    for ours, theirs in zip(wanted, answer, strict=True):
+        torch.testing.assert_close(ours, torch.from_numpy(theirs), atol=1e-5, rtol=1e-4)
+    told = json.loads(session.get_modelmeta().custom_metadata_map["vaezoo"])
+    assert told["model"] == "cvae"
+    assert told["latent_shape"] == [4]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_torch_export_of_any_batch(run: Run, tmp_path: Path, part: Part) -> None:
+    path = tmp_path / "part.pt2"
+    files.export_part(run, part, "torch-export", path)
+    first, y = example_inputs(run.model, part, 11)
+    assert y is not None
+    with torch.no_grad():
+        answer = torch.export.load(path).module()(first, y)
+        torch.testing.assert_close(answer, make_graph(run.model, part)(first, y))
+
+
+def test_the_batch_axis_is_open_where_weights_outweigh_maps() -> None:
+    """The matrix product in place of a convolution depends on the batch's size, in eager mode."""
+    model = vaezoo.create_model("vanilla", data=(1, 16, 16), hidden=(8, 16, 64, 256)).eval()
+    for part in PARTS:
+        program = files._program(make_graph(model, part), model, part)
+        first, _ = example_inputs(model, part, 37)
+        with torch.no_grad():
+            torch.testing.assert_close(
+                program.module()(first), make_graph(model, part)(first), atol=1e-5, rtol=1e-4
+            )
+
+
+def test_codes_of_any_batch() -> None:
+    model = small("vq_vae")
+    program = files._program(make_graph(model, "encoder"), model, "encoder")
+    first, _ = example_inputs(model, "encoder", 7)
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(first), make_graph(model, "encoder")(first))
+
+
+def test_weights_alone_build_the_model_again(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    found = files.export_weights(run, path)
+    assert found.difference == 0
+    with safe_open(path, framework="pt") as file:
+        told = json.loads(file.metadata()["vaezoo"])
+    assert told["data"]["shape"] == [1, 16, 16]
+    assert "latent_dim: 4" in told["config"]
+
+
+class Wrong(nn.Module):
+    """A decoder that is off by a little, as a bad exporter's would be."""
+
+    output_names = ("x",)
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> tuple[Tensor, ...]:
+        return (self.inner(z, y)[0] + 1e-3,)
+
+
+def test_what_differs_from_pytorch_is_not_kept(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = files._program
+    monkeypatch.setattr(
+        files,
+        "_program",
+        lambda graph, model, part: make(Wrong(graph), model, part),  # type: ignore[arg-type]
+    )
+    with pytest.raises(RunError, match=r"otherwise than in PyTorch, by 0\.001"):
+        files.export_part(run, "decoder", "torch-export", tmp_path / "x.pt2")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_exported_is_one_line(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(z: Tensor, y: Tensor | None = None) -> Any:
+        raise ValueError("too\nclever")
+
+    monkeypatch.setattr(run.model, "decode", decode)
+    with pytest.raises(RunError, match=r"decoder of this model cannot be exported .*too clever"):
+        files.export_part(run, "decoder", "torch-export", tmp_path / "x.pt2")
+    assert not list(tmp_path.iterdir())
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    capsys.readouterr()
+    assert main(list(args)) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+def test_the_command(
+    run: Run,
+    in_tmp: Path,
+    capsys: pytest.CaptureFixture[str],
+    documented: Callable[[str], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = str(run.path)
+    line = ["export", path, "--format", "torch-export", "-o", "m.pt2", "--json"]
+    capsys.readouterr()
+    assert main(line) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {*found} == {*documented("`vaezoo export RUN --json`")}
+    assert {*found["files"][0]} == {*documented("A file that was exported")}
+    assert [one["path"] for one in found["files"]] == ["m-encoder.pt2", "m-decoder.pt2"]
+    assert found["files"][1]["inputs"] == {"z": ["batch", 4], "y": ["batch"]}
+    assert "exists already" in refused(capsys, *line)
+    assert ".onnx" in refused(capsys, "export", path, "-o", "m.pt2")
+    weights = ["export", path, "--format", "safetensors", "-o", "m.safetensors"]
+    assert "both" in refused(capsys, *weights, "--part", "encoder")
+    assert main(weights) == 0
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert "vaezoo[export]" in refused(capsys, "export", path, "-o", "m.onnx")

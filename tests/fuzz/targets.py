@@ -1,0 +1,359 @@
+"""Every kind of file that vaezoo reads: sound ones to begin with, and how it is read.
+
+A target reads a file of any content. VaezooError is how it refuses; any other exception is a fault
+of ours. What is packed (gzip, zip, the chunks of a PNG) can be changed inside its packing, where no
+checksum stops it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import pickle
+import struct
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from safetensors.torch import save
+
+from vaezoo.bench.report import about, cells, changes
+from vaezoo.bench.report import load as load_report
+from vaezoo.build import build_model
+from vaezoo.config import choose, load_recipe, parse_settings, resolve
+from vaezoo.data import store_file
+from vaezoo.data.celeba import _by_partition, _read_partition
+from vaezoo.data.cifar import _read_binary, _read_py
+from vaezoo.data.decode import decode_image, is_grey
+from vaezoo.data.idx import read_idx
+from vaezoo.data.npz import NpzDataset
+from vaezoo.data.options import DecodeOptions, NpzOptions
+from vaezoo.data.spec import DataSpec
+from vaezoo.data.svhn import _read_mat
+from vaezoo.errors import VaezooError
+from vaezoo.evaluation.curves import save_curves
+from vaezoo.plugin_sources import import_file
+from vaezoo.runfolder import RunFolder
+from vaezoo.runs import Run
+from vaezoo.training.checkpoint import load_into, load_weights
+
+write_mat = import_file(str(Path(__file__).parents[1] / "data" / "matlab_files.py")).write_mat
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How to get at what a file packs, and to pack it again. `unpack` may raise anything."""
+
+    unpack: Callable[[bytes], bytes]
+    pack: Callable[[bytes], bytes]
+
+
+@dataclass(frozen=True)
+class Target:
+    """read: takes a file in a folder of its own. name: the file's."""
+
+    name: str
+    seeds: Callable[[], list[bytes]]
+    read: Callable[[Path], object]
+    packing: Packing | None = None
+
+
+def _array(kind: type = np.uint8, *shape: int) -> Any:
+    return (np.arange(np.prod(shape)) % 251).astype(kind).reshape(shape)
+
+
+def _npz(**arrays: Any) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def _npy(values: Any) -> bytes:
+    file = io.BytesIO()
+    np.save(file, values)
+    return file.getvalue()
+
+
+def _zip(member: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", member)
+    return file.getvalue()
+
+
+def _unzip(content: bytes) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return archive.read(archive.infolist()[0])
+
+
+def _read_npz(path: Path) -> object:
+    return NpzDataset(NpzOptions(root=path)).load().record()
+
+
+def _idx(values: Any, code: int) -> bytes:
+    return (
+        struct.pack(f">HBB{values.ndim}I", 0, code, values.ndim, *values.shape) + values.tobytes()
+    )
+
+
+def _batch(protocol: int) -> bytes:
+    values = {"data": _array(np.uint8, 2, 3072), "labels": [3, 9], "filenames": ["a", "b"]}
+    return pickle.dumps(values, protocol)
+
+
+def _mat(packed: bool) -> bytes:
+    path = Path(_scratch()) / "seed.mat"
+    arrays = {"X": _array(np.uint8, 32, 32, 3, 2), "y": np.array([[1], [10]], np.uint8)}
+    write_mat(path, arrays, packed=packed)
+    return path.read_bytes()
+
+
+@cache
+def _scratch() -> str:
+    import tempfile
+
+    return tempfile.mkdtemp(prefix="vaezoo-fuzz-")
+
+
+def _picture(form: str, mode: str = "RGB", **how: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(_array(np.uint8, 16, 12, 3)).convert(mode).save(file, form, **how)
+    return file.getvalue()
+
+
+def _read_picture(path: Path) -> object:
+    options = DecodeOptions(max_megapixels=4)
+    return decode_image(path, (3, 8, 8), options), is_grey(path, options)
+
+
+def _reseal(content: bytes) -> bytes:
+    """A PNG with the checksums that its chunks should have."""
+    result, place = bytearray(content[:8]), 8
+    while place + 12 <= len(content):
+        size = int.from_bytes(content[place : place + 4], "big")
+        body = content[place + 4 : place + 8 + size]
+        result += content[place : place + 4] + body + struct.pack(">I", zlib.crc32(body))
+        place += 12 + size
+    return bytes(result)
+
+
+RECIPE = b"""# a recipe
+model:
+  name: vanilla
+  latent_dim: 4
+  hidden: [8, 8]
+  network: conv
+  log_variance: [-20.0, 20.0]
+loss: {name: elbo, beta: 2.5, warmup: 0.1}
+data:
+  name: folder
+  root: "~/some where"
+  image_size: 96x64
+  flip: no
+train:
+  steps: 10
+  lr: 1e-3
+  grad_clip: null
+  seed: 0
+"""
+
+RECORD = {
+    "model": {"name": "vanilla", "plugin": "vanilla", "distribution": "vaezoo", "version": "0"},
+    "loss": {"name": "elbo", "plugin": "builtin", "distribution": "vaezoo", "version": "0"},
+    "data": {
+        **{"name": "sprites", "plugin": "builtin", "distribution": "vaezoo", "version": "0"},
+        "spec": {"shape": [1, 16, 16], "domain": "unit", "classes": ["a"], "examples": 64},
+        "splits": {"train": 64, "validation": 16, "test": 16},
+        **{"how": "at random", "fingerprint": "0", "skipped": [], "factor_names": []},
+    },
+    "versions": {},
+}
+CONFIG = """model: {name: vanilla, latent_dim: 3, hidden: [8, 8]}
+loss: {name: elbo}
+data: {name: sprites, image_size: 16, examples: 80, test: 16}
+train: {steps: 4, device: cpu}
+"""
+METRICS = b"""{"kind": "train", "step": 20, "epoch": 1, "terms": {"elbo": -3.5, "rate": 1}}
+{"kind": "validation", "step": 40, "epoch": 1, "terms": {"elbo": null}, "bits_per_dim": null}
+"""
+REPORT = {
+    "environment": {
+        **{"device": "cpu", "versions": {"torch": "2"}, "copy_bytes_per_second": 1e9},
+        "gemm_flops_per_second": {"fp32": 1e9},
+    },
+    "rows": [
+        {
+            **{"model": "vanilla", "mode": "train", "batch_size": 64, "precision": "fp32"},
+            **{"compile": "off", "images_per_second": 10.0, "status": "ok", "reason": ""},
+            **{"images_per_second_windows": [9.0, 11.0], "latency_ms": {"p50": 1.0, "p99": 2.0}},
+            **{"gemm_share": 0.1, "peak_share": None, "bound_by": "", "peak_memory_bytes": 1},
+            **{"end_to_end": False, "shape": [1, 8, 8]},
+        }
+    ],
+}
+
+
+def _read_recipe(path: Path) -> object:
+    recipe = load_recipe(path)
+    return resolve(choose(None, None, None, recipe), recipe, {}).to_yaml()
+
+
+def _read_setting(path: Path) -> object:
+    text = path.read_bytes().decode("utf-8", "surrogateescape")
+    choice = choose("vanilla", None, None, {})
+    return resolve(choice, {}, parse_settings([text])).to_yaml()
+
+
+def _read_record(path: Path) -> object:
+    (path.parent / "config.yaml").write_text(CONFIG)
+    return Run(path.parent, "cpu").data_spec
+
+
+def _read_run_config(path: Path) -> object:
+    (path.parent / "run.json").write_text(json.dumps(RECORD))
+    return Run(path.parent, "cpu").config
+
+
+def _read_metrics(path: Path) -> object:
+    return save_curves(path.with_name("curves.png"), RunFolder(path.parent).read_metrics())
+
+
+@cache
+def _model() -> Any:
+    choice = choose("vanilla", None, None, {})
+    config = resolve(choice, {}, {"model": {"latent_dim": 2, "hidden": [4]}})
+    return build_model(choice, config.model, config.loss, DataSpec(shape=(1, 8, 8)))
+
+
+def _read_weights(path: Path) -> object:
+    return load_into(_model(), load_weights(path), path)
+
+
+def _read_store(path: Path) -> object:
+    # Resealed, or a checksum would stop every change.
+    content = path.read_bytes()
+    begin = content.find(b'{"name"')
+    if begin >= 0 and len(content) > begin + 20:
+        trailer = content[begin : -store_file.FOOTER.size]
+        footer = store_file.FOOTER.pack(begin, zlib.crc32(trailer), store_file.MAGIC)
+        path.write_bytes(content[:begin] + trailer + footer)
+    return store_file.read(path, "seed", (1, 4, 4))
+
+
+def _store() -> bytes:
+    path = Path(_scratch()) / "seed.store"
+    writer = store_file.Writer(path, "seed", (1, 4, 4), 3)
+    writer.append(_array(np.uint8, 3, 1, 4, 4))
+    writer.finish({"unreadable": []})
+    return path.read_bytes()
+
+
+def _read_report(path: Path) -> object:
+    report = load_report(path)
+    shown = [cells(row) for row in report["rows"]]
+    return shown, about(report["environment"]), changes(report["rows"], report["rows"])
+
+
+TARGETS = {
+    "recipe": Target("recipe.yaml", lambda: [RECIPE, CONFIG.encode()], _read_recipe),
+    "setting": Target("set", lambda: [b"loss.beta=2", b"model.hidden=[8, 8]"], _read_setting),
+    "run config": Target("config.yaml", lambda: [CONFIG.encode()], _read_run_config),
+    "run.json": Target("run.json", lambda: [json.dumps(RECORD).encode()], _read_record),
+    "metrics.jsonl": Target("metrics.jsonl", lambda: [METRICS], _read_metrics),
+    "safetensors": Target("w.safetensors", lambda: [save(_model().state_dict())], _read_weights),
+    "npz": Target(
+        "a.npz",
+        lambda: [
+            _npz(x=_array(np.uint8, 6, 8, 8), y=np.arange(6)),
+            _npz(x_train=_array(np.float32, 4, 5), x_test=_array(np.float32, 2, 5)),
+            _zip(_npy(_array(np.uint8, 4, 8, 8, 3))),
+        ],
+        _read_npz,
+        Packing(_unzip, _zip),
+    ),
+    "idx": Target(
+        "a-idx3-ubyte",
+        lambda: [_idx(_array(np.uint8, 3, 4, 4), 8), _idx(_array(np.int32, 5), 12)],
+        read_idx,
+    ),
+    "idx.gz": Target(
+        "a-idx3-ubyte.gz",
+        lambda: [gzip.compress(_idx(_array(np.uint8, 3, 4, 4), 8))],
+        read_idx,
+        Packing(gzip.decompress, partial(gzip.compress, compresslevel=1)),
+    ),
+    "cifar bin": Target("data_batch_1.bin", lambda: [bytes(3073 * 2)], _read_binary),
+    "cifar pickle": Target(
+        "data_batch_1", lambda: [_batch(protocol) for protocol in (2, 4)], _read_py
+    ),
+    "svhn mat": Target("train_32x32.mat", lambda: [_mat(False), _mat(True)], _read_mat),
+    "celeba list": Target(
+        "list_eval_partition.txt",
+        lambda: [b"image_id,partition\n000001.jpg,0\n000002.jpg,1\n000003.jpg,2\n"],
+        lambda path: _by_partition(path, list(_read_partition(path).values())),
+    ),
+    "png": Target(
+        "a.png",
+        lambda: [_picture("PNG"), _picture("PNG", "P"), _picture("PNG", "LA")],
+        _read_picture,
+        Packing(lambda content: content, _reseal),
+    ),
+    "jpeg": Target(
+        "a.jpg", lambda: [_picture("JPEG"), _picture("JPEG", progressive=True)], _read_picture
+    ),
+    "gif": Target("a.gif", lambda: [_picture("GIF", "P")], _read_picture),
+    "webp": Target(
+        "a.webp", lambda: [_picture("WEBP"), _picture("WEBP", lossless=True)], _read_picture
+    ),
+    "bmp": Target("a.bmp", lambda: [_picture("BMP"), _picture("BMP", "1")], _read_picture),
+    "tiff": Target(
+        "a.tif",
+        lambda: [_picture("TIFF"), _picture("TIFF", compression="tiff_lzw")],
+        _read_picture,
+    ),
+    "store": Target("seed.store", lambda: [_store()], _read_store),
+    "bench report": Target("report.json", lambda: [json.dumps(REPORT).encode()], _read_report),
+}
+
+
+def read(target: Target, folder: Path, content: bytes) -> str:
+    """Read a file of this content; why it was refused, "" when it was not.
+
+    AssertionError when it was refused in more than a line, or a very long one.
+    """
+    path = folder / target.name
+    path.write_bytes(content)
+    said = ""
+    try:
+        target.read(path)
+    except VaezooError as error:
+        said = str(error) or "for no reason"
+    assert "\n" not in said, said
+    assert len(said) < 2000, said
+    return said
+
+
+@contextmanager
+def limited_memory(more: int) -> Iterator[None]:
+    """Inside, this process gets so many bytes more than it has. Linux alone can say so."""
+    if sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + more, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)

@@ -1,0 +1,161 @@
+"""Every number of a report, once more from the run folders. Also a script: REPORT RUN..."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+
+import yaml
+
+from vaezoo.report.facts import names_of
+from vaezoo.report.svg import show
+
+VOID = {"br", "img", "input", "meta"}
+
+
+@dataclass
+class Element:
+    name: str
+    attributes: dict[str, str]
+    path: tuple[str, ...]
+    text: str = ""
+    children: list[Element] = field(default_factory=list)
+
+
+class Page(HTMLParser):
+    """The elements of a page, each with its whole text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[Element] = []
+        self.elements: list[Element] = []
+        self.feed(text)
+        assert not self.open, f"not closed: {[e.name for e in self.open]}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        path = tuple(e.attributes.get("id") or e.name for e in self.open)
+        element = Element(tag, {k: v or "" for k, v in attrs}, path)
+        self.elements.append(element)
+        if self.open:
+            self.open[-1].children.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop().name == tag
+
+    def handle_data(self, data: str) -> None:
+        for element in self.open:
+            element.text += data
+
+    def all(self, name: str, *inside: str) -> list[Element]:
+        return [e for e in self.elements if e.name == name and {*inside} <= {*e.path}]
+
+
+def recompute(text: str, folders: Mapping[str, Path], *, measured_anew: bool = False) -> int:
+    """Hold the page against the folders; how many numbers were compared."""
+    page = Page(text)
+    summaries = {n: json.loads((f / "summary.json").read_text()) for n, f in folders.items()}
+    count = 0
+    for cell in page.all("td", "numbers"):
+        if cell.attributes["data-value"]:
+            value = float(cell.attributes["data-value"])
+            summary = summaries[cell.attributes["data-of"]]
+            metric = cell.attributes["data-metric"]
+            if metric in summary.get("metrics", {}):
+                wanted = summary["metrics"][metric]["value"]
+            else:
+                wanted = summary[metric]
+            assert measured_anew or value == wanted, (metric, value, wanted)
+            assert cell.text.startswith(show(value))
+            count += 1
+    count += _curves(page, folders)
+    count += _planes(page, summaries)
+    count += _latents(page, summaries)
+    return count + _options(page, folders)
+
+
+def _curves(page: Page, folders: Mapping[str, Path]) -> int:
+    """Held-out dots: what they say is a line of metrics.jsonl."""
+    said = [e.text for e in page.all("title", "curves") if "held out" in e.text]
+    known = set()
+    for name, folder in folders.items():
+        for text in (folder / "metrics.jsonl").read_text().splitlines():
+            line = json.loads(text)
+            if line["kind"] == "validation":
+                for value in line["terms"].values():
+                    if value is not None:
+                        told = f"{name}: {show(value)} held out, step {show(float(line['step']))}"
+                        known.add(told)
+    assert said
+    assert {*said} <= known
+    return len(said)
+
+
+def _planes(page: Page, summaries: Mapping[str, dict[str, float]]) -> int:
+    said = [e.text for e in page.all("title", "plane") if ": rate" in e.text]
+    known = {
+        f"{name}: rate {show(s['rate'])}, distortion {show(s['distortion'])}, "
+        f"ELBO {show(-(s['rate'] + s['distortion']))}"
+        for name, s in summaries.items()
+        if s["rate"] is not None
+    }
+    assert {*said} == known
+    return len(said)
+
+
+def _latents(page: Page, summaries: Mapping[str, dict[str, list[dict[str, float]]]]) -> int:
+    """Bars of runs whose summary has their KL; older ones have none, and are measured."""
+    figures = [e for e in page.elements if e.name == "figure" and "latents" in e.path]
+    count = 0
+    for figure in figures:
+        names = sorted(summaries, key=len, reverse=True)
+        name = next(name for name in names if figure.text.startswith(f"{name}: "))
+        known = {
+            f"z{row['latent']}: {show(row['rate'])} KL, nats"
+            for row in summaries[name].get("latents", [])
+            if row["rate"] is not None
+        }
+        said = re.findall(r"z\d+: [^ ]+ KL, nats", figure.text)
+        if known and said:
+            assert {*said} <= known
+            heights = [float(text.split()[1].replace("−", "-")) for text in said]
+            assert heights == sorted(heights, reverse=True)
+            count += len(said)
+    return count
+
+
+def _options(page: Page, folders: Mapping[str, Path]) -> int:
+    configs = [yaml.safe_load((folder / "config.yaml").read_text()) for folder in folders.values()]
+    (table,) = [e for e in page.elements if e.attributes.get("class", "").startswith("options")]
+    body = next(child for child in table.children if child.name == "tbody")
+    count = 0
+    for row in body.children:
+        heading, *cells = row.children
+        section, _, key = heading.text.partition(".")
+        values = [config[section].get(key, ...) for config in configs]
+        differs = any(value != values[0] for value in values)
+        assert row.attributes["class"] == ("differs" if differs else "same")
+        for value, cell in zip(values, cells, strict=True):
+            words = {None: "none", True: "on", False: "off"}
+            if value is ...:
+                assert cell.text == "–"
+            elif value is None or isinstance(value, bool):
+                assert cell.text == words[value]
+            elif isinstance(value, list):
+                assert cell.text == ", ".join(map(str, value))
+            else:
+                assert cell.text == str(value)
+            count += 1
+    return count
+
+
+if __name__ == "__main__":
+    paths = [Path(word) for word in sys.argv[2:]]
+    given = dict(zip(names_of(paths), paths, strict=True))
+    print(recompute(Path(sys.argv[1]).read_text(encoding="utf-8"), given), "numbers agree")

@@ -1,0 +1,172 @@
+"""The explorer in a browser: it decodes as PyTorch does, and the page stays by itself.
+
+Needs Chromium, playwright and onnxruntime-web (VAEZOO_ONNXRUNTIME_WEB), and is skipped without.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from vaezoo.cli.main import main
+from vaezoo.report.explorer import RUNTIME
+from vaezoo.runs import load_run
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, _BROWSERS)), "")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not CHROMIUM:
+        pytest.skip("there is no Chromium here")
+    with playwright.sync_playwright() as started:
+        # A container's root has no user namespaces for the sandbox.
+        yield started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+
+
+@pytest.fixture(scope="module")
+def report(two_runs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not os.environ.get(RUNTIME):
+        pytest.skip(f"{RUNTIME} names no folder with onnxruntime-web")
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    runs = [str(run) for run in two_runs]
+    assert main(["report", *runs, "-o", str(path), "--explore", "all", "--device", "cpu"]) == 0
+    return path
+
+
+@pytest.fixture
+def page(browser: Any, report: Path) -> Iterator[Any]:
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    page.troubles = []
+    page.on("pageerror", lambda error: page.troubles.append(str(error)))
+    page.on("console", lambda message: page.troubles.append(message.text))
+    page.on("request", lambda request: page.troubles.extend(outside(request)))
+    page.goto(report.as_uri())
+    yield page
+    assert page.troubles == []
+    context.close()
+
+
+def outside(request: Any) -> list[str]:
+    """What the page asks of anyone else: nothing."""
+    return [] if request.url.startswith(("file:", "data:", "blob:")) else [request.url]
+
+
+def shown(page: Any, state: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The latents and the picture, once the last decoding is done."""
+    page.locator(f"#explorer{state}").wait_for(timeout=60_000)
+    for _ in range(200):
+        if page.evaluate("!vaezooExplorer.running"):
+            break
+        page.wait_for_timeout(50)
+    z, x = page.evaluate("[vaezooExplorer.z, Array.from(vaezooExplorer.x)]")
+    return torch.tensor(z), torch.tensor(x)
+
+
+def start(page: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    page.evaluate("document.getElementById('explorer').scrollIntoView()")
+    return shown(page, "[data-shown]")
+
+
+def test_a_slider_moves_the_picture_as_pytorch_would(
+    page: Any, two_runs: tuple[Path, Path]
+) -> None:
+    run = load_run(two_runs[0], "cpu")
+    model = run.model
+    z, before = start(page)
+    torch.testing.assert_close(z, run.latent_of(run.example("0"))[0], atol=1e-4, rtol=0)
+    page.locator("#reset").click()
+    page.wait_for_timeout(200)
+    z, before = shown(page, "[data-shown]")
+    assert not z.any()  # the prior's mean
+    slider = page.locator("#sliders input").first
+    moved = int(slider.get_attribute("data-latent"))
+    slider.focus()
+    page.keyboard.press("End")
+    z, after = shown(page, "[data-shown]")
+    assert z[moved] == pytest.approx(2.5758, abs=1e-3)  # 99.5 % of a standard Gaussian lie below
+    assert (after - before).abs().max() > 1e-3
+    with torch.no_grad():
+        wanted = model.decode(z[None]).mean.flatten()
+    torch.testing.assert_close(after, wanted, atol=1e-5, rtol=0)
+    pixels = page.evaluate(
+        "Array.from(document.getElementById('picture').getContext('2d')"
+        ".getImageData(0, 0, 16, 16).data).filter((_, i) => i % 4 === 0)"
+    )
+    torch.testing.assert_close(torch.tensor(pixels) / 255, wanted, atol=1 / 255, rtol=0)
+
+
+def test_the_most_informative_slider_comes_first(page: Any, two_runs: tuple[Path, Path]) -> None:
+    start(page)
+    numbers = page.evaluate(
+        "Array.from(document.querySelectorAll('#sliders input')).map((e) => +e.dataset.latent)"
+    )
+    assert numbers == load_run(two_runs[0], "cpu").survey().ranked()
+
+
+def test_an_image_is_encoded_as_pytorch_would(
+    page: Any, two_runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    start(page)
+    image = Image.new("L", (16, 16), 0)
+    ImageDraw.Draw(image).rectangle((3, 4, 9, 10), fill=255)
+    image.save(tmp_path / "drop.png")
+    page.locator("#file").set_input_files(tmp_path / "drop.png")
+    page.locator("#original:not([hidden])").wait_for()
+    z, x = shown(page, "[data-shown]")
+    run = load_run(two_runs[0], "cpu")
+    original = run.read_images([tmp_path / "drop.png"])
+    with torch.no_grad():
+        wanted = run.model.encode(original).mean.flatten()
+    torch.testing.assert_close(z, wanted, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(x, run.reconstruct(original).flatten(), atol=1e-4, rtol=0)
+
+
+def test_another_run_and_draws(page: Any, two_runs: tuple[Path, Path]) -> None:
+    start(page)
+    page.locator("#which").select_option("1")
+    page.wait_for_timeout(300)
+    page.locator("#draw").click()
+    z, x = shown(page, "[data-shown]")
+    assert len(z) == 5
+    assert z.abs().max() > 0.1
+    with torch.no_grad():
+        wanted = load_run(two_runs[1], "cpu").model.decode(z[None]).mean.flatten()
+    torch.testing.assert_close(x, wanted, atol=1e-5, rtol=0)
+
+
+def test_tables_sort_and_explain_themselves(page: Any) -> None:
+    heading = page.locator("table.numbers th button", has_text="ELBO")
+
+    cells = "Array.from(document.querySelectorAll('td[data-metric=\"elbo\"]'))"
+
+    def column() -> list[float]:
+        return list(page.evaluate(f"{cells}.map((e) => +e.dataset.value)"))
+
+    heading.click()
+    assert column() == sorted(column(), reverse=True)
+    heading.click()
+    assert column() == sorted(column())
+    assert heading.evaluate("e => e.closest('th').getAttribute('aria-sort')") == "ascending"
+    heading.blur()
+    heading.focus()
+    assert "lower bound" in page.locator("#tip").inner_text()
+    page.keyboard.press("Escape")
+    assert not page.locator("#tip").is_visible()
+
+
+def test_nothing_is_wider_than_a_phone(page: Any) -> None:
+    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.evaluate(wide) == 0

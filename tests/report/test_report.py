@@ -1,0 +1,231 @@
+"""A report says what the run folders say, whatever they say, and loads nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from vaezoo.cli.main import main
+from vaezoo.errors import RunError
+from vaezoo.plugin_sources import import_file
+from vaezoo.report import svg
+from vaezoo.report.facts import Number, RunFacts, best, differing, gather, names_of, number_in
+from vaezoo.report.html import join, tag
+from vaezoo.report.page import page
+
+helper: Any = import_file(str(Path(__file__).parent / "recompute.py"))
+
+EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
+
+
+@pytest.fixture(scope="module")
+def text(two_runs: tuple[Path, Path]) -> str:
+    return page(gather(two_runs, "cpu"))
+
+
+def test_every_number_is_that_of_the_run_folders(text: str, two_runs: tuple[Path, Path]) -> None:
+    folders = {path.name: path for path in two_runs}
+    assert helper.recompute(text, folders) > 60
+
+
+def test_a_wrong_number_is_found(text: str, two_runs: tuple[Path, Path]) -> None:
+    """The comparison above can fail: in a cell, at a dot, in a plane, at a bar, in an option."""
+    folders = {path.name: path for path in two_runs}
+    for pattern in (
+        r'data-value="(\d+\.\d+)"',
+        r"first: ([^ ]+) held out",
+        r"rate ([^ ]+), distortion",
+        r"z0: ([^ ]+) KL",
+        r"<td data-run=\"0\">(16)</td>",
+    ):
+        found = re.search(pattern, text)
+        assert found, pattern
+        wrong = text[: found.start(1)] + "7.5" + text[found.end(1) :]
+        with pytest.raises(AssertionError):
+            helper.recompute(wrong, folders)
+
+
+def test_the_page_loads_nothing(text: str) -> None:
+    parsed = helper.Page(text)
+    for element in parsed.elements:
+        for key in ("src", "href", "action", "srcset", "data"):
+            value = element.attributes.get(key, "")
+            assert value.startswith(("data:image/png;base64,", "#")) or not value, value
+    assert not re.search(r"@import|url\(|https?://", text.partition("</style>")[0])
+
+
+def test_only_our_scripts_may_run(text: str) -> None:
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
+    scripts = re.findall(r"<script>(.*?)</script>", text, flags=re.S)
+    assert len(scripts) == 1
+    for script in scripts:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"sha256-{digest}" in policy.replace("&#x27;", "'")
+    assert "default-src" in policy
+    assert "unsafe-inline" not in policy.partition("script-src")[2].partition(";")[0]
+
+
+def test_what_a_stranger_writes_stays_text(two_runs: tuple[Path, Path], tmp_path: Path) -> None:
+    """In the name of the folder, the model, options, terms, notes: in every place of the page."""
+    run = tmp_path / EVIL.replace("/", "\\")
+    shutil.copytree(two_runs[0], run)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["model"]["name"] = config["loss"]["name"] = config["data"]["name"] = EVIL
+    config["model"][EVIL] = EVIL
+    config["model"]["likelihood"] = EVIL
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    summary = json.loads((run / "summary.json").read_text())
+    summary["psnr"] = None
+    summary["notes"]["psnr"] = EVIL
+    summary["metrics"] = {
+        EVIL: {"value": 1.0, "note": EVIL, "comparable": f"x, {EVIL}", "spread": 0.5},
+        "distortion": {"value": 1.0, "note": EVIL, "comparable": f"x, {EVIL}"},
+    }
+    (run / "summary.json").write_text(json.dumps(summary))
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["terms"][EVIL] = 2.0
+    (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+    facts = gather([run, two_runs[1]], "cpu")
+    facts[0].strips, facts[0].strips_of = facts[1].strips, EVIL
+    text = page(facts)
+    parsed = helper.Page(text)
+    names = [element.name for element in parsed.elements]
+    assert names.count("script") == 1
+    for element in parsed.elements:
+        assert not [key for key in element.attributes if key.startswith("on")]
+        assert element.name != "img" or element.attributes["src"].startswith("data:image/png")
+    assert text.count("&lt;script&gt;alert(1)") > 10
+
+
+def test_escaping_by_construction() -> None:
+    assert tag("p", "<b>", title='"<') == '<p title="&quot;&lt;">&lt;b&gt;</p>'
+    assert join(None, ["<", tag("br")], 3) == "&lt;<br>3"
+    assert tag("td", data_of=None, hidden=True) == "<td hidden></td>"
+
+
+def test_whatever_is_broken_is_a_remark(two_runs: tuple[Path, Path], tmp_path: Path) -> None:
+    """Half a run is shown as half a run, and says what it lacks."""
+    for name, break_it in {
+        "weights": lambda run: (run / "model.safetensors").write_bytes(b"no"),
+        "summary": lambda run: (run / "summary.json").write_text('{"elbo": "12", "notes": 3}'),
+        "line": lambda run: (run / "metrics.jsonl").open("a").write('{"kind": "tra'),
+        "record": lambda run: (run / "run.json").write_text("[]"),
+        "picture": lambda run: (run / "samples.png").write_bytes(b"GIF89a"),
+        "nothing": lambda run: [path.unlink() for path in run.glob("*.json*")],
+        "config": lambda run: (run / "config.yaml").write_text("model: [1"),
+    }.items():
+        run = tmp_path / name
+        shutil.copytree(two_runs[0], run)
+        break_it(run)
+        (facts,) = gather([run], "cpu")
+        assert facts.remarks, name
+        assert str(tmp_path) not in page([facts])
+        assert all("\n" not in remark for remark in facts.remarks)
+
+
+def test_numbers_of_strangers() -> None:
+    assert number_in(3) == 3.0
+    for bad in (True, "3", None, float("nan"), float("inf"), [1], 10**400):
+        assert number_in(bad) is None
+
+
+def test_runs_are_called_apart(tmp_path: Path) -> None:
+    paths = [tmp_path / "a" / "run", tmp_path / "b" / "run", tmp_path / "b" / "other"]
+    assert names_of(paths) == ["a/run", "b/run", "b/other"]
+    assert names_of([Path("x/run")]) == ["run"]
+    with pytest.raises(RunError, match="twice"):
+        names_of([tmp_path / "a", tmp_path / "b" / ".." / "a"])
+
+
+def test_stars_only_among_what_compares() -> None:
+    def run(value: float | None, comparable: str) -> RunFacts:
+        return RunFacts("r", numbers={"elbo": Number(value, comparable=comparable)})
+
+    runs = [run(1, "a"), run(3, "a"), run(9, "b"), run(None, "a"), run(2, ""), run(8, "")]
+    assert best(runs, "elbo", "higher") == {1}
+    assert best(runs, "elbo", "lower") == {0}
+    assert best(runs, "elbo", "neither") == set()
+    assert best([*runs, run(3, "a")], "elbo", "higher") == {1, 6}
+
+
+def test_options_that_differ(two_runs: tuple[Path, Path]) -> None:
+    options: list[dict[str, Any]] = [{"m.x": 1, "l.y": 2}, {"m.x": 1, "l.z": 2}]
+    runs = [RunFacts("r", options=one) for one in options]
+    assert differing(runs) == ["l.y", "l.z"]
+    assert differing(gather(two_runs, "cpu")) == ["model.latent_dim", "loss.beta"]
+
+
+def test_charts_place_values() -> None:
+    """Corners of a chart: the lowest value at the bottom, the first step at the left."""
+    chart = svg.curves("t", [svg.Line("a", 0, [(0, 1.0), (5, 3.0), (10, 2.0)])])
+    (path,) = re.findall(r'd="M([^"]*)"', chart)
+    places = [tuple(map(float, place.split(","))) for place in path.split("L")]
+    assert places[0][0] < places[1][0] < places[2][0]
+    assert places[1][1] < places[2][1] < places[0][1]
+    middle = (places[0][0] + places[2][0]) / 2
+    assert places[1][0] == pytest.approx(middle, abs=0.2)
+    assert svg.curves("t", [svg.Line("a", 0, [(1, 5.0)])])  # one point, one value
+
+
+def test_the_command(
+    two_runs: tuple[Path, Path],
+    in_tmp: Path,
+    capsys: pytest.CaptureFixture[str],
+    documented: Callable[[str], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("VAEZOO_ONNXRUNTIME_WEB", raising=False)
+    runs = [str(path) for path in two_runs]
+    assert main(["report", *runs, "--device", "cpu", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {*found} == {*documented("`vaezoo report RUN... --json`")}
+    assert {*found["runs"][0]} == {*documented("A run of a report")}
+    assert found["differing"] == ["model.latent_dim", "loss.beta"]
+    assert Path("report.html").read_text().startswith("<!doctype html>")
+    for line, says in (
+        ([*runs], "exists already"),
+        ([*runs, "-o", "x.txt"], ".html"),
+        ([*runs, "-o", "x.html", "--explore", "third"], "called first, second"),
+        ([*runs, "-o", "x.html", "--explore", "first"], "npm install onnxruntime-web"),
+        ([*runs, "-o", "x.html", "--explore", "all", "--onnxruntime-web", "."], "npm install"),
+        ([*runs, "-o", "x.html", "--importance-samples", "3"], "goes with --metric"),
+        ([*runs, runs[0], "-o", "x.html"], "twice"),
+        ([str(in_tmp), "-o", "x.html"], "no run folder"),
+    ):
+        assert main(["report", *line]) == 2
+        error = capsys.readouterr().err
+        assert says in error
+        assert error.count("\n") == 1
+    assert not Path("x.html").exists()
+
+
+def test_measuring_anew_stars_the_best(two_runs: tuple[Path, Path]) -> None:
+    facts = gather(two_runs, "cpu", metrics=["elbo"])
+    assert len(best(facts, "elbo", "higher")) == 1
+
+
+def test_a_picture_is_drawn_again_from_its_pixels(
+    two_runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(two_runs[0], run)
+    with Image.open(run / "samples.png") as picture:
+        size = picture.size
+    with (run / "samples.png").open("ab") as file:
+        file.write(b"<script>more</script>")
+    (facts,) = gather([run], "cpu")
+    assert facts.samples is not None
+    assert b"script" not in facts.samples
+    assert [int.from_bytes(facts.samples[at : at + 4], "big") for at in (16, 20)] == [*size]

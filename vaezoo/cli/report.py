@@ -1,0 +1,137 @@
+"""`vaezoo report`: runs on one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vaezoo.cli.complete import runs as run_folders
+from vaezoo.cli.output import print_json
+from vaezoo.cli.pictures import check_output
+from vaezoo.errors import OptionError
+
+
+@click.command(short_help="Put runs on one page that a browser opens from disk.")
+@click.argument(
+    "runs",
+    metavar="RUN...",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path),
+    shell_complete=run_folders,
+)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("report.html"),
+    show_default=True,
+    metavar="FILE",
+    help="The page to write.",
+)
+@click.option(
+    "--explore",
+    "explored",
+    metavar="RUN",
+    multiple=True,
+    help="Put the model of this run, by its folder's name, into the page, to run there; all: of "
+    "every run. Repeatable. Needs the extra `export` and onnxruntime-web.",
+)
+@click.option(
+    "--onnxruntime-web",
+    "runtime",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where npm put it.  [default: what VAEZOO_ONNXRUNTIME_WEB names]",
+)
+@click.option(
+    "--metric",
+    "metrics",
+    metavar="NAME,...",
+    default="",
+    help="Measure these anew, as evaluate does.  [default: the numbers that the runs hold]",
+)
+@click.option(
+    "--importance-samples",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="K",
+    help="With --metric: samples an image for the log-likelihood.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
+def command(
+    runs: tuple[Path, ...],
+    out: Path,
+    explored: tuple[str, ...],
+    runtime: Path | None,
+    metrics: str,
+    importance_samples: int,
+    device: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Write one HTML file about RUN..., which loads nothing and can be sent to anyone.
+
+    Numbers, curves, rate against distortion, the KL of each latent, reconstructions, samples,
+    traversals, and the options in which the runs differ; with --explore, the models themselves
+    (docs/see.md).
+    """
+    if out.suffix not in (".html", ".htm"):
+        raise OptionError(f"--out {out}: a report is a page: give a name that ends in .html")
+    check_output(out, overwrite)
+    words = [word.strip() for word in metrics.split(",") if word.strip()]
+    if importance_samples and not words:
+        raise OptionError("--importance-samples goes with --metric, as --metric log_likelihood")
+
+    from vaezoo.cli.work import Work
+    from vaezoo.evaluation.evaluate import pick_metrics
+    from vaezoo.export.files import check_extra
+    from vaezoo.files import write_text
+    from vaezoo.report.explorer import Explorable, check_names, find_runtime, make_explorable
+    from vaezoo.report.facts import RunFacts, differing, gather, names_of
+    from vaezoo.report.page import page
+    from vaezoo.runs import Run
+
+    if words:
+        pick_metrics(words)
+    names = names_of(runs)
+    wanted = check_names(explored, names)
+    found_runtime = find_runtime(runtime) if wanted else None
+    if wanted:
+        check_extra("onnx")
+    explorables: list[Explorable] = []
+
+    def opened(run: Run, facts: RunFacts) -> None:
+        if facts.name in wanted:
+            made = make_explorable(run, facts, names.index(facts.name))
+            explorables.extend([made] if made else [])
+
+    with Work() as work:
+        facts = gather(
+            runs,
+            device,
+            metrics=words,
+            importance_samples=importance_samples,
+            tell=work.tell,
+            opened=opened,
+        )
+    write_text(out, page(facts, explorables, found_runtime))
+    if as_json:
+        print_json(
+            {
+                "report": str(out),
+                "runs": [run.to_dict() for run in facts],
+                "differing": differing(facts),
+                "explorable": [one.about["name"] for one in explorables],
+            }
+        )
+        return
+    size = out.stat().st_size
+    click.echo(f"{out}: {len(facts)} runs, {size / 2**20:.1f} MiB")
+    for run in facts:
+        for remark in run.remarks:
+            click.echo(f"  {run.name}: {remark}")

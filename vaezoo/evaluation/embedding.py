@@ -1,0 +1,131 @@
+"""Latents on a plane."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaezoo.data.base import Splits
+from vaezoo.errors import DataError, OptionError, nearest
+from vaezoo.evaluation.latents import Survey
+from vaezoo.extras import need
+
+Method = Literal["pca", "umap", "tsne"]
+METHODS: tuple[Method, ...] = ("pca", "umap", "tsne")
+
+
+@dataclass(frozen=True)
+class Map:
+    """points: [n, 2]. index: which examples of the test split they are.
+
+    by: what `values` are, one whole number an example (-1: unknown), and None without. names: of
+    the values 0, 1, ... where they have some. shares: of the variance, by axis; of PCA only.
+    """
+
+    points: Tensor
+    index: Tensor
+    method: Method
+    by: str | None
+    values: Tensor | None
+    names: Sequence[str]
+    shares: list[float]
+
+    @property
+    def title(self) -> str:
+        name = {"pca": "PCA", "umap": "UMAP", "tsne": "t-SNE"}[self.method]
+        return f"{name} of the latents" + (f", by {self.by}" if self.by else "")
+
+    @property
+    def axes(self) -> tuple[str, str]:
+        if not self.shares:
+            return "", ""
+        first, second = (f"{share:.0%} of the variance" for share in self.shares)
+        return first, second
+
+    @property
+    def told(self) -> str:
+        if not self.shares:
+            return "by neighbourhood: distances on it mean little"
+        return f"which holds {sum(self.shares):.0%} of their variance"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "method": self.method,
+            "by": self.by,
+            "names": list(self.names),
+            "shares": self.shares,
+            "examples": self.index.tolist(),
+            "points": self.points.tolist(),
+            "values": None if self.values is None else self.values.tolist(),
+        }
+
+
+def make_map(
+    latents: Survey, splits: Splits, *, method: Method = "pca", by: str | None = None, seed: int = 0
+) -> Map:
+    """A map of these examples of the test split.
+
+    by: "class", or the name of a factor; by class where the data has any unless told otherwise.
+    OptionError names those that there are.
+    """
+    factors = splits.factor_names
+    known = [*(["class"] if latents.labels is not None else []), *factors]
+    if by is not None and by not in known:
+        what = f"this data has {', '.join(known)}" if known else "this data has no labels"
+        raise OptionError(f"--by {by}: {what}{nearest(by, known)}")
+    by = by or next(iter(known), None)
+    points, shares = embed(latents.points, method, seed)
+    values, names = latents.labels, splits.spec.classes
+    if by in factors and by != "class":
+        found = splits.test.factors(latents.index)
+        assert found is not None
+        values, names = found[:, factors.index(by)].cpu(), ()
+    return Map(points, latents.index, method, by, values, names, shares)
+
+
+def embed(points: Tensor, method: Method = "pca", seed: int = 0) -> tuple[Tensor, list[float]]:
+    """Points on a plane, [n, 2], and the share of the variance that each axis shows.
+
+    points: [n, values]. pca is linear, and exact; umap (McInnes et al. 2018) and tsne (van der
+    Maaten & Hinton 2008) keep neighbours and lose distances, so they have no shares. They need
+    extra packages: MissingExtraError without.
+    """
+    if len(points) < 3:
+        raise DataError(f"{len(points)} examples make no map: three or more do")
+    if method == "pca":
+        return principal_plane(points)
+    what, array = f"--method {method}", points.numpy()
+    if method == "umap":
+        umap = need("umap", what, "maps")
+        neighbours = min(15, len(points) - 1)
+        fit = umap.UMAP(n_components=2, n_neighbors=neighbours, random_state=seed, n_jobs=1)
+    else:
+        manifold = need("sklearn.manifold", what, "maps")
+        perplexity = min(30.0, (len(points) - 1) / 3)
+        fit = manifold.TSNE(n_components=2, perplexity=perplexity, random_state=seed, init="pca")
+    return torch.from_numpy(np.asarray(fit.fit_transform(array), dtype=np.float32)), []
+
+
+def principal_plane(points: Tensor) -> tuple[Tensor, list[float]]:
+    """The two directions of most variance (Pearson 1901), and their shares of it.
+
+    Signs are such that the largest loading of a direction is positive. One value is a line.
+    """
+    points = points.double()
+    centred = points - points.mean(0)
+    _, sizes, directions = torch.linalg.svd(centred, full_matrices=False)
+    variances = sizes.square()
+    directions = directions[:2]
+    largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
+    plane = centred @ (directions * largest.sign()).T
+    total = float(variances.sum())
+    shares = [float(v) / total if total else 0.0 for v in variances[:2]]
+    if plane.shape[1] < 2:
+        plane = torch.cat([plane, torch.zeros_like(plane)], 1)
+        shares.append(0.0)
+    return plane.float(), shares

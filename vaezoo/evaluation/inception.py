@@ -1,0 +1,69 @@
+"""The Inception network of published FIDs: torch-fidelity's, with the weights of 2015."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vaezoo.evaluation.metric import NoNumber
+
+_URL = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+    "weights-inception-2015-12-05-6726825d.pth"
+)
+
+
+def weights_path() -> Path:
+    """Where torch-fidelity keeps the weights, there or not."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / _URL.rpartition("/")[2]
+
+
+def can_have(download: bool) -> bool:
+    """Whether the network is installed, and its weights are there or may be fetched."""
+    return find_spec("torch_fidelity") is not None and (download or weights_path().is_file())
+
+
+def load(device: torch.device) -> nn.Module:
+    """The network, its weights fetched if they are not there. NoNumber when that fails."""
+    if find_spec("torch_fidelity") is None:
+        raise NoNumber("it needs torch-fidelity: pip install 'vaezoo[metrics]'")
+    path = weights_path()
+    if not path.is_file():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(_URL, str(path), progress=False)
+        except OSError as error:
+            raise NoNumber(f"the weights of Inception could not be fetched: {error}") from None
+    begins = path.stem.rpartition("-")[2]
+    with path.open("rb") as file:
+        if not hashlib.file_digest(file, "sha256").hexdigest().startswith(begins):
+            raise NoNumber(f"{path} is damaged: delete it, and give --download")
+    return Inception(path).to(device).eval()
+
+
+class Inception(nn.Module):
+    """Images to 2048 features of the last pooling. x: [n, 1 or 3, height, width] in [0, 1]."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        # Read as weights and nothing else, and handed on in a file of our own: the library would
+        # run what a file has in it.
+        weights = torch.load(path, weights_only=True, map_location="cpu")
+        with tempfile.TemporaryDirectory() as folder:
+            own = Path(folder) / path.name
+            torch.save(weights, own)
+            self.network = FeatureExtractorInceptionV3(
+                "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(own)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        levels = (x.clamp(0, 1) * 255).round().to(torch.uint8)
+        features: Tensor = self.network(levels.expand(-1, 3, -1, -1))[0]
+        return features

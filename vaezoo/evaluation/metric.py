@@ -1,0 +1,214 @@
+"""The interface of a metric: collectors see every batch once, metrics read what they kept."""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeVar, cast
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vaezoo.data.base import Split, Splits
+from vaezoo.data.batch import Batch
+from vaezoo.data.batches import Batches
+from vaezoo.distributions import kl_divergence, point
+from vaezoo.evaluation.modes import seeded
+from vaezoo.model import BaseVAE
+from vaezoo.specs import METRIC_NEEDS
+
+CollectorT = TypeVar("CollectorT", bound="Collector")
+
+
+Tell = Callable[[str, int, int], None]
+"""Hears of progress: what is being done, how much of it is, and of how much."""
+
+FeatureChoice = Literal["auto", "inception", "classifier"]
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Tells nobody."""
+
+
+class NoNumber(Exception):
+    """Raised by a metric or collector for which there is no number here: the reason, in words."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a metric found.
+
+    value: None where there is no number, and note says why. A note beside a number is a caution.
+    spread: how sure it is, `spread_of` what it is: the standard error over examples, or the
+        standard deviation over repetitions with other seeds.
+    label: what to call the number where its name does not tell all, as `fid[network]`.
+    network: the network whose features were compared; examples: how many the estimate was made
+        from. Where the metric says that two numbers must share them.
+    """
+
+    value: float | None
+    spread: float | None = None
+    spread_of: str = ""
+    note: str = ""
+    label: str = ""
+    network: str = ""
+    examples: int = 0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured, and how.
+
+    capabilities: the tags of the model. batches: the split that is measured, in order. splits: the
+    whole data set, where a metric needs more than that split; None if it is not at hand. loaded:
+    the split as `splits` has it: the one of `batches` may hold nothing but images on a device.
+    split_name, data_name: what they are called.
+    importance_samples: draws an example for the log-likelihood, 0 for none. repeats: how often a
+    score with chance in it is taken, each time with another seed. download: whether weights may be
+    fetched. features: which network images are compared by. tell: hears of progress.
+    """
+
+    model: BaseVAE
+    capabilities: frozenset[str]
+    batches: Batches
+    splits: Splits | None = None
+    loaded: Split | None = None
+    split_name: str = "test"
+    data_name: str = ""
+    seed: int = 0
+    importance_samples: int = 0
+    repeats: int = 5
+    download: bool = False
+    features: FeatureChoice = "auto"
+    tell: Tell = silent
+
+    @property
+    def split(self) -> Split:
+        return self.batches.split
+
+    @property
+    def examples(self) -> int:
+        return len(self.split)
+
+    @property
+    def device(self) -> torch.device:
+        return self.batches.device
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        return self.splits.factor_names if self.splits is not None else ()
+
+    def noise(self, stream: int) -> AbstractContextManager[None]:
+        """Noise of a stream of its own: the same whatever else is measured."""
+        return seeded(self.seed * 0x9E3779B1 + stream + 1 & 0x7FFFFFFF, self.device)
+
+    def has(self, need: str) -> bool:
+        """Whether model and data have what a word of METRIC_NEEDS asks for."""
+        data = self.model.data
+        return {
+            "density": "deterministic" not in self.capabilities,
+            "continuous": "discrete" not in self.capabilities,
+            "images": data.is_image,
+            "bounded": data.domain != "real",
+            "factors": bool(self.factor_names),
+        }.get(need, need in self.capabilities)
+
+
+class View:
+    """A batch as metrics see it: everything that several of them ask for is computed once.
+
+    x: [batch, *data.shape]. y: the labels if the model is conditional. labels: those of the data.
+    index: where its examples stand in the split, int64 [batch], on the CPU. number: of the batch.
+    """
+
+    def __init__(self, setting: Setting, batch: Batch, index: Tensor, number: int) -> None:
+        self.setting, self.model = setting, setting.model
+        self.x, self.labels = batch.x, batch.y
+        self.y = self.model.labels(batch.y)
+        self.index, self.number = index, number
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @functools.cached_property
+    def posterior(self) -> Distribution:
+        return self.model.encode(self.x, self.y)
+
+    @functools.cached_property
+    def prior(self) -> Distribution:
+        return self.model.prior(self.y)
+
+    @functools.cached_property
+    def z(self) -> Tensor:
+        """One sample of the posterior, [batch, *latent_shape]."""
+        return self.posterior.rsample()
+
+    @functools.cached_property
+    def rate(self) -> Tensor:
+        """KL from posterior to prior, nats: [batch]."""
+        return kl_divergence(self.posterior, self.prior, self.z)
+
+    @functools.cached_property
+    def distortion(self) -> Tensor:
+        """-log p(x|z), nats: [batch]."""
+        log_p: Tensor = self.model.decode(self.z, self.y).log_prob(self.x)
+        return -log_p
+
+    @functools.cached_property
+    def latents(self) -> Tensor:
+        """What stands for each posterior, its mean as a rule: [batch, latents]."""
+        return point(self.posterior).flatten(1)
+
+    @functools.cached_property
+    def reconstruction(self) -> Tensor:
+        """[batch, *data.shape], float32."""
+        return self.model.reconstruct(self.x, self.y).float()
+
+    @functools.cached_property
+    def factors(self) -> Tensor:
+        """The factors of variation, int64 [batch, factors]. NoNumber where they are not known."""
+        split = self.setting.loaded or self.setting.split
+        found = split.factors(self.index.to(split.device))
+        if found is None:
+            raise NoNumber(METRIC_NEEDS["factors"])
+        return found.cpu()
+
+
+class Collector(ABC):
+    """Keeps of every batch what one or several metrics need. `add` is called for each, in order.
+
+    Evaluation runs under no_grad. Nothing should be read back to the host before the end.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+
+    @abstractmethod
+    def add(self, view: View) -> None:
+        """See one batch."""
+
+
+class Evidence:
+    """The collectors after they have seen every batch: `evidence[MyCollector]` is yours."""
+
+    def __init__(self, setting: Setting, collectors: Mapping[type[Collector], Collector]) -> None:
+        self.setting = setting
+        self._collectors = collectors
+
+    def __getitem__(self, kind: type[CollectorT]) -> CollectorT:
+        return cast(CollectorT, self._collectors[kind])
+
+
+class BaseMetric(ABC):
+    """A number that a finished model is measured by, registered with a vaezoo.MetricSpec."""
+
+    collects: ClassVar[tuple[type[Collector], ...]] = ()
+    """The collectors that it reads. Metrics that name the same class share one object of it."""
+
+    @abstractmethod
+    def measure(self, evidence: Evidence) -> Measured:
+        """Called once, when every batch has been seen. NoNumber says why there is none."""

@@ -1,0 +1,63 @@
+"""How many of its codes a discrete model uses."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from vaezoo.evaluation.metric import (
+    BaseMetric,
+    Collector,
+    Evidence,
+    Measured,
+    NoNumber,
+    Setting,
+    View,
+)
+
+
+@runtime_checkable
+class OfCodes(Protocol):
+    """A posterior that is sure of its codes: int64 [batch, ...], of `code_count` that there are."""
+
+    codes: Tensor
+    code_count: int
+
+
+class CodeCounts(Collector):
+    """How often each code occurs, at all positions of all examples together."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.counts: Tensor | None = None
+
+    def add(self, view: View) -> None:
+        posterior: object = view.posterior
+        if not isinstance(posterior, OfCodes):
+            raise NoNumber("its latents are no codes of one codebook")
+        counts = torch.bincount(posterior.codes.flatten(), minlength=posterior.code_count)
+        self.counts = counts if self.counts is None else self.counts + counts
+
+    @property
+    def shares(self) -> Tensor:
+        assert self.counts is not None
+        return self.counts.double() / self.counts.sum()
+
+
+class CodeUse(BaseMetric):
+    collects = (CodeCounts,)
+
+    def measure(self, evidence: Evidence) -> Measured:
+        shares = evidence[CodeCounts].shares
+        return Measured(float((shares > 0).double().mean()), note=f"of {len(shares):,} codes")
+
+
+class CodePerplexity(BaseMetric):
+    collects = (CodeCounts,)
+
+    def measure(self, evidence: Evidence) -> Measured:
+        shares = evidence[CodeCounts].shares
+        perplexity = float(torch.special.entr(shares).sum().exp())
+        return Measured(perplexity, note=f"of {len(shares):,} codes")

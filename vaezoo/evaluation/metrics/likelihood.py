@@ -1,0 +1,91 @@
+"""How probable the model finds the data: the ELBO and its parts, the importance-weighted bound."""
+
+from __future__ import annotations
+
+from vaezoo.evaluation.metric import (
+    BaseMetric,
+    Collector,
+    Evidence,
+    Measured,
+    NoNumber,
+    Setting,
+    View,
+)
+from vaezoo.evaluation.sums import Mean
+
+_ERROR = "standard error over examples"
+_IMPORTANCE_NOISE = 1
+
+
+class Bound(Collector):
+    """Rate and distortion of each example at one sample of its posterior."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.rate, self.distortion, self.elbo = Mean(), Mean(), Mean()
+
+    def add(self, view: View) -> None:
+        self.rate.add(view.rate)
+        self.distortion.add(view.distortion)
+        self.elbo.add(-view.rate.double() - view.distortion.double())
+
+
+class Elbo(BaseMetric):
+    collects = (Bound,)
+
+    def measure(self, evidence: Evidence) -> Measured:
+        bound = evidence[Bound]
+        elbo = -bound.rate.mean - bound.distortion.mean
+        return Measured(elbo, bound.elbo.standard_error, _ERROR)
+
+
+class Rate(BaseMetric):
+    collects = (Bound,)
+
+    def measure(self, evidence: Evidence) -> Measured:
+        rate = evidence[Bound].rate
+        return Measured(rate.mean, rate.standard_error, _ERROR)
+
+
+class Distortion(BaseMetric):
+    collects = (Bound,)
+
+    def measure(self, evidence: Evidence) -> Measured:
+        distortion = evidence[Bound].distortion
+        return Measured(distortion.mean, distortion.standard_error, _ERROR)
+
+
+class BitsPerDim(BaseMetric):
+    collects = (Bound,)
+
+    def measure(self, evidence: Evidence) -> Measured:
+        bound, model = evidence[Bound], evidence.setting.model
+        likelihood = getattr(model, "likelihood", None)
+        nats = bound.rate.mean + bound.distortion.mean
+        bits = None if likelihood is None else likelihood.bits_per_dim(nats, model.data)
+        if bits is None:
+            raise NoNumber("its likelihood is not one of the data's levels")
+        return Measured(bits)
+
+
+class Importance(Collector):
+    """The importance-weighted estimate of each example, in chunks of the model's choosing."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.log_p = Mean()
+
+    def add(self, view: View) -> None:
+        samples = self.setting.importance_samples
+        if not samples:
+            raise NoNumber("give --importance-samples to estimate it")
+        with self.setting.noise(_IMPORTANCE_NOISE + view.number * 16):
+            self.log_p.add(view.model.log_likelihood(view.x, view.y, samples=samples))
+
+
+class LogLikelihood(BaseMetric):
+    collects = (Importance,)
+
+    def measure(self, evidence: Evidence) -> Measured:
+        log_p = evidence[Importance].log_p
+        return Measured(log_p.mean, log_p.standard_error, _ERROR)

@@ -1,0 +1,109 @@
+"""How near reconstructions come to their originals."""
+
+from __future__ import annotations
+
+import math
+
+from vaezoo.evaluation.image_metrics import MS_SSIM_SMALLEST, ms_ssim, mse, psnr, ssim
+from vaezoo.evaluation.metric import (
+    BaseMetric,
+    Collector,
+    Evidence,
+    Measured,
+    NoNumber,
+    Setting,
+    View,
+)
+from vaezoo.evaluation.sums import Columns, Mean
+
+_ERROR = "standard error over examples"
+
+
+class SquaredErrors(Collector):
+    """Mean squared error of each example, and how much the examples differ."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.mse, self.x = Mean(), Columns()
+
+    def add(self, view: View) -> None:
+        self.mse.add(mse(view.reconstruction, view.x))
+        self.x.add(view.x.flatten(1))
+
+
+class Decibels(Collector):
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.psnr = Mean()
+
+    def add(self, view: View) -> None:
+        # Quieter than 8-bit rounding is as good as equal: 0 error would be infinite dB.
+        loudest = -10 * math.log10(1e-10)
+        self.psnr.add(psnr(view.reconstruction, view.x).clamp(max=loudest))
+
+
+class Similarity(Collector):
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.ssim = Mean()
+
+    def add(self, view: View) -> None:
+        self.ssim.add(ssim(view.reconstruction.clamp(0, 1), view.x))
+
+
+class ScaledSimilarity(Collector):
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.ms_ssim = Mean()
+
+    def add(self, view: View) -> None:
+        height, width = view.x.shape[-2:]
+        if min(height, width) < MS_SSIM_SMALLEST:
+            raise NoNumber(
+                f"its five scales need images of {MS_SSIM_SMALLEST} pixels and more, "
+                f"not {height}×{width}"
+            )
+        self.ms_ssim.add(ms_ssim(view.reconstruction.clamp(0, 1), view.x))
+
+
+class MeanSquaredError(BaseMetric):
+    collects = (SquaredErrors,)
+
+    def measure(self, evidence: Evidence) -> Measured:
+        errors = evidence[SquaredErrors].mse
+        return Measured(errors.mean, errors.standard_error, _ERROR)
+
+
+class Psnr(BaseMetric):
+    collects = (Decibels,)
+
+    def measure(self, evidence: Evidence) -> Measured:
+        values = evidence[Decibels].psnr
+        return Measured(values.mean, values.standard_error, _ERROR)
+
+
+class Ssim(BaseMetric):
+    collects = (Similarity,)
+
+    def measure(self, evidence: Evidence) -> Measured:
+        values = evidence[Similarity].ssim
+        return Measured(values.mean, values.standard_error, _ERROR)
+
+
+class MsSsim(BaseMetric):
+    collects = (ScaledSimilarity,)
+
+    def measure(self, evidence: Evidence) -> Measured:
+        values = evidence[ScaledSimilarity].ms_ssim
+        return Measured(values.mean, values.standard_error, _ERROR)
+
+
+class ExplainedVariance(BaseMetric):
+    collects = (SquaredErrors,)
+
+    def measure(self, evidence: Evidence) -> Measured:
+        errors, data = evidence[SquaredErrors], evidence.setting.model.data
+        spread = float(errors.x.variance.sum())
+        if not spread:
+            raise NoNumber("the examples do not differ")
+        return Measured(1.0 - errors.mse.mean * data.values / spread)

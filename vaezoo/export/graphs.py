@@ -1,0 +1,75 @@
+"""Encoder and decoder as plain functions of tensors, for formats that know no distributions."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Independent, Normal
+
+from vaezoo.distributions import point
+from vaezoo.model import BaseVAE
+
+Part = Literal["encoder", "decoder"]
+PARTS: tuple[Part, ...] = ("encoder", "decoder")
+
+
+class EncoderGraph(nn.Module):
+    """x [batch, *data.shape], and y [batch] of a conditional model, to where the posterior is.
+
+    Outputs: z [batch, *latent_shape], what stands for the posterior; for a Gaussian one also its
+    standard deviation, in the same shape.
+    """
+
+    def __init__(self, model: BaseVAE) -> None:
+        super().__init__()
+        self.model = model
+        x, y = example_inputs(model, "encoder", 2)
+        with torch.no_grad():
+            posterior = model.encode(x, y)
+        self.gaussian = isinstance(posterior, Independent) and isinstance(
+            posterior.base_dist, Normal
+        )
+
+    @property
+    def output_names(self) -> list[str]:
+        return ["z", "scale"] if self.gaussian else ["z"]
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, ...]:
+        posterior = self.model.encode(x, y)
+        z = point(posterior)
+        return (z, posterior.stddev) if self.gaussian else (z,)
+
+
+class DecoderGraph(nn.Module):
+    """z [batch, *latent_shape], and y [batch], to the likelihood's mean x [batch, *data.shape]."""
+
+    output_names = ("x",)
+
+    def __init__(self, model: BaseVAE) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> tuple[Tensor, ...]:
+        return (self.model.decode(z, y).mean,)
+
+
+Graph = EncoderGraph | DecoderGraph
+
+
+def make_graph(model: BaseVAE, part: Part) -> Graph:
+    return EncoderGraph(model) if part == "encoder" else DecoderGraph(model)
+
+
+def example_inputs(model: BaseVAE, part: Part, n: int) -> tuple[Tensor, Tensor | None]:
+    """Inputs of a batch of n, always the same ones, on the model's device."""
+    generator = torch.Generator().manual_seed(n)
+    if part == "encoder":
+        first = torch.rand(n, *model.data.shape, generator=generator)
+    else:
+        first = torch.randn(n, *model.latent_shape, generator=generator)
+    device = model._origin.device
+    if not model.conditional:
+        return first.to(device), None
+    return first.to(device), (torch.arange(n) % max(1, len(model.data.classes))).to(device)

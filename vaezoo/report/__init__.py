@@ -1,0 +1,1 @@
+"""Runs on one page that needs nothing but a browser."""

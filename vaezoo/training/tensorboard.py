@@ -1,0 +1,56 @@
+"""A run's numbers for TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from vaezoo.extras import need
+from vaezoo.training.writer import BaseWriter, Line
+
+FOLDER = "tensorboard"
+"""In the run folder. `tensorboard --logdir runs` finds those of all runs."""
+
+
+class TensorBoardWriter(BaseWriter):
+    """Scalars as `elbo/train` and `elbo/validation`, so that one chart shows both.
+
+    A run that goes on hides what was written after its checkpoint; a run that had no event files
+    before gets its past.
+    """
+
+    @classmethod
+    def check(cls) -> None:
+        need("tensorboard", "--log tensorboard", "tensorboard")
+
+    def start(self, past: Sequence[Line]) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # imports all of TensorBoard
+
+        path = self.folder / FOLDER
+        is_new = not any(path.glob("events.out.*"))
+        last = max((line["step"] for line in past), default=0)
+        # Lines after the checkpoint are gone from metrics.jsonl, and their points go too.
+        self.writer = SummaryWriter(str(path), purge_step=None if is_new else last + 1)
+        if is_new:
+            for line in past:
+                self.write(line)
+
+    def write(self, line: Line) -> None:
+        for tag, value in scalars(line):
+            self.writer.add_scalar(tag, value, line["step"])
+        if line["kind"] == "validation":
+            self.writer.flush()
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+def scalars(line: Line) -> Iterator[tuple[str, float]]:
+    """The numbers of a line by their tags; what is no number has no point."""
+    named: dict[str, Any] = {
+        **line["terms"],
+        **{key: line.get(key) for key in ("lr", "images_per_second", "bits_per_dim")},
+    }
+    for name, value in named.items():
+        if value is not None:
+            yield f"{name}/{line['kind']}", float(value)
