@@ -25,7 +25,7 @@ from vaezoo.training.machine import pick_device
 
 ResultT = TypeVar("ResultT")
 
-_TIMEOUT = timedelta(seconds=45)
+_TIMEOUT = timedelta(seconds=30)
 """How long a step may wait for a process that is silent; one that is gone is noticed at once."""
 _PATIENCE = timedelta(days=1)
 
