@@ -105,7 +105,8 @@ class _Job:
             raise Lost(f"the job hangs: {self.said()}") from None
 
     def said(self) -> str:
-        return self.log.read_text()[-2000:]
+        lines = self.log.read_text().splitlines()
+        return "\n".join([x for x in lines if x.startswith("vaezoo:")] + lines[-5:])
 
     def check(self) -> None:
         """The run is whole: every step once, in order, to the last."""

@@ -230,6 +230,16 @@ class TestStartedAgain:
         JOB.train("autoencoder", out)
         assert same_bits(out, alone)
 
+    def test_a_run_that_is_whole_stays_as_it_is(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        out = tmp_path / "run"
+        JOB.train("autoencoder", out)
+        before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+        JOB.train("autoencoder", out)
+        assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
     def test_another_run_is_left_alone(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

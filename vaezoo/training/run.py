@@ -64,6 +64,8 @@ def start_run(config: RunConfig, out: Path | None, reporter: Reporter) -> Run:
     with job(config.train.device):
         goes_on = out is not None and restarts() > 0
         if out is not None and by_the_first(lambda: goes_on and _is_of_this_job(out, config)):
+            if by_the_first((out / "summary.json").exists):  # one was lost when all was done
+                return Run(out, str(pick_device(config.train.device)))
             return _resume(out, config, reporter)
         return _start(config, out, reporter)
 
