@@ -1,15 +1,17 @@
 """Every model of the zoo on one data set: numbers and a strip of pictures each, as zoo.md.
 
-python benchmarks/zoo.py RUNS [--train] [--data fashion_mnist] [--steps 1500]
+python benchmarks/zoo.py RUNS [--train] [--data fashion_mnist] [--steps 1500] [--speeds FILE]
 
 RUNS is a folder of run folders named after the models. With --train those that are missing are
 trained first, each with its own defaults and the same number of steps; without, what is there is
-shown. Which models there are, the registry says.
+shown. Which models there are, the registry says. Images a second are those of a report of
+`vaezoo bench --mode train --json FILE`: the runs may have shared their machine with others.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +35,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--speeds", type=Path, default=RESULTS / "zoo.json")
     args = parser.parse_args()
     names = [spec.name for spec in vaezoo.list_models()]
     if args.train:
@@ -40,8 +43,11 @@ def main() -> None:
             train(args.runs / name, name, args)
     strips = RESULTS / "zoo"
     strips.mkdir(parents=True, exist_ok=True)
-    rows = [row(vaezoo.load_run(args.runs / n), strips) for n in names if (args.runs / n).exists()]
-    (HERE / "zoo.md").write_text(page(rows, args), encoding="utf-8")
+    report = json.loads(args.speeds.read_text(encoding="utf-8"))
+    speeds = {r["model"]: r["images_per_second"] for r in report["rows"] if r["mode"] == "train"}
+    there = [name for name in names if (args.runs / name).exists()]
+    rows = [row(vaezoo.load_run(args.runs / n), speeds.get(n), strips) for n in there]
+    (HERE / "zoo.md").write_text(page(rows, args, report), encoding="utf-8")
     print(f"{HERE / 'zoo.md'}: {len(rows)} of {len(names)} models")
 
 
@@ -55,7 +61,7 @@ def train(out: Path, name: str, args: argparse.Namespace) -> None:
     subprocess.run(line, check=False)
 
 
-def row(run: Run, strips: Path) -> list[str]:
+def row(run: Run, speed: float | None, strips: Path) -> list[str]:
     """A model's line: what it is, how fast, how good, how it looks."""
     summary, name = run.summary, run.config.choice.model.name
     if (run.path / "samples.png").exists():
@@ -63,7 +69,7 @@ def row(run: Run, strips: Path) -> list[str]:
     return [
         f"`{name}`",
         run.config.choice.loss.name,
-        f"{summary['images_per_second']:,.0f}",
+        number(speed, ",.0f"),
         number(summary["elbo"], ".1f"),
         substitute(run),
         number(summary["reconstruction_r2"], ".3f"),
@@ -110,7 +116,7 @@ def number(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
-def page(rows: list[list[str]], args: argparse.Namespace) -> str:
+def page(rows: list[list[str]], args: argparse.Namespace, report: dict[str, Any]) -> str:
     headings = ["model", "loss", "images/s", "ELBO, nats", "where it has none", "R²", "used", ""]
     table = [headings, ["---"] * len(headings), *rows]
     lines = ["| " + " | ".join(cells) + " |" for cells in table]
@@ -123,10 +129,14 @@ def page(rows: list[list[str]], args: argparse.Namespace) -> str:
                 f"{args.batch_size}, learning rate {args.lr:g} going down to 0: minutes, not the "
                 "best that it can do. On held-out images; in a strip, originals, their "
                 "reconstructions, and samples of the prior. An ELBO is in nats per image under "
-                "the model's own likelihood."
+                "the model's own likelihood. Images a second are those of a training step at this "
+                f"size by `vaezoo bench`, on {report['environment']['device']}."
             ),
             "",
-            "Made by `python benchmarks/zoo.py RUNS --train`.",
+            (
+                "Made by `vaezoo bench --mode train --image-size 28 --channels 1 --json "
+                "benchmarks/results/zoo.json` and `python benchmarks/zoo.py RUNS --train`."
+            ),
             "",
             *lines,
             "",
