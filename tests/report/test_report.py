@@ -19,7 +19,16 @@ from vaezoo.cli.main import main
 from vaezoo.errors import RunError
 from vaezoo.plugin_sources import import_file
 from vaezoo.report import svg
-from vaezoo.report.facts import Number, RunFacts, best, differing, gather, names_of, number_in
+from vaezoo.report.facts import (
+    Latent,
+    Number,
+    RunFacts,
+    best,
+    differing,
+    gather,
+    names_of,
+    number_in,
+)
 from vaezoo.report.html import join, tag
 from vaezoo.report.page import page
 
@@ -158,6 +167,14 @@ def test_stars_only_among_what_compares() -> None:
     assert best(runs, "elbo", "lower") == {0}
     assert best(runs, "elbo", "neither") == set()
     assert best([*runs, run(3, "a")], "elbo", "higher") == {1, 6}
+
+
+def test_only_latents_with_a_mean_are_called_active(two_runs: tuple[Path, Path]) -> None:
+    facts = gather(two_runs[:1], "cpu")
+    facts[0].latents = [Latent(0, 1.0, 0.5), Latent(1, 0.1, 0.001)]
+    assert f"{facts[0].name}: 1 of 2 active" in page(facts)
+    facts[0].latents = [Latent(0, 1.0, None), Latent(1, 0.1, None)]
+    assert f"{facts[0].name}: 2 latents" in page(facts)
 
 
 def test_options_that_differ(two_runs: tuple[Path, Path]) -> None:

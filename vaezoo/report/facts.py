@@ -62,11 +62,14 @@ class Number:
 
 @dataclass(frozen=True)
 class Latent:
-    """kl: nats, None where the model's KL is no sum over latents. variance: of posterior means."""
+    """kl: nats, None where the model's KL is no sum over latents.
+
+    variance: of the posterior's means, None where the latents are categories.
+    """
 
     number: int
     kl: float | None
-    variance: float
+    variance: float | None
 
 
 @dataclass(frozen=True)
@@ -244,9 +247,7 @@ def _read_summary(folder: RunFolder, facts: RunFacts) -> None:
             facts.numbers[name] = Number(number_in(summary[name]))
     for entry in summary.get("latents", []):
         variance = number_in(entry["mean_variance"])
-        facts.latents.append(
-            Latent(int(entry["latent"]), number_in(entry["rate"]), variance or 0.0)
-        )
+        facts.latents.append(Latent(int(entry["latent"]), number_in(entry["rate"]), variance))
     if facts.latents:
         facts.latents_from = "of its summary: all test examples"
 

@@ -14,7 +14,7 @@ from vaezoo.registry import registry
 from vaezoo.report import facts as fact
 from vaezoo.report import svg
 from vaezoo.report.explorer import Explorable, Runtime, packed
-from vaezoo.report.facts import RunFacts
+from vaezoo.report.facts import Latent, RunFacts
 from vaezoo.report.html import Markup, join, tag, trusted
 from vaezoo.specs import MetricSpec
 
@@ -321,8 +321,7 @@ def _latents(runs: Sequence[RunFacts]) -> Markup | None:
             key=lambda pair: -pair[1],
         )
         told = [(f"{name}: {svg.show(value)} {unit}", value) for name, value in values[:_MOST_BARS]]
-        active = sum(latent.variance > 0.01 for latent in run.latents)
-        title = f"{run.name}: {active} of {len(run.latents)} active"
+        title = f"{run.name}: {_how_many(run.latents)}"
         of = f"{len(told)} of {len(values)}" if len(told) < len(values) else f"{len(values)}"
         chart = svg.bars(title, i, told, f"{of} latents, the most informative first", unit)
         charts.append(tag("div", chart, data_run=i, title=run.latents_from))
@@ -334,6 +333,13 @@ def _latents(runs: Sequence[RunFacts]) -> Markup | None:
         "posterior mean varies by more than 0.01 over the data."
     )
     return join(tag("p", note, class_="note"), tag("div", charts, class_="charts"))
+
+
+def _how_many(latents: Sequence[Latent]) -> str:
+    variances = [latent.variance for latent in latents if latent.variance is not None]
+    if len(variances) < len(latents):  # categories have no mean that could vary
+        return f"{len(latents)} latents"
+    return f"{sum(variance > 0.01 for variance in variances)} of {len(latents)} active"
 
 
 def _pictures(runs: Sequence[RunFacts]) -> Markup | None:
