@@ -24,7 +24,7 @@ PLACES: dict[str, tuple[str, str]] = {
     "rmdir": ("os", "rmdir"),
     "truncate": ("os", "truncate"),
     "tensors": ("vaezoo.training.checkpoint", "write_tensors"),
-    "checkpoint": ("vaezoo.training.loop", "save_checkpoint"),
+    "checkpoint": ("vaezoo.training.saver", "save_checkpoint"),
     "prune": ("vaezoo.training.checkpoint", "_prune"),
     "append": ("vaezoo.runfolder", "RunFolder.append_metrics"),
     "create": ("vaezoo.runfolder", "RunFolder.write_start"),
@@ -37,7 +37,7 @@ PLACES: dict[str, tuple[str, str]] = {
     "summary": ("vaezoo.training.run", "write_json"),
     "store": ("vaezoo.data.store_file", "Writer.append"),
     "seal": ("vaezoo.data.store_file", "Writer.finish"),
-    "resume": ("vaezoo.training.loop", "Trainer._restore"),
+    "resume": ("vaezoo.training.state", "TrainingState.restore"),
 }
 """Where a process can be killed: module and function."""
 
@@ -94,7 +94,7 @@ def raise_at(place: str, number: int) -> None:
 
 def forget() -> None:
     """Plant a fault: a resume does not bring the generators back. Trials must notice it."""
-    module = importlib.import_module("vaezoo.training.loop")
+    module = importlib.import_module("vaezoo.training.state")
     setattr(module, "set_random_state", lambda *args: None)  # noqa: B010
 
 

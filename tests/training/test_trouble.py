@@ -16,7 +16,7 @@ import vaezoo
 from vaezoo.errors import OptionError, RunError, RunStopped, TrainingError, VaezooError
 from vaezoo.losses.elbo import ElboLoss
 from vaezoo.model import BaseVAE
-from vaezoo.training import loop
+from vaezoo.training import loop, saver
 from vaezoo.training.checkpoint import list_checkpoints, step_of
 from vaezoo.training.options import TrainOptions
 from vaezoo.training.report import Reporter
@@ -247,7 +247,7 @@ class TestSaving:
     def test_a_disk_that_fills_behind_training_stops_it(
         self, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        honest, calls = loop.save_checkpoint, 0
+        honest, calls = saver.save_checkpoint, 0
 
         def full(folder: Path, step: int, *args: Any, **kwargs: Any) -> None:
             nonlocal calls
@@ -256,7 +256,7 @@ class TestSaving:
                 raise RunError(f"the disk is full: {folder} could not be written")
             honest(folder, step, *args, **kwargs)
 
-        monkeypatch.setattr(loop, "save_checkpoint", full)
+        monkeypatch.setattr(saver, "save_checkpoint", full)
         with pytest.raises(RunError, match=r"^the disk is full: .*; to go on: vaezoo train --res"):
             vaezoo.train("vanilla", out=tmp_path / "r", checkpoint_every=4, **TINY)
         assert calls == 2

@@ -26,7 +26,8 @@ from vaezoo.registry import registry
 from vaezoo.runfolder import OthersFolder, RunFolder, check_absent
 from vaezoo.runs import Run, check_same_data, draw_samples, setting_of, test_batches
 from vaezoo.specs import Spec
-from vaezoo.training.loop import Position, Trainer, check_batch_size
+from vaezoo.training.batch_size import check_batch_size
+from vaezoo.training.loop import Trainer
 from vaezoo.training.machine import (
     device_name,
     keep_freed_memory,
@@ -42,6 +43,8 @@ from vaezoo.training.processes import (
     wait,
 )
 from vaezoo.training.report import Reporter
+from vaezoo.training.rescue import kept
+from vaezoo.training.state import Position
 from vaezoo.training.stops import Stops
 from vaezoo.training.writer import check_writers, writing
 
@@ -215,7 +218,7 @@ def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
     if processes() > 1:
         title += f", {processes()} processes"
     trainer.reporter.start(title, trainer.total_steps, trainer.position.step)
-    with trainer.kept():
+    with kept(trainer):
         try:
             with writing(trainer.folder, config, trainer.reporter.note):
                 position = trainer.fit()

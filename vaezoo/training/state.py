@@ -1,0 +1,149 @@
+"""Everything that training changes: what a checkpoint keeps, and what is put back from one."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaezoo.losses.base import BaseLoss
+from vaezoo.model import BaseVAE
+from vaezoo.training.checkpoint import (
+    Checkpoint,
+    check_fit,
+    load_into,
+    load_optimizers,
+    optimizer_tensors,
+    random_state,
+    set_random_state,
+)
+from vaezoo.training.sharding import spread_like, whole
+from vaezoo.training.updates import Updates
+from vaezoo.training.window import Window
+
+
+@dataclass
+class Position:
+    """How far training is; with the tensors of a checkpoint, all that going on needs."""
+
+    step: int = 0
+    images: int = 0
+    train_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    skipped: int = 0
+
+
+@dataclass
+class Best:
+    """The best weights by held-out data so far, and for how many epochs they have been that."""
+
+    score: float = -math.inf
+    epochs_since: int = 0
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+
+class TrainingState:
+    """A model with its loss and their optimizers, how far they are, and how good they are.
+
+    step_on_device: the position's, 0-dim int64. score: by held-out data, of the weights as they are
+    now; None where that was not measured. validation_due: an epoch is over, and its validation not.
+    counted: until when the position has the wall time, on the clock of time.perf_counter.
+    """
+
+    def __init__(self, model: BaseVAE, loss: BaseLoss, updates: Updates, *, log_every: int) -> None:
+        self.model = model
+        self.loss = loss
+        self.updates = updates
+        self.device = updates.device
+        self.log_every = log_every
+        self.position = Position()
+        self.step_on_device = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.best = Best()
+        self.score: float | None = None
+        self.validation_due = False
+        self.counted = time.perf_counter()
+        self._window: Window | None = None
+
+    @property
+    def window(self) -> Window:
+        """The steps since the last log line. The first step must have told what their terms are."""
+        if self._window is None:
+            self._window = Window(self.log_every, len(self.updates.names), self.device)
+        return self._window
+
+    @property
+    def begun(self) -> bool:
+        """Whether a step was taken, so that there is a window."""
+        return self._window is not None
+
+    def advance(self, values: Tensor) -> None:
+        """One step more. values: of its terms, [terms], on the device."""
+        self.position.step += 1
+        self.step_on_device += 1
+        self.window.add(values)
+        self.score = None
+
+    def count_time(self) -> None:
+        """Bring the position's wall time up to now."""
+        now = time.perf_counter()
+        self.position.wall_seconds += now - self.counted
+        self.counted = now
+
+    def tensors(self) -> dict[str, Mapping[str, Tensor]]:
+        """All tensors that going on needs, by the file that they are kept in."""
+        tensors: dict[str, Mapping[str, Tensor]] = {
+            "model": whole(self.model.state_dict()),
+            "loss": whole(self.loss.state_dict()),
+            "optimizers": whole(optimizer_tensors(self.updates.optimizers)),
+            "random": random_state(self.device),
+        }
+        if self.begun:
+            tensors["window"] = {"values": self.window.saved()}
+        if self.updates.guard is not None:
+            tensors["guard"] = self.updates.guard.saved()
+        if self.best.weights:
+            tensors["best"] = whole(self.best.weights)
+        return tensors
+
+    def rest(self) -> dict[str, Any]:
+        """What else going on needs, for JSON."""
+        best = {"score": self.best.score, "epochs_since": self.best.epochs_since}
+        return {
+            "position": dict(vars(self.position)),
+            "best": best if self.best.weights else None,
+            "score": self.score,
+            "validation_due": self.validation_due,
+            "names": list(self.updates.names),
+        }
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Put back what a checkpoint kept.
+
+        RunError, KeyError, TypeError, ValueError or RuntimeError if it does not fit.
+        """
+        path, tensors, rest = checkpoint
+        load_into(self.model, tensors["model"], path)
+        load_into(self.loss, tensors.get("loss", {}), path)
+        load_optimizers(self.updates.optimizers, tensors.get("optimizers", {}), path)
+        set_random_state(tensors["random"], self.device)
+        self.position = Position(**rest["position"])
+        self.step_on_device.fill_(self.position.step)
+        self.updates.names = tuple(rest["names"])
+        if self.updates.names:
+            self.window.restore(tensors["window"]["values"])
+        if self.updates.guard is not None and "guard" in tensors:
+            self.updates.guard.restore(tensors["guard"])
+        if rest["best"]:
+            own = self.model.state_dict()
+            check_fit(own, tensors["best"], path)
+            best = {
+                name: spread_like(tensor.to(self.device), own[name])
+                for name, tensor in tensors["best"].items()
+            }
+            self.best = Best(**rest["best"], weights=best)
+        self.validation_due = rest["validation_due"]
