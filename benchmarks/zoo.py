@@ -5,7 +5,8 @@ python benchmarks/zoo.py RUNS [--train] [--data fashion_mnist] [--steps 1500] [-
 RUNS is a folder of run folders named after the models. With --train those that are missing are
 trained first, each with its own defaults and the same number of steps; without, what is there is
 shown. Which models there are, the registry says. Images a second are those of a report of
-`vaezoo bench --mode train --json FILE`: the runs may have shared their machine with others.
+`vaezoo bench --mode train --json FILE`, if there is one: the runs may have shared their machine
+with others.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def main() -> None:
             train(args.runs / name, name, args)
     strips = RESULTS / "zoo"
     strips.mkdir(parents=True, exist_ok=True)
-    report = json.loads(args.speeds.read_text(encoding="utf-8"))
+    report = json.loads(args.speeds.read_text()) if args.speeds.exists() else {"rows": []}
     speeds = {r["model"]: r["images_per_second"] for r in report["rows"] if r["mode"] == "train"}
     there = [name for name in names if (args.runs / name).exists()]
     rows = [row(vaezoo.load_run(args.runs / n), speeds.get(n), strips) for n in there]
@@ -112,6 +113,13 @@ def used(run: Run) -> str:
     return "–" if units is None else f"{units} units"
 
 
+def speed_of(report: dict[str, Any]) -> str:
+    if not report["rows"]:
+        return "Images a second were not measured yet."
+    where = report["environment"]["device"]
+    return f"Images a second: a training step at this size, by `vaezoo bench`, on {where}."
+
+
 def number(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
@@ -129,8 +137,7 @@ def page(rows: list[list[str]], args: argparse.Namespace, report: dict[str, Any]
                 f"{args.batch_size}, learning rate {args.lr:g} going down to 0: minutes, not the "
                 "best that it can do. On held-out images; in a strip, originals, their "
                 "reconstructions, and samples of the prior. An ELBO is in nats per image under "
-                "the model's own likelihood. Images a second are those of a training step at this "
-                f"size by `vaezoo bench`, on {report['environment']['device']}."
+                f"the model's own likelihood. {speed_of(report)}"
             ),
             "",
             (

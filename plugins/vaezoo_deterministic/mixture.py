@@ -40,7 +40,7 @@ class GaussianMixture(nn.Module):
 
     @torch.no_grad()
     def fit(
-        self, z: Tensor, *, ridge: float = 1e-6, tolerance: float = 1e-4, iterations: int = 200
+        self, z: Tensor, *, ridge: float = 1e-6, tolerance: float = 1e-3, iterations: int = 200
     ) -> list[float]:
         """Fit the mixture to points by EM (Dempster et al. 1977), and tell how it went.
 
