@@ -46,7 +46,7 @@ def main() -> None:
     strips.mkdir(parents=True, exist_ok=True)
     report = json.loads(args.speeds.read_text()) if args.speeds.exists() else {"rows": []}
     speeds = {r["model"]: r["images_per_second"] for r in report["rows"] if r["mode"] == "train"}
-    there = [name for name in names if (args.runs / name).exists()]
+    there = [name for name in names if (args.runs / name / "summary.json").exists()]
     rows = [row(vaezoo.load_run(args.runs / n), speeds.get(n), strips) for n in there]
     (HERE / "zoo.md").write_text(page(rows, args, report), encoding="utf-8")
     print(f"{HERE / 'zoo.md'}: {len(rows)} of {len(names)} models")
