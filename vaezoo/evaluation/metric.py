@@ -18,6 +18,7 @@ from vaezoo.data.batch import Batch
 from vaezoo.data.batches import Batches
 from vaezoo.distributions import kl_divergence, point
 from vaezoo.evaluation.modes import seeded
+from vaezoo.evaluation.sums import Mean
 from vaezoo.model import BaseVAE
 from vaezoo.specs import METRIC_NEEDS
 
@@ -36,6 +37,9 @@ def silent(what: str, done: int, total: int) -> None:
 
 class NoNumber(Exception):
     """Raised by a metric or collector for which there is no number here: the reason, in words."""
+
+
+OVER_EXAMPLES = "standard error over examples"
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,11 @@ class Measured:
     label: str = ""
     network: str = ""
     examples: int = 0
+
+    @classmethod
+    def over_examples(cls, found: Mean) -> Measured:
+        """A mean over the examples, with its standard error."""
+        return cls(found.mean, found.standard_error, OVER_EXAMPLES)
 
 
 @dataclass(frozen=True)

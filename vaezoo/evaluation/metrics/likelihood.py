@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vaezoo.evaluation.metric import (
+    OVER_EXAMPLES,
     BaseMetric,
     Collector,
     Evidence,
@@ -13,7 +14,6 @@ from vaezoo.evaluation.metric import (
 )
 from vaezoo.evaluation.sums import Mean
 
-_ERROR = "standard error over examples"
 _IMPORTANCE_NOISE = 1
 
 
@@ -36,23 +36,21 @@ class Elbo(BaseMetric):
     def measure(self, evidence: Evidence) -> Measured:
         bound = evidence[Bound]
         elbo = -bound.rate.mean - bound.distortion.mean
-        return Measured(elbo, bound.elbo.standard_error, _ERROR)
+        return Measured(elbo, bound.elbo.standard_error, OVER_EXAMPLES)
 
 
 class Rate(BaseMetric):
     collects = (Bound,)
 
     def measure(self, evidence: Evidence) -> Measured:
-        rate = evidence[Bound].rate
-        return Measured(rate.mean, rate.standard_error, _ERROR)
+        return Measured.over_examples(evidence[Bound].rate)
 
 
 class Distortion(BaseMetric):
     collects = (Bound,)
 
     def measure(self, evidence: Evidence) -> Measured:
-        distortion = evidence[Bound].distortion
-        return Measured(distortion.mean, distortion.standard_error, _ERROR)
+        return Measured.over_examples(evidence[Bound].distortion)
 
 
 class BitsPerDim(BaseMetric):
@@ -87,5 +85,4 @@ class LogLikelihood(BaseMetric):
     collects = (Importance,)
 
     def measure(self, evidence: Evidence) -> Measured:
-        log_p = evidence[Importance].log_p
-        return Measured(log_p.mean, log_p.standard_error, _ERROR)
+        return Measured.over_examples(evidence[Importance].log_p)

@@ -16,8 +16,6 @@ from vaezoo.evaluation.metric import (
 )
 from vaezoo.evaluation.sums import Columns, Mean
 
-_ERROR = "standard error over examples"
-
 
 class SquaredErrors(Collector):
     """Mean squared error of each example, and how much the examples differ."""
@@ -70,32 +68,28 @@ class MeanSquaredError(BaseMetric):
     collects = (SquaredErrors,)
 
     def measure(self, evidence: Evidence) -> Measured:
-        errors = evidence[SquaredErrors].mse
-        return Measured(errors.mean, errors.standard_error, _ERROR)
+        return Measured.over_examples(evidence[SquaredErrors].mse)
 
 
 class Psnr(BaseMetric):
     collects = (Decibels,)
 
     def measure(self, evidence: Evidence) -> Measured:
-        values = evidence[Decibels].psnr
-        return Measured(values.mean, values.standard_error, _ERROR)
+        return Measured.over_examples(evidence[Decibels].psnr)
 
 
 class Ssim(BaseMetric):
     collects = (Similarity,)
 
     def measure(self, evidence: Evidence) -> Measured:
-        values = evidence[Similarity].ssim
-        return Measured(values.mean, values.standard_error, _ERROR)
+        return Measured.over_examples(evidence[Similarity].ssim)
 
 
 class MsSsim(BaseMetric):
     collects = (ScaledSimilarity,)
 
     def measure(self, evidence: Evidence) -> Measured:
-        values = evidence[ScaledSimilarity].ms_ssim
-        return Measured(values.mean, values.standard_error, _ERROR)
+        return Measured.over_examples(evidence[ScaledSimilarity].ms_ssim)
 
 
 class ExplainedVariance(BaseMetric):
