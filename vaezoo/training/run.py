@@ -67,7 +67,7 @@ def start_run(config: RunConfig, out: Path | None, reporter: Reporter) -> Run:
     with job(config.train.device):
         goes_on = out is not None and restarts() > 0
         if out is not None and by_the_first(lambda: goes_on and _is_of_this_job(out, config)):
-            if by_the_first((out / "summary.json").exists):  # one was lost when all was done
+            if by_the_first(RunFolder(out).summary.exists):  # one was lost when all was done
                 return Run(out, str(pick_device(config.train.device)))
             return _resume(out, config, reporter)
         return _start(config, out, reporter)
@@ -85,7 +85,7 @@ def resume_run(path: Path, config: RunConfig, reporter: Reporter) -> Run:
 def _is_of_this_job(out: Path, config: RunConfig) -> bool:
     """Whether a run of this very configuration stands there."""
     try:
-        return (out / "config.yaml").read_text(encoding="utf-8") == config.to_yaml()
+        return RunFolder(out).config.read_text(encoding="utf-8") == config.to_yaml()
     except (OSError, ValueError):
         return False
 
