@@ -19,6 +19,7 @@ from vaezoo.config import load_recipe
 from vaezoo.errors import RunError, VaezooError
 from vaezoo.evaluation.evaluate import Evaluation
 from vaezoo.evaluation.latents import Survey
+from vaezoo.evaluation.metric import Tell, silent
 from vaezoo.evaluation.strips import to_rgb
 from vaezoo.evaluation.traversal import Traversal
 from vaezoo.files import read_json
@@ -118,8 +119,6 @@ class RunFacts:
         }
 
 
-Tell = Callable[[str, int, int], None]
-"""Hears what is being done, how much of it is done, and of how much."""
 Opened = Callable[[Run, RunFacts], None]
 """Called with each run whose model could be opened."""
 
@@ -130,7 +129,7 @@ def gather(
     *,
     metrics: Sequence[str] = (),
     importance_samples: int = 0,
-    tell: Tell = lambda what, done, total: None,
+    tell: Tell = silent,
     opened: Opened = lambda run, facts: None,
 ) -> list[RunFacts]:
     """Read runs. RunError if a path is no run folder; anything less is a remark.
