@@ -19,16 +19,8 @@ from vaezoo.cli.main import main
 from vaezoo.errors import RunError
 from vaezoo.plugin_sources import import_file
 from vaezoo.report import svg
-from vaezoo.report.facts import (
-    Latent,
-    Number,
-    RunFacts,
-    best,
-    differing,
-    gather,
-    names_of,
-    number_in,
-)
+from vaezoo.report.compare import best, differing
+from vaezoo.report.facts import Latent, Number, RunFacts, gather, names_of, number_in
 from vaezoo.report.html import join, tag
 from vaezoo.report.page import page
 

@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,6 @@ from vaezoo.runs import Run
 TRAVERSED = 8
 _STEPS = 9
 _LARGEST_PICTURE = 8 * 2**20
-_MOST_POINTS = 300
-"""Of a curve: more than its chart has pixels to show."""
 
 _TRAINING = ("images_per_second", "wall_seconds", "steps", "parameters")
 _FLAT = (
@@ -332,57 +330,6 @@ def _measured(result: Evaluation) -> dict[str, Number]:
     }
 
 
-def option_names(runs: Sequence[RunFacts]) -> list[str]:
-    """Of all runs, those of a section together: model, loss, data, train."""
-    names = dict.fromkeys(name for run in runs for name in run.options)
-    sections = list(dict.fromkeys(name.partition(".")[0] for name in names))
-    return sorted(names, key=lambda name: sections.index(name.partition(".")[0]))
-
-
-def differing(runs: Sequence[RunFacts]) -> list[str]:
-    """The options that are not the same in all runs."""
-    missing = object()
-    return [
-        name
-        for name in option_names(runs)
-        if any(run.options.get(name, missing) != runs[0].options.get(name, missing) for run in runs)
-    ]
-
-
-def usual(runs: Sequence[RunFacts], name: str) -> Any:
-    """What most of the runs that have this option have; the first of equals."""
-    values = [run.options[name] for run in runs if name in run.options]
-    return max(values, key=values.count)
-
-
-def best(runs: Sequence[RunFacts], name: str, better: str) -> set[int]:
-    """Which runs have the best number of a metric, among two or more that it compares with."""
-    if better not in ("higher", "lower"):
-        return set()
-    groups: dict[str, list[tuple[float, int]]] = {}
-    for i, run in enumerate(runs):
-        number = run.numbers.get(name)
-        if number is not None and number.value is not None and number.comparable:
-            groups.setdefault(number.comparable, []).append((number.value, i))
-    found: set[int] = set()
-    for group in groups.values():
-        if len(group) > 1:
-            top = (max if better == "higher" else min)(value for value, _ in group)
-            found |= {i for value, i in group if value == top}
-    return found
-
-
-def points(run: RunFacts, kind: str, term: str) -> list[tuple[float, float]]:
-    """A curve: (step, value), thinned; what is no number leaves a gap."""
-    found = [
-        (float(line["step"]), line["terms"][term])
-        for line in run.history
-        if line["kind"] == kind and line["terms"].get(term) is not None
-    ]
-    every = math.ceil(len(found) / _MOST_POINTS)
-    return found if every <= 1 else [*found[::every], found[-1]]
-
-
 def number_in(value: object) -> float | None:
     """A finite number, or None: a run folder may hold anything."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -410,23 +357,3 @@ def _one_line(error: Exception, folder: RunFolder) -> str:
     for path in (folder.path.resolve(), folder.path):
         text = text.replace(f"{path}/", "").replace(str(path), folder.path.name)
     return text
-
-
-def term_names(runs: Sequence[RunFacts]) -> list[str]:
-    """The terms to draw: all of one run; of several, those that more than one has."""
-    counts: dict[str, int] = {}
-    for run in runs:
-        for name in dict.fromkeys(name for line in run.history for name in line["terms"]):
-            counts[name] = counts.get(name, 0) + 1
-    least = 1 if len(runs) == 1 else 2
-    first = ("elbo", "rate", "distortion", "objective")
-    names = [name for name in first if counts.get(name, 0) >= least]
-    return [*names, *(n for n in counts if n not in first and counts[n] >= least)]
-
-
-def groups(runs: Sequence[RunFacts]) -> Mapping[str, list[int]]:
-    """The numbers of the runs of each group, in order."""
-    found: dict[str, list[int]] = {}
-    for i, run in enumerate(runs):
-        found.setdefault(run.group or run.name, []).append(i)
-    return found

@@ -11,10 +11,9 @@ from typing import Any
 
 from vaezoo import __version__
 from vaezoo.registry import registry
-from vaezoo.report import facts as fact
-from vaezoo.report import svg
+from vaezoo.report import compare, svg
 from vaezoo.report.explorer import Explorable, Runtime, packed
-from vaezoo.report.facts import Latent, RunFacts
+from vaezoo.report.facts import Latent, RunFacts, Strip, data_uri
 from vaezoo.report.html import Markup, join, tag, trusted
 from vaezoo.specs import MetricSpec
 
@@ -209,7 +208,7 @@ def _numbers(runs: Sequence[RunFacts]) -> Markup | None:
         )
         for i, metric in enumerate(metrics)
     ]
-    winners = {metric.name: fact.best(runs, metric.name, metric.better) for metric in metrics}
+    winners = {metric.name: compare.best(runs, metric.name, metric.better) for metric in metrics}
     rows = []
     for i, run in enumerate(runs):
         cells = [_cell(run, i, metric, i in winners[metric.name]) for metric in metrics]
@@ -256,17 +255,17 @@ def _cell(run: RunFacts, i: int, metric: _Metric, winner: bool) -> Markup:
 
 def _curves(runs: Sequence[RunFacts]) -> Markup | None:
     parts = []
-    together = fact.groups(runs)
+    together = compare.groups(runs)
     for members in together.values():
         inside = [runs[i] for i in members]
         charts = []
-        for term in fact.term_names(inside):
+        for term in compare.term_names(inside):
             lines = [
                 svg.Line(
                     runs[i].name,
                     i,
-                    fact.points(runs[i], "train", term),
-                    fact.points(runs[i], "validation", term),
+                    compare.points(runs[i], "train", term),
+                    compare.points(runs[i], "validation", term),
                 )
                 for i in members
             ]
@@ -292,7 +291,7 @@ def _planes(runs: Sequence[RunFacts]) -> Markup | None:
         # The end of what measured numbers say of themselves: "data ..., density".
         kind = distortion.comparable.rpartition(", ")[2] or run.likelihood
         key = (run.group, kind)
-        ways = [fact.points(run, "validation", term) for term in ("rate", "distortion")]
+        ways = [compare.points(run, "validation", term) for term in ("rate", "distortion")]
         way = [(a, b) for (_, a), (_, b) in zip(*ways, strict=False)]
         line = svg.Line(run.name, i, way, [(rate.value, distortion.value)])
         kinds.setdefault(key, []).append(line)
@@ -365,7 +364,7 @@ def _picture(title: str, content: bytes | None) -> Markup | None:
 def _image(content: bytes, alt: str) -> Markup:
     """With its size, so that nothing moves when it is there. The size stands in a PNG's header."""
     width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
-    return tag("img", src=fact.data_uri(content), alt=alt, width=width, height=height)
+    return tag("img", src=data_uri(content), alt=alt, width=width, height=height)
 
 
 def _traversal(run: RunFacts) -> Markup | None:
@@ -388,18 +387,18 @@ def _traversal(run: RunFacts) -> Markup | None:
     return tag("figure", tag("div", rows, class_="strips"), caption)
 
 
-def _of(strip: fact.Strip) -> str:
+def _of(strip: Strip) -> str:
     return "" if strip.kl is None else f" {strip.kl:.2f} nats"
 
 
 def _options(runs: Sequence[RunFacts]) -> Markup | None:
-    names = fact.option_names(runs)
+    names = compare.option_names(runs)
     if not names:
         return None
-    different = set(fact.differing(runs))
+    different = set(compare.differing(runs))
     rows = []
     for name in names:
-        usual = fact.usual(runs, name)
+        usual = compare.usual(runs, name)
         cells = []
         for i, run in enumerate(runs):
             value = run.options.get(name)
