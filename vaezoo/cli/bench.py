@@ -10,6 +10,7 @@ import click
 from vaezoo.bench.job import MODES, Case, Job
 from vaezoo.cli import complete
 from vaezoo.cli.output import make_console, print_table
+from vaezoo.cli.shared import device_option
 from vaezoo.config import parse_settings
 from vaezoo.data.options import FolderOptions
 from vaezoo.errors import OptionError, RunError
@@ -43,7 +44,7 @@ from vaezoo.registry import registry
     multiple=True,
     help="An option of every model or loss, as model.latent_dim=16. Repeatable.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@device_option
 @click.option("--end-to-end", is_flag=True, help="Training rows include gathering their batches.")
 @click.option("--largest", is_flag=True, help="Look for the largest batch that fits, from this on.")
 @click.option("--windows", type=click.IntRange(min=5), default=5, show_default=True)

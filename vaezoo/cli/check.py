@@ -9,6 +9,7 @@ import click
 
 from vaezoo.cli.complete import any_name
 from vaezoo.cli.output import print_json
+from vaezoo.cli.shared import json_option
 from vaezoo.config import parse_settings
 from vaezoo.errors import OptionError, UnknownNameError
 from vaezoo.registry import PLURALS, WORDS, registry
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="An option of the model, its loss or the data set, as data.root=DIR. Repeatable.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md says what is in).")
+@json_option
 def command(
     name: str,
     kind: str,

@@ -10,6 +10,7 @@ import click
 from vaezoo.cli.complete import runs
 from vaezoo.cli.output import print_json
 from vaezoo.cli.pictures import check_picture
+from vaezoo.cli.shared import device_option, json_option
 
 
 @click.command(short_help="Draw a map of a run's latents.")
@@ -44,9 +45,9 @@ from vaezoo.cli.pictures import check_picture
     help="What colours the points: class, or a factor of the data.  [default: class]",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of a map.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@device_option
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
+@json_option
 def command(
     run: Path,
     examples: int,

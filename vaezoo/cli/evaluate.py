@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vaezoo.cli.complete import runs as run_folders
 from vaezoo.cli.output import make_console, print_json, print_line, print_table
+from vaezoo.cli.shared import device_option, json_option, runs_argument
 from vaezoo.errors import OptionError, nearest
 from vaezoo.registry import registry
 from vaezoo.specs import METRIC_GROUPS
@@ -20,14 +20,7 @@ _ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 
 
 @click.command(short_help="Measure finished runs on held-out data.")
-@click.argument(
-    "runs",
-    metavar="RUN...",
-    nargs=-1,
-    required=True,
-    type=click.Path(path_type=Path),
-    shell_complete=run_folders,
-)
+@runs_argument
 @click.option(
     "--metric",
     "metrics",
@@ -68,8 +61,8 @@ _ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 )
 @click.option("--download", is_flag=True, help="Fetch the weights of feature networks if needed.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of noise.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
+@device_option
+@json_option
 def command(
     runs: tuple[Path, ...],
     metrics: str,

@@ -10,6 +10,7 @@ import click
 from vaezoo.cli.complete import runs
 from vaezoo.cli.output import print_json
 from vaezoo.cli.pictures import check_output
+from vaezoo.cli.shared import json_option
 from vaezoo.errors import OptionError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     help="Which direction; safetensors holds the weights of both.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
+@json_option
 def command(
     run: Path,
     format_: Literal["onnx", "torch-export", "safetensors"],

@@ -10,6 +10,7 @@ import click
 
 from vaezoo.cli.complete import any_name
 from vaezoo.cli.output import print_json, print_table
+from vaezoo.cli.shared import json_option
 from vaezoo.errors import UnknownNameError
 from vaezoo.options import OptionInfo, describe, flag, plain, show
 from vaezoo.registry import PLURALS, WORDS, Registry, registry
@@ -35,7 +36,7 @@ from vaezoo.specs import (
     show_default=True,
     help="Where to look for the name.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md says what is in).")
+@json_option
 def command(name: str, kind: str, as_json: bool) -> None:
     """Show everything about one of them."""
     known = registry()

@@ -10,6 +10,7 @@ import click
 from vaezoo.cli.complete import runs
 from vaezoo.cli.output import print_json
 from vaezoo.cli.pictures import MOVING, check_picture
+from vaezoo.cli.shared import device_option, json_option
 
 
 @click.command(short_help="Draw the way from one image to another.")
@@ -34,9 +35,9 @@ from vaezoo.cli.pictures import MOVING, check_picture
     help="Along the arc around the origin, or along the line.",
 )
 @click.option("--class", "label", metavar="CLASS", help="Number or name, for conditional models.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@device_option
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
+@json_option
 def command(
     run: Path,
     a: str,

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from vaezoo.cli.output import print_json, print_table
+from vaezoo.cli.shared import json_option
 from vaezoo.registry import PLURALS, WORDS, Registry, registry
 from vaezoo.specs import Spec
 
@@ -19,7 +20,7 @@ from vaezoo.specs import Spec
     show_default=True,
     help="What to list.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md says what is in).")
+@json_option
 def command(kind: str, as_json: bool) -> None:
     """List the models, losses, data sets, metrics and writers."""
     known = registry()

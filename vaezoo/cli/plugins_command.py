@@ -7,12 +7,13 @@ from typing import Any
 import click
 
 from vaezoo.cli.output import print_json, print_table
+from vaezoo.cli.shared import json_option
 from vaezoo.plugins import PluginRecord
 from vaezoo.registry import PLURALS, registry
 
 
 @click.command("plugins")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md says what is in).")
+@json_option
 @click.option("--verbose", "-v", is_flag=True, help="Show tracebacks, and what was printed.")
 def command(as_json: bool, verbose: bool) -> None:
     """Show which plugins were loaded and which failed."""

@@ -8,6 +8,7 @@ import click
 
 from vaezoo.cli.complete import runs
 from vaezoo.cli.pictures import check_picture
+from vaezoo.cli.shared import device_option
 
 
 @click.command(short_help="Put images through a run and back.")
@@ -24,7 +25,7 @@ from vaezoo.cli.pictures import check_picture
     metavar="FILE",
     help="The picture to write, a PNG.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@device_option
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
 def command(run: Path, images: tuple[Path, ...], out: Path, device: str, overwrite: bool) -> None:
     """Reconstruct image files with the model in the folder RUN, originals above."""

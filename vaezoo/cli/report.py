@@ -6,21 +6,14 @@ from pathlib import Path
 
 import click
 
-from vaezoo.cli.complete import runs as run_folders
 from vaezoo.cli.output import print_json
 from vaezoo.cli.pictures import check_output
+from vaezoo.cli.shared import device_option, json_option, runs_argument
 from vaezoo.errors import OptionError
 
 
 @click.command(short_help="Put runs on one page that a browser opens from disk.")
-@click.argument(
-    "runs",
-    metavar="RUN...",
-    nargs=-1,
-    required=True,
-    type=click.Path(path_type=Path),
-    shell_complete=run_folders,
-)
+@runs_argument
 @click.option(
     "-o",
     "--out",
@@ -60,9 +53,9 @@ from vaezoo.errors import OptionError
     metavar="K",
     help="With --metric: samples an image for the log-likelihood.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@device_option
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
+@json_option
 def command(
     runs: tuple[Path, ...],
     out: Path,

@@ -8,6 +8,7 @@ import click
 
 from vaezoo.cli.complete import runs
 from vaezoo.cli.pictures import check_picture
+from vaezoo.cli.shared import device_option
 
 
 @click.command(short_help="Draw new images from a run's prior.")
@@ -34,7 +35,7 @@ from vaezoo.cli.pictures import check_picture
     help="Scales the prior's spread.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of noise.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@device_option
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
 def command(
     run: Path,

@@ -9,6 +9,7 @@ import click
 from vaezoo.cli.complete import runs
 from vaezoo.cli.output import print_json
 from vaezoo.cli.pictures import MOVING, check_picture
+from vaezoo.cli.shared import device_option, json_option
 
 
 @click.command(short_help="Draw what each latent value of a run changes.")
@@ -41,9 +42,9 @@ from vaezoo.cli.pictures import MOVING, check_picture
     show_default=True,
     help="Test examples that the order of the rows goes by.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@device_option
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
+@json_option
 def command(
     run: Path,
     rows: int,
