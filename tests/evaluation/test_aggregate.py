@@ -12,7 +12,8 @@ from torch.distributions import Distribution, Normal, kl_divergence
 from vaezoo import BaseVAE, DataSpec, Options, TensorSplit
 from vaezoo.data.batches import Batches
 from vaezoo.distributions import diagonal_normal
-from vaezoo.evaluation.evaluate import Evaluation, evaluate_model, pick_metrics
+from vaezoo.evaluation.evaluate import Evaluation, evaluate, pick_metrics
+from vaezoo.evaluation.metric import Setting
 from vaezoo.likelihoods import GaussianLikelihood
 
 PARTS = ("rate", "mutual_information", "marginal_kl")
@@ -42,9 +43,8 @@ def quantiles(count: int, spread: float) -> Tensor:
 
 def measure(model: BaseVAE, x: Tensor, batch: int = 256) -> Evaluation:
     batches = Batches(TensorSplit(x), batch_size=batch, device=torch.device("cpu"))
-    return evaluate_model(
-        model, batches, capabilities=("elbo", "importance"), metrics=pick_metrics(PARTS)
-    )
+    setting = Setting(model, frozenset(("elbo", "importance")), batches)
+    return evaluate(setting, pick_metrics(PARTS))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from torch.distributions import Distribution
 from vaezoo import BaseVAE, DataSpec, Options, TensorSplit
 from vaezoo.data.batches import Batches
 from vaezoo.distributions import PointMass
-from vaezoo.evaluation.evaluate import Evaluation, evaluate_model, pick_metrics
+from vaezoo.evaluation.evaluate import Evaluation, evaluate, pick_metrics
+from vaezoo.evaluation.metric import Setting
 from vaezoo.likelihoods import GaussianLikelihood
 
 
@@ -41,7 +42,7 @@ class Rounding(BaseVAE):
 def measure(x: Tensor, count: int, tags: tuple[str, ...] = ("discrete",)) -> Evaluation:
     batches = Batches(TensorSplit(x.float()), batch_size=3, device=torch.device("cpu"))
     metrics = pick_metrics(["code_use", "code_perplexity"])
-    return evaluate_model(Rounding(count), batches, capabilities=tags, metrics=metrics)
+    return evaluate(Setting(Rounding(count), frozenset(tags), batches), metrics)
 
 
 def test_all_alike_and_one_alone() -> None:

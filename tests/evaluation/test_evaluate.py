@@ -12,7 +12,8 @@ from torch.distributions import Distribution
 from vaezoo import BaseVAE, DataSpec, Options, TensorSplit
 from vaezoo.data.batches import Batches
 from vaezoo.distributions import diagonal_normal
-from vaezoo.evaluation.evaluate import Evaluation, evaluate_model
+from vaezoo.evaluation.evaluate import Evaluation, evaluate, quick_metrics
+from vaezoo.evaluation.metric import Setting
 from vaezoo.likelihoods import GaussianLikelihood
 
 ALL = ("elbo", "importance")
@@ -42,7 +43,8 @@ def examples(count: int = 500, values: int = 3) -> Tensor:
 
 def measure(model: BaseVAE, x: Tensor, batch: int = 64, samples: int = 0) -> Evaluation:
     batches = Batches(TensorSplit(x), batch_size=batch, device=torch.device("cpu"))
-    return evaluate_model(model, batches, capabilities=ALL, importance_samples=samples)
+    setting = Setting(model, frozenset(ALL), batches, importance_samples=samples)
+    return evaluate(setting, quick_metrics())
 
 
 def test_bounds_of_a_model_without_gap() -> None:
@@ -95,7 +97,8 @@ def test_means_are_over_examples_not_batches(batch: int) -> None:
 
 def test_no_number_where_there_is_none() -> None:
     batches = Batches(TensorSplit(examples()), batch_size=64, device=torch.device("cpu"))
-    result = evaluate_model(Known(3, 0.5), batches, capabilities=(), importance_samples=5)
+    setting = Setting(Known(3, 0.5), frozenset(), batches, importance_samples=5)
+    result = evaluate(setting, quick_metrics())
     assert result.elbo is None
     assert result.rate is None
     assert result.log_likelihood is None

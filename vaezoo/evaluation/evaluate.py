@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 
-from vaezoo.data.batches import Batches
 from vaezoo.errors import OptionError, VaezooError
 from vaezoo.evaluation.comparable import comparable
 from vaezoo.evaluation.metric import (
@@ -23,7 +22,6 @@ from vaezoo.evaluation.metric import (
 )
 from vaezoo.evaluation.metrics.latent import LatentKls, Spread, latent_report
 from vaezoo.evaluation.modes import evaluation_mode, seeded
-from vaezoo.model import BaseVAE
 from vaezoo.registry import registry
 from vaezoo.specs import METRIC_GROUPS, METRIC_NEEDS, MetricSpec
 
@@ -101,32 +99,6 @@ _FLAT = (
 """The metrics that Evaluation has as attributes."""
 
 
-def evaluate_model(
-    model: BaseVAE,
-    batches: Batches,
-    *,
-    capabilities: Collection[str],
-    metrics: Sequence[MetricSpec] | None = None,
-    importance_samples: int = 0,
-    seed: int = 0,
-) -> Evaluation:
-    """Measure a model on every example of a split.
-
-    capabilities: the model's tags; they tell which numbers mean something. metrics: which ones,
-    the quick ones unless told. importance_samples: how many draws an example for the
-    log-likelihood, 0 for none. The noise follows from `seed`; the generators and the modules'
-    modes are left as they were. Nothing is read back before the end.
-    """
-    setting = Setting(
-        model,
-        frozenset(capabilities),
-        batches,
-        seed=seed,
-        importance_samples=importance_samples,
-    )
-    return evaluate(setting, quick_metrics() if metrics is None else metrics)
-
-
 def quick_metrics() -> list[MetricSpec]:
     """Those that are measured unless others are asked for."""
     return [spec for spec in _all_metrics() if spec.quick]
@@ -148,7 +120,10 @@ def pick_metrics(words: Iterable[str]) -> list[MetricSpec]:
 
 
 def evaluate(setting: Setting, specs: Sequence[MetricSpec]) -> Evaluation:
-    """Take these metrics in one pass over the split. See evaluate_model.
+    """Take these metrics in one pass over every example of the split.
+
+    The noise follows from the setting's seed; the generators and the modules' modes are left as
+    they were. Nothing is read back before the end.
 
     A metric that fails costs its number and says why; where every one of them fails, it is the
     model that does, and the error is raised.
