@@ -16,14 +16,14 @@ from collections import Counter
 from typing import Any
 
 import torch
-from harness import device_of_this_machine, publish
+from harness import publish
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vaezoo.bench.counts import count
 from vaezoo.bench.job import Case, Job
 from vaezoo.bench.peaks import gemm_rate
 from vaezoo.bench.subject import Subject
-from vaezoo.training.machine import arithmetic, keep_freed_memory
+from vaezoo.training.machine import arithmetic, device_name, keep_freed_memory
 
 _STEPS = 12
 _KINDS = {
@@ -81,7 +81,7 @@ def main() -> None:
         "flops": flops,
         "gemm_flops_per_second": gemm,
     }
-    publish(f"operations-{args.precision}", device_of_this_machine(), [line], record)
+    publish(f"operations-{args.precision}", device_name(device), [line], record)
 
 
 def make_subject(args: argparse.Namespace, device: torch.device) -> Subject:
