@@ -96,6 +96,15 @@ def assert_same_training(a: Path, b: Path) -> None:
             assert x["terms"] == pytest.approx(y["terms"], rel=1e-2, abs=0.5)
 
 
+def assert_same_numbers(a: dict[str, Any], b: dict[str, Any], rel: float) -> None:
+    """The same metrics with the same words, and numbers that differ in rounding at most."""
+    assert a.keys() == b.keys()
+    for name, number in b.items():
+        for word, said in number.items():
+            near = pytest.approx(said, rel=rel) if isinstance(said, float) else said
+            assert a[name][word] == near, (name, word)
+
+
 def test_processes_train_the_model_that_one_does(done: Done, alone: Path) -> None:
     assert_same_training(done.folder / "same", alone)
     summary = json.loads((done.folder / "same" / "summary.json").read_text())
@@ -135,6 +144,36 @@ def test_evaluation_is_shared_and_exact(done: Done) -> None:
         for shared, whole in zip(found[::2], found[1::2], strict=True):
             assert shared == pytest.approx(whole, rel=1e-5)
         assert found[::2] == done.results[0]["evaluated"][::2]
+
+
+def test_a_finished_model_is_measured_together_as_one_process_does(done: Done) -> None:
+    for result in done.results:
+        for name, (together, one) in result["measured"].items():
+            assert together["notes"] == one["notes"], name
+            assert together["latents"] == [pytest.approx(row) for row in one["latents"]], name
+            assert_same_numbers(together["metrics"], one["metrics"], rel=1e-9)
+            assert one["metrics"]["mse"]["value"] > 0
+
+
+def test_each_example_is_measured_once(done: Done) -> None:
+    for result in done.results:
+        for name, (together, _) in result["measured"].items():
+            assert together["metrics"]["times"]["value"] == 0, name
+            assert together["metrics"]["timesbyone"]["value"] == 0, name
+
+
+def test_why_there_is_no_number_is_known_to_all(done: Done) -> None:
+    for result in done.results:
+        together = result["measured"]["vanilla, 4 at once"][0]["notes"]
+        assert together["nothing"] == "the second batch has none"
+        assert together["broken"] == "it failed: ZeroDivisionError: in the third batch"
+
+
+def test_the_summary_of_a_job_is_what_one_process_finds(done: Done) -> None:
+    run = vaezoo.load_run(done.folder / "same", "cpu")
+    found = run.evaluate(seed=run.config.train.seed).to_dict()["metrics"]
+    assert found["mse"]["value"] > 0
+    assert_same_numbers(run.summary["metrics"], found, rel=1e-6)
 
 
 def test_what_breaks_in_one_process_ends_all_with_the_same_words(done: Done) -> None:
