@@ -128,7 +128,8 @@ def drop(page: Any, path: Path) -> None:
             const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
             const dataTransfer = new DataTransfer();
             dataTransfer.items.add(new File([bytes], name));
-            const target = document.getElementById("sliders"), how = { bubbles: true, cancelable: true };
+            const target = document.getElementById("sliders");
+            const how = { bubbles: true, cancelable: true };
             for (const type of ["dragenter", "dragover", "drop"]) {
                 const event = new DragEvent(type, { ...how, dataTransfer });
                 // Unless the page takes it, the browser leaves the page and opens the file.
