@@ -116,11 +116,16 @@ class RunFolder:
     def read_metrics(self) -> list[dict[str, Any]]:
         """All whole lines so far; RunError if one is damaged."""
         try:
-            text = read_regular(self.metrics, _LARGEST_METRICS) if self.metrics.exists() else b""
-            # What follows the last line break is being written, or was when its process ended.
-            return [_metrics_line(line) for line in text.split(b"\n")[:-1]]
+            return [metrics_line(line) for line in self.metrics_lines()]
         except (OSError, ValueError) as error:
             raise RunError(f"{self.metrics} is damaged: {error}") from None
+
+    def metrics_lines(self) -> list[bytes]:
+        """The whole lines of metrics.jsonl so far, as they stand there. OSError if there are more
+        than any run writes."""
+        text = read_regular(self.metrics, _LARGEST_METRICS) if self.metrics.exists() else b""
+        # What follows the last line break is being written, or was when its process ended.
+        return text.split(b"\n")[:-1]
 
     def metrics_bytes(self) -> int:
         return self.metrics.stat().st_size if self.metrics.exists() else 0
@@ -227,7 +232,7 @@ def _told(holder: Path) -> str:
         return "unknown"
 
 
-def _metrics_line(line: bytes) -> dict[str, Any]:
+def metrics_line(line: bytes) -> dict[str, Any]:
     """A line of metrics.jsonl, with what everyone relies on. ValueError when it is not there."""
     value = parse_json(line)
     if not isinstance(value, dict) or not isinstance(value.get("kind"), str):

@@ -126,9 +126,13 @@ class Run:
         return torch.cat(parts) if parts else x
 
     def read_images(self, paths: list[Path]) -> Tensor:
-        """Image files as this run's data has them: float in [0, 1], [n, *shape]."""
+        """Image files as this run's data has them: float in [0, 1], [n, *shape].
+
+        0 or 1 where the data is binary, by threshold at one half.
+        """
         dataset = build_dataset(self.config.choice.data, self.config.data)
-        return dataset.read_images(paths, self.data_spec).float() / 255.0
+        levels = dataset.read_images(paths, self.data_spec)
+        return (levels >= 128).float() if self.data_spec.domain == "binary" else levels / 255.0
 
     def example(self, which: str) -> Batch:
         """One example as a batch of 1, on the device: a file, or a number in the test split.

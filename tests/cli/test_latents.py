@@ -46,6 +46,13 @@ def printed(capsys: pytest.CaptureFixture[str], *args: str) -> dict[str, Any]:
     return found
 
 
+def test_a_file_is_read_as_its_data_is(run: Path, tmp_path: Path) -> None:
+    """Sprites are black and white: their models never saw a grey."""
+    for level, value in ((127, 0.0), (128, 1.0)):
+        Image.new("L", (16, 16), level).save(tmp_path / "grey.png")
+        assert (vaezoo.load_run(run, "cpu").read_images([tmp_path / "grey.png"]) == value).all()
+
+
 def test_traverse(
     run: Path,
     in_tmp: Path,

@@ -5,9 +5,10 @@ Needs Chromium, playwright and onnxruntime-web (VAEZOO_ONNXRUNTIME_WEB), and is 
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,22 +117,61 @@ def test_the_most_informative_slider_comes_first(page: Any, two_runs: tuple[Path
     assert numbers == load_run(two_runs[0], "cpu").survey().ranked()
 
 
+def choose(page: Any, path: Path) -> None:
+    page.locator("#file").set_input_files(path)
+
+
+def drop(page: Any, path: Path) -> None:
+    """As from a file manager: over the section, then let go."""
+    page.evaluate(
+        """([content, name]) => {
+            const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+            const dataTransfer = new DataTransfer();
+            dataTransfer.items.add(new File([bytes], name));
+            const target = document.getElementById("sliders");
+            const how = { bubbles: true, cancelable: true };
+            for (const type of ["dragenter", "dragover", "drop"]) {
+                const event = new DragEvent(type, { ...how, dataTransfer });
+                // Unless the page takes it, the browser leaves the page and opens the file.
+                if (target.dispatchEvent(event)) throw new Error(`${type} was left to the browser`);
+            }
+        }""",
+        [base64.b64encode(path.read_bytes()).decode(), path.name],
+    )
+
+
+@pytest.mark.parametrize("give", [choose, drop])
 def test_an_image_is_encoded_as_pytorch_would(
-    page: Any, two_runs: tuple[Path, Path], tmp_path: Path
+    page: Any, two_runs: tuple[Path, Path], tmp_path: Path, give: Callable[[Any, Path], None]
 ) -> None:
-    start(page)
-    image = Image.new("L", (16, 16), 0)
-    ImageDraw.Draw(image).rectangle((3, 4, 9, 10), fill=255)
+    before, _ = start(page)
+    image = Image.new("RGB", (16, 16), "black")
+    # Green is light and magenta dark, as eyes have it: the data is black and white.
+    ImageDraw.Draw(image).rectangle((3, 4, 9, 10), fill=(0, 255, 0))
+    ImageDraw.Draw(image).rectangle((11, 4, 13, 12), fill=(255, 0, 255))
     image.save(tmp_path / "drop.png")
-    page.locator("#file").set_input_files(tmp_path / "drop.png")
+    give(page, tmp_path / "drop.png")
     page.locator("#original:not([hidden])").wait_for()
     z, x = shown(page, "[data-shown]")
     run = load_run(two_runs[0], "cpu")
     original = run.read_images([tmp_path / "drop.png"])
     with torch.no_grad():
         wanted = run.model.encode(original).mean.flatten()
+    assert (wanted - before).abs().max() > 0.1
     torch.testing.assert_close(z, wanted, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(x, run.reconstruct(original).flatten(), atol=1e-4, rtol=0)
+    for slider in page.locator("#sliders input").all():
+        latent, value, step = slider.evaluate("e => [+e.dataset.latent, +e.value, +e.step]")
+        assert value == pytest.approx(float(wanted[latent]), abs=step)
+
+
+def test_what_is_dropped_and_is_no_image_is_told(page: Any, tmp_path: Path) -> None:
+    before, _ = start(page)
+    (tmp_path / "notes.txt").write_text("no image")
+    drop(page, tmp_path / "notes.txt")
+    page.locator("#state", has_text="no image that this browser reads").wait_for()
+    after, _ = shown(page, "[data-shown]")
+    assert after.tolist() == before.tolist()
 
 
 def test_another_run_and_draws(page: Any, two_runs: tuple[Path, Path]) -> None:

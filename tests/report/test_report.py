@@ -121,7 +121,7 @@ def test_whatever_is_broken_is_a_remark(two_runs: tuple[Path, Path], tmp_path: P
     for name, break_it in {
         "weights": lambda run: (run / "model.safetensors").write_bytes(b"no"),
         "summary": lambda run: (run / "summary.json").write_text('{"elbo": "12", "notes": 3}'),
-        "line": lambda run: (run / "metrics.jsonl").open("a").write('{"kind": "tra'),
+        "line": lambda run: (run / "metrics.jsonl").open("a").write('{"kind": "tra\n'),
         "record": lambda run: (run / "run.json").write_text("[]"),
         "picture": lambda run: (run / "samples.png").write_bytes(b"GIF89a"),
         "nothing": lambda run: [path.unlink() for path in run.glob("*.json*")],
@@ -134,6 +134,27 @@ def test_whatever_is_broken_is_a_remark(two_runs: tuple[Path, Path], tmp_path: P
         assert facts.remarks, name
         assert str(tmp_path) not in page([facts])
         assert all("\n" not in remark for remark in facts.remarks)
+
+
+def test_the_lines_of_a_stranger(
+    two_runs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line may be anything, the last one half there, and the file larger than any run's."""
+    run = tmp_path / "run"
+    shutil.copytree(two_runs[0], run)
+    (whole,) = gather([run], "cpu")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(f'{{"kind": "train", "step": {10**400}, "terms": {{"elbo": 1}}}}\n')
+        file.write(f"{'[' * 100_000}\n")
+        file.write('{"kind": "train", "step": 9, "terms": {"elbo": 1}}')  # being written
+    (facts,) = gather([run], "cpu")
+    assert facts.history == whole.history
+    assert "2 lines of metrics.jsonl could not be read" in facts.remarks
+    assert page([facts])
+    monkeypatch.setattr("vaezoo.runfolder._LARGEST_METRICS", 1000)
+    (facts,) = gather([run], "cpu")
+    assert facts.history == []
+    assert any("larger than 1,000 bytes" in remark for remark in facts.remarks)
 
 
 def test_numbers_of_strangers() -> None:

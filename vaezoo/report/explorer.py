@@ -143,7 +143,8 @@ def _about(run: Run, facts: RunFacts, number: int, why_no_encoder: str) -> dict[
         "center": [_round(v) for v in center(model, label).flatten()],
         "draws": [[_round(v) for v in draw] for draw in draws.flatten(1)],
         "classes": list(data.classes) if model.conditional else [],
-        "encoder": why_no_encoder or True,
+        "encodes": not why_no_encoder,
+        "why_not": why_no_encoder,
     }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from vaezoo.evaluation.metric import Tell, silent
 from vaezoo.evaluation.strips import to_rgb
 from vaezoo.evaluation.traversal import Traversal
 from vaezoo.files import read_json
-from vaezoo.runfolder import RunFolder
+from vaezoo.runfolder import RunFolder, metrics_line
 from vaezoo.runs import Run
 
 TRAVERSED = 8
@@ -250,20 +249,20 @@ def _read_summary(folder: RunFolder, facts: RunFacts) -> None:
 
 
 def _read_history(folder: RunFolder, facts: RunFacts) -> None:
-    """Lines of metrics.jsonl, those that are such; the last may be half written."""
-    if not folder.metrics.exists():
-        return
+    """Lines of metrics.jsonl, those that are such."""
     damaged = 0
-    for text in folder.metrics.read_text(encoding="utf-8").splitlines():
+    for text in folder.metrics_lines():
         try:
-            line = json.loads(text)
-            terms = {str(k): number_in(v) for k, v in line["terms"].items()}
-            kind = "train" if line["kind"] == "train" else "validation"
-            facts.history.append({"kind": kind, "step": int(line["step"]), "terms": terms})
-        except (ValueError, KeyError, TypeError, AttributeError):
+            line = metrics_line(text)
+        except ValueError:
             damaged += 1
+            continue
+        terms = {name: number_in(value) for name, value in line["terms"].items()}
+        facts.history.append({"kind": line["kind"], "step": line["step"], "terms": terms})
     if damaged:
-        facts.remarks.append(f"{damaged} lines of {folder.metrics.name} could not be read")
+        facts.remarks.append(
+            f"{damaged} line{'s' if damaged > 1 else ''} of {folder.metrics.name} could not be read"
+        )
 
 
 def _read_pictures(folder: RunFolder, facts: RunFacts) -> None:

@@ -119,7 +119,7 @@ function choose(run) {
   find("class-field").hidden = !about.classes.length;
   find("class").replaceChildren(...about.classes.map((name, i) => element("option", { value: i, textContent: name })));
   find("class").value = now.label;
-  find("encode").hidden = about.encoder !== true;
+  find("encode").hidden = !about.encodes;
   find("original").hidden = true;
   find("state").textContent = "starting …";
   go(about.first);
@@ -127,7 +127,7 @@ function choose(run) {
 
 async function encode(file) {
   const about = told[now.run], [channels, height, width] = about.shape;
-  if (about.encoder !== true) { find("state").textContent = about.encoder; return; }
+  if (!about.encodes) { find("state").textContent = about.why_not; return; }
   let bitmap;
   try {
     bitmap = await createImageBitmap(file);

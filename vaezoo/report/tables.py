@@ -1,0 +1,184 @@
+"""The tables of the page: numbers, options, and what the numbers mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from vaezoo.registry import registry
+from vaezoo.report import compare, svg
+from vaezoo.report.facts import RunFacts
+from vaezoo.report.html import Markup, join, tag
+from vaezoo.specs import MetricSpec
+
+_SPELLED = {w: w.upper() for w in ("elbo", "mse", "psnr", "ssim", "fid", "kid", "mig", "kl")} | {
+    "r2": "R²"
+}
+"""Words of metrics' names as people write them."""
+
+_TRAINING = {
+    "images_per_second": ("images/s", "training examples a second, validation left out", ""),
+    "wall_seconds": ("seconds", "of training, with validation and checkpoints", "s"),
+    "steps": ("steps", "training steps taken", ""),
+    "parameters": ("parameters", "how many numbers were trained", ""),
+}
+
+
+_STARRED = (
+    " ★ is the best among the runs that it compares with: same data, same kind of likelihood."
+)
+
+
+class _Metric:
+    """What the page says of a column: its heading, what it means, which direction is better."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.better = name, "neither"
+        self.heading = " ".join(_SPELLED.get(word, word) for word in name.split("_"))
+        self.unit, self.meaning = "", "no plugin here knows it"
+        if name in _TRAINING:
+            self.heading, self.meaning, self.unit = _TRAINING[name]
+            return
+        spec = next((s for s in registry().specs("metric") if s.name == name), None)
+        if isinstance(spec, MetricSpec):
+            self.better, self.unit = spec.better, spec.unit
+            self.meaning = f"{spec.summary}: {spec.formula}. {spec.paper}".rstrip(". ") + "."
+
+    @property
+    def arrow(self) -> str:
+        return {"higher": " ↑", "lower": " ↓"}.get(self.better, "")
+
+    @property
+    def explained(self) -> str:
+        direction = {"higher": " Higher is better.", "lower": " Lower is better."}
+        unit = f" In {self.unit}." if self.unit else ""
+        return f"{self.meaning}{unit}{direction.get(self.better, '')}"
+
+
+def _columns(runs: Sequence[RunFacts]) -> list[_Metric]:
+    """Of every number that at least one run has."""
+    names = dict.fromkeys(name for run in runs for name in run.numbers)
+    has = [n for n in names if any(r.numbers[n].value is not None for r in runs if n in r.numbers)]
+    last = [name for name in has if name in _TRAINING]
+    return [_Metric(name) for name in [*(n for n in has if n not in _TRAINING), *last]]
+
+
+def numbers(runs: Sequence[RunFacts]) -> Markup | None:
+    metrics = _columns(runs)
+    if not metrics:
+        return None
+    headings = [
+        tag(
+            "th",
+            tag(
+                "button",
+                metric.heading,
+                metric.arrow,
+                data_sort=i + 1,
+                data_tip=metric.explained,
+                aria_describedby=f"about-{metric.name}",
+            ),
+            scope="col",
+            aria_sort="none",
+        )
+        for i, metric in enumerate(metrics)
+    ]
+    winners = {metric.name: compare.best(runs, metric.name, metric.better) for metric in metrics}
+    rows = []
+    for i, run in enumerate(runs):
+        cells = [_cell(run, i, metric, i in winners[metric.name]) for metric in metrics]
+        name = tag("th", tag("i", class_=f"swatch {svg.color(i)}"), run.name, scope="row")
+        rows.append(tag("tr", name, cells, data_run=i))
+    first = tag("th", tag("button", "run", data_sort=0), scope="col", aria_sort="none")
+    table = tag(
+        "table",
+        tag("caption", "Held-out numbers of each run", class_="hidden"),
+        tag("thead", tag("tr", first, headings)),
+        tag("tbody", rows),
+        class_="numbers",
+    )
+    note = tag(
+        "p",
+        "On held-out data. Choose a heading to sort by it, point at it for what it means."
+        + (_STARRED if any(winners.values()) else ""),
+        class_="note",
+    )
+    return join(
+        note, tag("div", table, class_="scroll", tabindex="0", role="region", aria_label="Numbers")
+    )
+
+
+def _cell(run: RunFacts, i: int, metric: _Metric, winner: bool) -> Markup:
+    number = run.numbers.get(metric.name)
+    if number is None or number.value is None:
+        why = (number.note if number else "") or "not measured"
+        dash = tag("span", "–", data_tip=why, tabindex="0", aria_label=f"none: {why}")
+        return tag("td", dash, data_value="", class_="none")
+    spread = f"± {svg.show(number.spread)}" if number.spread is not None else None
+    told = " ".join(filter(None, (spread, number.note)))
+    return tag(
+        "td",
+        svg.show(number.value),
+        tag("small", f" {spread}") if spread else None,
+        tag("span", " ★", class_="star", aria_label="best") if winner else None,
+        data_value=repr(number.value),
+        data_metric=metric.name,
+        data_of=run.name,
+        data_tip=told or None,
+    )
+
+
+def options(runs: Sequence[RunFacts]) -> Markup | None:
+    names = compare.option_names(runs)
+    if not names:
+        return None
+    different = set(compare.differing(runs))
+    rows = []
+    for name in names:
+        usual = compare.usual(runs, name)
+        cells = []
+        for i, run in enumerate(runs):
+            value = run.options.get(name)
+            marks = "none" if name not in run.options else "other" if value != usual else None
+            cells.append(tag("td", _option(run.options, name), data_run=i, class_=marks))
+        kind = "differs" if name in different else "same"
+        rows.append(tag("tr", tag("th", name, scope="row"), cells, class_=kind))
+    headings = [
+        tag("th", tag("i", class_=f"swatch {svg.color(i)}"), run.name, scope="col", data_run=i)
+        for i, run in enumerate(runs)
+    ]
+    table = tag(
+        "table",
+        tag("caption", "Options of each run", class_="hidden"),
+        tag("thead", tag("tr", tag("th", "option", scope="col"), headings)),
+        tag("tbody", rows),
+        class_="options",
+    )
+    switch = tag(
+        "label",
+        tag("input", type="checkbox", id="only-differing", checked=bool(different)),
+        f" only the {len(different)} that differ, of {len(names)}",
+        class_="switch",
+    )
+    scroll = tag("div", table, class_="scroll", tabindex="0", role="region", aria_label="Options")
+    return join(switch if len(runs) > 1 else None, scroll)
+
+
+def _option(options: dict[str, Any], name: str) -> str:
+    if name not in options:
+        return "–"
+    value = options[name]
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "on", False: "off"}[value]
+    return str(value)
+
+
+def glossary(runs: Sequence[RunFacts]) -> Markup | None:
+    metrics = _columns(runs)
+    entries = [
+        join(tag("dt", m.heading, m.arrow), tag("dd", m.explained, id=f"about-{m.name}"))
+        for m in metrics
+    ]
+    return tag("dl", entries, class_="glossary") if entries else None
