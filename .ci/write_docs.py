@@ -38,7 +38,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     ),
     "vaezoo.errors": ("DataError", "OptionError"),
     "vaezoo.options": ("to_dict",),
-    "vaezoo.distributed": ("gather", "place", "processes", "share", "total"),
+    "vaezoo.distributed": ("gather", "place", "processes", "share", "total", "whole"),
     "vaezoo.distributions": (
         "PointMass",
         "diagonal_normal",

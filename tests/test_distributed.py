@@ -49,6 +49,27 @@ def test_three_processes_find_the_gradients_of_one() -> None:
     assert compare([Pair(name) for name in names], 3) == [None] * len(names)
 
 
+WIDE_RANGE = ["vae_gan", "vamp_prior", "rae", "vq_vae", "ladder_vae"]
+"""Three phases; parameters outside of layers; weights read elsewhere; codes; a hierarchy."""
+
+
+def test_spread_over_two_processes_they_find_the_gradients_of_one() -> None:
+    """Every layer in parts, however small: where each is read, it must be whole."""
+    found = compare([Pair(name) for name in WIDE_RANGE], 2, sharded=True)
+    assert dict(zip(WIDE_RANGE, found, strict=True)) == dict.fromkeys(WIDE_RANGE)
+
+
+@pytest.mark.slow
+def test_all_models_can_be_spread() -> None:
+    pairs = {**{name: Pair(name) for name in OURS}, **MORE}
+    slope = pairs.pop("rae, its decoder's slope")
+    found = compare(list(pairs.values()), 2, sharded=True)
+    assert dict(zip(pairs, found, strict=True)) == dict.fromkeys(pairs)
+    loss = slope.build().loss
+    assert loss is not None
+    assert "differentiates their gradients" in loss.whole_layers_only
+
+
 FORGETFUL = """
 import sys
 import torch.distributed as dist

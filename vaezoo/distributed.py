@@ -70,6 +70,19 @@ def total(values: Tensor) -> Tensor:
     return _Total.apply(values) if processes() > 1 else values
 
 
+def whole(parameter: Tensor) -> Tensor:
+    """All of a parameter, of which each process may hold a part (--shard).
+
+    For whoever reads it outside the forward of the layer that has it. Gradients find back.
+    """
+    if not hasattr(parameter, "full_tensor"):
+        return parameter
+    from torch.distributed.tensor import Partial
+
+    found: Tensor = parameter.full_tensor(grad_placements=[Partial("avg")])
+    return found
+
+
 @contextmanager
 def talking() -> Iterator[None]:
     """ProcessLostError where the others cannot be reached any more."""

@@ -31,6 +31,8 @@ class RaeLoss(BaseLoss):
         super().__init__(options, model, data)
         if options.regulariser == "spectral_norm":
             limit_spectrum(model.get_submodule("decoder"))
+        if options.regulariser == "gradient_penalty":
+            self.whole_layers_only = "the gradient penalty differentiates their gradients"
 
     def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
         y = model.labels(batch.y)

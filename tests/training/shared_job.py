@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,12 @@ NORMED: dict[str, Any] = {"network": "conv", "hidden": (8, 8), "epochs": None, "
 WIDE: dict[str, Any] = {"hidden": (160,), "grad_clip": 2.0}
 """Layers that are large enough to be sharded."""
 
+LARGEST: dict[str, Any] = {
+    **{"network": "conv", "hidden": (32, 64, 128), "critic_hidden": (32, 128)},
+    **{"epochs": None, "steps": 5, "log_every": 1},
+}
+"""A smaller one of the model that has most parameters of all: three phases, a critic."""
+
 
 class StopAfter(Reporter):
     """Asks this process for a stop at a step."""
@@ -78,8 +85,8 @@ def train(model: str, out: Path, **options: Any) -> Any:
     return vaezoo.train(model, out=out, **{**JOB, **options})
 
 
-def stop(model: str, out: Path, **options: Any) -> str:
-    return said(lambda: train(model, out, reporter=StopAfter(8), **options))
+def stop(model: str, out: Path, steps_before: int = 8, **options: Any) -> str:
+    return said(lambda: train(model, out, reporter=StopAfter(steps_before), **options))
 
 
 def resume(run: Path) -> None:
@@ -159,7 +166,16 @@ def more(folder: Path) -> dict[str, Any]:
     resume_run(folder / "sharded", config, Reporter())
     results["spread"] = spread_layer_names()
     stop("autoencoder", folder / "for_one_whole", shard=True, **WIDE)
-    results["phases"] = said(lambda: train("factor_vae", folder / "refused", shard=True))
+    train("vae_gan", folder / "gan", **LARGEST)
+    stop("vae_gan", folder / "gan_sharded", shard=True, steps_before=2, **LARGEST)
+    resume(folder / "gan_sharded")
+    stop("vae_gan", folder / "gan_for_one", shard=True, steps_before=2, **LARGEST)
+    config = config_of(folder / "gan_by_one")
+    sharded = replace(config, train=config.train.model_copy(update={"shard": True}))
+    resume_run(folder / "gan_by_one", sharded, Reporter())
+    results["slope"] = said(
+        lambda: train("rae", folder / "refused", shard=True, regulariser="gradient_penalty")
+    )
     for name, options in {
         "does not divide": {"batch_size": 7},
         "too small": {"batch_size": 2, "network": "conv", "hidden": (8, 8)},

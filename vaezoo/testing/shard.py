@@ -25,11 +25,13 @@ from vaezoo.testing.noise import SameNoise
 from vaezoo.testing.pair import CPU, Pair, loss_of
 from vaezoo.training.batch_norm import share_batch_norm
 from vaezoo.training.checkpoint import load_weights, save_weights
+from vaezoo.training.sharding import spread_layers, whole
 from vaezoo.training.updates import Updates
 
 _SHARE = 7
 """Examples of each process, if the model can do with so few: a prime, see SameNoise."""
 _SECONDS = 300
+"""For each pair: a machine may be busy."""
 _STEPS = 100
 _LR = 1e-6
 """So small a step that a later phase does not see in which direction a gradient of 0 is rounded."""
@@ -40,6 +42,8 @@ class Work(NamedTuple):
 
     pair: Pair
     dtype: torch.dtype
+    sharded: bool = False
+    """Whether each process holds a part of every layer."""
 
     def gradients(self, count: int) -> dict[str, Tensor]:
         """The gradient that each phase's optimizer gets of each parameter in a training step, and
@@ -62,13 +66,17 @@ class Work(NamedTuple):
         loss = loss_of(model)
         for module in (model, loss):
             module.to(self.dtype)
+        options = pair.train_options.model_copy(update={"lr": _LR})
         if processes() > 1:
             share_batch_norm(model, loss)
+            if self.sharded:
+                spread_layers(model, loss, large=1)
+                options = options.model_copy(update={"shard": True})
         named = [*model.named_parameters(), *loss.named_parameters("loss")]
         updates = Updates(
             model,
             loss,
-            pair.train_options.model_copy(update={"lr": _LR}),
+            options,
             device=CPU,
             precision="fp32",
             total_steps=_STEPS,
@@ -78,9 +86,9 @@ class Work(NamedTuple):
         for phase, optimizer in zip(updates.phases, updates.optimizers, strict=True):
 
             def keep(*_: object, phase: Phase = phase) -> None:
-                for name, parameter in named:
-                    if parameter.grad is not None and parameter.grad.any():
-                        gradient = parameter.grad.clone()
+                gradients = {n: p.grad.clone() for n, p in named if p.grad is not None}
+                for name, gradient in whole(gradients).items():
+                    if gradient.any():
                         found[f"the gradient of {name} in phase {phase.name}"] = gradient
 
             optimizer.register_step_pre_hook(keep)
@@ -108,12 +116,13 @@ def _kind(name: str) -> str:
     return name.partition(" in phase ")[2] or name
 
 
-def compare(pairs: Sequence[Pair], count: int = 2) -> list[str | None]:
+def compare(pairs: Sequence[Pair], count: int = 2, *, sharded: bool = False) -> list[str | None]:
     """For each pair what differs between one process and `count` that share its batch, if any.
 
-    Broken where the processes do not come to an end.
+    sharded: each of these holds a part of every layer. Broken where the processes do not come to
+    an end.
     """
-    alone = [_alone(pair, count) for pair in pairs]
+    alone = [_alone(pair, count, sharded) for pair in pairs]
     with tempfile.TemporaryDirectory() as folder:
         run([work for work, _ in alone], count, Path(folder))
         first, last = (
@@ -126,14 +135,14 @@ def compare(pairs: Sequence[Pair], count: int = 2) -> list[str | None]:
     ]
 
 
-def _alone(pair: Pair, count: int) -> tuple[Work, dict[str, Tensor]]:
+def _alone(pair: Pair, count: int, sharded: bool) -> tuple[Work, dict[str, Tensor]]:
     """What one process finds: in double precision, so that no rounding decides on which side of 0
     a ReLU is; in single where the model cannot do otherwise."""
     try:
-        work = Work(pair, torch.float64)
+        work = Work(pair, torch.float64, sharded)
         return work, work.gradients(count)
     except (RuntimeError, TypeError):
-        work = Work(pair, torch.float32)
+        work = Work(pair, torch.float32, sharded)
         return work, work.gradients(count)
 
 
@@ -141,6 +150,7 @@ def run(works: Sequence[Work], count: int, folder: Path) -> None:
     """Let `count` processes write what they find, one after the other, into a folder."""
     job = {"works": [_told(work) for work in works], "count": count, "folder": str(folder)}
     command = [sys.executable, "-m", "vaezoo.testing.shard", json.dumps(job)]
+    seconds = _SECONDS * len(works)
     running = [
         subprocess.Popen(
             [*command, str(rank)],
@@ -152,9 +162,9 @@ def run(works: Sequence[Work], count: int, folder: Path) -> None:
         for rank in range(count)
     ]
     try:
-        said = [process.communicate(timeout=_SECONDS)[1] for process in running]
+        said = [process.communicate(timeout=seconds)[1] for process in running]
     except subprocess.TimeoutExpired:
-        raise Broken(f"{count} processes are not done after {_SECONDS} s: one waits") from None
+        raise Broken(f"{count} processes are not done after {seconds} s: one waits") from None
     finally:
         for process in running:
             process.kill()
@@ -172,6 +182,7 @@ def _told(work: Work) -> dict[str, object]:
         "loss": pair.loss_spec.name,
         "options": {**to_dict(pair.model_options), **to_dict(pair.loss_options)},
         "double": work.dtype == torch.float64,
+        "sharded": work.sharded,
     }
 
 
@@ -187,7 +198,8 @@ def main() -> None:
     )
     for number, told in enumerate(job["works"]):
         pair = Pair(told["model"], told["loss"], options=told["options"])
-        work = Work(pair, torch.float64 if told["double"] else torch.float32)
+        dtype = torch.float64 if told["double"] else torch.float32
+        work = Work(pair, dtype, told["sharded"])
         try:
             save_weights(_file(folder, number, rank), work.gradients(count))
         except Exception as error:

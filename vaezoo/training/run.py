@@ -164,6 +164,8 @@ def _prepare(config: RunConfig, device: torch.device) -> tuple[Splits, BaseVAE]:
     why_not = model.one_process_only or (model.loss.one_process_only if model.loss else "")
     if why_not and processes() > 1:
         raise OptionError(f"{config.choice.model.name} is trained by one process only: {why_not}")
+    if config.train.shard and model.loss and model.loss.whole_layers_only:
+        raise OptionError(f"--shard: its layers must stay whole: {model.loss.whole_layers_only}")
     return splits, model
 
 

@@ -17,17 +17,24 @@ LARGE = 1 << 15
 """Numbers in a layer from which it is sharded: for less, asking for it costs more than it saves."""
 
 
-def spread_layers(*modules: nn.Module) -> None:
-    """Shard the large layers of these modules. All processes must hold the same numbers."""
+def spread_layers(*modules: nn.Module, large: int = LARGE) -> None:
+    """Shard the large layers within these modules. All processes must hold the same numbers.
+
+    What the modules hold themselves, outside of layers, stays whole: it is read by any method.
+    """
     from torch.distributed.fsdp import fully_shard
 
     for module in modules:
-        for layer in list(module.modules()):
-            own = list(layer.parameters(recurse=False))
-            if sum(parameter.numel() for parameter in own) >= LARGE:
+        for layer in reversed([*module.modules()][1:]):
+            own = {p for p in layer.parameters(recurse=False) if p.dim()}  # a scalar has no parts
+            if sum(parameter.numel() for parameter in own) >= large:
                 for parameter in own:
                     parameter.data = parameter.data.contiguous()  # or it is not taken
-                fully_shard(layer, reshard_after_forward=True)
+                fully_shard(
+                    layer,
+                    reshard_after_forward=True,
+                    ignored_params={p for p in layer.parameters() if p not in own},
+                )
 
 
 def is_spread(tensor: Tensor) -> bool:

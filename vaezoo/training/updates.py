@@ -42,6 +42,7 @@ class Updates:
         note: Callable[[str], None],
     ) -> None:
         self.model = model
+        self.everything = [*model.parameters(), *loss.parameters()]
         self.options = options
         self.device = device
         self.precision = precision
@@ -50,10 +51,6 @@ class Updates:
         self.phases = [phase for phase in loss.phases(model) if len(phase.parameters)]
         if not self.phases:
             raise TrainingError("there is nothing to train: no phase of the loss has parameters")
-        if options.shard and len(self.phases) > 1:
-            raise OptionError(
-                f"--shard is for losses of one phase, and this has {len(self.phases)}: leave it out"
-            )
         self.objectives: list[Objective] = [phase.objective for phase in self.phases]
         self.trying_to_compile = compiles(options, device, total_steps)
         if self.trying_to_compile:
@@ -90,9 +87,7 @@ class Updates:
         named: dict[str, Tensor] = {}
         for number, (phase, optimizer) in enumerate(zip(self.phases, self.optimizers, strict=True)):
             output = self._objective(number, batch, context)
-            # Only the phase's own parameters: another phase's gradients are not even made.
-            # (A sharded layer makes its gradients itself, and there is one phase then.)
-            output.objective.backward(inputs=None if self.options.shard else [*phase.parameters])
+            self._backward(phase, output.objective)
             average_gradients(phase.parameters)
             if self.guard is not None:
                 self.guard.judge(optimizer, phase.parameters)
@@ -106,6 +101,18 @@ class Updates:
         if not self.names:
             self.names = tuple(named)
         return torch.stack(list(named.values()))
+
+    def _backward(self, phase: Phase, objective: Tensor) -> None:
+        """Gradients of the phase's own parameters, and of no other's."""
+        own = list(phase.parameters)
+        if not self.options.shard:
+            objective.backward(inputs=own)  # another phase's are not even made
+            return
+        objective.backward()  # a sharded layer makes its gradients itself, whosever it is
+        mine = {id(parameter) for parameter in own}
+        for other in self.everything:
+            if id(other) not in mine:
+                other.grad = None
 
     def _clip(self, parameters: Sequence[nn.Parameter], longest: float) -> None:
         if self.options.shard:
