@@ -46,6 +46,9 @@ JOB: dict[str, Any] = {
 }  # 95 training examples: 7 steps an epoch, 21 in all
 
 
+NORMED: dict[str, Any] = {"network": "conv", "hidden": (8, 8), "epochs": None, "steps": 3}
+"""Layers with batch norm, for a few steps: what is 0 but for rounding before it drifts apart."""
+
 WIDE: dict[str, Any] = {"hidden": (160,), "grad_clip": 2.0}
 """Layers that are large enough to be sharded."""
 
@@ -177,6 +180,7 @@ def main() -> None:
         "measured": measured(),
     }
     train("autoencoder", folder / "same")
+    train("autoencoder", folder / "normed", **NORMED)
     results["broken"] = broken(folder)
     if count == 2:
         results |= more(folder)
