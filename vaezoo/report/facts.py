@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,8 @@ class RunFacts:
     group: str = ""
     """Runs of one group were trained on the same data: their curves go in one chart."""
     likelihood: str = ""
+    config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By section, as config.yaml has it; `options` is the same by one name each."""
     options: dict[str, Any] = field(default_factory=dict)
     numbers: dict[str, Number] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -189,7 +191,7 @@ def _read_folder(folder: RunFolder, facts: RunFacts) -> None:
 
 def _read_config(folder: RunFolder, facts: RunFacts) -> None:
     """As text, without asking any plugin: its own may not be here."""
-    config = load_recipe(folder.config)
+    facts.config = config = load_recipe(folder.config)
     chosen = {
         section: str(config.get(section, {}).get("name", ""))
         for section in ("model", "loss", "data")

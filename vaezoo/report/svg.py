@@ -134,9 +134,9 @@ def bars(
     return _figure(title, parts, f"{title}: {len(values)} bars")
 
 
-def show(value: float) -> str:
-    """A number as people read it: five digits, thousands apart, a minus that is one."""
-    text = f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.5g}"
+def show(value: float, digits: int = 5) -> str:
+    """A number as people read it: so many digits, thousands apart, a minus that is one."""
+    text = f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.{digits}g}"
     return text.replace("-", "−")
 
 
