@@ -176,7 +176,7 @@ def _options(page: Page, folders: Mapping[str, Path]) -> int:
             elif value is None or isinstance(value, bool):
                 assert cell.text == words[value]
             elif isinstance(value, list):
-                assert cell.text == ", ".join(map(str, value))
+                assert cell.text == (", ".join(map(str, value)) or "none")
             else:
                 assert cell.text == str(value)
             count += 1

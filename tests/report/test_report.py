@@ -233,14 +233,28 @@ def test_options_that_differ(two_runs: tuple[Path, Path]) -> None:
 
 def test_charts_place_values() -> None:
     """Corners of a chart: the lowest value at the bottom, the first step at the left."""
-    chart = svg.curves("t", [svg.Line("a", 0, [(0, 1.0), (5, 3.0), (10, 2.0)])])
+    chart = svg.curves("t", [svg.Line("a", 0, [(0, 1.0), (5, 3.0), (10, 2.0)])], "nats")
     (path,) = re.findall(r'd="M([^"]*)"', chart)
     places = [tuple(map(float, place.split(","))) for place in path.split("L")]
     assert places[0][0] < places[1][0] < places[2][0]
     assert places[1][1] < places[2][1] < places[0][1]
     middle = (places[0][0] + places[2][0]) / 2
     assert places[1][0] == pytest.approx(middle, abs=0.2)
-    assert svg.curves("t", [svg.Line("a", 0, [(1, 5.0)])])  # one point, one value
+    assert svg.curves("t", [svg.Line("a", 0, [(1, 5.0)])], "nats")  # one point, one value
+
+
+def test_names_in_a_plane_do_not_lie_on_one_another() -> None:
+    """Four runs of nearly one rate and distortion, and one that is far."""
+    spots = [(10.0, 50.0), (10.5, 50.2), (9.8, 50.1), (10.2, 49.9), (40.0, 20.0)]
+    lines = [svg.Line(f"run {i}", i, [], [spot]) for i, spot in enumerate(spots)]
+    chart = svg.plane("t", lines)
+    found = re.findall(r'x="([^"]*)" y="([^"]*)" class="name c\d" text-anchor="(\w+)"', chart)
+    assert len(found) == 5
+    places = [(float(x), float(y), side) for x, y, side in found]
+    for i, (_, y, side) in enumerate(places):
+        for _, other, other_side in places[:i]:
+            assert side != other_side or abs(y - other) >= 10.9
+    assert "ELBO −60" in chart
 
 
 def test_the_command(

@@ -102,6 +102,8 @@ class RunFacts:
     reconstructions: bytes | None = None
     strips: list[Strip] = field(default_factory=list)
     strips_of: str = ""
+    no_strips: str = ""
+    """Why there are no traversals: one of the remarks."""
     remarks: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -293,14 +295,13 @@ def _look_inside(run: Run, facts: RunFacts) -> None:
     if not facts.latents and "discrete" not in run.config.choice.model.tags:
         facts.latents = _latents(latents)
         facts.latents_from = f"measured for this page on {len(latents.index):,} test examples"
-    if not run.data_spec.is_image:
-        facts.remarks.append("no traversals: its data is vectors")
-        return
     try:
+        run.check_has_pictures()
         # From one example, the same for all runs on this data: a prior's mean may be no picture.
         found = run.traverse(TRAVERSED, steps=_STEPS, start="0", latents=latents)
     except VaezooError as error:
-        facts.remarks.append(f"no traversals: {_one_line(error, run.folder)}")
+        facts.no_strips = f"no traversals: {_one_line(error, run.folder)}"
+        facts.remarks.append(facts.no_strips)
         return
     facts.strips = _strips(found)
     by = "KL" if found.order == "kl" else "the spread of the posteriors"

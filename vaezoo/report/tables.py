@@ -11,18 +11,14 @@ from vaezoo.registry import registry
 from vaezoo.report import compare, svg
 from vaezoo.report.facts import Number, RunFacts
 from vaezoo.report.html import Markup, join, tag
+from vaezoo.report.spelling import spelled
 from vaezoo.specs import MetricSpec
 
-_SPELLED = {w: w.upper() for w in ("elbo", "mse", "psnr", "ssim", "fid", "kid", "mig", "kl")} | {
-    "r2": "R²"
-}
-"""Words of metrics' names as people write them."""
-
 _TRAINING = {
-    "images_per_second": ("images/s", "training examples a second, validation left out", ""),
-    "wall_seconds": ("seconds", "of training, with validation and checkpoints", "s"),
-    "steps": ("steps", "training steps taken", ""),
-    "parameters": ("parameters", "how many numbers were trained", ""),
+    "images_per_second": ("images/s", "Training examples a second, validation left out.", ""),
+    "wall_seconds": ("seconds", "How long training took, validation and checkpoints included.", ""),
+    "steps": ("steps", "Training steps taken.", ""),
+    "parameters": ("parameters", "How many numbers were trained.", ""),
 }
 
 
@@ -36,7 +32,7 @@ class _Metric:
 
     def __init__(self, name: str) -> None:
         self.name, self.better = name, "neither"
-        self.heading = " ".join(_SPELLED.get(word, word) for word in name.split("_"))
+        self.heading = spelled(name)
         self.unit, self.meaning = "", "no plugin here knows it"
         if name in _TRAINING:
             self.heading, self.meaning, self.unit = _TRAINING[name]
@@ -77,8 +73,8 @@ def numbers(runs: Sequence[RunFacts]) -> Markup | None:
         rows.append(tag("tr", name, cells, data_run=i))
     note = tag(
         "p",
-        "On held-out data. Choose a heading to sort by it, point at it for what it means."
-        + (_STARRED if any(winners.values()) else ""),
+        "On held-out data. Choose a heading to sort by it, point at it for what it means, and at a "
+        "dash for why there is no number." + (_STARRED if any(winners.values()) else ""),
         class_="note",
     )
     return join(note, _sortable("Held-out numbers of each run", "run", metrics, rows), _seeds(runs))
@@ -212,7 +208,13 @@ def options(runs: Sequence[RunFacts]) -> Markup | None:
         class_="switch",
     )
     scroll = tag("div", table, class_="scroll", tabindex="0", role="region", aria_label="Options")
-    return join(switch if len(runs) > 1 else None, scroll)
+    note = "A dash: the run has no such option, its model, loss or data being another."
+    missing = any(name not in run.options for run in runs for name in names)
+    return join(
+        tag("p", note, class_="note") if missing else None,
+        switch if len(runs) > 1 else None,
+        scroll,
+    )
 
 
 def _option(options: dict[str, Any], name: str) -> str:
@@ -220,7 +222,7 @@ def _option(options: dict[str, Any], name: str) -> str:
         return "–"
     value = options[name]
     if isinstance(value, list):
-        return ", ".join(map(str, value))
+        return ", ".join(map(str, value)) or "none"
     if value is None or isinstance(value, bool):
         return {None: "none", True: "on", False: "off"}[value]
     return str(value)
