@@ -11,6 +11,8 @@ from vaezoo.report.html import Markup, tag
 WIDTH, HEIGHT = 380, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 34
 COLORS = 10
+_NAME_WIDTH, _NAME_HEIGHT = 75.0, 11.0
+"""Room for a name in a chart."""
 _SETTLING = 0.05
 """The first twentieth of a curve may leave the chart, or it would squash the rest."""
 
@@ -52,7 +54,7 @@ def _scales(xs: Sequence[float], ys: Sequence[float], room: float = 0.05) -> tup
     )
 
 
-def curves(title: str, lines: Sequence[Line], x_name: str = "step") -> Markup:
+def curves(title: str, lines: Sequence[Line], y_name: str, x_name: str = "step") -> Markup:
     """A line a run; held-out values as dots."""
     settled = [
         y
@@ -64,7 +66,7 @@ def curves(title: str, lines: Sequence[Line], x_name: str = "step") -> Markup:
     ]
     xs = [x for line in lines for x, _ in (*line.points, *line.dots)]
     x, y = _scales(xs, settled)
-    parts: list[Markup] = _axes(x, y, x_name, "")
+    parts: list[Markup] = _axes(x, y, x_name, y_name)
     for line in lines:
         tint = color(line.number)
         if len(line.points) > 1:
@@ -83,7 +85,6 @@ def plane(title: str, lines: Sequence[Line]) -> Markup:
     x, y = _scales_around(dots)
     parts = _axes(x, y, "rate, nats", "distortion, nats")
     parts += _diagonals(x, y)
-    heights = _apart([y(b) for line in lines for _, b in line.dots])
     for line in lines:
         tint = color(line.number)
         way = [p for p in line.points if x.low <= p[0] <= x.high and y.low <= p[1] <= y.high]
@@ -94,19 +95,7 @@ def plane(title: str, lines: Sequence[Line]) -> Markup:
             elbo = show(-(a + b))
             told = tag("title", f"{line.name}: rate {show(a)}, distortion {show(b)}, ELBO {elbo}")
             parts.append(_dot(x(a), y(b), 5, f"dot {tint}", line.number, told))
-            # To the side that has room.
-            left = x(a) > 0.6 * WIDTH
-            parts.append(
-                tag(
-                    "text",
-                    line.name,
-                    x=f"{x(a) + (-9 if left else 9):.1f}",
-                    y=f"{heights.pop(0) + 4:.1f}",
-                    class_="name",
-                    text_anchor="end" if left else "start",
-                    data_run=line.number,
-                )
-            )
+    parts += _names([(line, (x(a), y(b))) for line in lines for a, b in line.dots])
     return _figure(title, parts, f"{title}: rate and distortion of {len(lines)} runs")
 
 
@@ -134,13 +123,42 @@ def bars(
     return _figure(title, parts, f"{title}: {len(values)} bars")
 
 
-def show(value: float) -> str:
-    """A number as people read it: five digits, thousands apart, a minus that is one."""
-    text = f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.5g}"
+def show(value: float, digits: int = 5) -> str:
+    """A number as people read it: so many digits, thousands apart, a minus that is one."""
+    text = f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.{digits}g}"
     return text.replace("-", "−")
 
 
-def _apart(heights: Sequence[float], least: float = 11.0) -> list[float]:
+def _names(dots: Sequence[tuple[Line, Point]]) -> list[Markup]:
+    """The name of each dot beside it, in its colour: to the side that has room, none on another."""
+
+    def crowded(at: Point, side: int) -> bool:
+        return any(
+            0 < side * (other[0] - at[0]) < _NAME_WIDTH and abs(other[1] - at[1]) < _NAME_HEIGHT
+            for _, other in dots
+        )
+
+    parts = []
+    left = [at[0] > 0.6 * WIDTH or (crowded(at, 1) and not crowded(at, -1)) for _, at in dots]
+    for on_left in (True, False):
+        here = [dot for dot, is_left in zip(dots, left, strict=True) if is_left == on_left]
+        heights = _apart([at[1] for _, at in here], _NAME_HEIGHT)
+        for (line, at), height in zip(here, heights, strict=True):
+            parts.append(
+                tag(
+                    "text",
+                    line.name,
+                    x=_at(at[0] + (-9 if on_left else 9)),
+                    y=_at(height + 4),
+                    class_=f"name {color(line.number)}",
+                    text_anchor="end" if on_left else "start",
+                    data_run=line.number,
+                )
+            )
+    return parts
+
+
+def _apart(heights: Sequence[float], least: float) -> list[float]:
     """Nearly the same heights, at least so far from one another, in the order given."""
     moved = list(heights)
     lowest = -1e9
@@ -174,6 +192,11 @@ def _diagonals(x: _Scale, y: _Scale) -> list[Markup]:
         told = tag("title", f"ELBO {show(-total)}")
         parts.append(
             tag("line", told, x1=_at(x(a)), y1=_at(y(b)), x2=_at(x(c)), y2=_at(y(d)), class_="iso")
+        )
+        # At its right end, where the lines are farthest from the axis and its numbers.
+        name = f"ELBO {_tick(-total)}"
+        parts.append(
+            tag("text", name, x=_at(x(c)), y=_at(y(d) - 4), text_anchor="end", class_="of-iso")
         )
     return parts
 
