@@ -72,11 +72,12 @@ class VaeGanLoss(BaseLoss):
         return LossOutput(cross_entropy(*odds), {})
 
     def phases(self, model: BaseVAE) -> list[Phase]:
-        factor, betas = self.options.critic_lr_factor, self.options.betas()
+        rate, betas = self.options.lr_factor, self.options.betas()
+        critics = rate * self.options.critic_lr_factor
         return [
-            Phase("encoder", encoder_parameters(model), self),
-            Phase("decoder", decoder_parameters(model), self.reconstruct_and_fool, betas=betas),
-            Phase("critic", trainable(self.critic), self.tell_apart, factor, betas),
+            Phase("encoder", encoder_parameters(model), self, rate),
+            Phase("decoder", decoder_parameters(model), self.reconstruct_and_fool, rate, betas),
+            Phase("critic", trainable(self.critic), self.tell_apart, critics, betas),
         ]
 
     def _judge(self, *images: Tensor) -> tuple[list[Tensor], list[Tensor]]:

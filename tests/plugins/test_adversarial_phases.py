@@ -183,6 +183,11 @@ class TestPhases:
         assert (found.lr_factor, found.betas) == (0.5, (0.3, 0.8))
         assert loss_of(model).phases(model)[0].lr_factor == 1.0
 
+    def test_vae_gan_slows_all_three_and_the_critic_once_more(self) -> None:
+        phases = loss_of(build("vae_gan", lr_factor=0.5, critic_lr_factor=0.25)).phases
+        rates = [phase.lr_factor for phase in phases(build("vae_gan"))]
+        assert rates == [0.5, 0.5, 0.125]
+
     @pytest.mark.parametrize("name", NAMES)
     def test_nothing_is_read_back_to_the_host(
         self, name: str, monkeypatch: pytest.MonkeyPatch
