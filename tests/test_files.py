@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from vaezoo.errors import RunError
-from vaezoo.files import cannot_write, read_json, write_atomically, write_json, write_text
+from vaezoo.files import (
+    cannot_write,
+    full_path,
+    read_json,
+    write_atomically,
+    write_json,
+    write_text,
+)
 
 
 def only(folder: Path) -> list[str]:
@@ -128,3 +135,14 @@ def test_cannot_write_says_what_the_system_said(tmp_path: Path) -> None:
     denied = cannot_write(tmp_path, PermissionError(errno.EACCES, "Permission denied"))
     assert str(denied) == f"cannot write {tmp_path}: Permission denied"
     assert str(cannot_write(tmp_path, OSError("odd"))) == f"cannot write {tmp_path}: odd"
+
+
+def test_the_home_of_nobody_is_a_name_as_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert full_path("~/data") == Path("/home/me/data")
+    assert full_path("data") == tmp_path / "data"
+    # As any name, and no RuntimeError of pathlib's: this word may be of a stranger's recipe.
+    assert full_path(Path("~nobody-by-this-name/data")) == tmp_path / "~nobody-by-this-name/data"

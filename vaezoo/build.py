@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from traceback import extract_tb
 from typing import TypeVar
 
 from torch import OutOfMemoryError
@@ -19,6 +21,7 @@ from vaezoo.memory import available_memory
 from vaezoo.model import BaseVAE
 from vaezoo.module_sizes import TooLargeError, modules_within, on_paper
 from vaezoo.options import Options
+from vaezoo.registry import WORDS, registry
 from vaezoo.specs import DatasetSpec, Spec
 
 BaseT = TypeVar("BaseT", BaseVAE, BaseLoss, BaseDataset)
@@ -34,7 +37,10 @@ def build_model(
     choice.model.takes.check(data, choice.model.name)
     model_class = load_class(choice.model, BaseVAE)  # type: ignore[type-abstract]
     loss_class = load_class(choice.loss, BaseLoss)  # type: ignore[type-abstract]
-    return assemble(choice.model.name, model_class, model_options, loss_class, loss_options, data)
+    with _told((choice.model, model_class), (choice.loss, loss_class)):
+        return assemble(
+            choice.model.name, model_class, model_options, loss_class, loss_options, data
+        )
 
 
 def assemble(
@@ -71,7 +77,8 @@ def assemble(
 def build_dataset(spec: DatasetSpec, options: DataOptions) -> BaseDataset:
     """The data set, not yet loaded."""
     dataset_class = load_class(spec, BaseDataset)  # type: ignore[type-abstract]
-    return dataset_class(options)
+    with _told((spec, dataset_class)):
+        return dataset_class(options)
 
 
 def load_splits(spec: DatasetSpec, options: DataOptions) -> Splits:
@@ -88,6 +95,30 @@ def load_class(spec: Spec, base: type[BaseT]) -> type[BaseT]:
         missing = ", ".join(sorted(found.__abstractmethods__))
         raise VaezooError(f"{spec.kind} {spec.name}: {spec.target} does not define {missing}")
     return found
+
+
+@contextmanager
+def _told(*parts: tuple[Spec, type]) -> Iterator[None]:
+    """What the constructor of somebody else's class raises, as a VaezooError with its line.
+
+    An exception in our own classes is our fault, and passes as it is.
+    """
+    try:
+        yield
+    except (VaezooError, MemoryError):
+        raise
+    except Exception as error:
+        for spec, built in parts:
+            plugin, file = registry().plugin(spec), inspect.getsourcefile(built)
+            lines = [f.lineno for f in extract_tb(error.__traceback__) if f.filename == file]
+            if lines and plugin.distribution != "vaezoo":
+                said = " ".join(f"{type(error).__name__}: {error}".split())
+                name = spec.name if plugin.is_installed else f"{file}:{built.__name__}"
+                raise VaezooError(
+                    f"{WORDS[spec.kind]} {spec.name} cannot be built: {said} "
+                    f"({file}, line {lines[-1]}; vaezoo check {shlex.quote(name)} shows more)"
+                ) from error
+        raise
 
 
 def _build_on_paper(build: Callable[[], object], limit: int) -> None:

@@ -17,6 +17,11 @@ LARGEST_JSON = 64 << 20
 """Bytes. What vaezoo writes is far smaller; as values, JSON can take twenty times its size."""
 
 
+def full_path(path: Path | str) -> Path:
+    """From the root, ~ and ~user being homes; of a user who is not known here, a name as any."""
+    return Path(os.path.expanduser(path)).absolute()
+
+
 def open_regular(path: Path) -> BinaryIO:
     """A file, to be read. OSError for what is none: a pipe keeps its reader waiting for ever, and
     a device has no end."""

@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from vaezoo.errors import VaezooError
+from vaezoo.files import full_path
 from vaezoo.specs import DatasetSpec, LossSpec, ModelSpec, Spec, Takes
 
 GROUP = "vaezoo"
@@ -73,7 +74,7 @@ class NamedSource:
         match = _ONE_CLASS.fullmatch(text)
         where, attribute = (match[1], match[2]) if match else (text, "")
         if where.endswith(".py"):
-            where = str(Path(where).expanduser().absolute())
+            where = str(full_path(where))
         return cls(where, attribute)
 
     def __str__(self) -> str:

@@ -176,3 +176,29 @@ def test_strict_makes_trouble_an_error(in_tmp: Path, vaezoo: Vaezoo) -> None:
             assert "plugins are held to be strict" in done.err.splitlines()[-1]
     assert vaezoo("--strict", "list").code == 0
     assert "bad.py: ZeroDivisionError" in refused(vaezoo("--plugin", "bad.py", "list"))
+
+
+@pytest.mark.parametrize("base", ["model", "loss"])
+def test_what_its_constructor_raises_is_one_line(in_tmp: Path, vaezoo: Vaezoo, base: str) -> None:
+    """With the innermost line of the file, though the error came up deeper; nothing is left."""
+    file = in_tmp / "wrong.py"
+    head = "from vaezoo import BaseLoss, BaseVAE, LikelihoodOptions, Options\n\n"
+    wrong = "        super().__init__({})\n        int('three\\nfour')\n"
+    file.write_text(
+        head + "class Wrong(BaseVAE):\n    options: LikelihoodOptions\n"
+        "    def __init__(self, options, data):\n" + wrong.format("options, data")
+        + "    def encode(self, x, y=None): ...\n    def decode(self, z, y=None): ...\n"
+        if base == "model"
+        else head + "class Wrong(BaseLoss):\n    options: Options\n"
+        "    def __init__(self, options, model, data):\n" + wrong.format("options, model, data")
+        + "    def forward(self, model, batch, context): ...\n"
+    )  # fmt: skip
+    line = file.read_text().splitlines().index("        int('three\\nfour')") + 1
+    named = ["./wrong.py:Wrong"] if base == "model" else ["vanilla", "--loss", "./wrong.py:Wrong"]
+    told = refused(vaezoo("train", *named, *TINY))
+    assert told.startswith(f"vaezoo: {base} wrong cannot be built: ValueError: invalid literal")
+    assert f"({file}, line {line}; vaezoo check {file}:Wrong shows more)" in told
+    assert not (in_tmp / "runs").exists()
+    # Where it says that more is shown, it is.
+    shown = vaezoo("check", f"{file}:Wrong", "--only", "seeds").out
+    assert f'File "{file}", line {line}' in shown

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from vaezoo.files import full_path
 from vaezoo.options import Options
 
 Binarize = Literal["none", "threshold", "dynamic"]
@@ -30,7 +31,7 @@ ImageSize = Annotated[tuple[int, int], BeforeValidator(_read_size)]
 
 def _absolute(path: Path) -> Path:
     """A run is evaluated later from another folder: its data must still be found."""
-    return path.expanduser().absolute()
+    return full_path(path)
 
 
 class DataOptions(Options):

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 from vaezoo.data.store import cache_folder
 from vaezoo.errors import DataError
+from vaezoo.files import full_path
 
 FoundT = TypeVar("FoundT")
 
@@ -96,7 +97,7 @@ class Whereabouts(Generic[FoundT]):
 def usual_places() -> list[tuple[Path, str]]:
     """Folders in which data sets are kept, each with how it is shown to the user."""
     shown = ["./data", "./datasets", "~/data", "~/datasets"]
-    places = [(Path(name).expanduser().absolute(), name) for name in shown]
+    places = [(full_path(name), name) for name in shown]
     return [*places, (downloads_folder(), str(downloads_folder()))]
 
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from vaezoo.data import store_file
 from vaezoo.data.store_file import Append, Stored
 from vaezoo.errors import DataError
+from vaezoo.files import full_path
 from vaezoo.memory import physical_memory
 
 Build = Callable[[Append], dict[str, Any]]
@@ -59,7 +60,7 @@ def cache_folder() -> Path:
     """$VAEZOO_CACHE, or vaezoo under $XDG_CACHE_HOME, or ~/.cache/vaezoo."""
     chosen = os.environ.get("VAEZOO_CACHE")
     if chosen:
-        return Path(chosen).expanduser().absolute()
+        return full_path(chosen)
     base = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG specification has relative paths ignored.
     return Path(base if os.path.isabs(base) else os.path.expanduser("~/.cache")) / "vaezoo"
