@@ -45,6 +45,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "diagonal_normal_from",
         "draw",
         "full_precision",
+        "isotropic_normal",
         "kl_divergence",
         "log_mean_exp",
         "point",

@@ -25,6 +25,7 @@ from vaezoo.distributions import (
     diagonal_normal_from,
     draw,
     full_precision,
+    isotropic_normal,
     kl_divergence,
     log_mean_exp,
     point,
@@ -45,6 +46,29 @@ def mixture(dims: int) -> MixtureSameFamily:
         Categorical(torch.tensor([0.1, 0.2, 0.3, 0.4]).double()),
         diagonal_normal(loc, torch.full_like(loc, 0.7)),
     )
+
+
+class TestIsotropicNormal:
+    @pytest.mark.parametrize("event", [(4,), (3, 4, 2)])
+    def test_is_the_diagonal_one_with_the_scale_everywhere(self, event: tuple[int, ...]) -> None:
+        torch.manual_seed(0)
+        loc = torch.randn(5, *event).double().requires_grad_()
+        scale = torch.tensor(0.3).double().requires_grad_()
+        x = torch.randn(7, 5, *event).double()
+        one = isotropic_normal(loc, scale, len(event))
+        every = diagonal_normal(loc, scale.expand_as(loc), len(event))
+        assert (one.batch_shape, one.event_shape) == (every.batch_shape, every.event_shape)
+        torch.testing.assert_close(one.log_prob(x), every.log_prob(x))
+        ours = torch.autograd.grad(one.log_prob(x).sin().sum(), (loc, scale))
+        theirs = torch.autograd.grad(every.log_prob(x).sin().sum(), (loc, scale))
+        torch.testing.assert_close(ours, theirs)
+
+    def test_expands_like_any_other(self) -> None:
+        p = isotropic_normal(torch.arange(3.0).double(), torch.tensor(2.0).double())
+        many = p.expand(torch.Size([4]))
+        x = torch.randn(4, 3).double()
+        assert many.batch_shape == (4,)
+        torch.testing.assert_close(many.log_prob(x), p.log_prob(x))
 
 
 class TestKL:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent
 
 from vaezoo.data.spec import DataSpec, Domain
-from vaezoo.distributions import diagonal_normal, full_precision
+from vaezoo.distributions import full_precision, isotropic_normal
 from vaezoo.errors import DataError
 from vaezoo.likelihood_options import LikelihoodOptions
 
@@ -86,7 +86,7 @@ class GaussianLikelihood(Likelihood):
         raw = full_precision(raw)
         mean = (torch.tanh(raw) + 1.0) / 2.0 if self.squash else raw
         scale = self.log_scale.clamp(min=math.log(SMALLEST_SCALE)).exp()
-        return diagonal_normal(mean, scale.expand_as(mean), mean.dim() - 1)
+        return isotropic_normal(mean, scale, mean.dim() - 1)
 
     def bits_per_dim(self, nats: float, data: DataSpec) -> float | None:
         return None if data.domain == "real" else super().bits_per_dim(nats, data)

@@ -273,6 +273,9 @@ class Run:
         weights of feature networks may be fetched. features: which network images are compared by:
         `inception`, `classifier` (a small one of this data), or the first of them that is at hand.
         tell: hears of progress.
+
+        In a group of processes all of them must ask, and share the work; inside
+        vaezoo.distributed.alone one does it by itself.
         """
         setting = setting_of(
             self.model,

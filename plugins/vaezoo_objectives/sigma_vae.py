@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vaezoo import BaseLoss, BaseVAE, Batch, Context, DataSpec, LossOutput, Options
 from vaezoo.distributed import gather
-from vaezoo.distributions import diagonal_normal
+from vaezoo.distributions import isotropic_normal
 from vaezoo.errors import OptionError
 from vaezoo.likelihoods import SMALLEST_SCALE, GaussianLikelihood
 from vaezoo.losses.elbo import elbo_terms
@@ -45,7 +45,7 @@ class SigmaVaeLoss(BaseLoss):
         variance = gather(errors).mean().clamp(min=SMALLEST_SCALE**2)
         # At its best a scale has no gradient of its own: detached it is as good.
         scale = variance.sqrt()
-        best = diagonal_normal(mean, scale.expand_as(mean), mean.dim() - 1)
+        best = isotropic_normal(mean, scale, mean.dim() - 1)
         objective = (terms["rate"] - best.log_prob(batch.x)).mean()
         if self.training:
             _follow(model.likelihood.get_buffer("log_scale"), variance, context.step)

@@ -37,7 +37,7 @@ def check_same(layer: Any, library: Tensor, x: Tensor, monkeypatch: pytest.Monke
 def test_convolution(size: tuple[int, int], channels: tuple[int, int], batch: int) -> None:
     layer = StridedConv2d(*channels).double()
     x = torch.randn(batch, channels[0], *size, dtype=torch.float64, requires_grad=True)
-    library = F.conv2d(x, layer.weight, layer.bias, stride=2, padding=1)
+    library = F.conv2d(x, layer.weight, stride=2, padding=1)
     with pytest.MonkeyPatch.context() as patch:
         check_same(layer, library, x, patch)
 
@@ -53,9 +53,7 @@ def test_transposed_convolution(
 ) -> None:
     layer = StridedConvTranspose2d(*channels, extra).double()
     x = torch.randn(batch, channels[0], *size, dtype=torch.float64, requires_grad=True)
-    library = F.conv_transpose2d(
-        x, layer.weight, layer.bias, stride=2, padding=1, output_padding=extra
-    )
+    library = F.conv_transpose2d(x, layer.weight, stride=2, padding=1, output_padding=extra)
     with pytest.MonkeyPatch.context() as patch:
         check_same(layer, library, x, patch)
 

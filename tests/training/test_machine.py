@@ -1,11 +1,17 @@
-"""The global switches of a run are set back when it is over."""
+"""The machine of a run: global switches that are set back when it is over, and memory."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from torch.distributions import Distribution, Normal
 
 from vaezoo.training.machine import arithmetic
+
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 @pytest.mark.parametrize("checking", [True, False])
@@ -21,3 +27,28 @@ def test_distributions_check_nothing_in_a_run_and_as_before_afterwards(checking:
         assert Distribution._validate_args is checking
     finally:
         Distribution.set_default_validate_args(before)
+
+
+@pytest.mark.skipif(
+    not _HUGE_PAGES.exists() or "[never]" in _HUGE_PAGES.read_text(),
+    reason="the system has no huge pages",
+)
+def test_large_tensors_lie_in_huge_pages_that_are_taken_when_used() -> None:
+    code = (
+        "import torch\n"
+        "from vaezoo.training.machine import keep_freed_memory\n"
+        "def kib(name):\n"
+        "    lines = open('/proc/self/smaps_rollup')\n"
+        "    return next(int(line.split()[1]) for line in lines if line.startswith(name))\n"
+        "before = kib('Rss:')\n"
+        "kept = keep_freed_memory()\n"
+        "idle = kib('Rss:') - before\n"
+        "x = torch.ones(16 << 20)\n"
+        "print(int(kept), idle, kib('AnonHugePages:'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    kept, idle, huge = map(int, done.stdout.split())
+    if not kept:
+        pytest.skip("not glibc")
+    assert idle < 16 << 10
+    assert huge >= 32 << 10  # half of the tensor: a system short of memory gives fewer

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vaezoo.cli import over_seeds
-from vaezoo.cli.output import make_console, print_json, print_line, print_table
+from vaezoo.cli.output import is_first_process, make_console, print_json, print_line, print_table
 from vaezoo.cli.shared import device_option, json_option, runs_argument
 from vaezoo.errors import OptionError, nearest
 from vaezoo.registry import registry
@@ -87,17 +87,19 @@ def command(
     """Measure the models in the folders RUN on the test split of their data.
 
     Several runs stand side by side; a star marks the best of a row, where its numbers compare.
-    `vaezoo list --kind metrics` and docs/metrics.md say what each number is.
+    `vaezoo list --kind metrics` and docs/metrics.md say what each number is. Under torchrun the
+    processes share the work.
     """
     words = _checked([word.strip() for word in metrics.split(",") if word.strip()])
 
     from vaezoo.cli.work import Work
     from vaezoo.runs import load_run
+    from vaezoo.training.processes import job
 
-    opened = [load_run(path, device) for path in runs]
-    together = over_seeds.alike_among(opened) if over_seeds_ else []
     results = []
-    with Work() as work:
+    with job(device), Work() as work:
+        opened = [load_run(path, device) for path in runs]
+        together = over_seeds.alike_among(opened) if over_seeds_ else []
         for path, run in zip(runs, opened, strict=True):
             work.prefix = f"{path.name}: " if len(runs) > 1 else ""
             result = run.evaluate(
@@ -111,6 +113,8 @@ def command(
                 tell=work.tell,
             )
             results.append(result)
+    if not is_first_process():
+        return
     if together:
         over_seeds.show(runs, opened, results, together, split, as_json)
     elif as_json:

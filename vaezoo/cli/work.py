@@ -6,6 +6,8 @@ import sys
 import time
 from types import TracebackType
 
+from vaezoo.cli.output import is_first_process
+
 _PLAIN_SECONDS = 10.0
 """At most one plain line in this time: quick work says nothing."""
 
@@ -17,7 +19,7 @@ class Work:
         self.prefix = ""
         self.told = time.perf_counter()
         self.bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and is_first_process():
             from rich.console import Console
             from rich.progress import Progress
 
@@ -42,6 +44,6 @@ class Work:
         text = f"{self.prefix}{what}"
         if self.bar is not None:
             self.bar.update(self.task, description=text, completed=done, total=total)
-        elif time.perf_counter() - self.told > _PLAIN_SECONDS:
+        elif is_first_process() and time.perf_counter() - self.told > _PLAIN_SECONDS:
             self.told = time.perf_counter()
             print(f"vaezoo: {text}, {done:,} of {total:,}", file=sys.stderr, flush=True)

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 
+from vaezoo.distributed import alone, place, processes
 from vaezoo.errors import OptionError, VaezooError
 from vaezoo.evaluation.comparable import comparable
 from vaezoo.evaluation.metric import (
+    STREAMS,
     BaseMetric,
     Collector,
     Evidence,
@@ -24,8 +26,11 @@ from vaezoo.evaluation.metrics.latent import LatentKls, Spread, latent_report
 from vaezoo.evaluation.modes import evaluation_mode, seeded
 from vaezoo.registry import registry
 from vaezoo.specs import METRIC_GROUPS, METRIC_NEEDS, MetricSpec
+from vaezoo.training.processes import by_the_first, tensors_to_the_first, told_to_the_first
 
 _NOT_ASKED = "it was not asked for"
+_NOISE, _NOISE_OF_OTHERS = 0, 3
+"""Streams of a batch's noise: of what processes share, and of what they do not."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,12 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, told: dict[str, Any]) -> Evaluation:
+        """The one that `to_dict` told of."""
+        numbers = {name: Number(**number) for name, number in told["metrics"].items()}
+        return cls(**{**told, "metrics": numbers})
+
 
 _FLAT = (
     "elbo",
@@ -122,8 +133,11 @@ def pick_metrics(words: Iterable[str]) -> list[MetricSpec]:
 def evaluate(setting: Setting, specs: Sequence[MetricSpec]) -> Evaluation:
     """Take these metrics in one pass over every example of the split.
 
-    The noise follows from the setting's seed; the generators and the modules' modes are left as
-    they were. Nothing is read back before the end.
+    The noise of a batch follows from the setting's seed and its number; the generators and the
+    modules' modes are left as they were. Nothing is read back before the end.
+
+    Several processes deal the batches out: all of them must ask, and each gets the numbers that
+    one process would find. What does not keep sums sees every batch, in the first.
 
     A metric that fails costs its number and says why; where every one of them fails, it is the
     model that does, and the error is raised.
@@ -144,46 +158,90 @@ def evaluate(setting: Setting, specs: Sequence[MetricSpec]) -> Evaluation:
         kinds += [kind for metric in metrics.values() for kind in metric.collects]
         watch = _Pass(setting, kinds)
         watch.run()
-        for name, metric in metrics.items():
-            found[name] = watch.measure(metric, name)
-    if metrics and len(watch.errors) == len(metrics):
-        raise next(iter(watch.errors.values()))
-    return _evaluation(setting, specs, found, watch)
+        watch.join()
+
+        def measured() -> dict[str, Any]:
+            for name, metric in metrics.items():
+                found[name] = watch.measure(metric, name)
+            if metrics and len(watch.errors) == len(metrics):
+                raise next(iter(watch.errors.values()))
+            return _evaluation(setting, specs, found, watch).to_dict()
+
+        return Evaluation.from_dict(by_the_first(measured))
 
 
 class _Pass:
-    """One pass over the split: every collector sees every batch, unless it has failed before."""
+    """One pass over the split: every collector sees every batch, unless it has failed before.
+
+    Where several processes take turns, those that are shared see each batch in one of them.
+    """
 
     def __init__(self, setting: Setting, kinds: Iterable[type[Collector]]) -> None:
         self.setting = setting
+        self.kinds = list(dict.fromkeys(kinds))
         self.failed: dict[type[Collector], Exception] = {}
         self.errors: dict[str, Exception] = {}
         self.collectors: dict[type[Collector], Collector] = {}
-        for kind in dict.fromkeys(kinds):
-            try:
-                self.collectors[kind] = kind(setting)
-            except Exception as error:
-                self.failed[kind] = error
+        for kind in self.kinds:
+            if kind.shared or place() == 0:
+                try:
+                    with alone():
+                        self.collectors[kind] = kind(setting)
+                except Exception as error:
+                    self.failed[kind] = error
 
     def run(self) -> None:
         batches, done = self.setting.batches, 0
         everything = torch.arange(len(batches.split))
         for number, index in enumerate(everything.split(batches.batch_size)):
-            if not self.collectors.keys() - self.failed.keys():
-                return
-            self._see(View(self.setting, batches.batch(index), index, number))
+            ours = number % processes() == place()
+            left = [kind for kind in self.collectors if kind not in self.failed]
+            shared = [kind for kind in left if kind.shared and ours]
+            whole = [kind for kind in left if not kind.shared]
+            if shared or whole:
+                with alone():
+                    view = View(self.setting, batches.batch(index), index, number)
+                    self._see(view, shared, whole)
             done += len(index)
             self.setting.tell("one pass", done, len(everything))
 
-    def _see(self, view: View) -> None:
-        if self.setting.has("elbo"):
-            _ = view.z  # before anything else that draws: the same whatever is measured
-        for kind, collector in self.collectors.items():
-            if kind not in self.failed:
-                try:
-                    collector.add(view)
-                except Exception as error:
-                    self.failed[kind] = error
+    def _see(self, view: View, shared: list[type[Collector]], whole: list[type[Collector]]) -> None:
+        """What each draws follows from the batch alone, whoever else sees it here."""
+        with self.setting.noise(_NOISE + view.number * STREAMS):
+            if self.setting.has("elbo"):
+                _ = view.z  # before anything else that draws: the same whatever is measured
+            self._add(view, shared)
+        with self.setting.noise(_NOISE_OF_OTHERS + view.number * STREAMS):
+            self._add(view, whole)
+
+    def _add(self, view: View, kinds: list[type[Collector]]) -> None:
+        for kind in kinds:
+            try:
+                self.collectors[kind].add(view)
+            except Exception as error:
+                self.failed[kind] = error
+
+    def join(self) -> None:
+        """Bring what the processes have kept, and why some have not, to the first."""
+        if processes() == 1:
+            return
+        shared = {str(n): kind for n, kind in enumerate(self.kinds) if kind.shared}
+        failed = {n: _told(self.failed[kind]) for n, kind in shared.items() if kind in self.failed}
+        kept = {
+            f"{n}.{name}": tensor
+            for n, kind in shared.items()
+            if kind not in self.failed
+            for name, sum_ in self.collectors[kind].sums.items()
+            if (tensor := sum_.state) is not None
+        }
+        for trouble in told_to_the_first(failed):
+            for n, words in trouble.items():
+                self.failed.setdefault(shared[n], _heard(words))
+        for tensors in tensors_to_the_first(kept)[1:]:
+            for key, tensor in tensors.items():
+                n, _, name = key.partition(".")
+                if shared[n] not in self.failed:
+                    self.collectors[shared[n]].sums[name].join(tensor.to(self.setting.device))
 
     def measure(self, metric: BaseMetric, name: str) -> Measured:
         try:
@@ -195,8 +253,7 @@ class _Pass:
             return Measured(None, note=str(reason))
         except Exception as error:
             self.errors[name] = error
-            kind_of = "" if isinstance(error, VaezooError) else f"{type(error).__name__}: "
-            return Measured(None, note=f"it failed: {kind_of}{' '.join(str(error).split())}")
+            return Measured(None, note=f"it failed: {_told(error)[1]}")
         value = measured.value
         if value is not None and not math.isfinite(value):
             return Measured(None, note=f"it came out as {value}")
@@ -243,6 +300,20 @@ def _evaluation(
         metrics=numbers,
         latents=latent_report(watch.seen(Spread), watch.seen(LatentKls)),
     )
+
+
+def _told(error: Exception) -> list[str]:
+    """What kind of error it is, in a word, and what it says."""
+    if isinstance(error, NoNumber):
+        return ["no number", str(error)]
+    kind_of = "" if isinstance(error, VaezooError) else f"{type(error).__name__}: "
+    return ["error", f"{kind_of}{' '.join(str(error).split())}"]
+
+
+def _heard(words: list[str]) -> Exception:
+    """The error that another process told of."""
+    kind, message = words
+    return NoNumber(message) if kind == "no number" else VaezooError(message)
 
 
 def _load(spec: MetricSpec) -> BaseMetric:

@@ -18,7 +18,7 @@ from vaezoo.data.batch import Batch
 from vaezoo.data.batches import Batches
 from vaezoo.distributions import kl_divergence, point
 from vaezoo.evaluation.modes import seeded
-from vaezoo.evaluation.sums import Mean
+from vaezoo.evaluation.sums import Mean, Sum
 from vaezoo.model import BaseVAE
 from vaezoo.specs import METRIC_NEEDS
 
@@ -38,6 +38,9 @@ def silent(what: str, done: int, total: int) -> None:
 class NoNumber(Exception):
     """Raised by a metric or collector for which there is no number here: the reason, in words."""
 
+
+STREAMS = 16
+"""Streams of noise that each batch has: number n has those from n * STREAMS on."""
 
 OVER_EXAMPLES = "standard error over examples"
 
@@ -193,8 +196,17 @@ class Collector(ABC):
     Evaluation runs under no_grad. Nothing should be read back to the host before the end.
     """
 
+    shared: ClassVar[bool] = False
+    """Whether several processes may each see some of the batches: all that it keeps is then in
+    attributes that are sums (vaezoo.evaluation.sums). Others see every batch, in one process."""
+
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
+
+    @property
+    def sums(self) -> dict[str, Sum]:
+        """The sums that it keeps, by the names of their attributes."""
+        return {name: kept for name, kept in vars(self).items() if isinstance(kept, Sum)}
 
     @abstractmethod
     def add(self, view: View) -> None:

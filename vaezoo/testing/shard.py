@@ -17,18 +17,22 @@ from torch import Tensor
 
 from vaezoo.data.batch import Batch
 from vaezoo.distributed import processes, share
+from vaezoo.losses.base import Phase
 from vaezoo.options import to_dict
 from vaezoo.registry import subprocess_environment
 from vaezoo.testing.check import Broken
 from vaezoo.testing.noise import SameNoise
-from vaezoo.testing.pair import Pair, loss_of
+from vaezoo.testing.pair import CPU, Pair, loss_of
 from vaezoo.training.batch_norm import share_batch_norm
 from vaezoo.training.checkpoint import load_weights, save_weights
-from vaezoo.training.gradients import average_gradients
+from vaezoo.training.updates import Updates
 
 _SHARE = 7
 """Examples of each process, if the model can do with so few: a prime, see SameNoise."""
 _SECONDS = 300
+_STEPS = 100
+_LR = 1e-6
+"""So small a step that a later phase does not see in which direction a gradient of 0 is rounded."""
 
 
 class Work(NamedTuple):
@@ -38,10 +42,10 @@ class Work(NamedTuple):
     dtype: torch.dtype
 
     def gradients(self, count: int) -> dict[str, Tensor]:
-        """The gradient of each parameter in each phase, and the buffers afterwards.
+        """The gradient that each phase's optimizer gets of each parameter in a training step, and
+        the buffers afterwards.
 
-        count: how many processes share the batch; each finds the mean over them, as does one
-        process that has the whole batch.
+        count: how many processes share the batch; one process has the whole of it.
         """
         before = torch.get_default_dtype()
         torch.set_default_dtype(self.dtype)
@@ -61,16 +65,27 @@ class Work(NamedTuple):
         if processes() > 1:
             share_batch_norm(model, loss)
         named = [*model.named_parameters(), *loss.named_parameters("loss")]
+        updates = Updates(
+            model,
+            loss,
+            pair.train_options.model_copy(update={"lr": _LR}),
+            device=CPU,
+            precision="fp32",
+            total_steps=_STEPS,
+            note=lambda text: None,
+        )
         found = {}
-        with SameNoise(each):
-            for phase in loss.phases(model):
-                objective = phase.objective(model, batch, pair.context()).objective
-                objective.backward(inputs=list(phase.parameters))
-                average_gradients(phase.parameters)
+        for phase, optimizer in zip(updates.phases, updates.optimizers, strict=True):
+
+            def keep(*_: object, phase: Phase = phase) -> None:
                 for name, parameter in named:
                     if parameter.grad is not None and parameter.grad.any():
-                        found[f"the gradient of {name} in phase {phase.name}"] = parameter.grad
-                    parameter.grad = None
+                        gradient = parameter.grad.clone()
+                        found[f"the gradient of {name} in phase {phase.name}"] = gradient
+
+            optimizer.register_step_pre_hook(keep)
+        with SameNoise(each):
+            updates(batch, pair.context(0, _STEPS), 0)
         buffers = [*model.named_buffers(), *loss.named_buffers("loss")]
         return {**found, **{f"the buffer {name}": b.to(self.dtype) for name, b in buffers}}
 

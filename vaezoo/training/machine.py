@@ -14,7 +14,12 @@ from torch.distributions import Distribution
 
 from vaezoo.errors import OptionError
 
-_KEEP = 1 << 30
+_KEEP = (1 << 31) - 1
+"""Bytes: freed buffers up to this stay with the process, and as much at the end of its heap."""
+_HUGE = 3 << 29
+"""Bytes of the heap that are asked to be in huge pages: more than _KEEP would be given back."""
+_HUGE_PAGE = 1 << 21
+_MADV_HUGEPAGE = 14
 
 
 def pick_device(name: str) -> torch.device:
@@ -97,17 +102,36 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc to reuse large freed buffers instead of giving them back to the system.
+    """Tell glibc to reuse large freed buffers, and to have them in huge pages.
 
-    Activations are allocated and freed at every step; unmapped each time, their page faults cost a
-    quarter to a third of a CPU step (324 against 259 images a second here).
+    Activations are allocated and freed at every step. Unmapped each time, their page faults cost a
+    quarter to a third of a CPU step (324 against 259 images a second here); in pages of 4 KiB,
+    finding them costs another tenth (402 against 363). Memory is taken no sooner than it is used.
     True where the C library took it.
     """
     if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
         return False
     trim_threshold, mmap_threshold = -1, -3
     libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(mmap_threshold, _KEEP) and libc.mallopt(trim_threshold, _KEEP))
+    kept = bool(libc.mallopt(mmap_threshold, _KEEP) and libc.mallopt(trim_threshold, _KEEP))
+    if kept:
+        _begin_the_heap_in_huge_pages(libc)
+    return kept
+
+
+def _begin_the_heap_in_huge_pages(libc: ctypes.CDLL) -> None:
+    """Mark addresses that the heap has not used yet, and hand them back to it untouched."""
+    libc.malloc.restype = ctypes.c_void_p
+    libc.malloc.argtypes = [ctypes.c_size_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    start = libc.malloc(_HUGE)
+    if start is None:  # a limit on addresses: the pages stay small
+        return
+    first = -(-start // _HUGE_PAGE) * _HUGE_PAGE
+    # Where the system has no huge pages it says so, and nothing is different.
+    libc.madvise(first, start + _HUGE - first, _MADV_HUGEPAGE)
+    libc.free(start)
 
 
 def device_name(device: torch.device) -> str:

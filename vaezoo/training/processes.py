@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import safetensors.torch
 import torch
@@ -114,6 +114,17 @@ def tensors_by_the_first(
     return found
 
 
+def told_to_the_first(said: object) -> list[Any]:
+    """What each process says, anything that JSON holds, in the first; nothing in the others."""
+    return [json.loads(text) for text in _collect(json.dumps(said).encode())]
+
+
+def tensors_to_the_first(tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Each process's tensors, on the host, in the first; nothing in the others."""
+    flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return [safetensors.torch.load(part) for part in _collect(safetensors.torch.save(flat))]
+
+
 def one_after_the_other(work: Callable[[], ResultT]) -> ResultT:
     """Done by the first process of each machine, and then by the others: they find it done."""
     if processes() == 1:
@@ -206,6 +217,18 @@ def _hand_out(content: Tensor) -> Tensor:
             content = torch.empty(int(length), dtype=torch.uint8)
         dist.broadcast(content, 0, group=_host_group())
     return content
+
+
+def _collect(content: bytes) -> list[bytes]:
+    """Each process's bytes, in their order, in the first; nothing in the others."""
+    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(processes())]
+    with talking():
+        dist.all_gather(lengths, torch.tensor([len(content)]), group=_host_group())
+        sizes = [int(length) for length in lengths]
+        mine = _as_tensor(content.ljust(max(sizes), b"\0"))  # a gather is of one size
+        parts = [torch.empty_like(mine) for _ in sizes] if place() == 0 else None
+        dist.gather(mine, parts, 0, group=_host_group())
+    return [bytes(p[:n].numpy()) for p, n in zip(parts or [], sizes, strict=False)]
 
 
 def _told_by_torchrun(name: str, otherwise: int) -> int:

@@ -17,7 +17,7 @@ from vaezoo.data.batches import Batches
 from vaezoo.distributed import alone, place, processes
 from vaezoo.errors import DataError, OptionError
 from vaezoo.evaluation.curves import save_curves
-from vaezoo.evaluation.evaluate import evaluate, quick_metrics
+from vaezoo.evaluation.evaluate import Evaluation, evaluate, quick_metrics
 from vaezoo.evaluation.modes import seeded
 from vaezoo.evaluation.pictures import save_grid, save_pairs
 from vaezoo.files import read_json, write_json
@@ -224,22 +224,33 @@ def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
                 position = trainer.fit()
         finally:
             trainer.reporter.stop()
-        if trainer.folder.writes:
-            count = processes()
-            with trainer.leaving(), alone():
-                _measure(trainer, config, splits, position, count)
+        with trainer.leaving():
+            _measure(trainer, config, splits, position)
     wait()
     return Run(trainer.folder.path, str(trainer.device))
 
 
-def _measure(
-    trainer: Trainer, config: RunConfig, splits: Splits, position: Position, count: int
-) -> None:
-    """The numbers and pictures of a trained model; the summary last: it says that all is there."""
-    folder, model = trainer.folder, trainer.model.eval()
-    test = test_batches(config, splits, trainer.device)
+def _measure(trainer: Trainer, config: RunConfig, splits: Splits, position: Position) -> None:
+    """The numbers and pictures of a trained model; the numbers are found by all processes."""
+    model, count = trainer.model.eval(), processes()
     setting = setting_of(model, config, splits, trainer.device, seed=config.train.seed)
     evaluation = evaluate(setting, quick_metrics())
+    if trainer.folder.writes:
+        with alone():
+            _leave(trainer, config, splits, position, evaluation, count)
+
+
+def _leave(
+    trainer: Trainer,
+    config: RunConfig,
+    splits: Splits,
+    position: Position,
+    evaluation: Evaluation,
+    count: int,
+) -> None:
+    """Pictures and numbers in the folder; the summary last: it says that all is there."""
+    folder, model = trainer.folder, trainer.model
+    test = test_batches(config, splits, trainer.device)
     save_curves(folder.curves, folder.read_metrics())
     if splits.spec.is_image:
         shown = torch.linspace(0, len(splits.test) - 1, min(_PICTURED, len(splits.test)))

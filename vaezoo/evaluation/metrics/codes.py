@@ -16,6 +16,7 @@ from vaezoo.evaluation.metric import (
     Setting,
     View,
 )
+from vaezoo.evaluation.sums import Total
 
 
 @runtime_checkable
@@ -29,21 +30,24 @@ class OfCodes(Protocol):
 class CodeCounts(Collector):
     """How often each code occurs, at all positions of all examples together."""
 
+    shared = True
+
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        self.counts: Tensor | None = None
+        self.counts = Total()
 
     def add(self, view: View) -> None:
         posterior: object = view.posterior
         if not isinstance(posterior, OfCodes):
             raise NoNumber("its latents are no codes of one codebook")
-        counts = torch.bincount(posterior.codes.flatten(), minlength=posterior.code_count)
-        self.counts = counts if self.counts is None else self.counts + counts
+        codes = posterior.codes.flatten()
+        self.counts.add(torch.bincount(codes, minlength=posterior.code_count))
 
     @property
     def shares(self) -> Tensor:
-        assert self.counts is not None
-        return self.counts.double() / self.counts.sum()
+        counts = self.counts.values
+        assert counts is not None
+        return counts.double() / counts.sum()
 
 
 class CodeUse(BaseMetric):

@@ -18,7 +18,7 @@ from vaezoo.evaluation.metric import (
     Setting,
     View,
 )
-from vaezoo.evaluation.sums import Columns
+from vaezoo.evaluation.sums import Columns, Total
 
 ACTIVE_VARIANCE = 0.01
 """A latent is active when its posterior mean varies more than this over the data."""
@@ -47,6 +47,8 @@ def latent_kls(posterior: Distribution, prior: Distribution) -> Tensor | None:
 class Spread(Collector):
     """Mean and variance over the examples of what stands for their posteriors."""
 
+    shared = True
+
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self.latents = Columns()
@@ -58,24 +60,24 @@ class Spread(Collector):
 class LatentKls(Collector):
     """The KL of each latent: its mean over examples, and for how many it is next to nothing."""
 
+    shared = True
+
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        self.kls = Columns()
-        self.silent: Tensor | None = None
+        self.kls, self.silent = Columns(), Total()
 
     def add(self, view: View) -> None:
         kls = latent_kls(view.posterior, view.prior)
         if kls is None:
             raise NoNumber("its KL is no sum over latents")
         self.kls.add(kls)
-        silent = (kls < COLLAPSED_NATS).sum(0)
-        self.silent = silent if self.silent is None else self.silent + silent
+        self.silent.add((kls < COLLAPSED_NATS).sum(0))
 
     @property
     def collapsed(self) -> Tensor:
         """Whether each latent is collapsed: bool, [latents]."""
-        assert self.silent is not None
-        return self.silent >= COLLAPSED_SHARE * self.kls.count
+        assert self.silent.values is not None
+        return self.silent.values >= COLLAPSED_SHARE * self.kls.count
 
 
 class ActiveUnits(BaseMetric):

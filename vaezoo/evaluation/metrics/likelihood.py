@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vaezoo.evaluation.metric import (
     OVER_EXAMPLES,
+    STREAMS,
     BaseMetric,
     Collector,
     Evidence,
@@ -19,6 +20,8 @@ _IMPORTANCE_NOISE = 1
 
 class Bound(Collector):
     """Rate and distortion of each example at one sample of its posterior."""
+
+    shared = True
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -69,6 +72,8 @@ class BitsPerDim(BaseMetric):
 class Importance(Collector):
     """The importance-weighted estimate of each example, in chunks of the model's choosing."""
 
+    shared = True
+
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self.log_p = Mean()
@@ -77,7 +82,7 @@ class Importance(Collector):
         samples = self.setting.importance_samples
         if not samples:
             raise NoNumber("give --importance-samples to estimate it")
-        with self.setting.noise(_IMPORTANCE_NOISE + view.number * 16):
+        with self.setting.noise(_IMPORTANCE_NOISE + view.number * STREAMS):
             self.log_p.add(view.model.log_likelihood(view.x, view.y, samples=samples))
 
 

@@ -20,6 +20,8 @@ from vaezoo.evaluation.sums import Columns, Mean
 class SquaredErrors(Collector):
     """Mean squared error of each example, and how much the examples differ."""
 
+    shared = True
+
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self.mse, self.x = Mean(), Columns()
@@ -30,6 +32,8 @@ class SquaredErrors(Collector):
 
 
 class Decibels(Collector):
+    shared = True
+
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self.psnr = Mean()
@@ -41,6 +45,8 @@ class Decibels(Collector):
 
 
 class Similarity(Collector):
+    shared = True
+
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self.ssim = Mean()
@@ -50,6 +56,8 @@ class Similarity(Collector):
 
 
 class ScaledSimilarity(Collector):
+    shared = True
+
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self.ms_ssim = Mean()

@@ -1,0 +1,146 @@
+"""What several processes that share an evaluation find, and what one does: for shared_job.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+import vaezoo
+from vaezoo import BaseMetric, MetricSpec
+from vaezoo.data.batches import Batches
+from vaezoo.distributed import alone
+from vaezoo.evaluation.evaluate import evaluate, pick_metrics
+from vaezoo.evaluation.metric import Collector, Evidence, Measured, NoNumber, Setting, View
+from vaezoo.evaluation.sums import Mean, Total
+from vaezoo.registry import registry
+
+
+class Seen(Collector):
+    """How often each example is seen."""
+
+    shared = True
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.times = Total()
+
+    def add(self, view: View) -> None:
+        self.times.add(torch.bincount(view.index, minlength=self.setting.examples))
+
+
+class SeenByOne(Seen):
+    """The same of a collector that says nothing of sums."""
+
+    shared = False
+
+
+class Noise(Collector):
+    """Draws that nobody else asks for, after the posterior's."""
+
+    shared = True
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.mean = Mean()
+
+    def add(self, view: View) -> None:
+        self.mean.add(torch.randn(len(view)))
+
+
+class NoiseOfOne(Noise):
+    shared = False
+
+
+class Second(Collector):
+    """Has no number for the second batch, which the first process does not see."""
+
+    shared = True
+
+    def add(self, view: View) -> None:
+        if view.number == 1:
+            raise NoNumber("the second batch has none")
+
+
+class Third(Second):
+    def add(self, view: View) -> None:
+        if view.number == 2:
+            raise ZeroDivisionError("in the third\nbatch")
+
+
+class Times(BaseMetric):
+    """By how much the number of times that an example is seen is not 1, at most."""
+
+    collects = (Seen,)
+
+    def measure(self, evidence: Evidence) -> Measured:
+        times = evidence[self.collects[0]].times.values
+        return Measured(float((times - 1).abs().max()))
+
+
+class TimesByOne(Times):
+    collects = (SeenByOne,)
+
+
+class Drawn(BaseMetric):
+    collects = (Noise,)
+
+    def measure(self, evidence: Evidence) -> Measured:
+        return Measured.over_examples(evidence[self.collects[0]].mean)
+
+
+class DrawnByOne(Drawn):
+    collects = (NoiseOfOne,)
+
+
+class Nothing(BaseMetric):
+    collects = (Second,)
+
+    def measure(self, evidence: Evidence) -> Measured:
+        return Measured(1.0)
+
+
+class Broken(Nothing):
+    collects = (Third,)
+
+
+# Those that draw where one process sees all come first: what the others draw must not follow.
+OWN = [
+    MetricSpec(
+        name=metric.__name__.lower(),
+        target=f"shared_evaluation:{metric.__name__}",
+        summary="For a test",
+        formula="1",
+        better="neither",
+        group="latent",
+    )
+    for metric in (DrawnByOne, Times, TimesByOne, Drawn, Nothing, Broken)
+]
+MODELS: dict[str, dict[str, Any]] = {
+    "vanilla": {"network": "mlp", "hidden": (16,), "latent_dim": 3},
+    "vq_vae": {"hidden": (8, 8)},
+    "autoencoder": {"network": "mlp", "hidden": (16,), "latent_dim": 3},
+}
+
+
+def measured() -> dict[str, list[dict[str, Any]]]:
+    """By a name: what all found together, and what this process finds by itself."""
+    splits = vaezoo.load_data("sprites", examples=120, test=25, image_size=16)
+    found = {}
+    for name, options in MODELS.items():
+        torch.manual_seed(0)
+        model = vaezoo.create_model(name, data=(1, 16, 16), **options)
+        for size in (4, 9, 64):
+            setting = Setting(
+                model,
+                frozenset(registry().model(name).tags),
+                Batches(splits.test, batch_size=size, device=torch.device("cpu")),
+                splits=splits,
+                importance_samples=3,
+                seed=5,
+            )
+            specs = [*OWN, *pick_metrics(["likelihood", "latent", "reconstructions"])]
+            together = evaluate(setting, specs).to_dict()
+            with alone():
+                found[f"{name}, {size} at once"] = [together, evaluate(setting, specs).to_dict()]
+    return found
