@@ -59,11 +59,14 @@ class Exported:
         return {**vars(self), "path": str(self.path)}
 
 
-def check_extra(format_: Format) -> None:
-    """MissingExtraError unless what writes and checks this format is installed."""
+def check_extra(format_: Format, who: str = "") -> None:
+    """MissingExtraError unless what writes and checks this format is installed.
+
+    who: the option that asks for it, --format unless told otherwise.
+    """
     if format_ == "onnx":
         for module in ("onnx", "onnxscript", "onnxruntime"):
-            need(module, "--format onnx", "export")
+            need(module, who or "--format onnx", "export")
 
 
 def export_part(run: Run, part: Part, format_: Format, path: Path) -> Exported:
@@ -223,6 +226,8 @@ def _told(part: Part, format_: Format) -> Iterator[None]:
     """Whatever an exporter cannot do, in one line."""
     try:
         yield
+    except OSError:
+        raise  # of the disk, and told as such
     except Exception as error:  # exporters raise anything; nothing of theirs is ours to sort out
         reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
         raise RunError(

@@ -54,11 +54,10 @@ def best(runs: Sequence[RunFacts], name: str, better: str) -> set[int]:
 
 
 def over_seed_groups(runs: Sequence[RunFacts]) -> list[list[int]]:
-    """The runs of each configuration, if there is one of which several seeds were trained."""
+    """The runs of each configuration of which several seeds were trained."""
     # What could not be read is like nothing else.
     data = [run.group if run.config else run.name for run in runs]
-    found = alike([run.config for run in runs], data)
-    return found if len(found) < len(runs) else []
+    return [members for members in alike([run.config for run in runs], data) if len(members) > 1]
 
 
 def points(run: RunFacts, kind: str, term: str) -> list[tuple[float, float]]:

@@ -145,7 +145,8 @@ def _image(content: bytes, alt: str) -> Markup:
 def _traversal(run: RunFacts) -> Markup | None:
     if not run.strips:
         # The cards beside it have them.
-        return tag("p", run.no_strips, class_="note") if run.no_strips else None
+        told = f"{run.no_strips[:1].upper()}{run.no_strips[1:]}."
+        return tag("p", told, class_="note") if run.no_strips else None
     rows = [
         tag(
             "div",

@@ -9,10 +9,10 @@ from vaezoo.evaluation.charts import Point, ticks
 from vaezoo.report.html import Markup, tag
 
 WIDTH, HEIGHT = 380, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 12, 34
 COLORS = 10
-_NAME_WIDTH, _NAME_HEIGHT = 75.0, 11.0
-"""Room for a name in a chart."""
+_LETTER = 6.3
+"""About how wide a letter of a name is."""
 _SETTLING = 0.05
 """The first twentieth of a curve may leave the chart, or it would squash the rest."""
 
@@ -130,41 +130,47 @@ def show(value: float, digits: int = 5) -> str:
 
 
 def _names(dots: Sequence[tuple[Line, Point]]) -> list[Markup]:
-    """The name of each dot beside it, in its colour: to the side that has room, none on another."""
-
-    def crowded(at: Point, side: int) -> bool:
-        return any(
-            0 < side * (other[0] - at[0]) < _NAME_WIDTH and abs(other[1] - at[1]) < _NAME_HEIGHT
-            for _, other in dots
-        )
-
+    """The name of each dot beside it, in its colour: where it lies on no dot and on no name."""
+    taken = [(x - 6, y - 6, x + 6, y + 6) for _, (x, y) in dots]
     parts = []
-    left = [at[0] > 0.6 * WIDTH or (crowded(at, 1) and not crowded(at, -1)) for _, at in dots]
-    for on_left in (True, False):
-        here = [dot for dot, is_left in zip(dots, left, strict=True) if is_left == on_left]
-        heights = _apart([at[1] for _, at in here], _NAME_HEIGHT)
-        for (line, at), height in zip(here, heights, strict=True):
-            parts.append(
-                tag(
-                    "text",
-                    line.name,
-                    x=_at(at[0] + (-9 if on_left else 9)),
-                    y=_at(height + 4),
-                    class_=f"name {color(line.number)}",
-                    text_anchor="end" if on_left else "start",
-                    data_run=line.number,
-                )
+    for line, (x, y) in sorted(dots, key=lambda dot: dot[1][1]):
+        width = _LETTER * len(line.name)
+        spots = [
+            (side, left, y + up)
+            for up in (0.0, -12.0, 12.0, -24.0, 24.0, 36.0)
+            for side, left in (("start", x + 9), ("end", x - 9 - width))
+            if left >= _LEFT and left + width <= WIDTH
+        ]
+        free = (
+            spot
+            for spot in spots
+            if not any(_overlap(_box(spot[1], spot[2], width), other) for other in taken)
+        )
+        side, left, height = next(free, spots[0] if spots else ("start", x + 9, y))
+        taken.append(_box(left, height, width))
+        parts.append(
+            tag(
+                "text",
+                line.name,
+                x=_at(left if side == "start" else left + width),
+                y=_at(height + 4),
+                class_=f"name {color(line.number)}",
+                text_anchor=side,
+                data_run=line.number,
             )
+        )
     return parts
 
 
-def _apart(heights: Sequence[float], least: float) -> list[float]:
-    """Nearly the same heights, at least so far from one another, in the order given."""
-    moved = list(heights)
-    lowest = -1e9
-    for i in sorted(range(len(moved)), key=moved.__getitem__):
-        moved[i] = lowest = max(moved[i], lowest + least)
-    return moved
+_Box = tuple[float, float, float, float]
+
+
+def _box(left: float, height: float, width: float) -> _Box:
+    return left, height - 5.5, left + width, height + 5.5
+
+
+def _overlap(a: _Box, b: _Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _scales_around(dots: Sequence[Point]) -> tuple[_Scale, _Scale]:
@@ -215,7 +221,9 @@ def _axes(x: _Scale | None, y: _Scale, x_name: str, y_name: str) -> list[Markup]
         parts.append(tag("text", _tick(value), x=_LEFT - 6, y=at, dy="0.32em", text_anchor="end"))
     for value in [] if x is None else ticks(x.low, x.high):
         assert x is not None
-        parts.append(tag("text", _tick(value), x=_at(x(value)), y=base + 14, text_anchor="middle"))
+        at_the_edge = x(value) > WIDTH - 2 * _RIGHT
+        place, anchor = (WIDTH - 2.0, "end") if at_the_edge else (x(value), "middle")
+        parts.append(tag("text", _tick(value), x=_at(place), y=base + 14, text_anchor=anchor))
     parts.append(tag("line", x1=_LEFT, x2=WIDTH - _RIGHT, y1=base, y2=base, class_="axis"))
     middle = (_LEFT + WIDTH - _RIGHT) / 2
     parts.append(tag("text", x_name, x=middle, y=HEIGHT - 4, text_anchor="middle"))

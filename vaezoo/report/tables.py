@@ -134,7 +134,7 @@ def _cell(run: RunFacts, i: int, metric: _Metric, winner: bool) -> Markup:
 
 
 def _seeds(runs: Sequence[RunFacts]) -> Markup | None:
-    """A row for each configuration, where several seeds of one were trained."""
+    """A row for each configuration of which several seeds were trained."""
     groups = compare.over_seed_groups(runs)
     metrics = [metric for metric in _columns(runs) if metric.name not in _TRAINING]
     if not groups or not metrics:
@@ -161,7 +161,7 @@ def _over(runs: Sequence[RunFacts], metric: _Metric) -> Markup:
     if found.value is None:
         return _dash(next((n.note for n in there if n.note), ""))
     each = ", ".join("–" if value is None else svg.show(value) for value in found.values)
-    told = f"of {len(runs)} run{'s' if len(runs) > 1 else ''}: {each}"
+    told = f"of {len(runs)} runs: {each}"
     if found.within is not None:
         told += f"; each by itself ± {svg.show(found.within, 2)}"
     return tag(
