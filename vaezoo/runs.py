@@ -75,7 +75,13 @@ class Run:
     @functools.cached_property
     def model(self) -> BaseVAE:
         """The trained model. RunError when its weights are missing, damaged or another model's."""
-        config, weights = self.config, load_weights(self.folder.weights)
+        config = self.config
+        if not self.folder.weights.exists() and self.folder.checkpoints.is_dir():
+            raise RunError(
+                f"the training of {self.path} has not ended: "
+                f"vaezoo train --resume {self.path} goes on with it"
+            )
+        weights = load_weights(self.folder.weights)
         held = sum(tensor.nbytes for tensor in weights.values())
         try:
             # A configuration, whosesoever, allocates nothing that its weights do not bear out.

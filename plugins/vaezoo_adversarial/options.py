@@ -64,6 +64,21 @@ class VaeGanOptions(CriticOptions):
         "critic_features": 32,
     }
 
+    critic_beta1: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay of Adam's gradients in the phases that the critic drives; 0 is RMSProp",
+    )
+    critic_beta2: float = Field(
+        0.9, ge=0, lt=1, description="decay of Adam's squared gradients in these phases"
+    )
+    lr_factor: float = Field(
+        0.1,
+        gt=0,
+        description="the learning rate of all three phases, as a multiple of --lr: with steps as "
+        "long as a plain VAE's, samples collapse before the critic has learned what images are",
+    )
     gamma: float = Field(
         1e-3,
         ge=0,
@@ -75,11 +90,11 @@ class VaeGanOptions(CriticOptions):
         "minimises -log D of its images, whose gradient does not vanish when the critic is sure",
     )
     critic_hidden: Widths = Field(
-        (32, 128, 256, 256),
+        (16, 32, 64, 64),
         min_length=2,
         description="channels of the critic: of its first level, and of the others, which halve "
         "the image; images are compared at the last",
     )
     critic_features: int = Field(
-        512, ge=1, description="width of the critic's dense layer after the convolutions"
+        64, ge=1, description="width of the critic's dense layer after the convolutions"
     )

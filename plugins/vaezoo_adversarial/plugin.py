@@ -38,7 +38,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             # No elbo: nothing but the mean of the pixels' likelihood takes part in training.
             tags=("convolutional", "gaussian", "adversarial"),
             loss="vae_gan",
-            model_options={"likelihood": "gaussian"},
+            model_options={"likelihood": "gaussian", "latent_dim": 32},
             takes=Takes(min_size=8),
         )
     )

@@ -54,9 +54,7 @@ class VaeGanLoss(BaseLoss):
 
     def reconstruct_and_fool(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
         """The decoder's objective."""
-        y = model.labels(batch.y)
-        z, imagined = self._latents(model, batch)
-        reconstruction, sample = model.decode(z, y).mean, model.decode(imagined, y).mean
+        reconstruction, sample = self._decode(model, batch)
         with borrowed(self.critic):
             odds, (wanted, features, _) = self._judge(batch.x, reconstruction, sample)
         distortion = feature_distortion(wanted, features).mean()
@@ -68,19 +66,18 @@ class VaeGanLoss(BaseLoss):
 
     def tell_apart(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
         """The critic's objective: 3 log 2 at chance."""
-        y = model.labels(batch.y)
-        z, imagined = self._latents(model, batch)
         with torch.no_grad(), borrowed(model):
-            reconstruction, sample = model.decode(z, y).mean, model.decode(imagined, y).mean
+            reconstruction, sample = self._decode(model, batch)
         odds, _ = self._judge(batch.x, reconstruction, sample)
         return LossOutput(cross_entropy(*odds), {})
 
     def phases(self, model: BaseVAE) -> list[Phase]:
-        factor, betas = self.options.critic_lr_factor, self.options.betas()
+        rate, betas = self.options.lr_factor, self.options.betas()
+        critics = rate * self.options.critic_lr_factor
         return [
-            Phase("encoder", encoder_parameters(model), self),
-            Phase("decoder", decoder_parameters(model), self.reconstruct_and_fool, betas=betas),
-            Phase("critic", trainable(self.critic), self.tell_apart, factor, betas),
+            Phase("encoder", encoder_parameters(model), self, rate),
+            Phase("decoder", decoder_parameters(model), self.reconstruct_and_fool, rate, betas),
+            Phase("critic", trainable(self.critic), self.tell_apart, critics, betas),
         ]
 
     def _judge(self, *images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -91,13 +88,19 @@ class VaeGanLoss(BaseLoss):
         odds, features = self.critic(torch.cat(images))
         return list(odds.chunk(len(images))), list(features.chunk(len(images)))
 
-    @torch.no_grad()
-    def _latents(self, model: BaseVAE, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Latents of the images, and as many of the prior."""
+    def _decode(self, model: BaseVAE, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Reconstructions, and as many samples of the prior.
+
+        Decoded in one batch: batch norm that measured each by itself would show the critic other
+        samples than those that the finished model makes.
+        """
         y = model.labels(batch.y)
-        with borrowed(model):
+        with torch.no_grad(), borrowed(model):
             z = model.encode(batch.x, y).rsample()
-        return z, draw(model.prior(y), len(batch.x))
+            imagined = draw(model.prior(y), len(batch.x))
+        both = model.decode(torch.cat([z, imagined]), None if y is None else torch.cat([y, y])).mean
+        reconstruction, sample = both.chunk(2)
+        return reconstruction, sample
 
 
 def feature_distortion(wanted: Tensor, features: Tensor) -> Tensor:

@@ -103,6 +103,40 @@ def test_what_is_missing_is_a_dash_with_its_reason(runs: Path, say: Callable[...
         assert f"{name}: {reason}\n" in text
 
 
+def test_over_seeds(
+    runs: Path,
+    say: Callable[..., str],
+    documented: Callable[[str], list[str]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Two seeds are one configuration, and what has another option stands beside it."""
+    three = [str(runs / name) for name in ("first", "grey", "second")]
+    metrics = ("--metric", "elbo,rate,code_use")
+    alone: list[dict[str, Any]] = json.loads(say(*three, *metrics, "--json"))
+    found = json.loads(say(*three, *metrics, "--over-seeds", "--json"))
+    assert [one["runs"] for one in found] == [[three[0], three[2]], [three[1]]]
+    assert [one["seeds"] for one in found] == [[0, 1], [0]]
+    assert {*found[0]} == {*documented("`vaezoo evaluate RUN... --over-seeds --json`")}
+    elbo = found[0]["metrics"]["elbo"]
+    assert {*elbo} == {*documented("A number over seeds")}
+    values = [alone[0]["elbo"], alone[2]["elbo"]]
+    assert elbo["values"] == values
+    assert elbo["value"] == pytest.approx(sum(values) / 2)
+    assert elbo["spread"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+    errors = [alone[i]["metrics"]["elbo"]["spread"] for i in (0, 2)]
+    assert elbo["within"] == pytest.approx(((errors[0] ** 2 + errors[1] ** 2) / 2) ** 0.5)
+    assert elbo["within_of"] == alone[0]["metrics"]["elbo"]["spread_of"]
+    assert found[1]["metrics"]["elbo"]["spread"] is None
+    text = say(*three, *metrics, "--over-seeds")
+    assert text.splitlines()[0].split() == ["metric", "first", "+1", "grey"]
+    assert row(text, "elbo")[2] == "±"
+    assert row(text, "code_use")[1:] == ["-", "-"]
+    assert "first +1: seeds 0, 1\n" in text
+    assert "code_use: its latents are no codes\n" in text
+    assert main(["evaluate", *three[:2], "--over-seeds"]) == 2
+    assert "no two of these runs differ in their seed alone" in capsys.readouterr().err
+
+
 def test_splits(runs: Path, say: Callable[..., str]) -> None:
     for split, examples in (("test", 100), ("validation", 40), ("train", 2060)):
         found = json.loads(say(str(runs / "first"), "--split", split, "--metric", "mse", "--json"))

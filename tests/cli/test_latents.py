@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,34 @@ def test_a_file_is_read_as_its_data_is(run: Path, tmp_path: Path) -> None:
     for level, value in ((127, 0.0), (128, 1.0)):
         Image.new("L", (16, 16), level).save(tmp_path / "grey.png")
         assert (vaezoo.load_run(run, "cpu").read_images([tmp_path / "grey.png"]) == value).all()
+
+
+def test_sample_and_reconstruct_as_json(
+    run: Path,
+    in_tmp: Path,
+    capsys: pytest.CaptureFixture[str],
+    documented: Callable[[str], list[str]],
+) -> None:
+    found = printed(capsys, "sample", str(run), "-n", "3", "-o", "s.png", "--json")
+    assert {*found} == {*documented("`vaezoo sample RUN --json`")}
+    assert found["samples"] == 3
+    Image.new("L", (16, 16), 255).save("white.png")
+    found = printed(capsys, "reconstruct", str(run), "white.png", "white.png", "--json")
+    assert {*found} == {*documented("`vaezoo reconstruct RUN IMAGES... --json`")}
+    assert found["images"] == ["white.png", "white.png"]
+    opened = vaezoo.load_run(run, "cpu")
+    x = opened.read_images([Path("white.png")])
+    error = float((x - opened.reconstruct(x)).square().mean())
+    assert found["mse"] == pytest.approx([error, error])
+
+
+def test_a_run_that_has_not_ended(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run, tmp_path / "half")
+    (tmp_path / "half" / "model.safetensors").unlink()
+    error = refused(capsys, "traverse", str(tmp_path / "half"), "-o", str(tmp_path / "t.png"))
+    assert "has not ended: vaezoo train --resume" in error
 
 
 def test_traverse(

@@ -177,15 +177,3 @@ def test_known_factors_have_a_head_each() -> None:
 
 def test_inception_is_not_at_hand_without_its_weights() -> None:
     assert not inception.can_have(download=False)
-
-
-def test_damaged_weights_of_inception_are_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("torch_fidelity")
-    path = tmp_path / "weights-inception-2015-12-05-6726825d.pth"
-    path.write_bytes(b"not these")
-    monkeypatch.setattr(inception, "weights_path", lambda: path)
-    assert inception.can_have(download=False)
-    with pytest.raises(NoNumber, match="is damaged"):
-        inception.load(CPU)

@@ -99,8 +99,9 @@ def test_the_batch_axis_is_open_where_weights_outweigh_maps() -> None:
             )
 
 
-def test_codes_of_any_batch() -> None:
-    model = small("vq_vae")
+@pytest.mark.parametrize("name", ["vq_vae", "fsq", "gumbel_vae"])
+def test_codes_of_any_batch(name: str) -> None:
+    model = small(name)
     program = files._program(make_graph(model, "encoder"), model, "encoder")
     first, _ = example_inputs(model, "encoder", 7)
     with torch.no_grad():
@@ -154,6 +155,22 @@ def test_what_cannot_be_exported_is_one_line(
     with pytest.raises(RunError, match=r"decoder of this model cannot be exported .*too clever"):
         files.export_part(run, "decoder", "torch-export", tmp_path / "x.pt2")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_depends_on_values_is_one_line_too(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """torch prints the graph so far, hundreds of lines of it: not here."""
+    decode = run.model.decode
+
+    def torn(z: Tensor, y: Tensor | None = None) -> Any:
+        return decode(z, y) if bool((z > 0).any()) else decode(-z, y)
+
+    monkeypatch.setattr(run.model, "decode", torn)
+    with pytest.raises(RunError, match=r"decoder of this model cannot be exported") as raised:
+        files.export_part(run, "decoder", "torch-export", tmp_path / "x.pt2")
+    assert "\n" not in str(raised.value)
+    assert capfd.readouterr() == ("", "")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:

@@ -227,7 +227,7 @@ class TestVaeGan:
         torch.manual_seed(3)
         z = model.encode(x).rsample().detach()
         imagined = model.prior().sample(torch.Size((len(x),)))
-        pictures = torch.cat([x, model.decode(z).mean, model.decode(imagined).mean])
+        pictures = torch.cat([x, model.decode(torch.cat([z, imagined])).mean])
         odds, features = model.loss.critic(pictures)
         return odds.split(len(x)), features.split(len(x))
 

@@ -1,14 +1,19 @@
-"""Every number of a report, once more from the run folders. Also a script: REPORT RUN..."""
+"""Every number of a report, once more from the run folders.
+
+Also a script: REPORT RUN... [FILE.json], a file with what `vaezoo evaluate RUN... --json` printed.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+import statistics
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -57,27 +62,50 @@ class Page(HTMLParser):
         return [e for e in self.elements if e.name == name and {*inside} <= {*e.path}]
 
 
-def recompute(text: str, folders: Mapping[str, Path], *, measured_anew: bool = False) -> int:
-    """Hold the page against the folders; how many numbers were compared."""
+def recompute(
+    text: str, folders: Mapping[str, Path], measured: Mapping[str, dict[str, Any]] | None = None
+) -> int:
+    """Hold the page against the folders; how many numbers were compared.
+
+    measured: what `vaezoo evaluate RUN --json` says of each run, for a page of such numbers.
+    """
     page = Page(text)
     summaries = {n: json.loads((f / "summary.json").read_text()) for n, f in folders.items()}
-    count = 0
-    for cell in page.all("td", "numbers"):
-        if cell.attributes["data-value"]:
-            value = float(cell.attributes["data-value"])
-            summary = summaries[cell.attributes["data-of"]]
-            metric = cell.attributes["data-metric"]
-            if metric in summary.get("metrics", {}):
-                wanted = summary["metrics"][metric]["value"]
-            else:
-                wanted = summary[metric]
-            assert measured_anew or value == wanted, (metric, value, wanted)
-            assert cell.text.startswith(show(value))
-            count += 1
+    numbers = {n: {**summaries[n], **_values(summaries[n])} for n in folders}
+    for name, evaluation in (measured or {}).items():
+        # What was not measured anew is the summary's.
+        numbers[name] |= _values(evaluation)
+    count = _cells(page, numbers)
     count += _curves(page, folders)
-    count += _planes(page, summaries)
+    count += _planes(page, numbers)
     count += _latents(page, summaries)
     return count + _options(page, folders)
+
+
+def _values(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: number["value"] for name, number in found.get("metrics", {}).items()}
+
+
+def _cells(page: Page, numbers: Mapping[str, Mapping[str, Any]]) -> int:
+    """The number of a run, and the mean and standard deviation of runs."""
+    count = 0
+    for cell in page.all("td", "numbers"):
+        if not cell.attributes["data-value"]:
+            continue
+        value, metric = float(cell.attributes["data-value"]), cell.attributes["data-metric"]
+        assert cell.text.startswith(show(value))
+        count += 1
+        if "data-of" in cell.attributes:
+            wanted = numbers[cell.attributes["data-of"]][metric]
+            assert value == wanted, (metric, value, wanted)
+            continue
+        each = [numbers[name].get(metric) for name in json.loads(cell.attributes["data-over"])]
+        there = [one for one in each if one is not None]
+        assert abs(value - sum(there) / len(there)) <= 1e-9 * abs(value), (metric, value, there)
+        if len(there) > 1:
+            assert cell.text.endswith(f" ± {show(statistics.stdev(there), 2)}"), (cell.text, there)
+            count += 1
+    return count
 
 
 def _curves(page: Page, folders: Mapping[str, Path]) -> int:
@@ -97,7 +125,7 @@ def _curves(page: Page, folders: Mapping[str, Path]) -> int:
     return len(said)
 
 
-def _planes(page: Page, summaries: Mapping[str, dict[str, float]]) -> int:
+def _planes(page: Page, summaries: Mapping[str, Mapping[str, Any]]) -> int:
     said = [e.text for e in page.all("title", "plane") if ": rate" in e.text]
     known = {
         f"{name}: rate {show(s['rate'])}, distortion {show(s['distortion'])}, "
@@ -148,7 +176,7 @@ def _options(page: Page, folders: Mapping[str, Path]) -> int:
             elif value is None or isinstance(value, bool):
                 assert cell.text == words[value]
             elif isinstance(value, list):
-                assert cell.text == ", ".join(map(str, value))
+                assert cell.text == (", ".join(map(str, value)) or "none")
             else:
                 assert cell.text == str(value)
             count += 1
@@ -156,6 +184,11 @@ def _options(page: Page, folders: Mapping[str, Path]) -> int:
 
 
 if __name__ == "__main__":
-    paths = [Path(word) for word in sys.argv[2:]]
-    given = dict(zip(names_of(paths), paths, strict=True))
-    print(recompute(Path(sys.argv[1]).read_text(encoding="utf-8"), given), "numbers agree")
+    words = [word for word in sys.argv[2:] if not word.endswith(".json")]
+    given = dict(zip(names_of([*map(Path, words)]), map(Path, words), strict=True))
+    anew = {}
+    for word in sys.argv[2:]:
+        if word.endswith(".json"):  # of `vaezoo evaluate`, in the order of the runs
+            anew = dict(zip(given, json.loads(Path(word).read_text()), strict=True))
+    text = Path(sys.argv[1]).read_text(encoding="utf-8")
+    print(recompute(text, given, anew), "numbers agree")

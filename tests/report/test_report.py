@@ -190,6 +190,39 @@ def test_only_latents_with_a_mean_are_called_active(two_runs: tuple[Path, Path])
     assert f"{facts[0].name}: 2 latents" in page(facts)
 
 
+def test_seeds_are_taken_together(two_runs: tuple[Path, Path], tmp_path: Path) -> None:
+    """Another seed of the first run: a second table, whose numbers are found again and can fail."""
+    again = tmp_path / "again"
+    shutil.copytree(two_runs[0], again)
+    config = yaml.safe_load((again / "config.yaml").read_text())
+    config["train"]["seed"] = 1
+    (again / "config.yaml").write_text(yaml.safe_dump(config))
+    summary = json.loads((again / "summary.json").read_text())
+    for number in (summary, summary["metrics"]["elbo"]):
+        number["elbo" if number is summary else "value"] = -100.0
+    summary["metrics"]["psnr"]["value"] = summary["psnr"] = None
+    (again / "summary.json").write_text(json.dumps(summary))
+    paths = {"first": two_runs[0], "second": two_runs[1], "again": again}
+    text = page(gather([*paths.values()], "cpu"))
+    assert helper.recompute(text, paths) > 60
+    parsed = helper.Page(text)
+    over = [e for e in parsed.all("td", "numbers") if "data-over" in e.attributes]
+    elbos = {e.attributes["data-over"]: e for e in over if e.attributes["data-metric"] == "elbo"}
+    assert {*elbos} == {'["first", "again"]'}
+    first = json.loads((two_runs[0] / "summary.json").read_text())["elbo"]
+    wanted = (first - 100) / 2
+    both = elbos['["first", "again"]']
+    assert float(both.attributes["data-value"]) == pytest.approx(wanted)
+    assert both.text.endswith(f"± {svg.show(abs(first + 100) / 2**0.5, 2)}")
+    with pytest.raises(AssertionError):
+        helper.recompute(text.replace(f'data-value="{wanted!r}"', 'data-value="7.5"'), paths)
+    with pytest.raises(AssertionError):
+        helper.recompute(
+            text.replace(f"{both.text.partition('± ')[2]}</small>", "7.5</small>"), paths
+        )
+    assert "data-over" not in page(gather(two_runs, "cpu"))
+
+
 def test_options_that_differ(two_runs: tuple[Path, Path]) -> None:
     options: list[dict[str, Any]] = [{"m.x": 1, "l.y": 2}, {"m.x": 1, "l.z": 2}]
     runs = [RunFacts("r", options=one) for one in options]
@@ -199,14 +232,32 @@ def test_options_that_differ(two_runs: tuple[Path, Path]) -> None:
 
 def test_charts_place_values() -> None:
     """Corners of a chart: the lowest value at the bottom, the first step at the left."""
-    chart = svg.curves("t", [svg.Line("a", 0, [(0, 1.0), (5, 3.0), (10, 2.0)])])
+    chart = svg.curves("t", [svg.Line("a", 0, [(0, 1.0), (5, 3.0), (10, 2.0)])], "nats")
     (path,) = re.findall(r'd="M([^"]*)"', chart)
     places = [tuple(map(float, place.split(","))) for place in path.split("L")]
     assert places[0][0] < places[1][0] < places[2][0]
     assert places[1][1] < places[2][1] < places[0][1]
     middle = (places[0][0] + places[2][0]) / 2
     assert places[1][0] == pytest.approx(middle, abs=0.2)
-    assert svg.curves("t", [svg.Line("a", 0, [(1, 5.0)])])  # one point, one value
+    assert svg.curves("t", [svg.Line("a", 0, [(1, 5.0)])], "nats")  # one point, one value
+
+
+def test_names_in_a_plane_do_not_lie_on_one_another() -> None:
+    """Four runs of nearly one rate and distortion, and one that is far."""
+    spots = [(10.0, 50.0), (10.5, 50.2), (9.8, 50.1), (10.2, 49.9), (40.0, 20.0)]
+    lines = [svg.Line(f"run {i}", i, [], [spot]) for i, spot in enumerate(spots)]
+    chart = svg.plane("t", lines)
+    found = re.findall(r'x="([^"]*)" y="([^"]*)" class="name c\d" text-anchor="(\w+)"', chart)
+    assert len(found) == 5
+    places = [(float(x), float(y), side) for x, y, side in found]
+    for i, (_, y, side) in enumerate(places):
+        for _, other, other_side in places[:i]:
+            assert side != other_side or abs(y - other) >= 10.9
+    for cx, cy in re.findall(r'<circle cx="([^"]*)" cy="([^"]*)"', chart):
+        for x, y, side in places:
+            left = x - (37.8 if side == "end" else 0)
+            assert not (left < float(cx) < left + 37.8 and abs(y - 4 - float(cy)) < 5)
+    assert "ELBO −60" in chart
 
 
 def test_the_command(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -193,4 +195,24 @@ def test_a_run_that_turns_it_on_later_has_its_past(tmp_path: Path) -> None:
     vaezoo.train("vanilla", out=out, epochs=1, **TINY)
     assert not (out / "tensorboard").exists()
     assert main(["train", "--resume", str(out), "--epochs", "2", "--log", "tensorboard"]) == 0
+    assert points(out) == wanted_points(out)
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_writes(tmp_path: Path) -> None:
+    """Under torchrun: one event file, with the points of metrics.jsonl, each once."""
+    pytest.importorskip("tensorboard")
+    out = tmp_path / "run"
+    options = {**TINY, "epochs": 2, "out": out, "log": "tensorboard", "hidden": "8,8"}
+    words = [w for key, value in options.items() for w in (f"--{key.replace('_', '-')}", value)]
+    # Without the two dashes torchrun takes --log for one of its own: docs/many_processes.md.
+    job = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "vaezoo"]
+    subprocess.run(
+        [sys.executable, "-m", *job, "train", "vanilla", *map(str, words)],
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert json.loads((out / "summary.json").read_text())["processes"] == 2
+    assert len(list((out / "tensorboard").iterdir())) == 1
     assert points(out) == wanted_points(out)

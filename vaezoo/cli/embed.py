@@ -66,10 +66,14 @@ def command(
     """
     check_picture(out, overwrite)
 
+    from vaezoo.cli.work import Work
     from vaezoo.evaluation.scatter import save_scatter
     from vaezoo.runs import load_run
 
-    found = load_run(run, device).embed(examples, method=method, by=by, seed=seed)
+    opened = load_run(run, device)
+    with Work() as work:
+        work.tell(method, 0, examples)
+        found = opened.embed(examples, method=method, by=by, seed=seed)
     save_scatter(out, found.points, found.values, found.names, title=found.title, axes=found.axes)
     if as_json:
         print_json({"picture": str(out), **found.to_dict()})

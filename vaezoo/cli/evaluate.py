@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vaezoo.cli import over_seeds
 from vaezoo.cli.output import is_first_process, make_console, print_json, print_line, print_table
 from vaezoo.cli.shared import device_option, json_option, runs_argument
 from vaezoo.errors import OptionError, nearest
@@ -61,6 +62,13 @@ _ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 )
 @click.option("--download", is_flag=True, help="Fetch the weights of feature networks if needed.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of noise.")
+@click.option(
+    "--over-seeds",
+    "over_seeds_",
+    is_flag=True,
+    help="Runs that differ in their --seed alone count as one: the mean and the standard deviation "
+    "over them.",
+)
 @device_option
 @json_option
 def command(
@@ -72,6 +80,7 @@ def command(
     features: str,
     download: bool,
     seed: int,
+    over_seeds_: bool,
     device: str,
     as_json: bool,
 ) -> None:
@@ -90,6 +99,7 @@ def command(
     results = []
     with job(device), Work() as work:
         opened = [load_run(path, device) for path in runs]
+        together = over_seeds.alike_among(opened) if over_seeds_ else []
         for path, run in zip(runs, opened, strict=True):
             work.prefix = f"{path.name}: " if len(runs) > 1 else ""
             result = run.evaluate(
@@ -105,7 +115,9 @@ def command(
             results.append(result)
     if not is_first_process():
         return
-    if as_json:
+    if together:
+        over_seeds.show(runs, opened, results, together, split, as_json)
+    elif as_json:
         objects = [
             {"run": str(path), "split": split, **result.to_dict()}
             for path, result in zip(runs, results, strict=True)

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from vaezoo.cli.complete import runs
+from vaezoo.cli.output import print_json
 from vaezoo.cli.pictures import check_picture
-from vaezoo.cli.shared import device_option
+from vaezoo.cli.shared import device_option, json_option
 
 
 @click.command(short_help="Put images through a run and back.")
@@ -27,7 +28,10 @@ from vaezoo.cli.shared import device_option
 )
 @device_option
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
-def command(run: Path, images: tuple[Path, ...], out: Path, device: str, overwrite: bool) -> None:
+@json_option
+def command(
+    run: Path, images: tuple[Path, ...], out: Path, device: str, overwrite: bool, as_json: bool
+) -> None:
     """Reconstruct image files with the model in the folder RUN, originals above."""
     check_picture(out, overwrite)
 
@@ -39,5 +43,10 @@ def command(run: Path, images: tuple[Path, ...], out: Path, device: str, overwri
     if opened.model.conditional:
         raise DataError("this model is conditional: image files do not tell their class")
     x = opened.read_images(list(images))
-    save_pairs(out, x, opened.reconstruct(x))
-    click.echo(f"{out}: {len(images)} originals above their reconstructions")
+    reconstructed = opened.reconstruct(x)
+    save_pairs(out, x, reconstructed)
+    if as_json:
+        errors = (x - reconstructed).square().flatten(1).mean(1).tolist()
+        print_json({"picture": str(out), "images": [*map(str, images)], "mse": errors})
+    else:
+        click.echo(f"{out}: {len(images)} originals above their reconstructions")

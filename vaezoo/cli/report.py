@@ -96,7 +96,7 @@ def command(
     wanted = check_names(explored, names)
     found_runtime = find_runtime(runtime) if wanted else None
     if wanted:
-        check_extra("onnx")
+        check_extra("onnx", "--explore")
     explorables: list[Explorable] = []
 
     def opened(run: Run, facts: RunFacts) -> None:
@@ -125,7 +125,7 @@ def command(
         )
         return
     size = out.stat().st_size
-    click.echo(f"{out}: {len(facts)} runs, {size / 2**20:.1f} MiB")
+    click.echo(f"{out}: {len(facts)} run{'s' if len(facts) > 1 else ''}, {size / 2**20:.1f} MiB")
     for run in facts:
         for remark in run.remarks:
             click.echo(f"  {run.name}: {remark}")

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from vaezoo.cli.complete import runs
+from vaezoo.cli.output import print_json
 from vaezoo.cli.pictures import check_picture
-from vaezoo.cli.shared import device_option
+from vaezoo.cli.shared import device_option, json_option
 
 
 @click.command(short_help="Draw new images from a run's prior.")
@@ -37,6 +38,7 @@ from vaezoo.cli.shared import device_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of noise.")
 @device_option
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
+@json_option
 def command(
     run: Path,
     count: int,
@@ -46,6 +48,7 @@ def command(
     seed: int,
     device: str,
     overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Draw images from the prior of the model in the folder RUN, as one picture."""
     check_picture(out, overwrite)
@@ -57,4 +60,7 @@ def command(
     number = None if label is None else opened.find_class(label)
     images = opened.sample(count, label=number, temperature=temperature, seed=seed)
     save_grid(out, images)
-    click.echo(f"{out}: {count} samples")
+    if as_json:
+        print_json({"picture": str(out), "samples": count, "temperature": temperature})
+    else:
+        click.echo(f"{out}: {count} samples")

@@ -18,18 +18,28 @@ _URL = (
 )
 
 
+_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+"""Of that file: what stands in its place and is another gives other numbers than the literature."""
+
+
 def weights_path() -> Path:
     """Where torch-fidelity keeps the weights, there or not."""
     return Path(torch.hub.get_dir()) / "checkpoints" / _URL.rpartition("/")[2]
 
 
 def can_have(download: bool) -> bool:
-    """Whether the network is installed, and its weights are there or may be fetched."""
-    return find_spec("torch_fidelity") is not None and (download or weights_path().is_file())
+    """Whether the network is installed, and the weights of 2015 are there or may be fetched."""
+    path = weights_path()
+    known = _checksum(path) == _SHA256 if path.is_file() else download
+    return known and find_spec("torch_fidelity") is not None
 
 
-def load(device: torch.device) -> nn.Module:
-    """The network, its weights fetched if they are not there. NoNumber when that fails."""
+def load(device: torch.device) -> tuple[Inception, str, str]:
+    """The network, its name, and a word about it; its weights are fetched if they are not there.
+
+    It is `inception` with the weights of 2015 alone; others are in its name. NoNumber when there
+    are none, or none that fit.
+    """
     if find_spec("torch_fidelity") is None:
         raise NoNumber("it needs torch-fidelity: pip install 'vaezoo[metrics]'")
     path = weights_path()
@@ -39,11 +49,23 @@ def load(device: torch.device) -> nn.Module:
             torch.hub.download_url_to_file(_URL, str(path), progress=False)
         except OSError as error:
             raise NoNumber(f"the weights of Inception could not be fetched: {error}") from None
-    begins = path.stem.rpartition("-")[2]
+    found = _checksum(path)
+    try:
+        network = Inception(path).to(device).eval()
+    except Exception:  # a file may hold anything, and torch says so in as many ways
+        raise NoNumber(f"{path} is damaged: delete it, and give --download") from None
+    if found == _SHA256:
+        return network, "inception", ""
+    return (
+        network,
+        f"inception-of-unknown-weights-{found[:8]}",
+        f"the weights in {path.name} are not those of 2015: this compares with no published number",
+    )
+
+
+def _checksum(path: Path) -> str:
     with path.open("rb") as file:
-        if not hashlib.file_digest(file, "sha256").hexdigest().startswith(begins):
-            raise NoNumber(f"{path} is damaged: delete it, and give --download")
-    return Inception(path).to(device).eval()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Inception(nn.Module):

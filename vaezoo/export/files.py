@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.distributions import Distribution
 
 from vaezoo.build import build_model
 from vaezoo.errors import RunError
@@ -58,11 +59,14 @@ class Exported:
         return {**vars(self), "path": str(self.path)}
 
 
-def check_extra(format_: Format) -> None:
-    """MissingExtraError unless what writes and checks this format is installed."""
+def check_extra(format_: Format, who: str = "") -> None:
+    """MissingExtraError unless what writes and checks this format is installed.
+
+    who: the option that asks for it, --format unless told otherwise.
+    """
     if format_ == "onnx":
         for module in ("onnx", "onnxscript", "onnxruntime"):
-            need(module, "--format onnx", "export")
+            need(module, who or "--format onnx", "export")
 
 
 def export_part(run: Run, part: Part, format_: Format, path: Path) -> Exported:
@@ -199,7 +203,7 @@ def _program(graph: Graph, model: BaseVAE, part: Part) -> torch.export.ExportedP
     first, y = example_inputs(model, part, 2)
     inputs = (first,) if y is None else (first, y)
     batch = torch.export.Dim("batch")
-    with torch.no_grad():
+    with torch.no_grad(), _values_unchecked():
         return torch.export.export(
             graph, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs), strict=False
         )
@@ -222,6 +226,8 @@ def _told(part: Part, format_: Format) -> Iterator[None]:
     """Whatever an exporter cannot do, in one line."""
     try:
         yield
+    except OSError:
+        raise  # of the disk, and told as such
     except Exception as error:  # exporters raise anything; nothing of theirs is ours to sort out
         reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
         raise RunError(
@@ -230,12 +236,30 @@ def _told(part: Part, format_: Format) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _values_unchecked() -> Iterator[None]:
+    """Distributions look at no values: a graph cannot hold what follows from them.
+
+    OneHotCategorical does, whatever it is told, in the Categorical that it is made of.
+    """
+    before = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(before)
+
+
+@contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """What exporters print on their way is not for the user."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

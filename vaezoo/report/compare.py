@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vaezoo.evaluation.seeds import alike
 from vaezoo.report.facts import RunFacts
 
 _MOST_POINTS = 300
@@ -50,6 +51,13 @@ def best(runs: Sequence[RunFacts], name: str, better: str) -> set[int]:
             top = (max if better == "higher" else min)(value for value, _ in group)
             found |= {i for value, i in group if value == top}
     return found
+
+
+def over_seed_groups(runs: Sequence[RunFacts]) -> list[list[int]]:
+    """The runs of each configuration of which several seeds were trained."""
+    # What could not be read is like nothing else.
+    data = [run.group if run.config else run.name for run in runs]
+    return [members for members in alike([run.config for run in runs], data) if len(members) > 1]
 
 
 def points(run: RunFacts, kind: str, term: str) -> list[tuple[float, float]]:

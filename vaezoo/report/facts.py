@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,8 @@ class RunFacts:
     group: str = ""
     """Runs of one group were trained on the same data: their curves go in one chart."""
     likelihood: str = ""
+    config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By section, as config.yaml has it; `options` is the same by one name each."""
     options: dict[str, Any] = field(default_factory=dict)
     numbers: dict[str, Number] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -100,6 +102,8 @@ class RunFacts:
     reconstructions: bytes | None = None
     strips: list[Strip] = field(default_factory=list)
     strips_of: str = ""
+    no_strips: str = ""
+    """Why there are no traversals: one of the remarks."""
     remarks: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -189,7 +193,7 @@ def _read_folder(folder: RunFolder, facts: RunFacts) -> None:
 
 def _read_config(folder: RunFolder, facts: RunFacts) -> None:
     """As text, without asking any plugin: its own may not be here."""
-    config = load_recipe(folder.config)
+    facts.config = config = load_recipe(folder.config)
     chosen = {
         section: str(config.get(section, {}).get("name", ""))
         for section in ("model", "loss", "data")
@@ -291,14 +295,13 @@ def _look_inside(run: Run, facts: RunFacts) -> None:
     if not facts.latents and "discrete" not in run.config.choice.model.tags:
         facts.latents = _latents(latents)
         facts.latents_from = f"measured for this page on {len(latents.index):,} test examples"
-    if not run.data_spec.is_image:
-        facts.remarks.append("no traversals: its data is vectors")
-        return
     try:
+        run.check_has_pictures()
         # From one example, the same for all runs on this data: a prior's mean may be no picture.
         found = run.traverse(TRAVERSED, steps=_STEPS, start="0", latents=latents)
     except VaezooError as error:
-        facts.remarks.append(f"no traversals: {_one_line(error, run.folder)}")
+        facts.no_strips = f"no traversals: {_one_line(error, run.folder)}"
+        facts.remarks.append(facts.no_strips)
         return
     facts.strips = _strips(found)
     by = "KL" if found.order == "kl" else "the spread of the posteriors"

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from vaezoo.report import compare, svg
 from vaezoo.report.facts import Latent, RunFacts, Strip, data_uri
 from vaezoo.report.html import Markup, join, tag
+from vaezoo.report.spelling import spelled
 
 _MOST_BARS = 64
+_IN_NATS = ("elbo", "rate", "distortion", "objective")
 
 
 def curves(runs: Sequence[RunFacts]) -> Markup | None:
@@ -29,14 +31,29 @@ def curves(runs: Sequence[RunFacts]) -> Markup | None:
             ]
             lines = [line for line in lines if line.points or line.dots]
             if lines:
-                charts.append(svg.curves(term.replace("_", " "), lines))
+                unit = "nats" if term in _IN_NATS else spelled(term)
+                charts.append(svg.curves(spelled(term), lines, unit))
         if charts:
             heading = tag("h3", f"On {inside[0].data}") if len(together) > 1 else None
-            parts.append(join(heading, tag("div", charts, class_="charts")))
+            parts.append(join(heading, _legend(runs, members), tag("div", charts, class_="charts")))
     if not parts:
         return None
-    note = "Nats per example. Lines are training, dots held-out data."
+    note = (
+        "Lines are training, dots held-out data. Nats are per example; what else a loss reports is "
+        "in a unit of its own."
+    )
     return join(tag("p", note, class_="note"), parts)
+
+
+def _legend(runs: Sequence[RunFacts], members: Sequence[int]) -> Markup | None:
+    """Which colour is whose, beside the charts: the head of the page is far away on a phone."""
+    if len(members) < 2:
+        return None
+    entries = [
+        tag("span", tag("i", class_=f"swatch {svg.color(i)}"), runs[i].name, data_run=i)
+        for i in members
+    ]
+    return tag("p", entries, class_="legend")
 
 
 def planes(runs: Sequence[RunFacts]) -> Markup | None:
@@ -127,7 +144,9 @@ def _image(content: bytes, alt: str) -> Markup:
 
 def _traversal(run: RunFacts) -> Markup | None:
     if not run.strips:
-        return None
+        # The cards beside it have them.
+        told = f"{run.no_strips[:1].upper()}{run.no_strips[1:]}."
+        return tag("p", told, class_="note") if run.no_strips else None
     rows = [
         tag(
             "div",
@@ -141,7 +160,10 @@ def _traversal(run: RunFacts) -> Markup | None:
         )
         for strip in run.strips
     ]
-    caption = tag("figcaption", f"Traversals, {run.strips_of}")
+    caption = tag(
+        "figcaption",
+        f"Traversals, {run.strips_of}: one latent a row goes through the prior's quantiles",
+    )
     return tag("figure", tag("div", rows, class_="strips"), caption)
 
 

@@ -9,8 +9,10 @@ from vaezoo.evaluation.charts import Point, ticks
 from vaezoo.report.html import Markup, tag
 
 WIDTH, HEIGHT = 380, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 12, 34
 COLORS = 10
+_LETTER = 6.3
+"""About how wide a letter of a name is."""
 _SETTLING = 0.05
 """The first twentieth of a curve may leave the chart, or it would squash the rest."""
 
@@ -52,7 +54,7 @@ def _scales(xs: Sequence[float], ys: Sequence[float], room: float = 0.05) -> tup
     )
 
 
-def curves(title: str, lines: Sequence[Line], x_name: str = "step") -> Markup:
+def curves(title: str, lines: Sequence[Line], y_name: str, x_name: str = "step") -> Markup:
     """A line a run; held-out values as dots."""
     settled = [
         y
@@ -64,7 +66,7 @@ def curves(title: str, lines: Sequence[Line], x_name: str = "step") -> Markup:
     ]
     xs = [x for line in lines for x, _ in (*line.points, *line.dots)]
     x, y = _scales(xs, settled)
-    parts: list[Markup] = _axes(x, y, x_name, "")
+    parts: list[Markup] = _axes(x, y, x_name, y_name)
     for line in lines:
         tint = color(line.number)
         if len(line.points) > 1:
@@ -83,7 +85,6 @@ def plane(title: str, lines: Sequence[Line]) -> Markup:
     x, y = _scales_around(dots)
     parts = _axes(x, y, "rate, nats", "distortion, nats")
     parts += _diagonals(x, y)
-    heights = _apart([y(b) for line in lines for _, b in line.dots])
     for line in lines:
         tint = color(line.number)
         way = [p for p in line.points if x.low <= p[0] <= x.high and y.low <= p[1] <= y.high]
@@ -94,19 +95,7 @@ def plane(title: str, lines: Sequence[Line]) -> Markup:
             elbo = show(-(a + b))
             told = tag("title", f"{line.name}: rate {show(a)}, distortion {show(b)}, ELBO {elbo}")
             parts.append(_dot(x(a), y(b), 5, f"dot {tint}", line.number, told))
-            # To the side that has room.
-            left = x(a) > 0.6 * WIDTH
-            parts.append(
-                tag(
-                    "text",
-                    line.name,
-                    x=f"{x(a) + (-9 if left else 9):.1f}",
-                    y=f"{heights.pop(0) + 4:.1f}",
-                    class_="name",
-                    text_anchor="end" if left else "start",
-                    data_run=line.number,
-                )
-            )
+    parts += _names([(line, (x(a), y(b))) for line in lines for a, b in line.dots])
     return _figure(title, parts, f"{title}: rate and distortion of {len(lines)} runs")
 
 
@@ -134,19 +123,54 @@ def bars(
     return _figure(title, parts, f"{title}: {len(values)} bars")
 
 
-def show(value: float) -> str:
-    """A number as people read it: five digits, thousands apart, a minus that is one."""
-    text = f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.5g}"
+def show(value: float, digits: int = 5) -> str:
+    """A number as people read it: so many digits, thousands apart, a minus that is one."""
+    text = f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.{digits}g}"
     return text.replace("-", "−")
 
 
-def _apart(heights: Sequence[float], least: float = 11.0) -> list[float]:
-    """Nearly the same heights, at least so far from one another, in the order given."""
-    moved = list(heights)
-    lowest = -1e9
-    for i in sorted(range(len(moved)), key=moved.__getitem__):
-        moved[i] = lowest = max(moved[i], lowest + least)
-    return moved
+def _names(dots: Sequence[tuple[Line, Point]]) -> list[Markup]:
+    """The name of each dot beside it, in its colour: where it lies on no dot and on no name."""
+    taken = [(x - 6, y - 6, x + 6, y + 6) for _, (x, y) in dots]
+    parts = []
+    for line, (x, y) in sorted(dots, key=lambda dot: dot[1][1]):
+        width = _LETTER * len(line.name)
+        spots = [
+            (side, left, y + up)
+            for up in (0.0, -12.0, 12.0, -24.0, 24.0, 36.0)
+            for side, left in (("start", x + 9), ("end", x - 9 - width))
+            if left >= _LEFT and left + width <= WIDTH
+        ]
+        free = (
+            spot
+            for spot in spots
+            if not any(_overlap(_box(spot[1], spot[2], width), other) for other in taken)
+        )
+        side, left, height = next(free, spots[0] if spots else ("start", x + 9, y))
+        taken.append(_box(left, height, width))
+        parts.append(
+            tag(
+                "text",
+                line.name,
+                x=_at(left if side == "start" else left + width),
+                y=_at(height + 4),
+                class_=f"name {color(line.number)}",
+                text_anchor=side,
+                data_run=line.number,
+            )
+        )
+    return parts
+
+
+_Box = tuple[float, float, float, float]
+
+
+def _box(left: float, height: float, width: float) -> _Box:
+    return left, height - 5.5, left + width, height + 5.5
+
+
+def _overlap(a: _Box, b: _Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _scales_around(dots: Sequence[Point]) -> tuple[_Scale, _Scale]:
@@ -175,6 +199,11 @@ def _diagonals(x: _Scale, y: _Scale) -> list[Markup]:
         parts.append(
             tag("line", told, x1=_at(x(a)), y1=_at(y(b)), x2=_at(x(c)), y2=_at(y(d)), class_="iso")
         )
+        # At its right end, where the lines are farthest from the axis and its numbers.
+        name = f"ELBO {_tick(-total)}"
+        parts.append(
+            tag("text", name, x=_at(x(c)), y=_at(y(d) - 4), text_anchor="end", class_="of-iso")
+        )
     return parts
 
 
@@ -192,7 +221,9 @@ def _axes(x: _Scale | None, y: _Scale, x_name: str, y_name: str) -> list[Markup]
         parts.append(tag("text", _tick(value), x=_LEFT - 6, y=at, dy="0.32em", text_anchor="end"))
     for value in [] if x is None else ticks(x.low, x.high):
         assert x is not None
-        parts.append(tag("text", _tick(value), x=_at(x(value)), y=base + 14, text_anchor="middle"))
+        at_the_edge = x(value) > WIDTH - 2 * _RIGHT
+        place, anchor = (WIDTH - 2.0, "end") if at_the_edge else (x(value), "middle")
+        parts.append(tag("text", _tick(value), x=_at(place), y=base + 14, text_anchor=anchor))
     parts.append(tag("line", x1=_LEFT, x2=WIDTH - _RIGHT, y1=base, y2=base, class_="axis"))
     middle = (_LEFT + WIDTH - _RIGHT) / 2
     parts.append(tag("text", x_name, x=middle, y=HEIGHT - 4, text_anchor="middle"))

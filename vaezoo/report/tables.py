@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
+from vaezoo.evaluation.seeds import called, over_seeds
 from vaezoo.registry import registry
 from vaezoo.report import compare, svg
-from vaezoo.report.facts import RunFacts
+from vaezoo.report.facts import Number, RunFacts
 from vaezoo.report.html import Markup, join, tag
+from vaezoo.report.spelling import spelled
 from vaezoo.specs import MetricSpec
 
-_SPELLED = {w: w.upper() for w in ("elbo", "mse", "psnr", "ssim", "fid", "kid", "mig", "kl")} | {
-    "r2": "R²"
-}
-"""Words of metrics' names as people write them."""
-
 _TRAINING = {
-    "images_per_second": ("images/s", "training examples a second, validation left out", ""),
-    "wall_seconds": ("seconds", "of training, with validation and checkpoints", "s"),
-    "steps": ("steps", "training steps taken", ""),
-    "parameters": ("parameters", "how many numbers were trained", ""),
+    "images_per_second": ("images/s", "Training examples a second, validation left out.", ""),
+    "wall_seconds": ("seconds", "How long training took, validation and checkpoints included.", ""),
+    "steps": ("steps", "Training steps taken.", ""),
+    "parameters": ("parameters", "How many numbers were trained.", ""),
 }
 
 
@@ -34,7 +32,7 @@ class _Metric:
 
     def __init__(self, name: str) -> None:
         self.name, self.better = name, "neither"
-        self.heading = " ".join(_SPELLED.get(word, word) for word in name.split("_"))
+        self.heading = spelled(name)
         self.unit, self.meaning = "", "no plugin here knows it"
         if name in _TRAINING:
             self.heading, self.meaning, self.unit = _TRAINING[name]
@@ -67,6 +65,23 @@ def numbers(runs: Sequence[RunFacts]) -> Markup | None:
     metrics = _columns(runs)
     if not metrics:
         return None
+    winners = {metric.name: compare.best(runs, metric.name, metric.better) for metric in metrics}
+    rows = []
+    for i, run in enumerate(runs):
+        cells = [_cell(run, i, metric, i in winners[metric.name]) for metric in metrics]
+        name = tag("th", tag("i", class_=f"swatch {svg.color(i)}"), run.name, scope="row")
+        rows.append(tag("tr", name, cells, data_run=i))
+    note = tag(
+        "p",
+        "On held-out data. Choose a heading to sort by it, point at it for what it means, and at a "
+        "dash for why there is no number." + (_STARRED if any(winners.values()) else ""),
+        class_="note",
+    )
+    return join(note, _sortable("Held-out numbers of each run", "run", metrics, rows), _seeds(runs))
+
+
+def _sortable(caption: str, first: str, metrics: Sequence[_Metric], rows: list[Markup]) -> Markup:
+    """A table with a column for each metric, which can be sorted by any."""
     headings = [
         tag(
             "th",
@@ -83,38 +98,28 @@ def numbers(runs: Sequence[RunFacts]) -> Markup | None:
         )
         for i, metric in enumerate(metrics)
     ]
-    winners = {metric.name: compare.best(runs, metric.name, metric.better) for metric in metrics}
-    rows = []
-    for i, run in enumerate(runs):
-        cells = [_cell(run, i, metric, i in winners[metric.name]) for metric in metrics]
-        name = tag("th", tag("i", class_=f"swatch {svg.color(i)}"), run.name, scope="row")
-        rows.append(tag("tr", name, cells, data_run=i))
-    first = tag("th", tag("button", "run", data_sort=0), scope="col", aria_sort="none")
+    name = tag("th", tag("button", first, data_sort=0), scope="col", aria_sort="none")
     table = tag(
         "table",
-        tag("caption", "Held-out numbers of each run", class_="hidden"),
-        tag("thead", tag("tr", first, headings)),
+        tag("caption", caption, class_="hidden"),
+        tag("thead", tag("tr", name, headings)),
         tag("tbody", rows),
         class_="numbers",
     )
-    note = tag(
-        "p",
-        "On held-out data. Choose a heading to sort by it, point at it for what it means."
-        + (_STARRED if any(winners.values()) else ""),
-        class_="note",
-    )
-    return join(
-        note, tag("div", table, class_="scroll", tabindex="0", role="region", aria_label="Numbers")
-    )
+    return tag("div", table, class_="scroll", tabindex="0", role="region", aria_label=caption)
+
+
+def _dash(why: str) -> Markup:
+    why = why or "not measured"
+    dash = tag("span", "–", data_tip=why, tabindex="0", aria_label=f"none: {why}")
+    return tag("td", dash, data_value="", class_="none")
 
 
 def _cell(run: RunFacts, i: int, metric: _Metric, winner: bool) -> Markup:
     number = run.numbers.get(metric.name)
     if number is None or number.value is None:
-        why = (number.note if number else "") or "not measured"
-        dash = tag("span", "–", data_tip=why, tabindex="0", aria_label=f"none: {why}")
-        return tag("td", dash, data_value="", class_="none")
-    spread = f"± {svg.show(number.spread)}" if number.spread is not None else None
+        return _dash(number.note if number else "")
+    spread = f"± {svg.show(number.spread, 2)}" if number.spread is not None else None
     told = " ".join(filter(None, (spread, number.note)))
     return tag(
         "td",
@@ -125,6 +130,48 @@ def _cell(run: RunFacts, i: int, metric: _Metric, winner: bool) -> Markup:
         data_metric=metric.name,
         data_of=run.name,
         data_tip=told or None,
+    )
+
+
+def _seeds(runs: Sequence[RunFacts]) -> Markup | None:
+    """A row for each configuration of which several seeds were trained."""
+    groups = compare.over_seed_groups(runs)
+    metrics = [metric for metric in _columns(runs) if metric.name not in _TRAINING]
+    if not groups or not metrics:
+        return None
+    rows = []
+    for members in groups:
+        inside = [runs[i] for i in members]
+        marks = [tag("i", class_=f"swatch {svg.color(i)}") for i in members]
+        name = tag("th", marks, called([run.name for run in inside]), scope="row")
+        rows.append(tag("tr", name, [_over(inside, metric) for metric in metrics]))
+    note = (
+        "Runs that differ in their seed alone, together: the mean over them ± their standard "
+        "deviation, which is how much another training may differ. Point at a number for those of "
+        "the runs."
+    )
+    table = _sortable("Numbers over seeds", "configuration", metrics, rows)
+    return join(tag("h3", "Over seeds"), tag("p", note, class_="note"), table)
+
+
+def _over(runs: Sequence[RunFacts], metric: _Metric) -> Markup:
+    """One metric of one configuration."""
+    there = [run.numbers.get(metric.name) or Number(None) for run in runs]
+    found = over_seeds([n.value for n in there], [n.spread for n in there])
+    if found.value is None:
+        return _dash(next((n.note for n in there if n.note), ""))
+    each = ", ".join("–" if value is None else svg.show(value) for value in found.values)
+    told = f"of {len(runs)} runs: {each}"
+    if found.within is not None:
+        told += f"; each by itself ± {svg.show(found.within, 2)}"
+    return tag(
+        "td",
+        svg.show(found.value),
+        None if found.spread is None else tag("small", f" ± {svg.show(found.spread, 2)}"),
+        data_value=repr(found.value),
+        data_metric=metric.name,
+        data_over=json.dumps([run.name for run in runs]),
+        data_tip=told,
     )
 
 
@@ -161,7 +208,13 @@ def options(runs: Sequence[RunFacts]) -> Markup | None:
         class_="switch",
     )
     scroll = tag("div", table, class_="scroll", tabindex="0", role="region", aria_label="Options")
-    return join(switch if len(runs) > 1 else None, scroll)
+    note = "A dash: the run has no such option, its model, loss or data being another."
+    missing = any(name not in run.options for run in runs for name in names)
+    return join(
+        tag("p", note, class_="note") if missing else None,
+        switch if len(runs) > 1 else None,
+        scroll,
+    )
 
 
 def _option(options: dict[str, Any], name: str) -> str:
@@ -169,7 +222,7 @@ def _option(options: dict[str, Any], name: str) -> str:
         return "–"
     value = options[name]
     if isinstance(value, list):
-        return ", ".join(map(str, value))
+        return ", ".join(map(str, value)) or "none"
     if value is None or isinstance(value, bool):
         return {None: "none", True: "on", False: "off"}[value]
     return str(value)

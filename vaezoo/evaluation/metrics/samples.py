@@ -170,7 +170,7 @@ def _pick_network(setting: Setting) -> tuple[nn.Module, str, str]:
     if wanted == "inception" or (
         wanted == "auto" and fits and inception.can_have(setting.download)
     ):
-        return inception.load(setting.device), "inception", ""
+        return inception.load(setting.device)
     if setting.splits is None:
         raise NoNumber("it needs the whole data set, to train a classifier on")
     binarize = setting.batches.binarize

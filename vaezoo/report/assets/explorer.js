@@ -51,6 +51,7 @@ async function show() {
   try {
     do {
       now.wanted = false;
+      await session("decoder", now.run);
       const z = [...now.z], began = performance.now();
       now.x = await infer("decoder", z, told[now.run].latent_shape);
       paint(find("picture"), now.x, told[now.run].shape);
