@@ -62,6 +62,7 @@ class VaeGanOptions(CriticOptions):
     checked_with: ClassVar[Mapping[str, Any]] = {
         "critic_hidden": (8, 16, 16),
         "critic_features": 32,
+        "lr_factor": 1.0,
     }
 
     critic_beta1: float = Field(
