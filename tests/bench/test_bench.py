@@ -145,7 +145,7 @@ def test_hang_is_cut_short(strangers: None) -> None:
 
 
 def test_what_a_plugin_raises_is_the_reason(strangers: None) -> None:
-    assert run_job(job("fails", *CASES), timeout=60)[1]["reason"] == "ValueError: its own fault"
+    assert "ValueError: its own fault" in run_job(job("fails", *CASES), timeout=60)[1]["reason"]
     refused = run_job(job("refuses", CASES[0]), timeout=60)[0]
     assert (refused["status"], refused["reason"]) == ("refused", "not this data")
 
