@@ -41,8 +41,7 @@ class Updates:
         total_steps: int,
         note: Callable[[str], None],
     ) -> None:
-        self.model = model
-        self.everything = [*model.parameters(), *loss.parameters()]
+        self.model, self.loss = model, loss
         self.options = options
         self.device = device
         self.precision = precision
@@ -109,9 +108,9 @@ class Updates:
             objective.backward(inputs=own)  # another phase's are not even made
             return
         objective.backward()  # a sharded layer makes its gradients itself, whosever it is
-        mine = {id(parameter) for parameter in own}
-        for other in self.everything:
-            if id(other) not in mine:
+        mine = {*own}
+        for other in (*self.model.parameters(), *self.loss.parameters()):
+            if other not in mine:
                 other.grad = None
 
     def _clip(self, parameters: Sequence[nn.Parameter], longest: float) -> None:
