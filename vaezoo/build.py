@@ -15,7 +15,7 @@ from vaezoo.config import Choice
 from vaezoo.data.base import BaseDataset, Splits
 from vaezoo.data.options import DataOptions
 from vaezoo.data.spec import DataSpec
-from vaezoo.errors import OptionError, VaezooError
+from vaezoo.errors import BrokenPluginError, OptionError, VaezooError
 from vaezoo.losses.base import BaseLoss
 from vaezoo.memory import available_memory
 from vaezoo.model import BaseVAE
@@ -99,7 +99,7 @@ def load_class(spec: Spec, base: type[BaseT]) -> type[BaseT]:
 
 @contextmanager
 def _told(*parts: tuple[Spec, type]) -> Iterator[None]:
-    """What the constructor of somebody else's class raises, as a VaezooError with its line.
+    """What the constructor of somebody else's class raises, as a BrokenPluginError with its line.
 
     An exception in our own classes is our fault, and passes as it is.
     """
@@ -114,7 +114,7 @@ def _told(*parts: tuple[Spec, type]) -> Iterator[None]:
             if lines and plugin.distribution != "vaezoo":
                 said = " ".join(f"{type(error).__name__}: {error}".split())
                 name = spec.name if plugin.is_installed else f"{file}:{built.__name__}"
-                raise VaezooError(
+                raise BrokenPluginError(
                     f"{WORDS[spec.kind]} {spec.name} cannot be built: {said} "
                     f"({file}, line {lines[-1]}; vaezoo check {shlex.quote(name)} shows more)"
                 ) from error

@@ -19,6 +19,10 @@ class UnknownNameError(VaezooError):
     """A model, loss or data set that no plugin has registered."""
 
 
+class BrokenPluginError(VaezooError):
+    """Somebody's class that raises where it is built, with the place in its file."""
+
+
 class OptionError(VaezooError):
     """An option that does not exist, or a value that it does not take."""
 

@@ -144,8 +144,13 @@ def test_hang_is_cut_short(strangers: None) -> None:
     assert [row["status"] for row in rows] == ["timeout", "timeout"]
 
 
-def test_what_a_plugin_raises_is_the_reason(strangers: None) -> None:
-    assert "ValueError: its own fault" in run_job(job("fails", *CASES), timeout=60)[1]["reason"]
+def test_what_a_plugin_raises_is_the_reason(strangers: None, tmp_path: Path) -> None:
+    failed = run_job(job("fails", *CASES), timeout=60)[1]
+    file = tmp_path / "site" / "strange_model.py"
+    line = MODELS.splitlines().index('        raise ValueError("its own fault")') + 1
+    where = f"({file}, line {line}; vaezoo check fails shows more)"
+    why = f"model fails cannot be built: ValueError: its own fault {where}"
+    assert (failed["status"], failed["reason"]) == ("failed", why)
     refused = run_job(job("refuses", CASES[0]), timeout=60)[0]
     assert (refused["status"], refused["reason"]) == ("refused", "not this data")
 

@@ -20,7 +20,7 @@ from vaezoo.bench.peaks import specified
 from vaezoo.bench.row import blank, bound_by, impossible
 from vaezoo.bench.subject import Subject
 from vaezoo.bench.timing import Timing, time_step
-from vaezoo.errors import VaezooError
+from vaezoo.errors import BrokenPluginError, VaezooError
 from vaezoo.training.machine import arithmetic, keep_freed_memory, pick_device
 
 _LARGEST_TRIED = 1 << 16
@@ -43,6 +43,8 @@ def measure(job: Job, case: Case) -> dict[str, Any]:
         if job.largest:
             case = _largest(job, case)
         return _measure(job, case)
+    except BrokenPluginError as error:
+        return blank(job.model, case, "failed", str(error))
     except VaezooError as error:
         return blank(job.model, case, "refused", str(error))
     except (MemoryError, torch.OutOfMemoryError):
