@@ -17,7 +17,7 @@ from vaezoo.data.batch import Batch
 from vaezoo.data.batches import Batches
 from vaezoo.data.spec import DataSpec
 from vaezoo.distributions import point
-from vaezoo.errors import DataError, OptionError, RunError, nearest
+from vaezoo.errors import DataError, OptionError, RunError, how_to_resume, nearest
 from vaezoo.evaluation.embedding import Map, Method, make_map
 from vaezoo.evaluation.evaluate import Evaluation, evaluate, pick_metrics
 from vaezoo.evaluation.interpolation import Interpolation, Way, between
@@ -75,13 +75,10 @@ class Run:
     @functools.cached_property
     def model(self) -> BaseVAE:
         """The trained model. RunError when its weights are missing, damaged or another model's."""
-        config = self.config
-        if not self.folder.weights.exists() and self.folder.checkpoints.is_dir():
-            raise RunError(
-                f"the training of {self.path} has not ended: "
-                f"vaezoo train --resume {self.path} goes on with it"
-            )
-        weights = load_weights(self.folder.weights)
+        config, folder = self.config, self.folder
+        if not (folder.weights.exists() or folder.summary.exists()) and folder.checkpoints.is_dir():
+            raise RunError(f"the training of {self.path} has not ended; {how_to_resume(self.path)}")
+        weights = load_weights(folder.weights)
         held = sum(tensor.nbytes for tensor in weights.values())
         try:
             # A configuration, whosesoever, allocates nothing that its weights do not bear out.

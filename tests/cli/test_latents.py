@@ -77,9 +77,10 @@ def test_a_run_that_has_not_ended(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(run, tmp_path / "half")
-    (tmp_path / "half" / "model.safetensors").unlink()
+    for name in ("model.safetensors", "summary.json"):
+        (tmp_path / "half" / name).unlink()
     error = refused(capsys, "traverse", str(tmp_path / "half"), "-o", str(tmp_path / "t.png"))
-    assert "has not ended: vaezoo train --resume" in error
+    assert "has not ended; to go on: vaezoo train --resume" in error
 
 
 def test_traverse(

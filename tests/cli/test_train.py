@@ -241,7 +241,7 @@ def test_damaged_runs_are_told(run: Path, in_tmp: Path, capsys: pytest.CaptureFi
     Path("copy/model.safetensors").write_bytes(b"short")
     assert "damaged" in refused(capsys, "evaluate", "copy")
     Path("copy/model.safetensors").unlink()
-    assert "has not ended" in refused(capsys, "evaluate", "copy")
+    assert "missing" in refused(capsys, "evaluate", "copy")
     Path("copy/run.json").write_text("{")
     assert "damaged" in refused(capsys, "evaluate", "copy")
 
