@@ -16,9 +16,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.distributions import Distribution
 
 from vaezoo.build import build_model
+from vaezoo.distributions import unchecked
 from vaezoo.errors import RunError
 from vaezoo.export.graphs import Graph, Part, example_inputs, make_graph
 from vaezoo.extras import need
@@ -203,7 +203,7 @@ def _program(graph: Graph, model: BaseVAE, part: Part) -> torch.export.ExportedP
     first, y = example_inputs(model, part, 2)
     inputs = (first,) if y is None else (first, y)
     batch = torch.export.Dim("batch")
-    with torch.no_grad(), _values_unchecked():
+    with torch.no_grad(), unchecked():  # a graph holds nothing that follows from values
         return torch.export.export(
             graph, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs), strict=False
         )
@@ -233,20 +233,6 @@ def _told(part: Part, format_: Format) -> Iterator[None]:
         raise RunError(
             f"the {part} of this model cannot be exported with --format {format_}: {reason}"
         ) from error
-
-
-@contextlib.contextmanager
-def _values_unchecked() -> Iterator[None]:
-    """Distributions look at no values: a graph cannot hold what follows from them.
-
-    OneHotCategorical does, whatever it is told, in the Categorical that it is made of.
-    """
-    before = Distribution._validate_args
-    Distribution.set_default_validate_args(False)
-    try:
-        yield
-    finally:
-        Distribution.set_default_validate_args(before)
 
 
 @contextlib.contextmanager

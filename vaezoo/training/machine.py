@@ -10,8 +10,8 @@ import sys
 from collections.abc import Iterator
 
 import torch
-from torch.distributions import Distribution
 
+from vaezoo.distributions import unchecked
 from vaezoo.errors import OptionError
 
 _KEEP = (1 << 31) - 1
@@ -69,11 +69,9 @@ def pick_precision(name: str, device: torch.device) -> str:
 def arithmetic(precision: str, deterministic: bool) -> Iterator[None]:
     """Set torch's global switches for a run, and set them back afterwards.
 
-    Distributions do not check their arguments meanwhile, those that torch makes inside of others
-    least of all: the host would wait for each answer.
+    Distributions do not check their arguments meanwhile: the host would wait for each answer.
     """
     backends = torch.backends
-    checking: bool = Distribution._validate_args
     before = (
         backends.cuda.matmul.allow_tf32,
         backends.cudnn.allow_tf32,
@@ -83,11 +81,10 @@ def arithmetic(precision: str, deterministic: bool) -> Iterator[None]:
     backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = precision != "fp32"
     backends.cudnn.deterministic = deterministic
     backends.cudnn.benchmark = not deterministic
-    Distribution.set_default_validate_args(False)
     try:
-        yield
+        with unchecked():
+            yield
     finally:
-        Distribution.set_default_validate_args(checking)
         (
             backends.cuda.matmul.allow_tf32,
             backends.cudnn.allow_tf32,
