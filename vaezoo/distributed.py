@@ -70,16 +70,21 @@ def total(values: Tensor) -> Tensor:
     return _Total.apply(values) if processes() > 1 else values
 
 
-def whole(parameter: Tensor) -> Tensor:
-    """All of a parameter, of which each process may hold a part (--shard).
+def is_spread(tensor: Tensor) -> bool:
+    """Whether this process has only a part of it (--shard)."""
+    return hasattr(tensor, "full_tensor")
 
-    For whoever reads it outside the forward of the layer that has it. Gradients find back.
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor, of which each process may hold a part; all processes must ask.
+
+    For whoever reads a parameter outside the forward of the layer that has it. Gradients find back.
     """
-    if not hasattr(parameter, "full_tensor"):
-        return parameter
+    if not is_spread(tensor):
+        return tensor
     from torch.distributed.tensor import Partial
 
-    found: Tensor = parameter.full_tensor(grad_placements=[Partial("avg")])
+    found: Tensor = tensor.full_tensor(grad_placements=[Partial("avg")])  # type: ignore[attr-defined]
     return found
 
 

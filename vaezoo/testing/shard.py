@@ -25,7 +25,7 @@ from vaezoo.testing.noise import SameNoise
 from vaezoo.testing.pair import CPU, Pair, loss_of
 from vaezoo.training.batch_norm import share_batch_norm
 from vaezoo.training.checkpoint import load_weights, save_weights
-from vaezoo.training.sharding import spread_layers, whole
+from vaezoo.training.sharding import all_whole, spread_layers
 from vaezoo.training.updates import Updates
 
 _SHARE = 7
@@ -87,7 +87,7 @@ class Work(NamedTuple):
 
             def keep(*_: object, phase: Phase = phase) -> None:
                 gradients = {n: p.grad.clone() for n, p in named if p.grad is not None}
-                for name, gradient in whole(gradients).items():
+                for name, gradient in all_whole(gradients).items():
                     if gradient.any():
                         found[f"the gradient of {name} in phase {phase.name}"] = gradient
 

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from vaezoo.distributed import is_spread
 from vaezoo.errors import RunError
 from vaezoo.files import (
     cannot_write,
@@ -29,7 +30,7 @@ from vaezoo.files import (
     write_atomically,
     write_text,
 )
-from vaezoo.training.sharding import is_spread, spread_like
+from vaezoo.training.sharding import spread_like
 from vaezoo.training.tensor_file import write_tensors
 
 _PREFIX = "step-"

@@ -9,8 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from vaezoo.distributed import processes, talking
-from vaezoo.training.sharding import is_spread
+from vaezoo.distributed import is_spread, processes, talking
 
 
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:

@@ -9,7 +9,7 @@ from vaezoo.errors import TrainingError, how_to_resume
 from vaezoo.runfolder import RunFolder
 from vaezoo.training.background import Background
 from vaezoo.training.checkpoint import list_checkpoints, save_weights
-from vaezoo.training.sharding import total_norm, whole
+from vaezoo.training.sharding import all_whole, total_norm
 from vaezoo.training.state import TrainingState
 from vaezoo.training.window import first_broken
 
@@ -81,7 +81,7 @@ class Health:
 
     def _broke(self, what: str) -> TrainingError:
         self.background.wait()
-        good = whole(self._good)
+        good = all_whole(self._good)
         if self.folder.writes:
             save_weights(self.folder.weights, good)
         found = list_checkpoints(self.folder.checkpoints)

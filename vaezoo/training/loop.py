@@ -30,7 +30,7 @@ from vaezoo.training.options import TrainOptions
 from vaezoo.training.processes import agreed, done_by_the_first, draw_for_step, hand_out
 from vaezoo.training.report import Progress, Reporter
 from vaezoo.training.saver import Saver
-from vaezoo.training.sharding import spread_layers, whole
+from vaezoo.training.sharding import all_whole, spread_layers
 from vaezoo.training.state import Best, Position, TrainingState
 from vaezoo.training.stops import StopAsked, Stops
 from vaezoo.training.updates import lr_factor
@@ -250,7 +250,7 @@ class Trainer:
         if self.state.best.weights:
             self.model.load_state_dict(self.state.best.weights)
         if self.options.shard:
-            state = whole(self.model.state_dict())
+            state = all_whole(self.model.state_dict())
             self.model = self.rebuild()
             self.model.load_state_dict(state)
         done_by_the_first(lambda: self.model.fit_prior(self.train.ordered), self.model)

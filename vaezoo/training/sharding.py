@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from vaezoo.distributed import total
+from vaezoo.distributed import is_spread, total, whole
 
 LARGE = 1 << 15
 """Numbers in a layer from which it is sharded: for less, asking for it costs more than it saves."""
@@ -37,17 +37,11 @@ def spread_layers(*modules: nn.Module, large: int = LARGE) -> None:
                 )
 
 
-def is_spread(tensor: Tensor) -> bool:
-    """Whether this process has only a part of it."""
-    return hasattr(tensor, "full_tensor")
-
-
-def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def all_whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors as one process would have them; all processes must ask."""
     found = dict(tensors)
     for name in sorted(found):  # in one order, whatever order they came to each process in
-        if is_spread(found[name]):
-            found[name] = found[name].full_tensor()  # type: ignore[attr-defined]
+        found[name] = whole(found[name])
     return found
 
 

@@ -22,7 +22,7 @@ from vaezoo.training.checkpoint import (
     random_state,
     set_random_state,
 )
-from vaezoo.training.sharding import spread_like, whole
+from vaezoo.training.sharding import all_whole, spread_like
 from vaezoo.training.updates import Updates
 from vaezoo.training.window import Window
 
@@ -97,9 +97,9 @@ class TrainingState:
     def tensors(self) -> dict[str, Mapping[str, Tensor]]:
         """All tensors that going on needs, by the file that they are kept in."""
         tensors: dict[str, Mapping[str, Tensor]] = {
-            "model": whole(self.model.state_dict()),
-            "loss": whole(self.loss.state_dict()),
-            "optimizers": whole(optimizer_tensors(self.updates.optimizers)),
+            "model": all_whole(self.model.state_dict()),
+            "loss": all_whole(self.loss.state_dict()),
+            "optimizers": all_whole(optimizer_tensors(self.updates.optimizers)),
             "random": random_state(self.device),
         }
         if self.begun:
@@ -107,7 +107,7 @@ class TrainingState:
         if self.updates.guard is not None:
             tensors["guard"] = self.updates.guard.saved()
         if self.best.weights:
-            tensors["best"] = whole(self.best.weights)
+            tensors["best"] = all_whole(self.best.weights)
         return tensors
 
     def rest(self) -> dict[str, Any]:
