@@ -21,7 +21,7 @@ import torch.distributed as dist
 
 import vaezoo
 from vaezoo.data.batches import Batches
-from vaezoo.distributed import alone, place
+from vaezoo.distributed import alone, is_spread, place
 from vaezoo.errors import VaezooError
 from vaezoo.evaluation.terms import mean_terms
 from vaezoo.losses.base import Context
@@ -30,7 +30,7 @@ from vaezoo.model import BaseVAE
 from vaezoo.training.processes import agreed, by_the_first, tensors_by_the_first
 from vaezoo.training.report import Reporter
 from vaezoo.training.run import resume_run
-from vaezoo.training.sharding import is_spread, spread_layers
+from vaezoo.training.sharding import spread_layers
 
 JOB: dict[str, Any] = {
     "data": "sprites",
@@ -53,11 +53,15 @@ NORMED: dict[str, Any] = {"network": "conv", "hidden": (8, 8), "epochs": None, "
 WIDE: dict[str, Any] = {"hidden": (160,), "grad_clip": 2.0}
 """Layers that are large enough to be sharded."""
 
-LARGEST: dict[str, Any] = {
-    **{"network": "conv", "hidden": (32, 64, 128), "critic_hidden": (32, 128)},
+_FEW: dict[str, Any] = {
+    **{"network": "conv", "hidden": (32, 64, 128)},
     **{"epochs": None, "steps": 5, "log_every": 1},
 }
-"""A smaller one of the model that has most parameters of all: three phases, a critic."""
+LARGE: dict[str, dict[str, Any]] = {
+    "vamp_prior": {**_FEW, "pseudo_inputs": 40},
+    "vae_gan": {**_FEW, "critic_hidden": (32, 128)},
+}
+"""Smaller ones of the model that has most parameters of all, and of one of three phases."""
 
 
 class StopAfter(Reporter):
@@ -166,13 +170,14 @@ def more(folder: Path) -> dict[str, Any]:
     resume_run(folder / "sharded", config, Reporter())
     results["spread"] = spread_layer_names()
     stop("autoencoder", folder / "for_one_whole", shard=True, **WIDE)
-    train("vae_gan", folder / "gan", **LARGEST)
-    stop("vae_gan", folder / "gan_sharded", shard=True, steps_before=2, **LARGEST)
-    resume(folder / "gan_sharded")
-    stop("vae_gan", folder / "gan_for_one", shard=True, steps_before=2, **LARGEST)
-    config = config_of(folder / "gan_by_one")
-    sharded = replace(config, train=config.train.model_copy(update={"shard": True}))
-    resume_run(folder / "gan_by_one", sharded, Reporter())
+    for name, options in LARGE.items():
+        train(name, folder / name, **options)
+        stop(name, folder / f"{name}_sharded", shard=True, steps_before=2, **options)
+        resume(folder / f"{name}_sharded")
+        stop(name, folder / f"{name}_for_one", shard=True, steps_before=2, **options)
+        config = config_of(folder / f"{name}_by_one")
+        sharded = replace(config, train=config.train.model_copy(update={"shard": True}))
+        resume_run(folder / f"{name}_by_one", sharded, Reporter())
     results["slope"] = said(
         lambda: train("rae", folder / "refused", shard=True, regulariser="gradient_penalty")
     )

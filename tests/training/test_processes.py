@@ -51,7 +51,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def two(tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder = tmp_path_factory.mktemp("two")
     JOB.stop("autoencoder", folder / "stopped_by_one")
-    JOB.stop("vae_gan", folder / "gan_by_one", steps_before=2, **JOB.LARGEST)
+    for name, options in JOB.LARGE.items():
+        JOB.stop(name, folder / f"{name}_by_one", steps_before=2, **options)
     return run(folder, 2)
 
 
@@ -299,25 +300,31 @@ class TestSharded:
         assert_same_training(folder, whole)
         assert apart(folder, whole) < 0.05
 
-    def test_the_largest_model_of_all_trains_as_where_it_is_whole(self, two: Done) -> None:
-        """In its three phases, stopped and resumed."""
+    def test_the_largest_model_of_all_is_among_them(self) -> None:
         models = [
             s for s in registry().specs("model") if registry().plugin(s).distribution == "vaezoo"
         ]
         sizes = {spec.name: parameters(spec.name) for spec in models}
-        assert max(sizes, key=lambda name: sizes[name]) == "vae_gan"
-        sharded, at_once = two.folder / "gan_sharded", two.folder / "gan"
+        assert max(sizes, key=lambda name: sizes[name]) == next(iter(JOB.LARGE))
+
+    @pytest.mark.parametrize("name", JOB.LARGE)
+    def test_a_large_model_trains_as_where_it_is_whole(self, two: Done, name: str) -> None:
+        """In all its phases, stopped and resumed."""
+        sharded, at_once = two.folder / f"{name}_sharded", two.folder / name
         assert [x["step"] for x in lines(sharded, "train")] == [1, 2, 3, 4, 5]
         for x, y in zip(lines(sharded, "train"), lines(at_once, "train"), strict=True):
             assert x["terms"] == pytest.approx(y["terms"], rel=1e-4, abs=1e-4)
         assert apart(sharded, at_once) < 0.01
 
-    def test_the_largest_model_goes_on_in_one_process_and_the_reverse(self, two: Done) -> None:
-        folder = two.folder / "gan_for_one"
+    @pytest.mark.parametrize("name", JOB.LARGE)
+    def test_a_large_model_goes_on_in_one_process_and_the_reverse(
+        self, two: Done, name: str
+    ) -> None:
+        folder = two.folder / f"{name}_for_one"
         config = vaezoo.load_run(folder).config
         train = config.train.model_copy(update={"shard": False})
         JOB.resume_run(folder, replace(config, train=train), Reporter())
-        for run in (folder, two.folder / "gan_by_one"):
+        for run in (folder, two.folder / f"{name}_by_one"):
             assert [x["step"] for x in lines(run, "train")] == [1, 2, 3, 4, 5]
             assert vaezoo.load_run(run).sample(2).isfinite().all()
 
