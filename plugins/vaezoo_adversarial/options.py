@@ -77,8 +77,9 @@ class VaeGanOptions(CriticOptions):
     lr_factor: float = Field(
         0.1,
         gt=0,
-        description="the learning rate of all three phases, as a multiple of --lr: with steps as "
-        "long as a plain VAE's, samples collapse before the critic has learned what images are",
+        description="the learning rate of all three phases, as a multiple of --lr, the critic's "
+        "own factor on top: with steps as long as a plain VAE's, samples collapse before the "
+        "critic has learned what images are",
     )
     gamma: float = Field(
         1e-3,

@@ -61,9 +61,9 @@ class BaseLoss(nn.Module, ABC):
     """
 
     one_process_only: ClassVar[str] = ""
+    """Why several processes cannot share its training steps, where they cannot."""
     whole_layers_only: str = ""
     """Why no layer that it goes through can be spread over processes (--shard), if none can."""
-    """Why several processes cannot share its training steps, where they cannot."""
     known_failures: ClassVar[Mapping[str, str]] = {}
     """Checks of vaezoo.testing that it does not pass: name -> why that is as it should be."""
 
