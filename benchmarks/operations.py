@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 from harness import publish
+from subject import training_subject
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vaezoo.bench.counts import count
-from vaezoo.bench.job import Case, Job
 from vaezoo.bench.peaks import gemm_rate
 from vaezoo.bench.subject import Subject
 from vaezoo.training.machine import arithmetic, device_name, keep_freed_memory
@@ -59,7 +59,9 @@ def main() -> None:
     device = torch.device("cpu")
     keep_freed_memory()
     with arithmetic(args.precision, deterministic=False):
-        subject = make_subject(args, device)
+        subject = training_subject(
+            device, batch_size=args.batch_size, precision=args.precision, model=args.model
+        )
         flops = count(subject.counted).flops
         gemm = gemm_rate(device, args.precision)
         steps = timed(subject)
@@ -82,25 +84,6 @@ def main() -> None:
         "gemm_flops_per_second": gemm,
     }
     publish(f"operations-{args.precision}", device_name(device), [line], record)
-
-
-def make_subject(args: argparse.Namespace, device: torch.device) -> Subject:
-    case = Case(mode="train", batch_size=args.batch_size, precision=args.precision, compile="off")
-    job = Job(
-        model=args.model,
-        loss=None,
-        options={},
-        shape=(3, 64, 64),
-        device=str(device),
-        cases=(case,),
-        windows=1,
-        seconds=0.0,
-        end_to_end=False,
-        largest=False,
-        gemm={},
-        copy=1.0,
-    )
-    return Subject(job, case, device)
 
 
 def timed(subject: Subject) -> list[float]:

@@ -8,8 +8,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from vaezoo.bench.job import Case, Job
-from vaezoo.bench.subject import Subject
+from subject import training_subject
+
 from vaezoo.bench.timing import synchronise
 from vaezoo.training.machine import arithmetic, keep_freed_memory, pick_device, pick_precision
 
@@ -18,23 +18,14 @@ def step_rate(batch_size: int, steps: int, compiled: str, arithmetic_of: str) ->
     keep_freed_memory()
     device = pick_device("auto")
     precision = pick_precision(arithmetic_of, device)
-    case = Case(mode="train", batch_size=batch_size, precision=precision, compile=compiled)
-    job = Job(
-        model="vanilla",
-        loss=None,
-        options={"likelihood": "gaussian"},
-        shape=(3, 64, 64),
-        device=str(device),
-        cases=(case,),
-        windows=5,
-        seconds=0.5,
-        end_to_end=False,
-        largest=False,
-        gemm={},
-        copy=1.0,
-    )
     with arithmetic(precision, deterministic=False):
-        subject = Subject(job, case, device)
+        subject = training_subject(
+            device,
+            batch_size=batch_size,
+            precision=precision,
+            likelihood="gaussian",
+            compile=compiled,
+        )
         for _ in range(5):
             subject.step()
         synchronise(device)
