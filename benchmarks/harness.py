@@ -23,12 +23,16 @@ _START, _END = "<!-- results -->", "<!-- end of results -->"
 
 
 def contest(
-    contestants: Mapping[str, Sequence[str]], *, rounds: int
+    contestants: Mapping[str, Sequence[str]], *, rounds: int, seeded: bool = False
 ) -> dict[str, list[dict[str, Any]]]:
-    """Run every contestant `rounds` times, in turn. A contestant that fails ends the contest."""
+    """Run every contestant `rounds` times, in turn. A contestant that fails ends the contest.
+
+    seeded: each round has its own --seed, so that what they come to has a spread.
+    """
     told: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants}
     for number in range(rounds):
         for name, command in contestants.items():
+            command = [*command, "--seed", str(number)] if seeded else command
             begun = time.perf_counter()
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
             if done.returncode:
@@ -44,6 +48,12 @@ def contest(
 
 def median(runs: Sequence[Mapping[str, Any]], name: str) -> float:
     return statistics.median(run[name] for run in runs)
+
+
+def spread(runs: Sequence[Mapping[str, Any]], name: str) -> str:
+    """The median, and between what the runs lie."""
+    values = [run[name] for run in runs]
+    return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
 def publish(name: str, device: str, lines: Sequence[str], record: Mapping[str, Any]) -> None:

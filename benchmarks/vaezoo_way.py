@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--compile", choices=("off", "on"), default="off")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if args.mode == "step":
         rate = step_rate(args.batch_size, args.steps, args.compile, args.precision)
@@ -61,6 +62,7 @@ def main() -> None:
             epochs=args.epochs,
             batch_size=args.batch_size,
             compile=args.compile,
+            seed=args.seed,
             out=Path(folder) / "run",
         )
         seconds = time.perf_counter() - begun
