@@ -44,10 +44,16 @@ def job(device: str) -> Iterator[None]:
     if count == 1 or not dist.is_available() or dist.is_initialized():
         yield
         return
+    from vaezoo.training.meeting import meet  # a torch without processes has no stores
+
     chosen = _own_device(device)
     with talking():
+        store, rank, count = meet(_TIMEOUT)
         dist.init_process_group(
             "nccl" if chosen.type == "cuda" else "gloo",
+            store=store,
+            rank=rank,
+            world_size=count,
             timeout=_TIMEOUT,
             device_id=chosen if chosen.type == "cuda" else None,
         )
@@ -57,9 +63,12 @@ def job(device: str) -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def restarts() -> int:
-    """How often torchrun has started this job again."""
-    return _told_by_torchrun("TORCHELASTIC_RESTART_COUNT", 0)
+def was_started_again() -> bool:
+    """Whether torchrun has started this job again. All processes must ask.
+
+    On one machine it counts how often; on another that only joined again, it does not.
+    """
+    return agreed(_told_by_torchrun("TORCHELASTIC_RESTART_COUNT", 0))[0] > 0
 
 
 def may_restart() -> bool:

@@ -39,8 +39,8 @@ from vaezoo.training.processes import (
     job,
     may_restart,
     one_after_the_other,
-    restarts,
     wait,
+    was_started_again,
 )
 from vaezoo.training.report import Reporter
 from vaezoo.training.rescue import kept
@@ -65,7 +65,7 @@ def start_run(config: RunConfig, out: Path | None, reporter: Reporter) -> Run:
     if may_restart() and out is None:
         raise OptionError("torchrun --max-restarts: give --out, where the job finds its run again")
     with job(config.train.device):
-        goes_on = out is not None and restarts() > 0
+        goes_on = out is not None and was_started_again()
         if out is not None and by_the_first(lambda: goes_on and _is_of_this_job(out, config)):
             if by_the_first(RunFolder(out).summary.exists):  # one was lost when all was done
                 return Run(out, str(pick_device(config.train.device)))
