@@ -313,7 +313,8 @@ class TestSharded:
         sharded, at_once = two.folder / f"{name}_sharded", two.folder / name
         assert [x["step"] for x in lines(sharded, "train")] == [1, 2, 3, 4, 5]
         for x, y in zip(lines(sharded, "train"), lines(at_once, "train"), strict=True):
-            assert x["terms"] == pytest.approx(y["terms"], rel=1e-4, abs=1e-4)
+            # Sums in another order: Adam makes of a rounding what it makes of a gradient.
+            assert x["terms"] == pytest.approx(y["terms"], rel=1e-3, abs=1e-3)
         assert apart(sharded, at_once) < 0.01
 
     @pytest.mark.parametrize("name", JOB.LARGE)
