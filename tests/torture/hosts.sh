@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Two machines, made of network namespaces: a job over both, then one whose second machine vanishes.
+# Two machines, made of network namespaces: a job over both; one that loses a process, and then a
+# machine, and is started again; one whose second machine vanishes for good.
 #
 #     bash tests/torture/hosts.sh [FOLDER]
 #
@@ -13,7 +14,7 @@ fi
 repository=$(cd "$(dirname "$0")/../.." && pwd)
 folder=$(mktemp -d "${1:-/tmp}/vaezoo-hosts.XXXX")
 export PYTHONPATH="$repository:$repository/plugins" OMP_NUM_THREADS=1 GLOO_SOCKET_IFNAME=veth0
-export VAEZOO_CACHE="$folder/cache"
+export VAEZOO_CACHE="$folder/cache" TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 
 cleanup() {
     for host in vaezoo-a vaezoo-b; do
@@ -36,15 +37,27 @@ done
 
 # The same line on both, each in a folder of its own: only the first has the run afterwards.
 on() {
-    local host=$1 run=$2 steps=$3
+    local host=$1 run=$2 steps=$3 restarts=${4:-0}
     cd "$folder/$host"
-    exec ip netns exec "vaezoo-$host" torchrun --nnodes 2 --nproc-per-node 1 \
+    exec ip netns exec "vaezoo-$host" torchrun --nnodes 2 --nproc-per-node 1 --max-restarts "$restarts" \
         --rdzv-backend c10d --rdzv-endpoint 10.77.0.1:29477 --rdzv-id "$run" \
         --rdzv-conf "is_host=$([ "$host" = a ] && echo 1 || echo 0)" \
         --local-addr "$(address "$host")" -m vaezoo train vanilla --data sprites --examples 300 \
         --test 40 --image-size 16 --network mlp --hidden 32 --latent-dim 4 --batch-size 16 \
         --log-every 5 --checkpoint-every 10 --steps "$steps" --device cpu --out "$run" \
-        > "$folder/$host-$run.log" 2>&1
+        >> "$folder/$host-$run.log" 2>&1
+}
+saved() {
+    for _ in $(seq 600); do
+        compgen -G "$folder/a/$1/checkpoint/step-*" > /dev/null && return
+        sleep 0.5
+    done
+    fail "no checkpoint in five minutes"
+}
+process_of() {
+    for pid in $(ip netns pids "vaezoo-$1"); do
+        tr '\0' '\n' < "/proc/$pid/environ" 2>/dev/null | grep -q '^RANK=' && echo "$pid"
+    done
 }
 fail() {
     echo "hosts.sh: LOST: $1 (logs in $folder)"
@@ -59,13 +72,27 @@ wait $second || fail "the second machine's part of a whole job ended badly"
 [ ! -e "$folder/b/whole" ] || fail "the second machine wrote a run folder"
 echo "hosts.sh: a job over two machines finished, and its run is on the first"
 
+for lost in process machine; do
+    (on a "$lost" 4000 2) & first=$!
+    (on b "$lost" 4000 2) & second=$!
+    saved "$lost"
+    if [ "$lost" = process ]; then
+        process_of b | xargs kill -9
+    else
+        ip netns pids vaezoo-b | xargs kill -9
+        wait $second || true
+        (on b "$lost" 4000 2) & second=$!
+    fi
+    wait $first && wait $second || fail "a job that lost a $lost and was started again ended badly"
+    steps=$(grep '"train"' "$folder/a/$lost/metrics.jsonl" | grep -o '"step": [0-9]*' | grep -o '[0-9]*')
+    [ "$(tail -n 1 <<< "$steps")" = 4000 ] || fail "it did not come to its last step"
+    sort -nuc <<< "$steps" || fail "a line of it is there twice, or not in order"
+    echo "hosts.sh: a job over both lost a $lost, was started again, and finished"
+done
+
 (on a cut 1000000) & first=$!
 (on b cut 1000000) & second=$!
-for _ in $(seq 600); do
-    compgen -G "$folder/a/cut/checkpoint/step-*" > /dev/null && break
-    sleep 0.5
-done
-compgen -G "$folder/a/cut/checkpoint/step-*" > /dev/null || fail "no checkpoint in five minutes"
+saved cut
 begun=$(date +%s)
 ip -n vaezoo-b link set veth0 down
 wait $first && fail "the first machine's part ended well without the second"
