@@ -229,6 +229,10 @@ def test_pictures_are_not_written_over(
     Path("a.png").write_text("precious")
     assert "exists already" in refused(capsys, "sample", str(run), "-o", "a.png")
     assert Path("a.png").read_text() == "precious"
+    assert main(["sample", str(run)]) == 0
+    first = Path("samples.png").read_bytes()
+    assert "samples.png exists already" in refused(capsys, "sample", str(run), "--seed", "1")
+    assert Path("samples.png").read_bytes() == first
     assert "no folder" in refused(capsys, "sample", str(run), "-o", "none/a.png")
     Path("text.png").write_text("not an image")
     assert "text.png" in refused(capsys, "reconstruct", str(run), "text.png")

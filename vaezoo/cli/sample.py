@@ -21,7 +21,8 @@ from vaezoo.cli.shared import device_option, json_option
     "-o",
     "--out",
     type=click.Path(path_type=Path),
-    required=True,
+    default=Path("samples.png"),
+    show_default=True,
     metavar="FILE",
     help="The picture to write, a PNG.",
 )
