@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -24,7 +25,7 @@ def lost_process(trial: Trial) -> str:
     job = _Job(trial, "--max-restarts", "3")
     rank = trial.random.randrange(2)
     trial.log.append(f"process {rank} is killed")
-    killed = job.kill(rank, after=trial.random.uniform(0.0, 12.0))
+    killed = job.kill(rank, after=trial.random.uniform(0.0, 10.0))
     if job.wait(_LONGEST) != 0:
         raise Lost(f"the job did not come to its end: {job.said()}")
     job.check()
@@ -36,7 +37,7 @@ def lost_for_good(trial: Trial) -> str:
     trial.job = "vanilla"
     job = _Job(trial)
     rank = trial.random.randrange(2)
-    killed = job.kill(rank, after=trial.random.uniform(6.0, 14.0))
+    killed = job.kill(rank, after=trial.random.uniform(3.0, 9.0))
     begun = time.monotonic()
     code = job.wait(_LONGEST)
     if not killed:
@@ -85,17 +86,24 @@ class _Job:
             )
 
     def kill(self, rank: int, after: float) -> bool:
-        """Whether there was such a process to kill."""
+        """after: seconds since that process was started. Whether it was still there to kill."""
+        pid = None
+        while pid is None and self.process.poll() is None:
+            pid = self._find(rank)
+            time.sleep(0.01)
         time.sleep(after)
-        for pid in _children(self.process.pid):
-            try:
+        if pid is None or pid != self._find(rank):
+            return False
+        os.kill(pid, signal.SIGKILL)
+        return True
+
+    def _find(self, rank: int) -> int | None:
+        with contextlib.suppress(OSError):  # any of them may end meanwhile
+            for pid in _children(self.process.pid):
                 environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
                 if f"RANK={rank}".encode() in environment:
-                    os.kill(pid, signal.SIGKILL)
-                    return True
-            except OSError:
-                continue
-        return False
+                    return pid
+        return None
 
     def wait(self, seconds: float) -> int:
         try:
