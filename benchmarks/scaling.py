@@ -121,13 +121,23 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     kind = device.split()[0].lower()
     save_charts(RESULTS / f"scaling-{kind}.png", charts)
-    first, last = batches[0], batches[-1]
-    line = (
-        f"images/s at batch {last['batch_size']} against {first['batch_size']} | "
-        f"{last['images_per_second']:,.0f} | {first['images_per_second']:,.0f} | "
-        f"{last['images_per_second'] / first['images_per_second']:.2f} ×"
-    )
-    publish("scaling", device, [line], {"seconds": time.perf_counter() - begun, **record})
+    lines = [
+        _against(batches, "batch_size", "images_per_second", "images/s at batch"),
+        _against(batches, "batch_size", "peak_memory_bytes", "peak bytes at batch"),
+        _against(data, "images", "epoch_seconds", "seconds of an epoch's data, images"),
+        _against(jobs, "processes", "images_per_second", "images/s, processes"),
+    ]
+    record["seconds"] = time.perf_counter() - begun
+    publish("scaling", device, [line for line in lines if line], record)
+
+
+def _against(rows: list[dict[str, Any]], by: str, name: str, what: str) -> str:
+    """A line: the largest against the smallest. "" where there are no two."""
+    if len(rows) < 2:
+        return ""
+    first, last = rows[0], rows[-1]
+    of, to = last[name], first[name]
+    return f"{what} {last[by]:,} against {first[by]:,} | {of:,.4g} | {to:,.4g} | {of / to:.2f} ×"
 
 
 if __name__ == "__main__":
