@@ -10,7 +10,7 @@ import click
 from vaezoo.cli.complete import runs
 from vaezoo.cli.output import print_json
 from vaezoo.cli.pictures import check_picture
-from vaezoo.cli.shared import device_option, json_option
+from vaezoo.cli.shared import device_option, json_option, out_option
 
 
 @click.command(short_help="Draw a map of a run's latents.")
@@ -23,15 +23,7 @@ from vaezoo.cli.shared import device_option, json_option
     show_default=True,
     help="Examples of the test split, spread over it.",
 )
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("map.png"),
-    show_default=True,
-    metavar="FILE",
-    help="The picture to write, a PNG.",
-)
+@out_option("map.png", "The picture to write, a PNG.")
 @click.option(
     "--method",
     type=click.Choice(["pca", "umap", "tsne"]),

@@ -10,22 +10,14 @@ import click
 from vaezoo.cli.complete import runs
 from vaezoo.cli.output import print_json
 from vaezoo.cli.pictures import MOVING, check_picture
-from vaezoo.cli.shared import device_option, json_option
+from vaezoo.cli.shared import device_option, json_option, out_option
 
 
 @click.command(short_help="Draw the way from one image to another.")
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path), shell_complete=runs)
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("interpolation.png"),
-    show_default=True,
-    metavar="FILE",
-    help="The picture to write: a PNG, or a GIF or WebP that moves.",
-)
+@out_option("interpolation.png", "The picture to write: a PNG, or a GIF or WebP that moves.")
 @click.option("--steps", type=click.IntRange(2, 1000), help="[default: 10, moving 24]")
 @click.option(
     "--way",

@@ -9,7 +9,7 @@ import click
 from vaezoo.cli.complete import runs
 from vaezoo.cli.output import print_json
 from vaezoo.cli.pictures import check_picture
-from vaezoo.cli.shared import device_option, json_option
+from vaezoo.cli.shared import device_option, json_option, out_option
 
 
 @click.command(short_help="Put images through a run and back.")
@@ -17,15 +17,7 @@ from vaezoo.cli.shared import device_option, json_option
 @click.argument(
     "images", metavar="IMAGES...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("reconstructed.png"),
-    show_default=True,
-    metavar="FILE",
-    help="The picture to write, a PNG.",
-)
+@out_option("reconstructed.png", "The picture to write, a PNG.")
 @device_option
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
 @json_option

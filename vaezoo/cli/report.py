@@ -8,21 +8,13 @@ import click
 
 from vaezoo.cli.output import print_json
 from vaezoo.cli.pictures import check_output
-from vaezoo.cli.shared import device_option, json_option, runs_argument
+from vaezoo.cli.shared import device_option, json_option, out_option, runs_argument
 from vaezoo.errors import OptionError
 
 
 @click.command(short_help="Put runs on one page that a browser opens from disk.")
 @runs_argument
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("report.html"),
-    show_default=True,
-    metavar="FILE",
-    help="The page to write.",
-)
+@out_option("report.html", "The page to write.")
 @click.option(
     "--explore",
     "explored",

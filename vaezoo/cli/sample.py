@@ -9,7 +9,7 @@ import click
 from vaezoo.cli.complete import runs
 from vaezoo.cli.output import print_json
 from vaezoo.cli.pictures import check_picture
-from vaezoo.cli.shared import device_option, json_option
+from vaezoo.cli.shared import device_option, json_option, out_option
 
 
 @click.command(short_help="Draw new images from a run's prior.")
@@ -17,15 +17,7 @@ from vaezoo.cli.shared import device_option, json_option
 @click.option(
     "-n", "count", type=click.IntRange(1, 10_000), default=64, show_default=True, help="How many."
 )
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("samples.png"),
-    show_default=True,
-    metavar="FILE",
-    help="The picture to write, a PNG.",
-)
+@out_option("samples.png", "The picture to write, a PNG.")
 @click.option(
     "--class", "label", metavar="CLASS", help="Number or name of a class, for conditional models."
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -22,3 +24,16 @@ device_option = click.option(
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
+
+
+def out_option(default: str, what: str) -> Callable[[Any], Any]:
+    """Where a command writes its one file. what: which kind of file that is."""
+    return click.option(
+        "-o",
+        "--out",
+        type=click.Path(path_type=Path),
+        default=Path(default),
+        show_default=True,
+        metavar="FILE",
+        help=what,
+    )

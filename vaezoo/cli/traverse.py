@@ -9,7 +9,7 @@ import click
 from vaezoo.cli.complete import runs
 from vaezoo.cli.output import print_json
 from vaezoo.cli.pictures import MOVING, check_picture
-from vaezoo.cli.shared import device_option, json_option
+from vaezoo.cli.shared import device_option, json_option, out_option
 
 
 @click.command(short_help="Draw what each latent value of a run changes.")
@@ -17,15 +17,7 @@ from vaezoo.cli.shared import device_option, json_option
 @click.option(
     "-n", "rows", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many."
 )
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("traversal.png"),
-    show_default=True,
-    metavar="FILE",
-    help="The picture to write: a PNG, or a GIF or WebP that moves.",
-)
+@out_option("traversal.png", "The picture to write: a PNG, or a GIF or WebP that moves.")
 @click.option(
     "--from",
     "start",
