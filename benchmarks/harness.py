@@ -53,7 +53,7 @@ def median(runs: Sequence[Mapping[str, Any]], name: str) -> float:
 def spread(runs: Sequence[Mapping[str, Any]], name: str) -> str:
     """The median, and between what the runs lie."""
     values = [run[name] for run in runs]
-    return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+    return f"{median(runs, name):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
 def publish(name: str, device: str, lines: Sequence[str], record: Mapping[str, Any]) -> None:
