@@ -14,7 +14,7 @@ fi
 repository=$(cd "$(dirname "$0")/../.." && pwd)
 folder=$(mktemp -d "${1:-/tmp}/vaezoo-hosts.XXXX")
 export PYTHONPATH="$repository:$repository/plugins" OMP_NUM_THREADS=1 GLOO_SOCKET_IFNAME=veth0
-export VAEZOO_CACHE="$folder/cache" TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+export VAEZOO_CACHE="$folder/cache"
 
 cleanup() {
     for host in vaezoo-a vaezoo-b; do
@@ -73,6 +73,8 @@ wait $second || fail "the second machine's part of a whole job ended badly"
 echo "hosts.sh: a job over two machines finished, and its run is on the first"
 
 for lost in process machine; do
+    # For torchrun's own agents, which else look for the machine where it was before.
+    [ "$lost" = machine ] && export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
     (on a "$lost" 4000 2) & first=$!
     (on b "$lost" 4000 2) & second=$!
     saved "$lost"
@@ -89,6 +91,7 @@ for lost in process machine; do
     sort -nuc <<< "$steps" || fail "a line of it is there twice, or not in order"
     echo "hosts.sh: a job over both lost a $lost, was started again, and finished"
 done
+unset TORCH_DISABLE_SHARE_RDZV_TCP_STORE
 
 (on a cut 1000000) & first=$!
 (on b cut 1000000) & second=$!

@@ -92,14 +92,14 @@ class _Job:
             pid = self._find(rank)
             time.sleep(0.01)
         time.sleep(after)
-        if pid is None or pid != self._find(rank):
+        if pid is None or pid not in _children(self.process.pid):
             return False
         os.kill(pid, signal.SIGKILL)
         return True
 
     def _find(self, rank: int) -> int | None:
-        with contextlib.suppress(OSError):  # any of them may end meanwhile
-            for pid in _children(self.process.pid):
+        for pid in _children(self.process.pid):
+            with contextlib.suppress(OSError):  # it may end meanwhile
                 environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
                 if f"RANK={rank}".encode() in environment:
                     return pid
@@ -126,8 +126,12 @@ class _Job:
 
 
 def _children(pid: int) -> list[int]:
-    """The processes that one started."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """The processes that one started; none of one that has ended."""
+    with contextlib.suppress(OSError):
+        return [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
+    return []
 
 
 def _possible() -> str:
