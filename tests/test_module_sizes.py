@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -41,9 +41,8 @@ def test_buffers_count_and_so_do_many_small_tensors() -> None:
 
 def test_other_threads_do_not_count() -> None:
     with modules_within(BYTES):
-        thread = threading.Thread(target=nn.Linear, args=(100, 100))
-        thread.start()
-        thread.join()
+        with ThreadPoolExecutor() as elsewhere:
+            elsewhere.submit(nn.Linear, 100, 100).result()
         nn.Linear(10, 20)
 
 
