@@ -61,8 +61,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_configure() -> None:
-    # Two test processes on two cores would otherwise fight over four threads.
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    # The models of tests are so small that a second thread brings nothing; and where something else
+    # has the second core, threads that wait for one another took up to a hundred times as long.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture
