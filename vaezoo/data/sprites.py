@@ -26,8 +26,8 @@ COUNT = math.prod(GRID)
 REACH = 0.25
 SQUARE = 0.175
 ELLIPSE = (0.24, 0.12)
-HEART = 0.19
-VERSION = 1
+HEART = 0.175
+VERSION = 2
 
 
 def factors_of(number: Tensor) -> Tensor:
