@@ -46,12 +46,18 @@ def test_no_shape_reaches_further_than_its_centre_is_from_the_border(shape: int)
 
 
 @given(number=st.integers(0, COUNT - 1), size=st.sampled_from([32, 64, 96]))
-def test_every_sprite_is_where_it_says(number: int, size: int) -> None:
+def test_every_sprite_is_there_whole_and_where_it_says(number: int, size: int) -> None:
     factors = factors_of(torch.tensor([number]))
     inside = render(factors, size, size)[0, 0] > 0
     assert inside.any()
-    rows, columns = inside.nonzero().float().mean(0) + 0.5
     _, _, _, x, y = factors[0].tolist()
+    # At the outermost positions a corner may be in the outermost pixels without being cut off.
+    if 0 < x < GRID[3] - 1 and 0 < y < GRID[4] - 1:
+        assert not (inside[0].any())
+        assert not (inside[-1].any())
+        assert not (inside[:, 0].any())
+        assert not (inside[:, -1].any())
+    rows, columns = inside.nonzero().float().mean(0) + 0.5
     # Centres span the middle half; a heart's centre of mass is a little off its origin.
     assert abs(columns / size - (0.25 + 0.5 * x / 31)) < 0.06
     assert abs(rows / size - (0.25 + 0.5 * y / 31)) < 0.06
