@@ -8,7 +8,7 @@ install:  ## this checkout, editable, with what tests and linters need
 check: lint types test
 
 test:
-	pytest
+	pytest -n auto --dist worksteal
 
 lint:
 	ruff check .
