@@ -77,7 +77,8 @@ class Trial:
 
     def check_finished(self, ended: Ended) -> None:
         """As `check`; a run that was through before its process was killed says that it is."""
-        if ended.code == 2 and "has finished its" in ended.stderr:
+        through = "has finished its" in ended.stderr or "ran out of patience" in ended.stderr
+        if ended.code == 2 and through:
             self.one_line(ended)
             ended = replace(ended, code=0)
         self.check(ended)

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,32 @@ def test_patience_stops_early_and_keeps_the_best(
     kept = load_file(run.path / "model.safetensors")
     assert all(kept[name].equal(scores.weights[1][name]) for name in kept)
     assert not all(kept[name].equal(scores.weights[3][name]) for name in kept)
+
+
+def test_more_patience_goes_on_where_it_ran_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = Scores(monkeypatch, [-5.0, -9.0, -9.0, -1.0, -9.0, -9.0, -9.0])
+    run = vaezoo.train("vanilla", out=tmp_path / "r", **{**TINY, "epochs": 9}, patience=2)
+    with pytest.raises(OptionError, match="ran out of patience after 18 steps"):
+        resume_run(run.path, run.config, Reporter())
+    train = run.config.train.model_copy(update={"patience": 3, "lr": 1e-4})
+    resume_run(run.path, replace(run.config, train=train), Reporter())
+    assert metrics(run.path)[-1]["step"] == 7 * 6
+    kept = load_file(run.path / "model.safetensors")
+    assert all(kept[name].equal(scores.weights[3][name]) for name in kept)
+
+
+def test_without_patience_any_more_the_last_weights_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = Scores(monkeypatch, [-5.0, -9.0, -9.0])
+    run = vaezoo.train("vanilla", out=tmp_path / "r", **{**TINY, "epochs": 3}, patience=1)
+    assert run.summary["steps"] == 2 * 6
+    train = run.config.train.model_copy(update={"patience": None})
+    resume_run(run.path, replace(run.config, train=train), Reporter())
+    kept = load_file(run.path / "model.safetensors")
+    assert all(kept[name].equal(scores.weights[2][name]) for name in kept)
 
 
 def test_patience_goes_on_after_a_stop(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from vaezoo.training.options import TrainOptions
 _RESUMABLE = (
     "epochs",
     "steps",
+    "patience",
     "device",
     "compile",
     "graph",

@@ -139,16 +139,20 @@ def _resume(path: Path, config: RunConfig, reporter: Reporter) -> Run:
             trainer = _trainer(config, model, splits, folder, precision, reporter, stops)
             trainer.resume()
             if by_the_first(lambda: trainer.done and folder.summary.exists()):
-                raise OptionError(
-                    f"{path} has finished its {trainer.position.step:,} steps: "
-                    "give more --epochs or --steps to go on"
-                )
+                raise OptionError(_why_done(trainer, path))
             if folder.writes:
                 # What stands at the end of a run stands there again when it has come to its end.
                 folder.summary.unlink(missing_ok=True)
                 folder.traceback.unlink(missing_ok=True)
             folder.write_start(config.to_yaml(), record)
             return _train(trainer, config, splits)
+
+
+def _why_done(trainer: Trainer, path: Path) -> str:
+    steps = f"{trainer.position.step:,} steps"
+    if trainer.position.step < trainer.total_steps:
+        return f"{path} ran out of patience after {steps}: give more --patience to go on"
+    return f"{path} has finished its {steps}: give more --epochs or --steps to go on"
 
 
 def _prepare(config: RunConfig, device: torch.device) -> tuple[Splits, BaseVAE]:
