@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +37,14 @@ def test_public_names_say_what_they_are(module: str, name: str) -> None:
     found: Any = getattr(importlib.import_module(module), name)
     if callable(found):
         assert inspect.cleandoc(found.__doc__ or ""), f"{module}.{name} has no docstring"
+
+
+def test_the_speeds_of_the_readme_are_results() -> None:
+    results = re.findall(
+        r"\| (\d+) \| (\d+) \| ([\d.]+) × \|", (ROOT / "benchmarks" / "README.md").read_text()
+    )
+    measured = {(ours, theirs): float(ratio) for ours, theirs, ratio in results}
+    said = re.findall(r"(\d+) to (\d+), ([\d.]+) ×", (ROOT / "README.md").read_text())
+    assert said
+    for ours, theirs, ratio in said:
+        assert measured[ours, theirs] == pytest.approx(float(ratio), abs=0.051)
