@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam
 
 from vaezoo.data.batch import Batch
 from vaezoo.errors import OptionError, TrainingError
 from vaezoo.losses.base import BaseLoss, Context, LossOutput, Objective, Phase
 from vaezoo.model import BaseVAE
+from vaezoo.training.adam import Adam
 from vaezoo.training.gradients import average_gradients
 from vaezoo.training.machine import autocast
 from vaezoo.training.nonfinite import Guard
