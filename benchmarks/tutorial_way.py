@@ -119,6 +119,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tell-steps", action="store_true", help="print the loss of each step")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(args.seed)
@@ -141,7 +142,9 @@ def main() -> None:
     begun = time.perf_counter()
     for _ in range(args.epochs):
         for x in loader:
-            train_step(model, optimizer, x.to(device))
+            loss = train_step(model, optimizer, x.to(device))
+            if args.tell_steps:
+                print(loss, flush=True)
     seconds = time.perf_counter() - begun
     model.eval()
     sums = torch.zeros(2)
