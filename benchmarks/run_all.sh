@@ -10,4 +10,4 @@ python first_step.py --images "$photographs" --rounds 3
 if python -c 'import pythae' 2>/dev/null; then python peer.py; else echo "no pythae here: peer.py is left out"; fi
 python scaling.py --largest-batch 4096 --largest-image 256 --most-images 700000
 python speedrun.py --images "$1"
-python -m vaezoo bench --json "results/bench-$(date +%F).json" --markdown results/bench.md
+python -m vaezoo bench --json "results/bench-$(date +%F).json" --markdown results/bench.md --plot results/bench.png

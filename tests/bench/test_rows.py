@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from vaezoo.bench import report
 from vaezoo.bench.job import Case
 from vaezoo.bench.peaks import PEAKS, specified
+from vaezoo.bench.plot import save_plot
 from vaezoo.bench.row import blank, bound_by, impossible
 from vaezoo.bench.timing import time_step
 from vaezoo.errors import OptionError, RunError
@@ -111,3 +113,17 @@ def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({"a": 1}))
     with pytest.raises(OptionError, match="no report"):
         report.load(path)
+
+
+def test_plot_has_lines_over_sizes_and_bars_where_lines_could_not_be_told_apart(
+    tmp_path: Path,
+) -> None:
+    def height(models: int, sizes: tuple[int, ...]) -> int:
+        rows = [row(model=f"model {i}", batch_size=size) for i in range(models) for size in sizes]
+        assert save_plot(tmp_path / "plot.png", [*rows, row(images_per_second=None)])
+        return Image.open(tmp_path / "plot.png").height
+
+    lines = height(2, (16, 64))
+    assert height(7, (16, 64)) == lines
+    assert height(1, (64,)) < lines < height(20, (64,)) < height(20, (16, 64))
+    assert not save_plot(tmp_path / "none.png", [row(images_per_second=None)])

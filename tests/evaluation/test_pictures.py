@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
-from vaezoo.evaluation.charts import Series, save_charts, ticks
+from vaezoo.evaluation.charts import COLORS, Series, save_bars, save_charts, ticks
 from vaezoo.evaluation.pictures import save_grid, save_pairs
 
 
@@ -87,3 +87,18 @@ def test_charts_survive_what_training_brings(tmp_path: Path) -> None:
     Image.open(path).verify()
     assert not save_charts(tmp_path / "no.png", {})
     assert not (tmp_path / "no.png").exists()
+
+
+def test_bars_are_as_long_as_their_values(tmp_path: Path) -> None:
+    path = tmp_path / "bars.png"
+    name = "a/very/long/way/to/a/model/of/ones/own/my_vae.py:MyVAE"
+    bars = [(name, 300.0), ("half", 150.0), ("none", 0.0)]
+    assert save_bars(path, {"a": bars, "b": [("x", 0.0)]})
+    pixels = pil_to_tensor(Image.open(path)).int()
+    blue = (pixels - torch.tensor(COLORS[0]).view(3, 1, 1)).abs().amax(0) < 8
+    first, half = blue[38], blue[38 + 18]
+    assert first.sum() > 40
+    assert half.sum() == pytest.approx(float(first.sum()) / 2, abs=2)
+    assert not blue[38 + 2 * 18].any()
+    assert not blue[:, 440:].any()
+    assert not save_bars(tmp_path / "no.png", {})

@@ -1,9 +1,10 @@
-"""Small line charts side by side, drawn with Pillow: enough to see how numbers go."""
+"""Small charts side by side, drawn with Pillow: enough to see how numbers go, and which is more."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,12 @@ _SCALE = 2
 _WIDTH, _HEIGHT = 440, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 20, 44, 40
 _COLUMNS = 2
+_BAR = 18
+"""Height of a bar and the room around it."""
+_LONGEST_NAME = 30
+"""Characters before a bar: half of a panel."""
 _INK, _FAINT, _GRID = (40, 44, 52), (120, 126, 136), (228, 230, 234)
-_COLORS = (
+COLORS = (
     (49, 104, 172),
     (222, 120, 31),
     (64, 145, 108),
@@ -53,16 +58,38 @@ def save_charts(path: Path, charts: Mapping[str, Sequence[Series]]) -> bool:
     """
     if not charts:
         return False
-    columns = min(_COLUMNS, len(charts))
-    rows = math.ceil(len(charts) / columns)
-    width, height = columns * _WIDTH, rows * _HEIGHT
-    picture = Image.new("RGB", (width * _SCALE, height * _SCALE), "white")
-    for number, (title, series) in enumerate(charts.items()):
-        left, top = number % columns * _WIDTH, number // columns * _HEIGHT
-        _Panel(picture, left, top).draw(title, series)
-    small = picture.resize((width, height), Image.Resampling.LANCZOS)
-    write_atomically(path, lambda temporary: small.save(temporary, format="PNG"))
+    with _panels(path, len(charts), _HEIGHT) as panels:
+        for panel, (title, series) in zip(panels, charts.items(), strict=True):
+            panel.draw(title, series)
     return True
+
+
+def save_bars(path: Path, charts: Mapping[str, Sequence[tuple[str, float]]]) -> bool:
+    """Draw a bar a named value, from 0, for each title, as a PNG; False if there are none.
+
+    Values are finite and not negative.
+    """
+    if not charts:
+        return False
+    most = max(len(bars) for bars in charts.values())
+    with _panels(path, len(charts), _TOP + most * _BAR) as panels:
+        for panel, (title, bars) in zip(panels, charts.items(), strict=True):
+            panel.draw_bars(title, bars)
+    return True
+
+
+@contextmanager
+def _panels(path: Path, count: int, height: int) -> Iterator[list[_Panel]]:
+    """Panels of one picture, which is written when all are drawn."""
+    columns = min(_COLUMNS, count)
+    size = (columns * _WIDTH, math.ceil(count / columns) * height)
+    picture = Image.new("RGB", (size[0] * _SCALE, size[1] * _SCALE), "white")
+    yield [
+        _Panel(picture, number % columns * _WIDTH, number // columns * height)
+        for number in range(count)
+    ]
+    small = picture.resize(size, Image.Resampling.LANCZOS)
+    write_atomically(path, lambda temporary: small.save(temporary, format="PNG"))
 
 
 def ticks(low: float, high: float) -> list[float]:
@@ -97,7 +124,23 @@ class _Panel:
         self.y_range = _range(settled, room=0.05)
         self._axes()
         for number, one in enumerate(shown):
-            self._series(one, _COLORS[number % len(_COLORS)])
+            self._series(one, COLORS[number % len(COLORS)])
+
+    def draw_bars(self, title: str, bars: Sequence[tuple[str, float]]) -> None:
+        self._text((_LEFT, 14), title, _INK, self.large, "lm")
+        texts = [(_short(name), _number(value)) for name, value in bars]
+        names, numbers = (max(map(self._length, column)) for column in zip(*texts, strict=True))
+        left, right = names + 16, _WIDTH - _RIGHT - numbers - 6
+        most = max(value for _, value in bars) or 1.0
+        for row, ((_, value), (name, number)) in enumerate(zip(bars, texts, strict=True)):
+            y = _TOP - 6 + row * _BAR
+            end = left + value / most * (right - left)
+            self._text((left - 8, y), name, _INK, self.small, "rm")
+            self._stroke([(left, y), (end, y)], COLORS[0], _BAR - 8)
+            self._text((end + 6, y), number, _FAINT, self.small, "lm")
+
+    def _length(self, text: str) -> float:
+        return self.small.getlength(text) / _SCALE
 
     def _series(self, one: Series, color: Color) -> None:
         places = [self._place(point) for point in one.points]
@@ -110,9 +153,9 @@ class _Panel:
     def _legend(self, names: Sequence[str]) -> None:
         right = float(_WIDTH - _RIGHT)
         for number in reversed(range(len(names))):
-            color = _COLORS[number % len(_COLORS)]
+            color = COLORS[number % len(COLORS)]
             self._text((right, 32), names[number], color, self.small, "rm")
-            right -= self.small.getlength(names[number]) / _SCALE + 10
+            right -= self._length(names[number]) + 10
 
     def _axes(self) -> None:
         base = _HEIGHT - _BOTTOM
@@ -175,6 +218,10 @@ def _range(values: Sequence[float], room: float) -> tuple[float, float]:
         width = max(0.1 * abs(low), 1e-6)
         return low - width, high + width
     return low - room * (high - low), high + room * (high - low)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else "…" + name[1 - _LONGEST_NAME :]
 
 
 def _number(value: float) -> str:
