@@ -102,14 +102,8 @@ class Trainer:
     def done(self) -> bool:
         """Whether there is no step left to take."""
         return not self.state.validation_due and (
-            self.position.step >= self.total_steps or self.out_of_patience
+            self.position.step >= self.total_steps or self._out_of_patience()
         )
-
-    @property
-    def out_of_patience(self) -> bool:
-        """Whether the best weights are so old that training stops before its last step."""
-        patience = self.options.patience
-        return patience is not None and self.state.best.epochs_since >= patience
 
     def resume(self) -> None:
         """Go back to the newest sound checkpoint of the run folder, or to the beginning."""
@@ -246,6 +240,10 @@ class Trainer:
         if score > best.score:
             weights = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
             self.state.best = Best(score, 0, weights)
+
+    def _out_of_patience(self) -> bool:
+        patience = self.options.patience
+        return patience is not None and self.state.best.epochs_since >= patience
 
     def _finish(self) -> None:
         """What follows the last step. The checkpoint stays before it: training can go on there."""
