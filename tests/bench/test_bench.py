@@ -164,6 +164,7 @@ def test_what_a_plugin_raises_is_the_reason(strangers: None, tmp_path: Path) -> 
         ("bench vanilla --precision fp8", "--precision 'fp8'"),
         ("bench vanilla --compare none.json", "none.json is missing"),
         ("bench vanilla --json no/folder.json", "there is no folder"),
+        ("bench vanilla --plot .", "is a folder"),
         ("bench vanilla --image-size 0", "--image-size"),
         ("bench vanilla --set train.lr=1", "models and losses only"),
     ],

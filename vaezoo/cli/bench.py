@@ -10,6 +10,7 @@ import click
 from vaezoo.bench.job import MODES, Case, Job
 from vaezoo.cli import complete
 from vaezoo.cli.output import make_console, print_table
+from vaezoo.cli.pictures import check_place
 from vaezoo.cli.shared import device_option
 from vaezoo.config import parse_settings
 from vaezoo.data.options import FolderOptions
@@ -106,8 +107,7 @@ def command(
     earlier = report.load(compare) if compare else None
     outputs = [path for path in (json_path, markdown, plot) if path]
     for path in outputs:
-        if not path.parent.is_dir():
-            raise RunError(f"there is no folder {path.parent} to write {path.name} in")
+        check_place(path)
     options = _flat(settings)
     shape = (channels, *parse(FolderOptions, {"image_size": image_size}, "bench").image_size)
     modes = _listed(mode, MODES, "--mode")

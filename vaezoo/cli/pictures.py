@@ -26,6 +26,13 @@ def check_output(path: Path, overwrite: bool) -> None:
     """RunError unless a file can be written there without losing anything."""
     if path.is_dir() or (os.path.lexists(path) and not overwrite):
         raise RunError(f"{path} exists already: give another name, or --overwrite")
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """RunError unless a file can be written there."""
+    if path.is_dir():
+        raise RunError(f"{path} is a folder: give the name of a file")
     if not path.parent.is_dir():
         raise RunError(f"there is no folder {path.parent} to write {path.name} in")
     if not os.access(path.parent, os.W_OK):
