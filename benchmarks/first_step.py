@@ -18,15 +18,14 @@ def main() -> None:
     parser.add_argument("--images", required=True, help="a folder of JPEGs")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    way = ["first_step_way.py"]
     images = ["--images", args.images]
     with tempfile.TemporaryDirectory() as cache:
         os.environ["VAEZOO_CACHE"] = cache
         told = contest(
             {
-                "tutorial": script(*way, "tutorial", *images),
-                "vaezoo cold": script(*way, "vaezoo", *images, "--cold"),
-                "vaezoo": script(*way, "vaezoo", *images),
+                "tutorial": script("first_step_way.py", "tutorial", *images),
+                "vaezoo cold": script("first_step_way.py", "vaezoo", *images, "--cold"),
+                "vaezoo": script("first_step_way.py", "vaezoo", *images),
             },
             rounds=args.rounds,
         )

@@ -24,8 +24,8 @@ def locked() -> dict[str, str]:
 
 
 def test_lock_has_what_is_asked_for() -> None:
-    versions = locked()
-    without = [str(r) for r in asked_for() if r.name.lower() not in versions]
+    asked, versions = asked_for(), locked()
+    without = [str(r) for r in asked if r.name.lower() not in versions]
     assert not without, "run `make lock`"
-    for requirement in asked_for():
+    for requirement in asked:
         assert requirement.specifier.contains(versions[requirement.name.lower()])

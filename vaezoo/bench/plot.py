@@ -16,36 +16,34 @@ def save_plot(path: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
     than colours to tell them by; else a bar a row.
     """
     rows = [row for row in rows if row["images_per_second"] is not None]
-    modes = list(dict.fromkeys(row["mode"] for row in rows))
     settings = {(row["precision"], row["compile"]) for row in rows}
     sizes = {row["batch_size"] for row in rows}
-
-    def name(row: Mapping[str, Any]) -> str:
-        compiled = " compiled" if row["compile"] == "on" else ""
-        return row["model"] + (f" {row['precision']}{compiled}" if len(settings) > 1 else "")
-
-    if len(sizes) > 1 and len({name(row) for row in rows}) <= len(COLORS):
-        charts: dict[str, list[Series]] = {}
-        for mode in modes:
-            lines: dict[str, list[tuple[float, float]]] = {}
-            for row in (row for row in rows if row["mode"] == mode):
-                point = (row["batch_size"], row["images_per_second"])
-                lines.setdefault(name(row), []).append(point)
-            charts[f"{mode}, images a second by batch size"] = [
-                Series(name, sorted(points), dots=True) for name, points in lines.items()
-            ]
-        return save_charts(path, charts)
+    modes: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for row in rows:
+        name = row["model"]
+        if len(settings) > 1:
+            name += f" {row['precision']}" + (" compiled" if row["compile"] == "on" else "")
+        point = (row["batch_size"], row["images_per_second"])
+        modes.setdefault(row["mode"], {}).setdefault(name, []).append(point)
+    names = {name for lines in modes.values() for name in lines}
+    if len(sizes) > 1 and len(names) <= len(COLORS):
+        return save_charts(
+            path,
+            {
+                f"{mode}, images a second by batch size": [
+                    Series(name, sorted(points), dots=True) for name, points in lines.items()
+                ]
+                for mode, lines in modes.items()
+            },
+        )
     return save_bars(
         path,
         {
             f"{mode}, images a second": [
-                (
-                    f"{name(row)} {row['batch_size']}" if len(sizes) > 1 else name(row),
-                    row["images_per_second"],
-                )
-                for row in rows
-                if row["mode"] == mode
+                (f"{name} {size}" if len(sizes) > 1 else name, rate)
+                for name, points in lines.items()
+                for size, rate in points
             ]
-            for mode in modes
+            for mode, lines in modes.items()
         },
     )
