@@ -18,9 +18,9 @@ from pydantic import BaseModel
 from torch import nn
 
 import vaezoo
-from vaezoo.builtin_metrics import METRICS
 from vaezoo.cli.main import COMMANDS, group
-from vaezoo.specs import METRIC_GROUPS, METRIC_NEEDS, METRIC_SHARES, MetricSpec
+from vaezoo.evaluation.builtin_metrics import METRICS
+from vaezoo.plugins.specs import METRIC_GROUPS, METRIC_NEEDS, METRIC_SHARES, MetricSpec
 
 DOCS = Path(__file__).parents[1] / "docs"
 MARK = "<!-- from here on written by .ci/write_docs.py -->\n"
@@ -28,7 +28,7 @@ WIDTH = 100
 
 PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo": tuple(name for name in vaezoo.__all__ if name != "__version__"),
-    "vaezoo.specs": (
+    "vaezoo.plugins.specs": (
         "API_VERSION",
         "CAPABILITIES",
         "METRIC_GROUPS",
@@ -39,7 +39,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo.errors": ("DataError", "OptionError"),
     "vaezoo.options": ("to_dict",),
     "vaezoo.distributed": ("gather", "place", "processes", "share", "total", "whole"),
-    "vaezoo.distributions": (
+    "vaezoo.models.distributions": (
         "PointMass",
         "diagonal_normal",
         "diagonal_normal_from",
@@ -50,7 +50,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "log_mean_exp",
         "point",
     ),
-    "vaezoo.likelihoods": (
+    "vaezoo.models.likelihoods": (
         "BernoulliLikelihood",
         "GaussianLikelihood",
         "Likelihood",

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vaezoo.bench.counts import count
 from vaezoo.bench.peaks import gemm_rate
 from vaezoo.bench.subject import Subject
-from vaezoo.training.machine import arithmetic, device_name, keep_freed_memory
+from vaezoo.runtime.device import arithmetic, device_name, keep_freed_memory
 
 _STEPS = 12
 _KINDS = {

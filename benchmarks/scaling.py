@@ -41,8 +41,8 @@ def data_seconds(images: int) -> dict[str, float]:
     """How long a shuffled epoch of sprites takes to draw and gather, and to set up."""
     code = (
         "import sys, time, torch, vaezoo\n"
-        "from vaezoo.data.batches import Batches\n"
-        "from vaezoo.training.machine import pick_device\n"
+        "from vaezoo.data.loader import Batches\n"
+        "from vaezoo.runtime.device import pick_device\n"
         "begun = time.perf_counter()\n"
         "splits = vaezoo.load_data('sprites', examples=int(sys.argv[1]), test=100)\n"
         "batches = Batches(splits.train, batch_size=256, device=pick_device('auto'))\n"

@@ -11,7 +11,7 @@ from pathlib import Path
 from subject import training_subject
 
 from vaezoo.bench.timing import synchronise
-from vaezoo.training.machine import arithmetic, keep_freed_memory, pick_device, pick_precision
+from vaezoo.runtime.device import arithmetic, keep_freed_memory, pick_device, pick_precision
 
 
 def step_rate(batch_size: int, steps: int, compiled: str, arithmetic_of: str) -> float:

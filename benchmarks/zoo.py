@@ -23,7 +23,7 @@ from harness import HERE, RESULTS
 
 import vaezoo
 from vaezoo.evaluation.pictures import save_pairs
-from vaezoo.runs import Run
+from vaezoo.runs.run import Run
 
 _SHOWN = 12
 

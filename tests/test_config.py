@@ -21,8 +21,8 @@ from vaezoo.config import (
     sort_options,
 )
 from vaezoo.errors import OptionError, UnknownNameError
-from vaezoo.registry import registry
-from vaezoo.specs import LossSpec, ModelSpec
+from vaezoo.plugins.registry import registry
+from vaezoo.plugins.specs import LossSpec, ModelSpec
 
 
 def choice(data: dict[str, Any] | None = None, model: dict[str, Any] | None = None) -> Choice:

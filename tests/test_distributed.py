@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from vaezoo.distributed import alone, gather, place, processes, share, total
-from vaezoo.registry import registry
+from vaezoo.plugins.registry import registry
 from vaezoo.testing.pair import Pair
 from vaezoo.testing.shard import compare
 
@@ -91,7 +91,7 @@ class Remembers(ElboLoss):
         if not dist.is_initialized():
             return
         for place, name in [
-            ("__main__", "share_batch_norm"), ("vaezoo.training.updates", "average_gradients")
+            ("__main__", "share_batch_norm"), ("vaezoo.training.train_step", "average_gradients")
         ]:
             module = sys.modules[place]
             honest = HONEST.setdefault(name, vars(module)[name])

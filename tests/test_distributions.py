@@ -19,7 +19,8 @@ from torch.distributions import (
 )
 from torch.distributions import kl as torch_kl
 
-from vaezoo.distributions import (
+from vaezoo.errors import OptionError
+from vaezoo.models.distributions import (
     PointMass,
     diagonal_normal,
     diagonal_normal_from,
@@ -30,7 +31,6 @@ from vaezoo.distributions import (
     log_mean_exp,
     point,
 )
-from vaezoo.errors import OptionError
 
 
 def two_gaussians(*shape: int) -> tuple[Independent, Independent]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from vaezoo.plugin_sources import import_file
-from vaezoo.specs import API_VERSION
+from vaezoo.plugins.loader import import_file
+from vaezoo.plugins.specs import API_VERSION
 
 ROOT = Path(__file__).parents[1]
 WRITER = import_file(str(ROOT / ".ci" / "write_docs.py"))

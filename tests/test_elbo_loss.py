@@ -11,11 +11,11 @@ from torch.distributions import Distribution
 from torch.nn.functional import avg_pool2d, interpolate
 
 from vaezoo import BaseVAE, Batch, Context, DataSpec, LossOutput, Options
-from vaezoo.distributions import diagonal_normal
 from vaezoo.errors import OptionError
-from vaezoo.likelihoods import GaussianLikelihood
 from vaezoo.losses.elbo import ElboLoss, elbo_terms
 from vaezoo.losses.options import ElboOptions
+from vaezoo.models.distributions import diagonal_normal
+from vaezoo.models.likelihoods import GaussianLikelihood
 from vaezoo.options import parse
 
 

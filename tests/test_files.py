@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vaezoo.errors import RunError
-from vaezoo.files import (
+from vaezoo.io import (
     cannot_write,
     full_path,
     read_json,

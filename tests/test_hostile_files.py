@@ -29,8 +29,8 @@ from vaezoo.data.idx import read_idx
 from vaezoo.data.npz import NpzDataset
 from vaezoo.data.options import DecodeOptions, NpzOptions
 from vaezoo.errors import DataError, RunError
-from vaezoo.files import parse_json, read_json, read_regular
-from vaezoo.plugin_sources import import_file
+from vaezoo.io import parse_json, read_json, read_regular
+from vaezoo.plugins.loader import import_file
 
 FUZZ = Path(__file__).parent / "fuzz"
 fuzz, mutate, targets = (

@@ -11,7 +11,7 @@ from types import FrameType
 
 import pytest
 
-from vaezoo.isolation import TookTooLong, deadline
+from vaezoo.plugins.isolation import TookTooLong, deadline
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no alarms here")
 

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from vaezoo import DataSpec
 from vaezoo.errors import DataError
-from vaezoo.likelihood_options import LikelihoodName, LikelihoodOptions
-from vaezoo.likelihoods import (
+from vaezoo.models.likelihoods import (
     BernoulliLikelihood,
     GaussianLikelihood,
     Likelihood,
     make_likelihood,
 )
+from vaezoo.models.options import LikelihoodName, LikelihoodOptions
 
 BINARY = DataSpec(shape=(1, 2, 2), domain="binary")
 UNIT = DataSpec(shape=(3, 4, 2), domain="unit")

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal
 
 from vaezoo import BaseVAE, Batch, Context, DataSpec, Options
-from vaezoo.distributions import diagonal_normal
-from vaezoo.likelihoods import GaussianLikelihood
 from vaezoo.losses.elbo import ElboLoss
 from vaezoo.losses.options import ElboOptions
+from vaezoo.models.distributions import diagonal_normal
+from vaezoo.models.likelihoods import GaussianLikelihood
 
 EXAMPLES, VALUES, LATENTS = 400, 6, 2
 STEPS = 2000

@@ -19,10 +19,10 @@ from torch.distributions import (
 )
 
 from vaezoo import BaseVAE, Batch, Context, DataSpec, Options
-from vaezoo.distributions import diagonal_normal, kl_divergence, log_mean_exp
-from vaezoo.evaluation.modes import evaluation_mode
 from vaezoo.losses.elbo import ElboLoss
 from vaezoo.losses.options import ElboOptions
+from vaezoo.models.distributions import diagonal_normal, kl_divergence, log_mean_exp
+from vaezoo.runtime.seed import evaluation_mode
 
 NOISE = 0.6
 CONTEXT = Context(torch.tensor(0), 1, 16)

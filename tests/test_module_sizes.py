@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from vaezoo import memory
-from vaezoo.build import build_model
 from vaezoo.config import choose, resolve
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import OptionError
-from vaezoo.memory import available_memory, physical_memory
-from vaezoo.module_sizes import MOST_TENSORS, TooLargeError, modules_within, on_paper
+from vaezoo.models.memory import MOST_TENSORS, TooLargeError, modules_within, on_paper
+from vaezoo.runs.build import build_model
+from vaezoo.runtime import memory
+from vaezoo.runtime.memory import available_memory, physical_memory
 
 BYTES = 4 * (10 * 20 + 20)
 """Of nn.Linear(10, 20)."""

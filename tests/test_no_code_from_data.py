@@ -21,9 +21,9 @@ CALLS = {
 
 ALLOWED = {
     # a file that the user names, and the annotations of a class in it
-    ("vaezoo/plugin_sources.py", "exec"),
-    ("vaezoo/plugin_sources.py", "compile"),
-    ("vaezoo/plugin_sources.py", "eval"),
+    ("vaezoo/plugins/loader.py", "exec"),
+    ("vaezoo/plugins/loader.py", "compile"),
+    ("vaezoo/plugins/loader.py", "eval"),
     # with a loader of its own that builds plain values
     ("vaezoo/plain_yaml.py", "yaml.load"),
     # weights and nothing else (weights_only), of a file whose checksum its name tells

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from vaezoo.errors import OptionError
 from vaezoo.options import Options, describe, parse, show, to_dict
-from vaezoo.registry import registry
+from vaezoo.plugins.registry import registry
 from vaezoo.training.options import TrainOptions
 
 EVERY = {"training": TrainOptions} | {

@@ -13,10 +13,9 @@ import pytest
 import vaezoo
 from vaezoo.config import choose
 from vaezoo.errors import VaezooError
-from vaezoo.plugin_sources import NamedSource, is_source
-from vaezoo.plugins import PluginRecord, load_named
-from vaezoo.registry import Registry
-from vaezoo.specs import ModelSpec, Takes
+from vaezoo.plugins.loader import NamedSource, PluginRecord, is_source, load_named
+from vaezoo.plugins.registry import Registry
+from vaezoo.plugins.specs import ModelSpec, Takes
 
 BARE = '''
 """A file with classes and no hooks."""
@@ -25,7 +24,7 @@ from __future__ import annotations
 from abc import abstractmethod
 
 import vaezoo
-from vaezoo.distributions import diagonal_normal
+from vaezoo.models.distributions import diagonal_normal
 
 
 class TinyOptions(vaezoo.Options):
@@ -270,7 +269,7 @@ def test_reading_a_file_of_hooks_alone_imports_no_torch(tmp_path: Path) -> None:
         "    register(ModelSpec(name='far', target='far.away:Model', summary='Far away'))\n"
     )
     code = (
-        "import sys; from vaezoo.registry import registry; "
+        "import sys; from vaezoo.plugins.registry import registry; "
         f"print(registry().add({str(path)!r}).specs[0].name); assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vaezoo.errors import VaezooError
-from vaezoo.plugin_switches import Switches
+from vaezoo.plugins.loader import Switches
 
 
 def test_an_empty_environment_says_nothing() -> None:

@@ -13,9 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from vaezoo.plugin_sources import find_entry_points
-from vaezoo.plugin_switches import Switches
-from vaezoo.plugins import PluginRecord, load, load_all, warn_of_trouble
+from vaezoo.plugins.loader import (
+    PluginRecord,
+    Switches,
+    find_entry_points,
+    load,
+    load_all,
+    warn_of_trouble,
+)
 
 HEAD = """
 from vaezoo import DatasetSpec, LossSpec, ModelSpec, hookimpl

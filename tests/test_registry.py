@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from vaezoo.errors import UnknownNameError, VaezooError, nearest
-from vaezoo.plugins import PluginRecord
-from vaezoo.registry import Registry, registry
-from vaezoo.specs import DatasetSpec, Kind, LossSpec, ModelSpec, Takes
+from vaezoo.plugins.loader import PluginRecord
+from vaezoo.plugins.registry import Registry, registry
+from vaezoo.plugins.specs import DatasetSpec, Kind, LossSpec, ModelSpec, Takes
 
 
 def record(name: str, *specs: ModelSpec | LossSpec | DatasetSpec) -> PluginRecord:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from vaezoo import runfolder
+from vaezoo.checkpoint import folder as runfolder
+from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.errors import RunError
-from vaezoo.runfolder import RunFolder
 
 
 def create(out: Path | None) -> RunFolder:

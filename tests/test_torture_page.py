@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vaezoo.plugin_sources import import_file
+from vaezoo.plugins.loader import import_file
 
 FIGURES = import_file(str(Path(__file__).parent / "torture" / "figures.py"))
 

@@ -14,32 +14,32 @@ _HOME = {
     "BaseDataset": "vaezoo.data.base",
     "BaseLoss": "vaezoo.losses.base",
     "BaseMetric": "vaezoo.evaluation.metric",
-    "BaseVAE": "vaezoo.model",
-    "BaseWriter": "vaezoo.training.writer",
-    "Batch": "vaezoo.data.batch",
-    "BodyOptions": "vaezoo.network_options",
+    "BaseVAE": "vaezoo.models.base",
+    "BaseWriter": "vaezoo.training.loggers",
+    "Batch": "vaezoo.data.base",
+    "BodyOptions": "vaezoo.models.options",
     "Context": "vaezoo.losses.base",
     "DataOptions": "vaezoo.data.options",
     "DataSpec": "vaezoo.data.spec",
-    "DatasetSpec": "vaezoo.specs",
-    "GaussianOptions": "vaezoo.network_options",
-    "LikelihoodOptions": "vaezoo.likelihood_options",
+    "DatasetSpec": "vaezoo.plugins.specs",
+    "GaussianOptions": "vaezoo.models.options",
+    "LikelihoodOptions": "vaezoo.models.options",
     "LossOutput": "vaezoo.losses.base",
-    "LossSpec": "vaezoo.specs",
-    "MetricSpec": "vaezoo.specs",
-    "ModelSpec": "vaezoo.specs",
-    "NetworkOptions": "vaezoo.network_options",
+    "LossSpec": "vaezoo.plugins.specs",
+    "MetricSpec": "vaezoo.plugins.specs",
+    "ModelSpec": "vaezoo.plugins.specs",
+    "NetworkOptions": "vaezoo.models.options",
     "Options": "vaezoo.options",
     "Phase": "vaezoo.losses.base",
     "Split": "vaezoo.data.base",
     "Splits": "vaezoo.data.base",
-    "Takes": "vaezoo.specs",
+    "Takes": "vaezoo.plugins.specs",
     "TensorSplit": "vaezoo.data.base",
-    "VAEOutput": "vaezoo.model",
+    "VAEOutput": "vaezoo.models.base",
     "VaezooError": "vaezoo.errors",
-    "WriterSpec": "vaezoo.specs",
+    "WriterSpec": "vaezoo.plugins.specs",
     "create_model": "vaezoo.api",
-    "hookimpl": "vaezoo.hookspecs",
+    "hookimpl": "vaezoo.plugins.hookspecs",
     "list_datasets": "vaezoo.api",
     "list_losses": "vaezoo.api",
     "list_metrics": "vaezoo.api",
@@ -63,33 +63,33 @@ if TYPE_CHECKING:
     from vaezoo.api import load_run as load_run
     from vaezoo.api import train as train
     from vaezoo.data.base import BaseDataset as BaseDataset
+    from vaezoo.data.base import Batch as Batch
     from vaezoo.data.base import Split as Split
     from vaezoo.data.base import Splits as Splits
     from vaezoo.data.base import TensorSplit as TensorSplit
-    from vaezoo.data.batch import Batch as Batch
     from vaezoo.data.options import DataOptions as DataOptions
     from vaezoo.data.spec import DataSpec as DataSpec
     from vaezoo.errors import VaezooError as VaezooError
     from vaezoo.evaluation.metric import BaseMetric as BaseMetric
-    from vaezoo.hookspecs import hookimpl as hookimpl
-    from vaezoo.likelihood_options import LikelihoodOptions as LikelihoodOptions
     from vaezoo.losses.base import BaseLoss as BaseLoss
     from vaezoo.losses.base import Context as Context
     from vaezoo.losses.base import LossOutput as LossOutput
     from vaezoo.losses.base import Phase as Phase
-    from vaezoo.model import BaseVAE as BaseVAE
-    from vaezoo.model import VAEOutput as VAEOutput
-    from vaezoo.network_options import BodyOptions as BodyOptions
-    from vaezoo.network_options import GaussianOptions as GaussianOptions
-    from vaezoo.network_options import NetworkOptions as NetworkOptions
+    from vaezoo.models.base import BaseVAE as BaseVAE
+    from vaezoo.models.base import VAEOutput as VAEOutput
+    from vaezoo.models.options import BodyOptions as BodyOptions
+    from vaezoo.models.options import GaussianOptions as GaussianOptions
+    from vaezoo.models.options import LikelihoodOptions as LikelihoodOptions
+    from vaezoo.models.options import NetworkOptions as NetworkOptions
     from vaezoo.options import Options as Options
-    from vaezoo.specs import DatasetSpec as DatasetSpec
-    from vaezoo.specs import LossSpec as LossSpec
-    from vaezoo.specs import MetricSpec as MetricSpec
-    from vaezoo.specs import ModelSpec as ModelSpec
-    from vaezoo.specs import Takes as Takes
-    from vaezoo.specs import WriterSpec as WriterSpec
-    from vaezoo.training.writer import BaseWriter as BaseWriter
+    from vaezoo.plugins.hookspecs import hookimpl as hookimpl
+    from vaezoo.plugins.specs import DatasetSpec as DatasetSpec
+    from vaezoo.plugins.specs import LossSpec as LossSpec
+    from vaezoo.plugins.specs import MetricSpec as MetricSpec
+    from vaezoo.plugins.specs import ModelSpec as ModelSpec
+    from vaezoo.plugins.specs import Takes as Takes
+    from vaezoo.plugins.specs import WriterSpec as WriterSpec
+    from vaezoo.training.loggers import BaseWriter as BaseWriter
 
 
 def __getattr__(name: str) -> Any:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-from vaezoo.build import build_model, load_splits
 from vaezoo.config import DEFAULT_DATA, choose, load_recipe, resolve, sort_options
 from vaezoo.data.base import Splits
 from vaezoo.data.options import DataOptions
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import OptionError
-from vaezoo.model import BaseVAE
+from vaezoo.models.base import BaseVAE
 from vaezoo.options import parse
-from vaezoo.registry import registry
-from vaezoo.runs import Run, load_run
-from vaezoo.specs import DatasetSpec, LossSpec, MetricSpec, ModelSpec, Spec
-from vaezoo.training.report import Reporter
-from vaezoo.training.run import start_run
+from vaezoo.plugins.registry import registry
+from vaezoo.plugins.specs import DatasetSpec, LossSpec, MetricSpec, ModelSpec, Spec
+from vaezoo.runs.build import build_model, load_splits
+from vaezoo.runs.run import Run, load_run
+from vaezoo.runs.train import start_run
+from vaezoo.training.progress import Reporter
 
 __all__ = [
     "create_model",

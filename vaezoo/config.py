@@ -13,9 +13,9 @@ from vaezoo.data.options import DataOptions
 from vaezoo.errors import OptionError, nearest, quoted
 from vaezoo.options import Options, describe, parse, show, to_dict
 from vaezoo.plain_yaml import LARGEST, NotPlainError, load_plain
-from vaezoo.plugin_sources import is_source
-from vaezoo.registry import WORDS, registry
-from vaezoo.specs import DatasetSpec, Kind, LossSpec, ModelSpec, Spec
+from vaezoo.plugins.loader import is_source
+from vaezoo.plugins.registry import WORDS, registry
+from vaezoo.plugins.specs import DatasetSpec, Kind, LossSpec, ModelSpec, Spec
 from vaezoo.training.options import TrainOptions
 
 SECTIONS = ("train", "model", "loss", "data")

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from vaezoo import BaseLoss, BaseVAE, Batch, Context, DataSpec, LossOutput, Phase
-from vaezoo.distributions import draw
+from vaezoo.models.distributions import draw
 from vaezoo.nn import borrowed
 
 from .critics import DenseCritic, cross_entropy

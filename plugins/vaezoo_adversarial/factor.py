@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vaezoo import BaseLoss, BaseVAE, Batch, Context, DataSpec, LossOutput, Phase
 from vaezoo.distributed import gather, share
-from vaezoo.distributions import kl_divergence
+from vaezoo.models.distributions import kl_divergence
 from vaezoo.nn import borrowed
 
 from .critics import DenseCritic, cross_entropy

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vaezoo import BaseLoss, BaseVAE, Batch, Context, DataSpec, LossOutput, Phase
-from vaezoo.distributions import draw, kl_divergence
 from vaezoo.errors import DataError
+from vaezoo.models.distributions import draw, kl_divergence
 from vaezoo.nn import borrowed
 
 from .critics import ImageCritic, cross_entropy

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vaezoo import BaseLoss, BaseVAE, Batch, Context, LossOutput
-from vaezoo.distributions import log_mean_exp
+from vaezoo.models.distributions import log_mean_exp
 
 from .options import IwaeOptions, MiwaeOptions
 

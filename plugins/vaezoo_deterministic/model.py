@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaezoo import BaseVAE, Batch, DataSpec
-from vaezoo.distributions import PointMass, full_precision
-from vaezoo.likelihoods import make_likelihood
+from vaezoo.models.distributions import PointMass, full_precision
+from vaezoo.models.likelihoods import make_likelihood
 from vaezoo.nn import make_decoder, make_encoder
 
 from .mixture import GaussianMixture

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from vaezoo import DataSpec
-from vaezoo.distributions import full_precision
 from vaezoo.errors import OptionError
+from vaezoo.models.distributions import full_precision
 
 from .codes import CodePosterior
 from .grid import GridVAE

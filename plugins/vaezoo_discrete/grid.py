@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaezoo import BaseVAE, Batch, DataSpec
-from vaezoo.likelihoods import make_likelihood
+from vaezoo.models.likelihoods import make_likelihood
 from vaezoo.nn import ConvDown, ConvUp, ResidualBlock, level_sizes
 
 from .codes import CodePosterior, CodePrior

@@ -14,9 +14,9 @@ from torch.distributions import (
 )
 
 from vaezoo import BaseVAE, DataSpec
-from vaezoo.distributions import full_precision
 from vaezoo.errors import OptionError
-from vaezoo.likelihoods import make_likelihood
+from vaezoo.models.distributions import full_precision
+from vaezoo.models.likelihoods import make_likelihood
 from vaezoo.nn import make_decoder, make_encoder
 
 from .options import GumbelOptions

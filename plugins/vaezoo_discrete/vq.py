@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from vaezoo import DataSpec
 from vaezoo.distributed import gather, place, processes, total
-from vaezoo.distributions import full_precision
+from vaezoo.models.distributions import full_precision
 
 from .codes import CodePosterior
 from .grid import GridVAE

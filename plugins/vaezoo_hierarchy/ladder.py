@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaezoo import BaseVAE, DataSpec
-from vaezoo.distributions import diagonal_normal, diagonal_normal_from, full_precision
-from vaezoo.likelihoods import make_likelihood
+from vaezoo.models.distributions import diagonal_normal, diagonal_normal_from, full_precision
+from vaezoo.models.likelihoods import make_likelihood
 from vaezoo.nn import make_decoder, make_encoder
 
 from .plugin import LadderOptions

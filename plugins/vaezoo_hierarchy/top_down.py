@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.types import _size
 
-from vaezoo.distributions import diagonal_normal, kl_divergence
+from vaezoo.models.distributions import diagonal_normal, kl_divergence
 
 _ONE = torch.Size()
 

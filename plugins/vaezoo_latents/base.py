@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaezoo import BaseVAE, DataSpec, NetworkOptions
-from vaezoo.likelihoods import make_likelihood
+from vaezoo.models.likelihoods import make_likelihood
 from vaezoo.nn import make_decoder
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vaezoo.distributions import full_precision
+from vaezoo.models.distributions import full_precision
 
 from .made import MADE
 

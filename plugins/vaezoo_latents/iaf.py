@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 from torch.types import _size
 
 from vaezoo import DataSpec
-from vaezoo.distributions import diagonal_normal_from
+from vaezoo.models.distributions import diagonal_normal_from
 from vaezoo.nn import make_encoder
 
 from .base import NetworkVAE

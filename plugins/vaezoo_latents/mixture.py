@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily
 from torch.nn import functional as F
 
-from vaezoo.distributions import diagonal_normal
+from vaezoo.models.distributions import diagonal_normal
 
 
 class GaussianMixture(MixtureSameFamily):

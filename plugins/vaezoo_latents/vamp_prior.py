@@ -8,7 +8,7 @@ from torch.distributions import Distribution
 from torch.func import functional_call
 
 from vaezoo import DataSpec
-from vaezoo.distributions import diagonal_normal_from
+from vaezoo.models.distributions import diagonal_normal_from
 from vaezoo.nn import make_encoder
 
 from .base import NetworkVAE

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vaezoo import DataSpec
-from vaezoo.distributions import full_precision
+from vaezoo.models.distributions import full_precision
 from vaezoo.nn import make_encoder
 
 from .base import NetworkVAE

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaezoo.distributed import gather
-from vaezoo.distributions import draw
+from vaezoo.models.distributions import draw
 
 from .options import Kernel, MmdOptions
 

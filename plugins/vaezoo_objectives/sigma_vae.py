@@ -7,10 +7,10 @@ from torch import Tensor
 
 from vaezoo import BaseLoss, BaseVAE, Batch, Context, DataSpec, LossOutput, Options
 from vaezoo.distributed import gather
-from vaezoo.distributions import isotropic_normal
 from vaezoo.errors import OptionError
-from vaezoo.likelihoods import SMALLEST_SCALE, GaussianLikelihood
 from vaezoo.losses.elbo import elbo_terms
+from vaezoo.models.distributions import isotropic_normal
+from vaezoo.models.likelihoods import SMALLEST_SCALE, GaussianLikelihood
 
 _SHARE = 0.01
 """What a step counts in the model's own scale, once there have been a hundred."""

@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaezoo import BaseVAE, DataSpec
-from vaezoo.distributions import diagonal_normal_from
-from vaezoo.likelihoods import make_likelihood
+from vaezoo.models.distributions import diagonal_normal_from
+from vaezoo.models.likelihoods import make_likelihood
 from vaezoo.nn import make_decoder, make_encoder
 
 from .plugin import VanillaOptions

@@ -42,7 +42,7 @@ def vaezoo(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_wall_holds() -> None:
-    result = python(WALL + "import vaezoo.model")
+    result = python(WALL + "import vaezoo.models.base")
     assert result.returncode == 1
     assert "Imported: torch" in result.stderr
 

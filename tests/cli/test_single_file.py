@@ -11,8 +11,8 @@ from typing import NamedTuple
 import pytest
 
 from vaezoo.cli.main import main
-from vaezoo.registry import registry
-from vaezoo.reopen import _tell_once
+from vaezoo.plugins.registry import registry
+from vaezoo.runs.provenance import _tell_once
 
 FILE = '''
 """A linear autoencoder in one file."""
@@ -23,8 +23,8 @@ from pydantic import Field
 from torch import nn
 
 import vaezoo
-from vaezoo.distributions import diagonal_normal_from
-from vaezoo.likelihoods import make_likelihood
+from vaezoo.models.distributions import diagonal_normal_from
+from vaezoo.models.likelihoods import make_likelihood
 
 
 class MyOptions(vaezoo.LikelihoodOptions):

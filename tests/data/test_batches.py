@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vaezoo.data.base import TensorSplit
-from vaezoo.data.batches import Batches, draw_binary
+from vaezoo.data.loader import Batches, draw_binary
 from vaezoo.data.options import Binarize
 
 CPU = torch.device("cpu")

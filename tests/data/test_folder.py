@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vaezoo.data import decode_many, image_tree
+from vaezoo.data import decode_many
+from vaezoo.data import folder as image_tree
 from vaezoo.data.base import Split, Splits
-from vaezoo.data.folder import FolderDataset
-from vaezoo.data.image_tree import find_images
+from vaezoo.data.folder import FolderDataset, find_images
 from vaezoo.data.layout import arrange
 from vaezoo.data.options import FolderOptions
 from vaezoo.errors import DataError

@@ -20,7 +20,7 @@ from vaezoo.data.mnist import EmnistDataset, FashionMnistDataset, KmnistDataset,
 from vaezoo.data.options import EmnistOptions, KnownOptions
 from vaezoo.data.svhn import SvhnDataset
 from vaezoo.errors import DataError
-from vaezoo.plugin_sources import import_file
+from vaezoo.plugins.loader import import_file
 
 write_mat = import_file(str(Path(__file__).with_name("matlab_files.py"))).write_mat
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")

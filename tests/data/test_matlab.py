@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vaezoo.data.matlab import DamagedError, read_arrays
-from vaezoo.plugin_sources import import_file
+from vaezoo.plugins.loader import import_file
 
 files = import_file(str(Path(__file__).with_name("matlab_files.py")))
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from vaezoo.data import store, store_file
-from vaezoo.data.store import Build, cache_folder, cached_images
-from vaezoo.data.store_file import Append
+from vaezoo.data import cache as store
+from vaezoo.data import cache as store_file
+from vaezoo.data.cache import Append, Build, cache_folder, cached_images
 from vaezoo.errors import DataError
 
 SHAPE = (3, 4, 5)

@@ -11,15 +11,15 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaezoo import BaseVAE, DataSpec, LikelihoodOptions, Splits, TensorSplit
-from vaezoo.data.batches import Batches
-from vaezoo.data.store import cache_folder
-from vaezoo.distributions import PointMass, diagonal_normal
+from vaezoo.data.cache import cache_folder
+from vaezoo.data.loader import Batches
 from vaezoo.evaluation import classifier, inception
 from vaezoo.evaluation.classifier import Trained, classifier_of
 from vaezoo.evaluation.evaluate import Evaluation, evaluate, pick_metrics
 from vaezoo.evaluation.metric import NoNumber, Setting
 from vaezoo.evaluation.metrics import samples
-from vaezoo.likelihoods import make_likelihood
+from vaezoo.models.distributions import PointMass, diagonal_normal
+from vaezoo.models.likelihoods import make_likelihood
 
 CPU = torch.device("cpu")
 

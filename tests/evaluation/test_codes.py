@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaezoo import BaseVAE, DataSpec, Options, TensorSplit
-from vaezoo.data.batches import Batches
-from vaezoo.distributions import PointMass
+from vaezoo.data.loader import Batches
 from vaezoo.evaluation.evaluate import Evaluation, evaluate, pick_metrics
 from vaezoo.evaluation.metric import Setting
-from vaezoo.likelihoods import GaussianLikelihood
+from vaezoo.models.distributions import PointMass
+from vaezoo.models.likelihoods import GaussianLikelihood
 
 
 class Codes(PointMass):

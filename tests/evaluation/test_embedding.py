@@ -15,7 +15,7 @@ from vaezoo.evaluation.embedding import embed, make_map, principal_plane
 from vaezoo.evaluation.latents import Survey
 from vaezoo.evaluation.scatter import CATEGORIES, name_of, palette, save_scatter
 from vaezoo.evaluation.strips import rows_picture, save_rows
-from vaezoo.extras import MissingExtraError
+from vaezoo.io import MissingExtraError
 
 
 def cloud(n: int = 500) -> torch.Tensor:

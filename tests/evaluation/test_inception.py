@@ -16,10 +16,10 @@ import torch
 
 import vaezoo
 from vaezoo.cli.main import main
-from vaezoo.data.batches import Batches
+from vaezoo.data.loader import Batches
 from vaezoo.evaluation import inception
 from vaezoo.evaluation.metrics import samples
-from vaezoo.evaluation.modes import seeded
+from vaezoo.runtime.seed import seeded
 
 FEW = 12
 CPU = torch.device("cpu")

@@ -12,13 +12,13 @@ from torch.nn import functional as F
 
 import vaezoo
 from vaezoo import BaseVAE, DataSpec, Options, TensorSplit
-from vaezoo.data.batches import Batches
-from vaezoo.distributions import diagonal_normal
+from vaezoo.data.loader import Batches
 from vaezoo.errors import OptionError
 from vaezoo.evaluation.interpolation import between
 from vaezoo.evaluation.latents import Survey, quantiles, survey
 from vaezoo.evaluation.traversal import traverse
-from vaezoo.likelihoods import GaussianLikelihood
+from vaezoo.models.distributions import diagonal_normal
+from vaezoo.models.likelihoods import GaussianLikelihood
 
 CPU = torch.device("cpu")
 

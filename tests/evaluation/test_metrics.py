@@ -16,16 +16,16 @@ from torch.distributions import Distribution
 
 from vaezoo import BaseMetric, BaseVAE, DataSpec, MetricSpec, Options, TensorSplit, VaezooError
 from vaezoo.cli.evaluate import best_of
-from vaezoo.data.batches import Batches
-from vaezoo.distributions import diagonal_normal
+from vaezoo.data.loader import Batches
 from vaezoo.errors import OptionError, UnknownNameError
 from vaezoo.evaluation.comparable import comparable
 from vaezoo.evaluation.evaluate import Number, evaluate, pick_metrics, quick_metrics
 from vaezoo.evaluation.metric import Collector, Evidence, Measured, NoNumber, Setting, View
 from vaezoo.evaluation.metrics.latent import latent_kls
-from vaezoo.likelihoods import BernoulliLikelihood, GaussianLikelihood
-from vaezoo.registry import registry
-from vaezoo.specs import METRIC_NEEDS
+from vaezoo.models.distributions import diagonal_normal
+from vaezoo.models.likelihoods import BernoulliLikelihood, GaussianLikelihood
+from vaezoo.plugins.registry import registry
+from vaezoo.plugins.specs import METRIC_NEEDS
 
 
 class Plain(BaseVAE):

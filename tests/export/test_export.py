@@ -19,7 +19,7 @@ from vaezoo.cli.main import main
 from vaezoo.errors import RunError
 from vaezoo.export import files
 from vaezoo.export.graphs import PARTS, Part, example_inputs, make_graph
-from vaezoo.runs import Run
+from vaezoo.runs.run import Run
 
 TINY: dict[str, Any] = {
     "data": "sprites",

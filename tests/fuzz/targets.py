@@ -28,9 +28,10 @@ from safetensors.torch import save
 
 from vaezoo.bench.report import about, cells, changes
 from vaezoo.bench.report import load as load_report
-from vaezoo.build import build_model
+from vaezoo.checkpoint.folder import RunFolder
+from vaezoo.checkpoint.format import load_into, load_weights
 from vaezoo.config import choose, load_recipe, parse_settings, resolve
-from vaezoo.data import store_file
+from vaezoo.data import cache as store_file
 from vaezoo.data.celeba import _by_partition, _read_partition
 from vaezoo.data.cifar import _read_binary, _read_py
 from vaezoo.data.decode import decode_image, is_grey
@@ -41,10 +42,9 @@ from vaezoo.data.spec import DataSpec
 from vaezoo.data.svhn import _read_mat
 from vaezoo.errors import VaezooError
 from vaezoo.evaluation.curves import save_curves
-from vaezoo.plugin_sources import import_file
-from vaezoo.runfolder import RunFolder
-from vaezoo.runs import Run
-from vaezoo.training.checkpoint import load_into, load_weights
+from vaezoo.plugins.loader import import_file
+from vaezoo.runs.build import build_model
+from vaezoo.runs.run import Run
 
 write_mat = import_file(str(Path(__file__).parents[1] / "data" / "matlab_files.py")).write_mat
 

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 import vaezoo
 from vaezoo import BaseVAE, Batch, Context, DataSpec, Options
-from vaezoo.distributions import PointMass, diagonal_normal
 from vaezoo.losses.elbo import ElboLoss
 from vaezoo.losses.options import ElboOptions
+from vaezoo.models.distributions import PointMass, diagonal_normal
 from vaezoo_adversarial.critics import DenseCritic, ImageCritic, cross_entropy
 from vaezoo_adversarial.factor import FactorLoss, permute_dimensions
 from vaezoo_adversarial.options import FactorOptions
@@ -184,7 +184,7 @@ class TestAae:
     def test_draws_the_latents_to_the_prior(self) -> None:
         """Latents that begin far away and narrow end up around 0 with unit spread."""
         from vaezoo.training.options import TrainOptions
-        from vaezoo.training.updates import Updates
+        from vaezoo.training.train_step import Updates
 
         torch.manual_seed(0)
         data = DataSpec(shape=(4,), domain="real")

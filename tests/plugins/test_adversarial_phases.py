@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 import vaezoo
 from vaezoo import BaseLoss, BaseVAE, Batch, Context, DataSpec, Phase
+from vaezoo.checkpoint.format import load_weights
 from vaezoo.cli.main import main
 from vaezoo.errors import DataError, OptionError, RunStopped, VaezooError
-from vaezoo.training.checkpoint import load_weights
+from vaezoo.runs.train import resume_run
 from vaezoo.training.options import TrainOptions
-from vaezoo.training.report import Reporter
-from vaezoo.training.run import resume_run
-from vaezoo.training.updates import Updates
+from vaezoo.training.progress import Reporter
+from vaezoo.training.train_step import Updates
 
 CONTEXT = Context(torch.tensor(0), 10, 100)
 NAMES = ("factor_vae", "aae", "vae_gan")

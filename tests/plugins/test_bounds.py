@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 
 import vaezoo
 from vaezoo import BaseVAE, Batch, Context, DataSpec, LossOutput, Options
-from vaezoo.distributions import diagonal_normal
+from vaezoo.models.distributions import diagonal_normal
 from vaezoo_bounds.importance import IwaeLoss, MiwaeLoss
 from vaezoo_bounds.options import IwaeOptions, MiwaeOptions
 

@@ -10,8 +10,8 @@ import torch
 
 from vaezoo import Batch, Context, DataSpec, create_model
 from vaezoo.cli.main import main
-from vaezoo.distributions import diagonal_normal, kl_divergence
 from vaezoo.errors import DataError
+from vaezoo.models.distributions import diagonal_normal, kl_divergence
 from vaezoo_conditional.model import ConditionalVAE
 from vaezoo_conditional.networks import one_hot
 

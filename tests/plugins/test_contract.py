@@ -12,9 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from vaezoo.plugin_sources import import_file
-from vaezoo.registry import registry
-from vaezoo.specs import Kind, Spec
+from vaezoo.plugins.loader import import_file
+from vaezoo.plugins.registry import registry
+from vaezoo.plugins.specs import Kind, Spec
 from vaezoo.testing import check_dataset, parametrize_with_checks
 
 Options = dict[str, Any]

@@ -11,8 +11,8 @@ from torch.distributions import Distribution
 
 import vaezoo
 from vaezoo import BaseVAE, Batch, Context, LossOutput
-from vaezoo.distributions import diagonal_normal
-from vaezoo.training.checkpoint import load_into, load_weights, save_weights
+from vaezoo.checkpoint.format import load_into, load_weights, save_weights
+from vaezoo.models.distributions import diagonal_normal
 from vaezoo_deterministic.rae import RaeLoss
 from vaezoo_deterministic.smoothness import gradient_penalty, limit_spectrum, squared_norm
 

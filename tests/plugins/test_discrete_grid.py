@@ -17,10 +17,10 @@ from torch import Tensor
 
 import vaezoo
 from vaezoo import Batch, Context, DataSpec
-from vaezoo.distributions import draw
 from vaezoo.errors import DataError, OptionError, RunStopped
-from vaezoo.training.report import Reporter
-from vaezoo.training.run import resume_run
+from vaezoo.models.distributions import draw
+from vaezoo.runs.train import resume_run
+from vaezoo.training.progress import Reporter
 from vaezoo_discrete.grid import GridVAE
 
 CONTEXT = Context(torch.tensor(0), 100, 64)

@@ -14,8 +14,8 @@ from torch.distributions import kl_divergence as kl_of_torch
 
 import vaezoo
 from vaezoo import Batch, Context, DataSpec
-from vaezoo.distributions import kl_divergence
 from vaezoo.errors import OptionError
+from vaezoo.models.distributions import kl_divergence
 from vaezoo_discrete.gumbel import GumbelVAE, RelaxedCategories
 
 VARIABLES, CLASSES = 2, 3

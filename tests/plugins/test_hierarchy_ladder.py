@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaezoo import DataSpec, create_model
-from vaezoo.distributions import diagonal_normal, kl_divergence, point
 from vaezoo.errors import OptionError
+from vaezoo.models.distributions import diagonal_normal, kl_divergence, point
 from vaezoo_hierarchy.ladder import LadderVAE
 from vaezoo_hierarchy.top_down import LadderPosterior, TopDownPrior, merge
 

@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vaezoo import BaseVAE, Batch, Context, DataSpec, create_model
-from vaezoo.build import build_model
 from vaezoo.config import choose, load_recipe, resolve
-from vaezoo.distributions import kl_divergence, log_mean_exp, point
-from vaezoo.evaluation.modes import evaluation_mode, seeded
+from vaezoo.models.distributions import kl_divergence, log_mean_exp, point
+from vaezoo.runs.build import build_model
+from vaezoo.runtime.seed import evaluation_mode, seeded
 
 MODELS: dict[str, dict[str, Any]] = {
     "vamp_prior": {"pseudo_inputs": 6, "pseudo_mean": 0.5, "pseudo_std": 0.1},

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vaezoo import DataSpec, create_model
-from vaezoo.distributions import diagonal_normal, kl_divergence, point
+from vaezoo.models.distributions import diagonal_normal, kl_divergence, point
 from vaezoo_latents.flow import Flow, FlowStep
 from vaezoo_latents.iaf import FlowPosterior, InverseAutoregressiveVAE
 from vaezoo_latents.made import MADE

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily
 
-from vaezoo.distributions import diagonal_normal
+from vaezoo.models.distributions import diagonal_normal
 from vaezoo_latents.mixture import GaussianMixture
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vaezoo import BaseVAE, Batch, Context, DataSpec, create_model
-from vaezoo.distributions import kl_divergence, log_mean_exp
+from vaezoo.models.distributions import kl_divergence, log_mean_exp
 from vaezoo_latents.vamp_prior import VampPriorVAE
 
 CONTEXT = Context(torch.tensor(0), 1, 16)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from vaezoo import DataSpec, create_model
-from vaezoo.distributions import kl_divergence, point
 from vaezoo.errors import OptionError
+from vaezoo.models.distributions import kl_divergence, point
 from vaezoo_latents.sphere import SphereUniform, VonMisesFisher
 from vaezoo_latents.vmf_vae import SphericalVAE
 

@@ -18,8 +18,8 @@ from torch.distributions import (
 
 import vaezoo
 from vaezoo import BaseVAE, Batch, Context, LossOutput
-from vaezoo.distributions import diagonal_normal, kl_divergence
 from vaezoo.errors import OptionError
+from vaezoo.models.distributions import diagonal_normal, kl_divergence
 from vaezoo_objectives.aggregate import decompose, importance_weights, pairwise_log_prob
 
 EXAMPLES = 1000

@@ -9,7 +9,7 @@ from torch.distributions import Distribution
 
 import vaezoo
 from vaezoo import BaseVAE, Batch, Context, LossOutput
-from vaezoo.distributions import diagonal_normal
+from vaezoo.models.distributions import diagonal_normal
 from vaezoo_objectives.dip_vae import covariance_of
 from vaezoo_objectives.options import DipVaeOptions
 

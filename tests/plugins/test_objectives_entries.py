@@ -18,8 +18,8 @@ from vaezoo import Batch, Context, DataSpec
 from vaezoo.cli.main import main
 from vaezoo.config import choose, load_recipe, resolve
 from vaezoo.errors import RunStopped
-from vaezoo.training.report import Reporter
-from vaezoo.training.run import resume_run
+from vaezoo.runs.train import resume_run
+from vaezoo.training.progress import Reporter
 
 NAMES = ["beta_tc", "dip_vae", "info_vae", "wae_mmd", "capacity", "sigma_vae", "iwae", "miwae"]
 RECIPES = Path(__file__).parents[2] / "configs"

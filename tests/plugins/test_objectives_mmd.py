@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 
 import vaezoo
 from vaezoo import BaseVAE, Batch, Context, LossOutput
-from vaezoo.distributions import diagonal_normal
+from vaezoo.models.distributions import diagonal_normal
 from vaezoo_objectives.mmd import mmd, mmd_to_prior
 from vaezoo_objectives.options import MmdOptions
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 import vaezoo
 from vaezoo import BaseVAE, Batch, Context, LossOutput
-from vaezoo.distributions import diagonal_normal
 from vaezoo.errors import OptionError
-from vaezoo.evaluation.modes import evaluation_mode
-from vaezoo.likelihoods import GaussianLikelihood
+from vaezoo.models.distributions import diagonal_normal
+from vaezoo.models.likelihoods import GaussianLikelihood
+from vaezoo.runtime.seed import evaluation_mode
 
 VALUES = 64
 

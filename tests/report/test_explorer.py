@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 
 from vaezoo.cli.main import main
 from vaezoo.report.explorer import RUNTIME
-from vaezoo.runs import load_run
+from vaezoo.runs.run import load_run
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, _BROWSERS)), "")

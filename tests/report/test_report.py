@@ -17,7 +17,7 @@ from PIL import Image
 
 from vaezoo.cli.main import main
 from vaezoo.errors import RunError
-from vaezoo.plugin_sources import import_file
+from vaezoo.plugins.loader import import_file
 from vaezoo.report import svg
 from vaezoo.report.compare import best, differing
 from vaezoo.report.facts import Latent, Number, RunFacts, gather, names_of, number_in
@@ -151,7 +151,7 @@ def test_the_lines_of_a_stranger(
     assert facts.history == whole.history
     assert "2 lines of metrics.jsonl could not be read" in facts.remarks
     assert page([facts])
-    monkeypatch.setattr("vaezoo.runfolder._LARGEST_METRICS", 1000)
+    monkeypatch.setattr("vaezoo.checkpoint.folder._LARGEST_METRICS", 1000)
     (facts,) = gather([run], "cpu")
     assert facts.history == []
     assert any("larger than 1,000 bytes" in remark for remark in facts.remarks)

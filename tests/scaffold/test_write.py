@@ -11,8 +11,8 @@ import pytest
 
 from vaezoo.cli.main import main
 from vaezoo.errors import VaezooError
+from vaezoo.plugins.specs import Kind
 from vaezoo.scaffold.write import Package, write_package
-from vaezoo.specs import Kind
 
 Environment = Callable[..., str]
 

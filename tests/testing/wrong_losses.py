@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaezoo import BaseLoss, BaseVAE, Batch, Context, DataSpec, LossOutput, Options, Phase
-from vaezoo.distributions import full_precision, kl_divergence
+from vaezoo.models.distributions import full_precision, kl_divergence
 
 
 class RightLoss(BaseLoss):

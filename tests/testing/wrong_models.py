@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, StudentT
 
 from vaezoo import BaseVAE, Batch, DataSpec, LikelihoodOptions, Options
-from vaezoo.distributions import diagonal_normal, diagonal_normal_from, kl_divergence
-from vaezoo.likelihoods import make_likelihood
+from vaezoo.models.distributions import diagonal_normal, diagonal_normal_from, kl_divergence
+from vaezoo.models.likelihoods import make_likelihood
 
 LATENTS = 3
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaezoo import BaseVAE, DataSpec, LikelihoodOptions
-from vaezoo.distributions import diagonal_normal_from
-from vaezoo.likelihoods import make_likelihood
+from vaezoo.models.distributions import diagonal_normal_from
+from vaezoo.models.likelihoods import make_likelihood
 
 
 class DroppingOptions(LikelihoodOptions):

@@ -22,8 +22,8 @@ def main() -> None:
     import vaezoo.cli.main
     import vaezoo.cli.train
     import vaezoo.evaluation.charts
-    import vaezoo.training.run  # noqa: F401
-    from vaezoo.registry import registry
+    import vaezoo.runs.train  # noqa: F401
+    from vaezoo.plugins.registry import registry
 
     registry()
     print(json.dumps({"ready": os.getpid()}), flush=True)

@@ -54,8 +54,8 @@ def limited_files(trial: Trial) -> str:
 
 def _sound(trial: Trial) -> None:
     """Whatever checkpoints there are can be read."""
+    from vaezoo.checkpoint.format import verify
     from vaezoo.errors import RunError
-    from vaezoo.training.checkpoint import verify
 
     for path in (trial.out / "checkpoint").glob("step-*"):
         try:

@@ -8,12 +8,12 @@ import torch
 
 import vaezoo
 from vaezoo import BaseMetric, MetricSpec
-from vaezoo.data.batches import Batches
+from vaezoo.data.loader import Batches
 from vaezoo.distributed import alone
 from vaezoo.evaluation.evaluate import evaluate, pick_metrics
 from vaezoo.evaluation.metric import Collector, Evidence, Measured, NoNumber, Setting, View
 from vaezoo.evaluation.sums import Mean, Total
-from vaezoo.registry import registry
+from vaezoo.plugins.registry import registry
 
 
 class Seen(Collector):

@@ -20,17 +20,17 @@ import torch
 import torch.distributed as dist
 
 import vaezoo
-from vaezoo.data.batches import Batches
+from vaezoo.data.loader import Batches
 from vaezoo.distributed import alone, is_spread, place
+from vaezoo.distributed.fsdp import spread_layers
+from vaezoo.distributed.launch import agreed, by_the_first, tensors_by_the_first
 from vaezoo.errors import VaezooError
-from vaezoo.evaluation.terms import mean_terms
 from vaezoo.losses.base import Context
 from vaezoo.losses.elbo import ElboLoss
-from vaezoo.model import BaseVAE
-from vaezoo.training.processes import agreed, by_the_first, tensors_by_the_first
-from vaezoo.training.report import Reporter
-from vaezoo.training.run import resume_run
-from vaezoo.training.sharding import spread_layers
+from vaezoo.losses.evaluate import mean_terms
+from vaezoo.models.base import BaseVAE
+from vaezoo.runs.train import resume_run
+from vaezoo.training.progress import Reporter
 
 JOB: dict[str, Any] = {
     "data": "sprites",

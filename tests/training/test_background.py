@@ -8,8 +8,8 @@ import time
 import pytest
 import torch
 
+from vaezoo.checkpoint.async_writer import Background, HostCopy
 from vaezoo.errors import RunError
-from vaezoo.training.background import Background, HostCopy
 
 CPU = torch.device("cpu")
 

@@ -17,17 +17,18 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vaezoo.errors import RunError
-from vaezoo.training import checkpoint, tensor_file
-from vaezoo.training.checkpoint import (
+from vaezoo.checkpoint import format as checkpoint
+from vaezoo.checkpoint import format as tensor_file
+from vaezoo.checkpoint.format import (
     Checkpoint,
     list_checkpoints,
     load_checkpoint,
     read_checkpoint,
     save_checkpoint,
     verify,
+    write_tensors,
 )
-from vaezoo.training.tensor_file import write_tensors
+from vaezoo.errors import RunError
 
 WEIGHTS = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.tensor([1.0, -1.0])}
 FILES = ("SHA256SUMS", "model.safetensors", "random.safetensors", "state.json")

@@ -13,9 +13,9 @@ from torch import Tensor
 import vaezoo
 from vaezoo.errors import OptionError
 from vaezoo.losses.elbo import ElboLoss
-from vaezoo.training.graphed import GraphedUpdates, make_updates
+from vaezoo.training.cuda_graph import GraphedUpdates, make_updates
 from vaezoo.training.options import TrainOptions
-from vaezoo.training.report import Reporter
+from vaezoo.training.progress import Reporter
 
 pytestmark = pytest.mark.cuda
 
@@ -97,7 +97,7 @@ def test_on_gpu_and_cpu_the_numbers_agree(tmp_path: Path) -> None:
 
 
 def test_processes_that_share_their_steps_record_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vaezoo.training.graphed.processes", lambda: 2)
+    monkeypatch.setattr("vaezoo.training.cuda_graph.processes", lambda: 2)
     model = vaezoo.create_model("vanilla", data=(1, 32, 32), hidden=(8, 16)).cuda()
     assert model.loss is not None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from torch.distributions import Distribution, Normal
 
-from vaezoo.training.machine import arithmetic
+from vaezoo.runtime.device import arithmetic
 
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
@@ -36,7 +36,7 @@ def test_distributions_check_nothing_in_a_run_and_as_before_afterwards(checking:
 def test_large_tensors_lie_in_huge_pages_that_are_taken_when_used() -> None:
     code = (
         "import torch\n"
-        "from vaezoo.training.machine import keep_freed_memory\n"
+        "from vaezoo.runtime.device import keep_freed_memory\n"
         "def kib(name):\n"
         "    lines = open('/proc/self/smaps_rollup')\n"
         "    return next(int(line.split()[1]) for line in lines if line.startswith(name))\n"

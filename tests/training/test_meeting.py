@@ -12,8 +12,8 @@ from datetime import timedelta
 import pytest
 import torch.distributed as dist
 
+from vaezoo.distributed.launch import agree
 from vaezoo.errors import ProcessLostError
-from vaezoo.training.meeting import agree
 
 SOON, LATE = timedelta(seconds=10), 0.2
 
@@ -58,7 +58,7 @@ def test_an_address_of_an_attempt_before_is_not_found() -> None:
 
 PROCESS = """
 import os, time
-from vaezoo.training.processes import by_the_first, job
+from vaezoo.distributed.launch import by_the_first, job
 time.sleep(float(os.environ["LATE"]))
 with job("cpu"):
     print(by_the_first(lambda: os.getppid()), flush=True)

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 import vaezoo
-from vaezoo.data.batch import Batch
+from vaezoo.data.base import Batch
 from vaezoo.errors import TrainingError
 from vaezoo.losses.base import Context
-from vaezoo.training.machine import arithmetic
+from vaezoo.runtime.device import arithmetic
 from vaezoo.training.nonfinite import ALLOWANCE, LIMIT, Guard
 from vaezoo.training.options import TrainOptions
-from vaezoo.training.updates import Updates
+from vaezoo.training.train_step import Updates
 
 CPU = torch.device("cpu")
 GOOD = [torch.rand(8, 1, 16, 16, generator=torch.Generator().manual_seed(i)) for i in range(6)]
@@ -220,7 +220,7 @@ def test_no_reading_within_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_terms_of_a_window_leave_out_what_was_skipped() -> None:
-    from vaezoo.training.window import finite, means
+    from vaezoo.training.state import finite, means
 
     rows = [[1.0, 2.0], [math.nan, 3.0], [3.0, math.inf], [5.0, 4.0]]
     assert means(finite(rows)) == [3.0, 3.0]

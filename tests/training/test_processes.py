@@ -16,14 +16,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import vaezoo
-from vaezoo.build import build_model
 from vaezoo.cli.main import main
 from vaezoo.errors import OptionError
 from vaezoo.losses.elbo import ElboLoss
-from vaezoo.module_sizes import on_paper
-from vaezoo.plugin_sources import import_file
-from vaezoo.registry import registry
-from vaezoo.training.report import Reporter
+from vaezoo.models.memory import on_paper
+from vaezoo.plugins.loader import import_file
+from vaezoo.plugins.registry import registry
+from vaezoo.runs.build import build_model
+from vaezoo.training.progress import Reporter
 
 SCRIPT = Path(__file__).with_name("shared_job.py")
 ROOT = SCRIPT.parents[2]
@@ -379,7 +379,7 @@ class TestStartedAgain:
 def test_what_cannot_be_shared_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ElboLoss, "one_process_only", "it counts on its fingers")
     JOB.train("vanilla", tmp_path / "alone", epochs=1)
-    monkeypatch.setattr("vaezoo.training.run.processes", lambda: 2)
+    monkeypatch.setattr("vaezoo.runs.train.processes", lambda: 2)
     with pytest.raises(OptionError, match="by one process only: it counts on its fingers"):
         vaezoo.train("vanilla", out=tmp_path / "shared", **JOB.JOB)
 

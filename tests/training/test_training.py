@@ -20,10 +20,10 @@ from safetensors.torch import load_file
 import vaezoo
 from vaezoo.errors import OptionError, RunError, RunStopped, TrainingError
 from vaezoo.losses.elbo import ElboLoss
+from vaezoo.runs.train import resume_run
 from vaezoo.training.options import TrainOptions
-from vaezoo.training.report import Progress, Reporter
-from vaezoo.training.run import resume_run
-from vaezoo.training.updates import Updates, compiles, lr_factor
+from vaezoo.training.progress import Progress, Reporter
+from vaezoo.training.train_step import Updates, compiles, lr_factor
 
 TINY: dict[str, Any] = {
     "data": "sprites",
@@ -137,7 +137,7 @@ class Scores:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
         self.scores, self.weights = iter(scores), list[dict[str, torch.Tensor]]()
-        monkeypatch.setattr("vaezoo.training.loop.mean_terms", self._mean_terms)
+        monkeypatch.setattr("vaezoo.training.trainer.mean_terms", self._mean_terms)
 
     def _mean_terms(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
         self.weights.append({k: v.clone() for k, v in model.state_dict().items()})
@@ -263,7 +263,7 @@ def test_folder_is_removed_when_the_first_line_cannot_be_written(
     def full(folder: Any, line: Mapping[str, Any]) -> None:
         raise RunError("the disk is full")
 
-    monkeypatch.setattr("vaezoo.runfolder.RunFolder.append_metrics", full)
+    monkeypatch.setattr("vaezoo.checkpoint.folder.RunFolder.append_metrics", full)
     with pytest.raises(RunError, match="disk is full"):
         vaezoo.train("vanilla", out=tmp_path / "new" / "r", **TINY)
     assert list(tmp_path.iterdir()) == []

@@ -13,17 +13,18 @@ import torch
 from safetensors.torch import load_file
 
 import vaezoo
+from vaezoo.checkpoint import manager as saver
+from vaezoo.checkpoint.format import list_checkpoints, step_of
 from vaezoo.errors import OptionError, RunError, RunStopped, TrainingError, VaezooError
 from vaezoo.losses.elbo import ElboLoss
-from vaezoo.model import BaseVAE
-from vaezoo.training import loop, saver
-from vaezoo.training.checkpoint import list_checkpoints, step_of
+from vaezoo.models.base import BaseVAE
+from vaezoo.runs.train import resume_run
+from vaezoo.training import trainer as loop
+from vaezoo.training.crash import in_one_line, is_out_of_memory, what_to_lower
 from vaezoo.training.options import TrainOptions
-from vaezoo.training.report import Reporter
-from vaezoo.training.run import resume_run
-from vaezoo.training.stops import StopAsked, StopAtOnce, Stops
-from vaezoo.training.trouble import in_one_line, is_out_of_memory, what_to_lower
-from vaezoo.training.updates import Updates
+from vaezoo.training.progress import Reporter
+from vaezoo.training.signals import StopAsked, StopAtOnce, Stops
+from vaezoo.training.train_step import Updates
 
 TINY: dict[str, Any] = {
     **{"data": "sprites", "examples": 120, "test": 24, "image_size": 16, "hidden": (8, 8)},

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 import vaezoo
+from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.cli.main import main
 from vaezoo.errors import UnknownNameError
-from vaezoo.extras import MissingExtraError
-from vaezoo.runfolder import RunFolder
-from vaezoo.training.report import Reporter
+from vaezoo.io import MissingExtraError
+from vaezoo.training.loggers import writing
+from vaezoo.training.progress import Reporter
 from vaezoo.training.tensorboard import TensorBoardWriter, scalars
-from vaezoo.training.writer import writing
 
 TINY: dict[str, Any] = {
     "data": "sprites",

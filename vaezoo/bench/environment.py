@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from vaezoo.bench.peaks import copy_rate, gemm_rate, specified
-from vaezoo.training.machine import device_name
-from vaezoo.training.run import versions
+from vaezoo.runs.train import versions
+from vaezoo.runtime.device import device_name
 
 
 def describe(device: torch.device, precisions: list[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vaezoo.errors import OptionError, quoted
-from vaezoo.files import read_json, write_json, write_text
+from vaezoo.io import read_json, write_json, write_text
 
 HEADINGS = (
     "model",

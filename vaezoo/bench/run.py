@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from vaezoo.bench.job import Job
 from vaezoo.bench.row import blank
-from vaezoo.registry import subprocess_environment
+from vaezoo.plugins.registry import subprocess_environment
 
 Told = Callable[[dict[str, Any]], None]
 

@@ -8,17 +8,16 @@ import torch
 from torch import Tensor
 
 from vaezoo.bench.job import Case, Job
-from vaezoo.build import build_model
 from vaezoo.config import choose, resolve, sort_options
-from vaezoo.data.base import TensorSplit
-from vaezoo.data.batch import Batch
-from vaezoo.data.batches import Batches
+from vaezoo.data.base import Batch, TensorSplit
+from vaezoo.data.loader import Batches
 from vaezoo.data.spec import DataSpec
-from vaezoo.distributions import point
 from vaezoo.errors import OptionError
 from vaezoo.losses.base import Context
-from vaezoo.training.graphed import make_updates
-from vaezoo.training.machine import autocast
+from vaezoo.models.distributions import point
+from vaezoo.runs.build import build_model
+from vaezoo.runtime.device import autocast
+from vaezoo.training.cuda_graph import make_updates
 from vaezoo.training.options import TrainOptions
 
 _EXAMPLES = 50_000

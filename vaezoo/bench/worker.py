@@ -21,7 +21,7 @@ from vaezoo.bench.row import blank, bound_by, impossible
 from vaezoo.bench.subject import Subject
 from vaezoo.bench.timing import Timing, time_step
 from vaezoo.errors import BrokenPluginError, VaezooError
-from vaezoo.training.machine import arithmetic, keep_freed_memory, pick_device
+from vaezoo.runtime.device import arithmetic, keep_freed_memory, pick_device
 
 _LARGEST_TRIED = 1 << 16
 

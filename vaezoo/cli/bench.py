@@ -16,7 +16,7 @@ from vaezoo.config import parse_settings
 from vaezoo.data.options import FolderOptions
 from vaezoo.errors import OptionError, RunError
 from vaezoo.options import parse
-from vaezoo.registry import registry
+from vaezoo.plugins.registry import registry
 
 
 @click.command(short_help="Measure how fast models are on this machine.")
@@ -118,7 +118,7 @@ def command(
 
     from vaezoo.bench.environment import describe
     from vaezoo.bench.run import run_jobs
-    from vaezoo.training.machine import pick_device, pick_precision
+    from vaezoo.runtime.device import pick_device, pick_precision
 
     place = pick_device(device)
     precisions = [pick_precision(name, place) for name in asked]

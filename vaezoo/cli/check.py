@@ -12,8 +12,8 @@ from vaezoo.cli.output import print_json
 from vaezoo.cli.shared import json_option
 from vaezoo.config import parse_settings
 from vaezoo.errors import OptionError, UnknownNameError
-from vaezoo.registry import PLURALS, WORDS, registry
-from vaezoo.specs import Spec
+from vaezoo.plugins.registry import PLURALS, WORDS, registry
+from vaezoo.plugins.specs import Spec
 
 if TYPE_CHECKING:
     from vaezoo.testing import Result

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from vaezoo.registry import registry
-from vaezoo.specs import Kind
+from vaezoo.plugins.registry import registry
+from vaezoo.plugins.specs import Kind
 
 _RUNS = Path("runs")
 

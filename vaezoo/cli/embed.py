@@ -60,7 +60,7 @@ def command(
 
     from vaezoo.cli.work import Work
     from vaezoo.evaluation.scatter import save_scatter
-    from vaezoo.runs import load_run
+    from vaezoo.runs.run import load_run
 
     opened = load_run(run, device)
     with Work() as work:

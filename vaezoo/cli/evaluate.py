@@ -11,8 +11,8 @@ from vaezoo.cli import over_seeds
 from vaezoo.cli.output import is_first_process, make_console, print_json, print_line, print_table
 from vaezoo.cli.shared import device_option, json_option, runs_argument
 from vaezoo.errors import OptionError, nearest
-from vaezoo.registry import registry
-from vaezoo.specs import METRIC_GROUPS
+from vaezoo.plugins.registry import registry
+from vaezoo.plugins.specs import METRIC_GROUPS
 
 if TYPE_CHECKING:
     from vaezoo.evaluation.evaluate import Evaluation, Number
@@ -93,8 +93,8 @@ def command(
     words = _checked([word.strip() for word in metrics.split(",") if word.strip()])
 
     from vaezoo.cli.work import Work
-    from vaezoo.runs import load_run
-    from vaezoo.training.processes import job
+    from vaezoo.distributed.launch import job
+    from vaezoo.runs.run import load_run
 
     results = []
     with job(device), Work() as work:

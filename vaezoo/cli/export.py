@@ -63,7 +63,7 @@ def command(
 
     from vaezoo.export.files import ENDINGS, check_extra, export_part, export_weights
     from vaezoo.export.graphs import PARTS
-    from vaezoo.runs import load_run
+    from vaezoo.runs.run import load_run
 
     if out.suffix != ENDINGS[format_]:
         raise OptionError(f"--out {out}: a file of --format {format_} ends in {ENDINGS[format_]}")

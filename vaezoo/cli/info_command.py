@@ -13,8 +13,8 @@ from vaezoo.cli.output import print_json, print_table
 from vaezoo.cli.shared import json_option
 from vaezoo.errors import UnknownNameError
 from vaezoo.options import OptionInfo, describe, flag, plain, show
-from vaezoo.registry import PLURALS, WORDS, Registry, registry
-from vaezoo.specs import (
+from vaezoo.plugins.registry import PLURALS, WORDS, Registry, registry
+from vaezoo.plugins.specs import (
     CAPABILITIES,
     METRIC_GROUPS,
     METRIC_NEEDS,

@@ -8,8 +8,8 @@ import click
 
 from vaezoo.cli.output import print_json, print_table
 from vaezoo.cli.shared import json_option
-from vaezoo.registry import PLURALS, WORDS, Registry, registry
-from vaezoo.specs import Spec
+from vaezoo.plugins.registry import PLURALS, WORDS, Registry, registry
+from vaezoo.plugins.specs import Spec
 
 
 @click.command("list")

@@ -19,7 +19,7 @@ from vaezoo import __version__
 from vaezoo.cli.output import is_first_process_here
 from vaezoo.cli.usage import explain
 from vaezoo.errors import UnknownNameError, VaezooError, nearest, printable
-from vaezoo.files import cannot_write
+from vaezoo.io import cannot_write
 
 COMMANDS = {
     "train": ("vaezoo.cli.train", "Train a model and draw what it learned."),
@@ -103,8 +103,8 @@ def group(ctx: click.Context, plugins: tuple[str, ...], strict: bool) -> None:
     Begin with `vaezoo list`, then `vaezoo train MODEL`.
     """
     if plugins or strict:
-        from vaezoo.plugins import require_no_trouble
-        from vaezoo.registry import registry
+        from vaezoo.plugins.loader import require_no_trouble
+        from vaezoo.plugins.registry import registry
 
         for source in plugins:
             registry().add(source)

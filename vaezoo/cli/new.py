@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from vaezoo.specs import Kind
+from vaezoo.plugins.specs import Kind
 
 
 @click.command("new", short_help="Write a plugin package that works, to be changed.")

@@ -14,7 +14,7 @@ from vaezoo.errors import OptionError
 
 if TYPE_CHECKING:
     from vaezoo.evaluation.evaluate import Evaluation, Number
-    from vaezoo.runs import Run
+    from vaezoo.runs.run import Run
 
 
 def alike_among(runs: Sequence[Run]) -> list[list[int]]:

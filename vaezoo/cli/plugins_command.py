@@ -8,8 +8,8 @@ import click
 
 from vaezoo.cli.output import print_json, print_table
 from vaezoo.cli.shared import json_option
-from vaezoo.plugins import PluginRecord
-from vaezoo.registry import PLURALS, registry
+from vaezoo.plugins.loader import PluginRecord
+from vaezoo.plugins.registry import PLURALS, registry
 
 
 @click.command("plugins")

@@ -19,7 +19,7 @@ from rich.progress import (
     Progress as Bar,
 )
 
-from vaezoo.training.report import Progress, Reporter
+from vaezoo.training.progress import Progress, Reporter
 
 _PLAIN_SECONDS = 5.0
 """At most one plain line of progress in this time: a log is to be read."""

@@ -29,7 +29,7 @@ def command(
 
     from vaezoo.errors import DataError
     from vaezoo.evaluation.pictures import save_pairs
-    from vaezoo.runs import load_run
+    from vaezoo.runs.run import load_run
 
     opened = load_run(run, device)
     if opened.model.conditional:

@@ -75,12 +75,12 @@ def command(
     from vaezoo.cli.work import Work
     from vaezoo.evaluation.evaluate import pick_metrics
     from vaezoo.export.files import check_extra
-    from vaezoo.files import write_text
+    from vaezoo.io import write_text
     from vaezoo.report.compare import differing
     from vaezoo.report.explorer import Explorable, check_names, find_runtime, make_explorable
     from vaezoo.report.facts import RunFacts, gather, names_of
     from vaezoo.report.page import page
-    from vaezoo.runs import Run
+    from vaezoo.runs.run import Run
 
     if words:
         pick_metrics(words)

@@ -47,7 +47,7 @@ def command(
     check_picture(out, overwrite)
 
     from vaezoo.evaluation.pictures import save_grid
-    from vaezoo.runs import load_run
+    from vaezoo.runs.run import load_run
 
     opened = load_run(run, device)
     number = None if label is None else opened.find_class(label)

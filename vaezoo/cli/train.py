@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.cli import complete
 from vaezoo.cli.output import is_first_process
 from vaezoo.config import (
@@ -23,10 +24,9 @@ from vaezoo.config import (
 from vaezoo.data.options import DataOptions
 from vaezoo.errors import OptionError, VaezooError
 from vaezoo.options import OptionInfo, Options, describe, flag, show
-from vaezoo.plugin_sources import is_source
-from vaezoo.registry import WORDS, registry
-from vaezoo.reopen import choose_again
-from vaezoo.runfolder import RunFolder
+from vaezoo.plugins.loader import is_source
+from vaezoo.plugins.registry import WORDS, registry
+from vaezoo.runs.provenance import choose_again
 from vaezoo.training.options import TrainOptions
 
 _RESUMABLE = (
@@ -144,7 +144,7 @@ def command(
         parsed = resolve(choice, recipe, given)
 
     from vaezoo.cli.progress import pick_reporter
-    from vaezoo.training.run import resume_run, start_run
+    from vaezoo.runs.train import resume_run, start_run
 
     reporter = pick_reporter()
     if resume is None:

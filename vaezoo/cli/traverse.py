@@ -57,7 +57,7 @@ def command(
     check_picture(out, overwrite, MOVING)
 
     from vaezoo.evaluation.strips import save_rows
-    from vaezoo.runs import load_run
+    from vaezoo.runs.run import load_run
 
     opened = load_run(run, device)
     opened.check_has_pictures()

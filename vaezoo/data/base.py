@@ -1,4 +1,4 @@
-"""The interface of a data set: three splits, each giving examples by index."""
+"""Interfaces of data: Batch, Split, Splits and BaseDataset."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -157,3 +157,10 @@ def hold_out(count: int, test: int, validation: int, seed: int) -> tuple[Tensor,
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     held_out, rest = order[:test], order[test:]
     return rest[validation:].sort()[0], rest[:validation].sort()[0], held_out.sort()[0]
+
+
+class Batch(NamedTuple):
+    """x: [batch, *shape], float in [0, 1] (any number for real data). y: class numbers or None."""
+
+    x: Tensor
+    y: Tensor | None = None

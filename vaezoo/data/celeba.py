@@ -15,15 +15,14 @@ from torch import Tensor
 
 from vaezoo.data import decode
 from vaezoo.data.base import BaseDataset, Splits, TensorSplit, domain_of, hold_out
+from vaezoo.data.cache import Append, Stored, cached_images
 from vaezoo.data.decode_many import decode_all
 from vaezoo.data.known import SPLIT_SEED
 from vaezoo.data.options import CelebaOptions, DecodeOptions
 from vaezoo.data.places import Whereabouts
 from vaezoo.data.spec import DataSpec
-from vaezoo.data.store import cached_images
-from vaezoo.data.store_file import Append, Stored
 from vaezoo.errors import DataError
-from vaezoo.files import read_regular
+from vaezoo.io import read_regular
 
 _FOLDERS = ("celeba", "CelebA", "celebA")
 # Below one of these, as torchvision, the archive's own tree and copies on the web have it.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vaezoo.data.known import Examples, KnownDataset
 from vaezoo.data.pickled import Call, Name, NotPlain, describe_pickle
 from vaezoo.errors import DataError
-from vaezoo.files import read_regular
+from vaezoo.io import read_regular
 
 _SHAPE = (3, 32, 32)
 _VALUES = 3 * 32 * 32

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vaezoo.data.cache import Append
 from vaezoo.data.decode import UnreadableImageError, decode_image, quiet_pillow
 from vaezoo.data.options import DecodeOptions
-from vaezoo.data.store_file import Append
 
 CHUNK_BYTES = 64 * 2**20
 """Decoded images are handed on once they are this large together."""

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from vaezoo.errors import DataError
-from vaezoo.files import open_regular
-from vaezoo.memory import available_memory
+from vaezoo.io import open_regular
+from vaezoo.runtime.memory import available_memory
 
 # The third byte of the file. Values are big-endian; floats occur in no data set that is read here.
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4"}

@@ -14,11 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from vaezoo.data.base import BaseDataset, Splits, TensorSplit, domain_of, hold_out
+from vaezoo.data.cache import Append, cached_images
 from vaezoo.data.options import KnownOptions
 from vaezoo.data.places import Incomplete, Whereabouts
 from vaezoo.data.spec import DataSpec
-from vaezoo.data.store import cached_images
-from vaezoo.data.store_file import Append
 from vaezoo.errors import DataError
 
 SPLIT_SEED = 0

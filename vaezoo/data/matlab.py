@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vaezoo.files import read_regular
+from vaezoo.io import read_regular
 
 _LARGEST_FILE = 1 << 29
 _LARGEST_ARRAY = 1 << 30

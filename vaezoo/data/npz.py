@@ -21,8 +21,8 @@ from vaezoo.data.known import SPLIT_SEED, digest
 from vaezoo.data.options import NpzOptions
 from vaezoo.data.spec import DataSpec, Domain
 from vaezoo.errors import DataError, printable
-from vaezoo.files import open_regular
-from vaezoo.memory import available_memory
+from vaezoo.io import open_regular
+from vaezoo.runtime.memory import available_memory
 
 Array = NDArray[Any]
 

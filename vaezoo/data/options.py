@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from vaezoo.files import full_path
+from vaezoo.io import full_path
 from vaezoo.options import Options
 
 Binarize = Literal["none", "threshold", "dynamic"]

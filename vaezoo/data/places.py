@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from vaezoo.data.store import cache_folder
+from vaezoo.data.cache import cache_folder
 from vaezoo.errors import DataError
-from vaezoo.files import full_path
+from vaezoo.io import full_path
 
 FoundT = TypeVar("FoundT")
 

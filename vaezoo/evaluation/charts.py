@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from vaezoo.files import write_atomically
+from vaezoo.io import write_atomically
 
 _SCALE = 2
 """Drawn at twice the size and shrunk: smooth lines without a plotting library."""

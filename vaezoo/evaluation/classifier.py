@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaezoo.data.base import Split, Splits
-from vaezoo.data.batches import Batches
+from vaezoo.data.cache import cache_folder
+from vaezoo.data.loader import Batches
 from vaezoo.data.options import Binarize
 from vaezoo.data.spec import DataSpec
-from vaezoo.data.store import cache_folder
 from vaezoo.errors import RunError, VaezooError
 from vaezoo.evaluation.metric import NoNumber, Tell
 
@@ -185,7 +185,7 @@ def _spec(spec: DataSpec) -> tuple[object, ...]:
 
 def _read(path: Path, network: Classifier) -> float | None:
     """Give the network the weights of the cache; its accuracy, or None if they are not there."""
-    from vaezoo.training.checkpoint import load_into, load_weights
+    from vaezoo.checkpoint.format import load_into, load_weights
 
     try:
         weights = load_weights(path)
@@ -197,7 +197,7 @@ def _read(path: Path, network: Classifier) -> float | None:
 
 
 def _write(path: Path, network: Classifier, accuracy: float) -> None:
-    from vaezoo.training.checkpoint import save_weights
+    from vaezoo.checkpoint.format import save_weights
 
     state = {**network.state_dict(), "accuracy": torch.tensor(accuracy, dtype=torch.float64)}
     try:

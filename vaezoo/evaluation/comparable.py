@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from vaezoo.evaluation.metric import Measured, Setting
-from vaezoo.specs import MetricSpec
+from vaezoo.plugins.specs import MetricSpec
 
 
 def comparable(spec: MetricSpec, setting: Setting, measured: Measured) -> str:

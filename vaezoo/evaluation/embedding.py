@@ -13,7 +13,7 @@ from torch import Tensor
 from vaezoo.data.base import Splits
 from vaezoo.errors import DataError, OptionError, nearest
 from vaezoo.evaluation.latents import Survey
-from vaezoo.extras import need
+from vaezoo.io import need
 
 Method = Literal["pca", "umap", "tsne"]
 METHODS: tuple[Method, ...] = ("pca", "umap", "tsne")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from vaezoo.distributed import alone, place, processes
+from vaezoo.distributed.launch import by_the_first, tensors_to_the_first, told_to_the_first
 from vaezoo.errors import OptionError, VaezooError
 from vaezoo.evaluation.comparable import comparable
 from vaezoo.evaluation.metric import (
@@ -23,10 +24,9 @@ from vaezoo.evaluation.metric import (
     View,
 )
 from vaezoo.evaluation.metrics.latent import LatentKls, Spread, latent_report
-from vaezoo.evaluation.modes import evaluation_mode, seeded
-from vaezoo.registry import registry
-from vaezoo.specs import METRIC_GROUPS, METRIC_NEEDS, MetricSpec
-from vaezoo.training.processes import by_the_first, tensors_to_the_first, told_to_the_first
+from vaezoo.plugins.registry import registry
+from vaezoo.plugins.specs import METRIC_GROUPS, METRIC_NEEDS, MetricSpec
+from vaezoo.runtime.seed import evaluation_mode, seeded
 
 _NOT_ASKED = "it was not asked for"
 _NOISE, _NOISE_OF_OTHERS = 0, 3

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
-from vaezoo.data.batches import Batches
-from vaezoo.distributions import draw, point
+from vaezoo.data.loader import Batches
 from vaezoo.errors import OptionError
 from vaezoo.evaluation.metrics.latent import latent_kls
-from vaezoo.evaluation.modes import evaluation_mode, seeded
-from vaezoo.model import BaseVAE
+from vaezoo.models.base import BaseVAE
+from vaezoo.models.distributions import draw, point
+from vaezoo.runtime.seed import evaluation_mode, seeded
 
 ENOUGH = 2000
 """Examples that a picture of the latents goes by, unless told otherwise: a matter of seconds."""

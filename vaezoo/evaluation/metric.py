@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaezoo.data.base import Split, Splits
-from vaezoo.data.batch import Batch
-from vaezoo.data.batches import Batches
-from vaezoo.distributions import kl_divergence, point
-from vaezoo.evaluation.modes import seeded
+from vaezoo.data.base import Batch, Split, Splits
+from vaezoo.data.loader import Batches
 from vaezoo.evaluation.sums import Mean, Sum
-from vaezoo.model import BaseVAE
-from vaezoo.specs import METRIC_NEEDS
+from vaezoo.models.base import BaseVAE
+from vaezoo.models.distributions import kl_divergence, point
+from vaezoo.plugins.specs import METRIC_NEEDS
+from vaezoo.runtime.seed import seeded
 
 CollectorT = TypeVar("CollectorT", bound="Collector")
 

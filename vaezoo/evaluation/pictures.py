@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from vaezoo.files import write_atomically
+from vaezoo.io import write_atomically
 
 _GAP = 2
 """Pixels between images, and twice that between pairs of rows."""

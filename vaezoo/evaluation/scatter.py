@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from vaezoo.files import write_atomically
+from vaezoo.io import write_atomically
 
 Color = tuple[int, int, int]
 

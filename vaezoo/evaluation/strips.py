@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
-from vaezoo.files import write_atomically
+from vaezoo.io import write_atomically
 
 MOVING = (".gif", ".webp")
 """Endings of files whose pictures move."""

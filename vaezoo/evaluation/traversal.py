@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vaezoo.errors import OptionError
 from vaezoo.evaluation.latents import Order, Survey, center, decoded, onto_prior, quantiles
-from vaezoo.model import BaseVAE
+from vaezoo.models.base import BaseVAE
 
 
 @dataclass(frozen=True)

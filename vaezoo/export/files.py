@@ -17,15 +17,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vaezoo.build import build_model
-from vaezoo.distributions import unchecked
+from vaezoo.checkpoint.format import load_into, load_weights
 from vaezoo.errors import RunError
 from vaezoo.export.graphs import Graph, Part, example_inputs, make_graph
-from vaezoo.extras import need
-from vaezoo.files import write_atomically
-from vaezoo.model import BaseVAE
-from vaezoo.runs import Run
-from vaezoo.training.checkpoint import load_into, load_weights
+from vaezoo.io import need, write_atomically
+from vaezoo.models.base import BaseVAE
+from vaezoo.models.distributions import unchecked
+from vaezoo.runs.build import build_model
+from vaezoo.runs.run import Run
 
 Format = Literal["onnx", "torch-export", "safetensors"]
 ENDINGS: Mapping[Format, str] = {

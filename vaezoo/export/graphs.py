@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
-from vaezoo.distributions import point
-from vaezoo.model import BaseVAE
+from vaezoo.models.base import BaseVAE
+from vaezoo.models.distributions import point
 
 Part = Literal["encoder", "decoder"]
 PARTS: tuple[Part, ...] = ("encoder", "decoder")

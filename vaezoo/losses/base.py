@@ -9,9 +9,9 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-from vaezoo.data.batch import Batch
+from vaezoo.data.base import Batch
 from vaezoo.data.spec import DataSpec
-from vaezoo.model import BaseVAE
+from vaezoo.models.base import BaseVAE
 from vaezoo.options import Options
 
 

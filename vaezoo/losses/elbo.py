@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vaezoo.data.batch import Batch
+from vaezoo.data.base import Batch
 from vaezoo.data.spec import DataSpec
-from vaezoo.distributions import kl_divergence
 from vaezoo.losses.base import BaseLoss, Context, LossOutput
 from vaezoo.losses.options import ElboOptions
-from vaezoo.model import BaseVAE, VAEOutput
+from vaezoo.models.base import BaseVAE, VAEOutput
+from vaezoo.models.distributions import kl_divergence
 
 
 def elbo_terms(output: VAEOutput, x: Tensor) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from torch import nn
 
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import DataError
-from vaezoo.network_options import BodyOptions
+from vaezoo.models.options import BodyOptions
 from vaezoo.nn.conv import ConvDecoder, ConvEncoder
 from vaezoo.nn.mlp import DenseDecoder, DenseEncoder
 

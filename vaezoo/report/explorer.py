@@ -14,12 +14,12 @@ import torch
 
 from vaezoo.errors import OptionError, VaezooError
 from vaezoo.evaluation.latents import center, quantiles
-from vaezoo.evaluation.modes import seeded
 from vaezoo.evaluation.traversal import refuse_codes
 from vaezoo.export.files import TOLERANCE, description, largest_difference, onnx_answer, onnx_bytes
 from vaezoo.export.graphs import Part, make_graph
 from vaezoo.report.facts import RunFacts
-from vaezoo.runs import Run
+from vaezoo.runs.run import Run
+from vaezoo.runtime.seed import seeded
 
 RUNTIME = "VAEZOO_ONNXRUNTIME_WEB"
 _SCRIPT, _WASM = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vaezoo.checkpoint.folder import RunFolder, metrics_line
 from vaezoo.config import load_recipe
 from vaezoo.errors import RunError, VaezooError
 from vaezoo.evaluation.evaluate import Evaluation
@@ -21,9 +22,8 @@ from vaezoo.evaluation.latents import Survey
 from vaezoo.evaluation.metric import Tell, silent
 from vaezoo.evaluation.strips import to_rgb
 from vaezoo.evaluation.traversal import Traversal
-from vaezoo.files import read_json
-from vaezoo.runfolder import RunFolder, metrics_line
-from vaezoo.runs import Run
+from vaezoo.io import read_json
+from vaezoo.runs.run import Run
 
 TRAVERSED = 8
 _STEPS = 9

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from vaezoo.evaluation.seeds import called, over_seeds
-from vaezoo.registry import registry
+from vaezoo.plugins.registry import registry
+from vaezoo.plugins.specs import MetricSpec
 from vaezoo.report import compare, svg
 from vaezoo.report.facts import Number, RunFacts
 from vaezoo.report.html import Markup, join, tag
 from vaezoo.report.spelling import spelled
-from vaezoo.specs import MetricSpec
 
 _TRAINING = {
     "images_per_second": ("images/s", "Training examples a second, validation left out.", ""),

@@ -13,9 +13,9 @@ from string import Template
 
 from vaezoo import __version__
 from vaezoo.errors import RunError, VaezooError
-from vaezoo.files import cannot_write
-from vaezoo.registry import WORDS, registry
-from vaezoo.specs import API_VERSION, Kind
+from vaezoo.io import cannot_write
+from vaezoo.plugins.registry import WORDS, registry
+from vaezoo.plugins.specs import API_VERSION, Kind
 
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 

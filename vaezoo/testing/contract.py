@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from vaezoo.errors import OptionError, VaezooError, nearest
-from vaezoo.plugin_sources import kind_of_class
-from vaezoo.registry import registry
-from vaezoo.specs import LossSpec, ModelSpec, Spec
+from vaezoo.plugins.loader import kind_of_class
+from vaezoo.plugins.registry import registry
+from vaezoo.plugins.specs import LossSpec, ModelSpec, Spec
 from vaezoo.testing.check import Check, Result, Subject, run_check
 from vaezoo.testing.checks import DATASET_CHECKS, LOSS_CHECKS, MODEL_CHECKS, NAMES
 from vaezoo.testing.loaded import Loaded

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from vaezoo.data.batch import Batch
+from vaezoo.data.base import Batch
 from vaezoo.data.spec import DataSpec
-from vaezoo.specs import Takes
+from vaezoo.plugins.specs import Takes
 
 CLASSES = ("first", "second", "third")
 EXAMPLES = 64

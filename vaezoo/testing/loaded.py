@@ -10,7 +10,7 @@ from vaezoo.data.base import BaseDataset, Split, Splits
 from vaezoo.data.options import DataOptions
 from vaezoo.errors import OptionError
 from vaezoo.options import parse
-from vaezoo.specs import DatasetSpec
+from vaezoo.plugins.specs import DatasetSpec
 from vaezoo.testing.named import Named, found
 
 

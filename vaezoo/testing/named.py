@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from vaezoo.build import load_class
 from vaezoo.errors import VaezooError
-from vaezoo.plugin_sources import spec_of_class
-from vaezoo.registry import registry
-from vaezoo.specs import Spec
+from vaezoo.plugins.loader import spec_of_class
+from vaezoo.plugins.registry import registry
+from vaezoo.plugins.specs import Spec
+from vaezoo.runs.build import load_class
 
 Named = str | Spec | type
 """A registered name or FILE.py:Class; a spec; or a class."""

@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaezoo.build import assemble
-from vaezoo.data.batch import Batch
+from vaezoo.data.base import Batch
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import DataError, OptionError, nearest
-from vaezoo.evaluation.modes import seeded
 from vaezoo.losses.base import BaseLoss, Context, LossOutput
-from vaezoo.model import BaseVAE
+from vaezoo.models.base import BaseVAE
 from vaezoo.options import Options, parse
-from vaezoo.specs import LossSpec, ModelSpec
+from vaezoo.plugins.specs import LossSpec, ModelSpec
+from vaezoo.runs.build import assemble
+from vaezoo.runtime.seed import seeded
 from vaezoo.testing.examples import EXAMPLES, make_batch, small_image, small_vector
 from vaezoo.testing.named import Named, found
 from vaezoo.training.options import TrainOptions
-from vaezoo.training.updates import Updates
+from vaezoo.training.train_step import Updates
 
 CPU = torch.device("cpu")
 LEARNING_STEPS = 200

@@ -6,10 +6,10 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaezoo.data.spec import DataSpec
-from vaezoo.distributions import diagonal_normal_from
-from vaezoo.likelihood_options import LikelihoodOptions
-from vaezoo.likelihoods import make_likelihood
-from vaezoo.model import BaseVAE
+from vaezoo.models.base import BaseVAE
+from vaezoo.models.distributions import diagonal_normal_from
+from vaezoo.models.likelihoods import make_likelihood
+from vaezoo.models.options import LikelihoodOptions
 
 _LATENTS, _WIDE = 4, 32
 

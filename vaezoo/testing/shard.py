@@ -15,18 +15,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vaezoo.data.batch import Batch
+from vaezoo.checkpoint.format import load_weights, save_weights
+from vaezoo.data.base import Batch
 from vaezoo.distributed import processes, share
+from vaezoo.distributed.batch_norm import share_batch_norm
+from vaezoo.distributed.fsdp import all_whole, spread_layers
 from vaezoo.losses.base import Phase
 from vaezoo.options import to_dict
-from vaezoo.registry import subprocess_environment
+from vaezoo.plugins.registry import subprocess_environment
 from vaezoo.testing.check import Broken
 from vaezoo.testing.noise import SameNoise
 from vaezoo.testing.pair import CPU, Pair, loss_of
-from vaezoo.training.batch_norm import share_batch_norm
-from vaezoo.training.checkpoint import load_weights, save_weights
-from vaezoo.training.sharding import all_whole, spread_layers
-from vaezoo.training.updates import Updates
+from vaezoo.training.train_step import Updates
 
 _SHARE = 7
 """Examples of each process, if the model can do with so few: a prime, see SameNoise."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vaezoo.distributed import processes
 from vaezoo.errors import OptionError
-from vaezoo.model import BaseVAE
+from vaezoo.models.base import BaseVAE
 
 
 def check_batch_size(batch_size: int, examples: int, model: BaseVAE) -> None:

@@ -1,4 +1,4 @@
-"""Steps whose gradients are not finite, left out and counted without asking the device."""
+"""Non-finite losses, gradients and weights: detect, skip, stop."""
 
 from __future__ import annotations
 

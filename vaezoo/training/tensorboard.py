@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from vaezoo.extras import need
-from vaezoo.training.writer import BaseWriter, Line
+from vaezoo.io import need
+from vaezoo.training.loggers import BaseWriter, Line
 
 FOLDER = "tensorboard"
 """In the run folder. `tensorboard --logdir runs` finds those of all runs."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vaezoo.data.base import Split
-from vaezoo.data.batches import Batches
+from vaezoo.data.loader import Batches
 from vaezoo.evaluation import fidelity, inception
 from vaezoo.evaluation.classifier import classifier_of
 from vaezoo.evaluation.metric import (

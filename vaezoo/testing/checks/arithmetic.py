@@ -10,10 +10,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vaezoo.bench.counts import count
-from vaezoo.evaluation.modes import seeded
+from vaezoo.runtime.device import arithmetic, autocast
+from vaezoo.runtime.seed import seeded
 from vaezoo.testing.check import Broken, check
 from vaezoo.testing.pair import CPU, Pair, loss_of
-from vaezoo.training.machine import arithmetic, autocast
 
 _READS_BACK = {
     "_local_scalar_dense": "item(), float() or a truth value",
@@ -29,7 +29,7 @@ _NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
 """Where frames are not the plugin's."""
 
 
-@check("sum nats in float32: see vaezoo.distributions.full_precision")
+@check("sum nats in float32: see vaezoo.models.distributions.full_precision")
 def half_precision(pair: Pair) -> None:
     """A step in bfloat16 comes near the one in float32, and its terms are float32"""
     model = pair.build()

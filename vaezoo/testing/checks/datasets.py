@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vaezoo.data.base import Split
-from vaezoo.data.batches import Batches
+from vaezoo.data.loader import Batches
 from vaezoo.data.options import DiskOptions
 from vaezoo.errors import DataError
 from vaezoo.testing.check import Broken, Excused, check

@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from vaezoo.registry import registry
-from vaezoo.specs import Spec
+from vaezoo.plugins.registry import registry
+from vaezoo.plugins.specs import Spec
 from vaezoo.testing.check import Broken, Excused, check
 from vaezoo.testing.pair import Pair
 
@@ -22,7 +22,7 @@ class Wall:
 
 sys.meta_path.insert(0, Wall())
 import importlib
-from vaezoo.plugins import collect
+from vaezoo.plugins.loader import collect
 for spec in collect(importlib.import_module(sys.argv[1])):
     spec.load_options()
 """

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import OptionError
-from vaezoo.evaluation.modes import seeded
-from vaezoo.model import BaseVAE
+from vaezoo.models.base import BaseVAE
+from vaezoo.runtime.seed import seeded
 from vaezoo.testing.check import Broken, Excused, check
 from vaezoo.testing.pair import CPU, Pair
 

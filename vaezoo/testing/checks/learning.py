@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from vaezoo.losses.base import Phase
-from vaezoo.model import BaseVAE
+from vaezoo.models.base import BaseVAE
 from vaezoo.testing.check import Broken, check
 from vaezoo.testing.pair import LEARNING_STEPS, Pair, loss_of
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vaezoo.distributions import kl_divergence
-from vaezoo.model import BaseVAE
+from vaezoo.models.base import BaseVAE
+from vaezoo.models.distributions import kl_divergence
 from vaezoo.testing.check import Broken, check
 from vaezoo.testing.examples import make_batch
 from vaezoo.testing.pair import Pair, loss_of

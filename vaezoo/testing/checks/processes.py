@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vaezoo.registry import registry
+from vaezoo.plugins.registry import registry
 from vaezoo.testing.check import Broken, Excused, check
 from vaezoo.testing.pair import Pair
 from vaezoo.testing.shard import compare

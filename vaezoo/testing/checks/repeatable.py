@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vaezoo.evaluation.modes import seeded
+from vaezoo.runtime.seed import seeded
 from vaezoo.testing.check import Broken, check
 from vaezoo.testing.pair import CPU, Pair, loss_of, objective
 

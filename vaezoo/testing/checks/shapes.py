@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaezoo.data.spec import DataSpec
-from vaezoo.distributions import kl_divergence
 from vaezoo.errors import DataError, OptionError
-from vaezoo.evaluation.modes import seeded
-from vaezoo.model import BaseVAE
+from vaezoo.models.base import BaseVAE
+from vaezoo.models.distributions import kl_divergence
+from vaezoo.runtime.seed import seeded
 from vaezoo.testing.check import Broken, check
 from vaezoo.testing.examples import CLASSES, EXAMPLES, corners
 from vaezoo.testing.pair import CPU, Pair, loss_of

@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 import yaml
 
-from vaezoo.data.batch import Batch
-from vaezoo.evaluation.modes import seeded
+from vaezoo.checkpoint.format import load_into, load_weights, save_weights
+from vaezoo.data.base import Batch
 from vaezoo.losses.base import LossOutput
-from vaezoo.model import BaseVAE
+from vaezoo.models.base import BaseVAE
 from vaezoo.options import Options, describe, parse, show, to_dict
+from vaezoo.runtime.seed import seeded
 from vaezoo.testing.check import Broken, check
 from vaezoo.testing.pair import CPU, Pair, loss_of, objective
-from vaezoo.training.checkpoint import load_into, load_weights, save_weights
 
 
 @check("keep what a model has learned in parameters and persistent buffers, all of it")

@@ -1,0 +1,257 @@
+"""The files of a run folder: what is where, and how it comes there."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from vaezoo.errors import RunError
+from vaezoo.io import (
+    cannot_write,
+    parse_json,
+    read_regular,
+    remove_remains,
+    sync_folder,
+    write_json,
+    write_text,
+)
+
+_LARGEST_METRICS = 1 << 28
+"""Bytes: a million lines."""
+
+
+class RunFolder:
+    """One run: its configuration, numbers, pictures, weights and checkpoint."""
+
+    writes: ClassVar[bool] = True
+    """Whether this process is the one that writes into it."""
+
+    def __init__(self, path: Path, made_parent: bool = False) -> None:
+        self.path = path
+        self.made_parent = made_parent
+        self.config = path / "config.yaml"
+        self.record = path / "run.json"
+        self.metrics = path / "metrics.jsonl"
+        self.summary = path / "summary.json"
+        self.weights = path / "model.safetensors"
+        self.checkpoints = path / "checkpoint"
+        self.samples = path / "samples.png"
+        self.reconstructions = path / "reconstructions.png"
+        self.curves = path / "curves.png"
+        self.traceback = path / "traceback.txt"
+        self.listeners: list[Callable[[Mapping[str, Any]], None]] = []
+        """Called with every line of metrics.jsonl once it is written."""
+
+    @classmethod
+    def create(
+        cls, path: Path | None, default_name: str, config: str, record: Mapping[str, Any]
+    ) -> RunFolder:
+        """A new folder: `path` itself, or the next free `runs/<default_name>-NNN`.
+
+        It gets its name when it holds its configuration, so that a run folder can always be
+        resumed. RunError if it exists or cannot be made.
+        """
+        if path is not None:
+            check_absent(path)
+        parent = Path("runs") if path is None else path.parent
+        made_parent = not parent.exists()
+        temporary = parent / f".{default_name if path is None else path.name}.{os.getpid()}.tmp"
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            cls(temporary).write_start(config, record)
+            if path is not None:
+                temporary.rename(path)
+            else:
+                path = _rename_to_next(temporary, parent / default_name)
+            sync_folder(parent)
+        except OSError as error:
+            if path is not None:
+                check_absent(path)
+            raise cannot_write(path or parent, error) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return cls(path, made_parent)
+
+    @classmethod
+    def existing(cls, path: Path) -> RunFolder:
+        """A folder that holds a run; RunError if there is none."""
+        if not path.is_dir():
+            raise RunError(f"there is no run folder {path}")
+        folder = cls(path)
+        if not folder.config.is_file():
+            raise RunError(f"{path} is no run folder: it has no {folder.config.name}")
+        return folder
+
+    def check_own(self) -> None:
+        """RunError if a file of the run is a link: going on would write to where it leads."""
+        for folder in (self.path, self.checkpoints):
+            for path in sorted(folder.glob("*")):
+                if path.is_symlink():
+                    raise RunError(f"{path} is a link: a run goes on only in files of its own")
+
+    def write_start(self, config: str, record: Mapping[str, Any]) -> None:
+        write_text(self.config, config)
+        write_json(self.record, record)
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        """One line more, out of this process before this returns."""
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+        except OSError as error:
+            raise cannot_write(self.metrics, error) from error
+        for listener in self.listeners:
+            listener(line)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All whole lines so far; RunError if one is damaged."""
+        try:
+            return [metrics_line(line) for line in self.metrics_lines()]
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.metrics} is damaged: {error}") from None
+
+    def metrics_lines(self) -> list[bytes]:
+        """The whole lines of metrics.jsonl so far, as they stand there. OSError if there are more
+        than any run writes."""
+        text = read_regular(self.metrics, _LARGEST_METRICS) if self.metrics.exists() else b""
+        # What follows the last line break is being written, or was when its process ended.
+        return text.split(b"\n")[:-1]
+
+    def metrics_bytes(self) -> int:
+        return self.metrics.stat().st_size if self.metrics.exists() else 0
+
+    def sync_metrics(self) -> None:
+        """Bring the lines to the disk: a checkpoint must not be there before what it follows."""
+        try:
+            with self.metrics.open("ab") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise cannot_write(self.metrics, error) from error
+
+    def cut_metrics(self, size: int) -> None:
+        """Forget the lines after a checkpoint: they will be written again."""
+        if self.metrics.exists():
+            os.truncate(self.metrics, size)
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything has been computed that is worth keeping."""
+        saved = any(self.checkpoints.glob("step-*"))
+        return saved or self.metrics.exists() or self.weights.exists()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """This process alone trains here. The system drops the lock with the process.
+
+        RunError names the process that holds it.
+        """
+        from filelock import FileLock, Timeout
+
+        holder = self.checkpoints / ".pid"
+        lock = FileLock(self.checkpoints / ".lock", timeout=0)
+        try:
+            self.checkpoints.mkdir(exist_ok=True)
+            lock.acquire()
+            holder.write_text(f"{os.getpid()} on {platform.node()}", encoding="utf-8")
+        except Timeout:
+            raise RunError(f"{self.path} is being trained by process {_told(holder)}") from None
+        except OSError as error:
+            lock.release()
+            raise cannot_write(self.checkpoints, error) from error
+        try:
+            for folder in (self.path, self.checkpoints):
+                remove_remains(folder)
+            yield
+        finally:
+            lock.release()
+
+    def remove(self) -> None:
+        """Take the folder away, and its parent if `create` made it and nothing else is there."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self.made_parent and not any(self.path.parent.iterdir()):
+            self.path.parent.rmdir()
+
+
+class OthersFolder(RunFolder):
+    """The folder of a run that another process writes, on this machine or not: nothing happens."""
+
+    writes = False
+
+    @property
+    def begun(self) -> bool:
+        return False
+
+    def write_start(self, config: str, record: Mapping[str, Any]) -> None:
+        return
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        return
+
+    def metrics_bytes(self) -> int:
+        return 0
+
+    def cut_metrics(self, size: int) -> None:
+        return
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        yield
+
+    def remove(self) -> None:
+        return
+
+
+def _rename_to_next(folder: Path, name: Path) -> Path:
+    """Give a folder, which is not empty, the first name `<name>-NNN` that is free."""
+    for number in range(1, 1_000_000):
+        path = name.with_name(f"{name.name}-{number:03d}")
+        if os.path.lexists(path):
+            continue
+        try:
+            return folder.rename(path)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+    raise RunError(f"{name.parent} is full of runs: give --out")
+
+
+def _told(holder: Path) -> str:
+    try:
+        return holder.read_text(encoding="utf-8")[:80] or "unknown"
+    except (OSError, ValueError):
+        return "unknown"
+
+
+def metrics_line(line: bytes) -> dict[str, Any]:
+    """A line of metrics.jsonl, with what everyone relies on. ValueError when it is not there."""
+    value = parse_json(line)
+    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
+        raise ValueError("a line of it is of no kind")
+    step, terms = value.get("step"), value.get("terms")
+    if type(step) is not int or not 0 <= step < 2**63:
+        raise ValueError("a line of it has no step")
+    if not isinstance(terms, dict) or not all(map(_is_term, terms.values())):
+        raise ValueError("a line of it has terms that are no numbers")
+    return value
+
+
+def _is_term(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or (type(value) is int and abs(value) < 2**63)
+
+
+def check_absent(path: Path) -> None:
+    """RunError if there is anything at `path`, so that nothing of the user's is written over."""
+    if os.path.lexists(path):
+        raise RunError(f"{path} exists already: give another --out, or --resume {path} to go on")

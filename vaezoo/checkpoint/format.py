@@ -1,0 +1,344 @@
+"""The checkpoint format: safetensors files, a JSON state and checksums; no pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from vaezoo.distributed import is_spread
+from vaezoo.distributed.fsdp import spread_like
+from vaezoo.errors import RunError
+from vaezoo.io import (
+    cannot_write,
+    open_regular,
+    read_json,
+    sync_folder,
+    write_atomically,
+    write_text,
+)
+
+_PREFIX = "step-"
+_STATE = "state.json"
+_SUMS = "SHA256SUMS"
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint that was read. tensors: by the file they were in. state: the rest, from JSON."""
+
+    path: Path
+    tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        return step_of(self.path)
+
+
+def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors: to a temporary name, then renamed."""
+    write_atomically(path, lambda temporary: write_tensors(temporary, state))
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Read safetensors; RunError when the file is missing or damaged."""
+    try:
+        open_regular(path).close()
+        return load_file(path)
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing") from None
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}") from None
+    except (SafetensorError, ValueError, KeyError) as error:  # KeyError: a type torch lacks
+        raise RunError(f"{path} is damaged: {error}") from None
+
+
+def load_into(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Give a module the weights of a file; RunError in one line when they do not fit."""
+    own = module.state_dict()
+    check_fit(own, state, path)
+    module.load_state_dict({name: spread_like(t, own[name]) for name, t in state.items()})
+
+
+def check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path) -> None:
+    """RunError unless weights of a file are numbers of the names and shapes of a module's own."""
+    missing, foreign = own.keys() - state.keys(), state.keys() - own.keys()
+    if missing or foreign:
+        name = min(missing or foreign)
+        raise RunError(
+            f"{path} does not fit the model: {name} is {'missing' if missing else 'unknown'}"
+        )
+    for name, tensor in state.items():
+        if tensor.shape != own[name].shape:
+            raise RunError(
+                f"{path} does not fit the model: {name} is {tuple(tensor.shape)}, "
+                f"not {tuple(own[name].shape)}"
+            )
+        if tensor.is_complex() != own[name].is_complex() or tensor.isnan().any():
+            raise RunError(f"{path} is damaged: {name} holds what is no number")
+
+
+def optimizer_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """The state of the optimizers by `phase.parameter.name`; their settings are in the config."""
+    return {
+        f"{phase}.{parameter}.{name}": tensor
+        for phase, optimizer in enumerate(optimizers)
+        for parameter, state in optimizer.state_dict()["state"].items()
+        for name, tensor in state.items()
+    }
+
+
+def load_optimizers(
+    optimizers: list[torch.optim.Optimizer], tensors: Mapping[str, Tensor], path: Path
+) -> None:
+    """Put the state back that `optimizer_tensors` took."""
+    states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
+    try:
+        for key, tensor in tensors.items():
+            phase, parameter, name = key.split(".")
+            number = int(parameter)
+            like = optimizers[int(phase)].param_groups[0]["params"][number]
+            if name != "step" and tensor.shape != like.shape:
+                raise ValueError(f"{key} is {tuple(tensor.shape)}, not {tuple(like.shape)}")
+            if tensor.shape == like.shape and is_spread(like):
+                tensor = spread_like(tensor, like)
+            elif tensor.shape == like.shape:
+                # Files know no layout; fused kernels walk moments and weights in step.
+                tensor = torch.empty_like(like).copy_(tensor)
+            states[int(phase)].setdefault(number, {})[name] = tensor
+        for optimizer, state in zip(optimizers, states, strict=True):
+            settings = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": state, "param_groups": settings})
+    except (ValueError, IndexError, KeyError) as error:
+        raise RunError(f"{path} does not fit the training: {error}") from None
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The state of torch's generators."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    *,
+    keep: int,
+) -> None:
+    """Write a checkpoint as a whole, then remove those that are not kept any more.
+
+    tensors: by file. state: JSON-able; its "score" is how good held-out data finds these weights,
+    None where that was not measured. keep: how many of the newest stay, beside the best by score.
+    RunError when it cannot be written; those before stay.
+    """
+    final = folder / f"{_PREFIX}{step:09d}"
+    temporary = folder / f".{final.name}.{os.getpid()}.tmp"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        sums = {
+            f"{name}.safetensors": write_tensors(temporary / f"{name}.safetensors", part)
+            for name, part in tensors.items()
+        }
+        write_text(temporary / _STATE, json.dumps(dict(state), allow_nan=False))
+        sums[_STATE] = _sum(temporary / _STATE)
+        write_text(temporary / _SUMS, _listing(sums))
+        if final.exists():
+            _remove(final)  # of the same step, and found damaged: training came here again
+        temporary.rename(final)
+        sync_folder(folder)
+    except OSError as error:
+        raise cannot_write(final, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    _prune(folder, step, keep)
+
+
+def load_checkpoint(
+    folder: Path, fits: Callable[[Checkpoint], None], note: Callable[[str], None]
+) -> Checkpoint | None:
+    """The newest checkpoint that is sound; None where there is none at all.
+
+    fits: raises RunError for one that cannot be gone on from. note: is told of each that is
+    damaged, in one line. RunError when there are checkpoints and none is sound.
+    """
+    damaged: list[str] = []
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            checkpoint = read_checkpoint(path)
+            fits(checkpoint)
+        except RunError as error:
+            damaged.append(str(error))
+            continue
+        for reason in damaged:
+            note(f"{reason}: going on from the checkpoint of step {checkpoint.step:,} before it")
+        return checkpoint
+    if damaged:
+        raise RunError(f"no checkpoint in {folder} can be gone on from: {damaged[0]}")
+    return None
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read one, every file compared with its checksum; RunError names the first that is damaged."""
+    verify(path)
+    tensors = {file.stem: load_weights(file) for file in sorted(path.glob("*.safetensors"))}
+    return Checkpoint(path, tensors, read_json(path / _STATE))
+
+
+def verify(path: Path) -> None:
+    """RunError unless the files of a checkpoint are those that were written."""
+    sums = _read_sums(path / _SUMS)
+    there = {file.name for file in path.iterdir()} - {_SUMS}
+    for name in sorted(there | sums.keys() | {_STATE}):
+        if name not in there:
+            raise RunError(f"{path / name} is missing")
+        if sums.get(name) != _sum(path / name):
+            raise RunError(f"{path / name} is damaged: it is not what was written")
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """In the order of their steps."""
+    found = (path for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
+    return sorted((path for path in found if path.name[5:].isdecimal()), key=step_of)
+
+
+def step_of(path: Path) -> int:
+    return int(path.name.removeprefix(_PREFIX))
+
+
+def _listing(sums: Mapping[str, str]) -> str:
+    return "".join(f"{sums[name]}  {name}\n" for name in sorted(sums))
+
+
+def _read_sums(path: Path) -> dict[str, str]:
+    try:
+        text = path.read_bytes().decode()
+        sums = {name: digest for digest, name in (ln.split("  ", 1) for ln in text.splitlines())}
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing") from None
+    except (OSError, ValueError):
+        raise RunError(f"{path} is damaged: it does not list checksums") from None
+    if text != _listing(sums):
+        raise RunError(f"{path} is damaged: it is not what was written")
+    return sums
+
+
+def _sum(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _prune(folder: Path, step: int, keep: int) -> None:
+    """Keep the newest up to `step` and the best of them.
+
+    What is later than `step` was damaged when training went back before it.
+    """
+    found = list_checkpoints(folder)
+    until_now = [path for path in found if step_of(path) <= step]
+    best = max(until_now, key=_score, default=None)
+    for path in found:
+        if path not in until_now[-keep:] and not (path == best and _score(path) > -math.inf):
+            _remove(path)
+
+
+def _score(path: Path) -> float:
+    """-inf where it was not measured."""
+    try:
+        score = read_json(path / _STATE).get("score")
+    except RunError:
+        return -math.inf
+    return float(score) if isinstance(score, int | float) else -math.inf
+
+
+def _remove(path: Path) -> None:
+    """Under another name first: half a checkpoint must not look like a damaged one."""
+    gone = path.with_name(f".{path.name}.gone.tmp")
+    shutil.rmtree(gone, ignore_errors=True)
+    path.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+_NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+_CHUNK = 1 << 24
+"""Bytes between two looks at whether Python wants to do something else."""
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write tensors and bring them to the disk. Returns the file's sha256, in hexadecimal.
+
+    OSError when the disk does not take them; RunError for a type that the format has no word for.
+    """
+    # The largest elements first, so that each tensor begins at a multiple of its element.
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    digest = hashlib.sha256()
+    with path.open("wb", buffering=0) as file:
+
+        def write(data: memoryview) -> None:
+            while data:
+                done = file.write(data[:_CHUNK])
+                digest.update(data[:done])
+                data = data[done:]
+
+        write(memoryview(_header(names, tensors)))
+        for name in names:
+            # A tensor at a time: what lies in another order in memory is put in order by a copy.
+            values = tensors[name].detach().cpu().contiguous()
+            if values.numel():
+                write(values.reshape(-1).view(torch.uint8).numpy().data)
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def _header(names: list[str], tensors: Mapping[str, Tensor]) -> bytes:
+    """The length of the description, and the description, padded to a multiple of 8 bytes."""
+    described = {}
+    begin = 0
+    for name in names:
+        tensor = tensors[name]
+        if tensor.dtype not in _NAMES:
+            raise RunError(f"{name} is {tensor.dtype}, which safetensors has no word for")
+        end = begin + tensor.numel() * tensor.element_size()
+        described[name] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+        begin = end
+    text = json.dumps(described, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text

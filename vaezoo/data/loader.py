@@ -1,0 +1,147 @@
+"""A split as batches on the device: shuffled for training, in order for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from vaezoo.data.base import Batch, Split
+from vaezoo.data.options import Binarize
+from vaezoo.distributed import place, processes, share
+
+NumberT = TypeVar("NumberT", int, Tensor)
+
+EVALUATION_STREAM = 0
+"""The stream of random numbers that binarizes held-out images: the same in every run."""
+
+
+_MIRRORS = 0x5A17
+
+
+class Batches:
+    """Batches of a split, scaled and binarized on the device.
+
+    Everything about an epoch follows from (seed, number of the epoch): its order, binarization and
+    mirroring are the same on every device, after a resume, and at any batch size.
+
+    batch_size: of a whole step. Where processes share it each gets its part of every batch, in the
+    order that one process would have.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        device: torch.device,
+        binarize: Binarize = "none",
+        flip: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.split = split.to(device)
+        self.batch_size = batch_size
+        self.device = device
+        self.binarize = binarize
+        self.flip = flip
+        self.seed = seed
+
+    def __len__(self) -> int:
+        """Full batches in an epoch; what is left over is dropped, and differs each time."""
+        return len(self.split) // self.batch_size
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """The shuffled full batches of epoch `number` (from 0), from batch `start` on."""
+        stream = _stream(self.seed, number + 1)
+        generator = torch.Generator().manual_seed(stream)
+        order = torch.randperm(len(self.split), generator=generator).to(self.split.device)
+        for i in range(start, len(self)):
+            index = order[i * self.batch_size : (i + 1) * self.batch_size]
+            yield self.batch(share(index), stream)
+
+    def ordered(self) -> Iterator[Batch]:
+        """Every example once, in order; the last batch may be short."""
+        everything = torch.arange(len(self.split), device=self.split.device)
+        for index in everything.split(self.batch_size):
+            yield self.batch(index)
+
+    def dealt(self, all_to_all: bool = False) -> Iterator[tuple[int, Batch, bool]]:
+        """The batches of `ordered`, dealt out in turn: (number, batch, whether it counts).
+
+        Each counts in one process, whose it is. The first comes to all processes, so that they all
+        know what there is to add up; all_to_all: so do the others.
+        """
+        everything = torch.arange(len(self.split), device=self.split.device)
+        for number, index in enumerate(everything.split(self.batch_size)):
+            ours = number % processes() == place()
+            if ours or number == 0 or all_to_all:
+                yield number, self.batch(index), ours
+
+    def batch(self, index: Tensor, stream: int = EVALUATION_STREAM) -> Batch:
+        """These examples. index: int64 [n]."""
+        index = index.to(self.split.device)
+        raw, y = self.split.take(index)
+        if raw.device != self.device:
+            # What does not fit on the device streams there from pinned memory: the host does not
+            # wait, and gathers the next batch while the device works on this one.
+            raw, index = _send(raw, self.device), _send(index, self.device)
+            y = None if y is None else _send(y, self.device)
+        if self.flip and stream != EVALUATION_STREAM:
+            raw = flip_half(raw, index, stream)
+        if raw.dtype != torch.uint8:
+            return Batch(raw, y)
+        if self.binarize == "dynamic":
+            return Batch(draw_binary(raw, index, stream), y)
+        if self.binarize == "threshold":
+            return Batch((raw >= 128).float(), y)
+        return Batch(raw.float().div_(255.0), y)
+
+
+def _send(values: Tensor, device: torch.device) -> Tensor:
+    if device.type == "cuda":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
+
+
+def draw_binary(raw: Tensor, index: Tensor, stream: int) -> Tensor:
+    """Each value 1 with probability raw / 255, drawn from (stream, example, position) alone.
+
+    A hash instead of a generator: it does not depend on the order of the examples, the size of the
+    batch or the device. raw: uint8 [n, *shape]. index: int64 [n]. Returns float32 [n, *shape].
+    """
+    values = raw[0].numel()
+    position = torch.arange(values, device=raw.device)
+    key = _hash(index + _hash(stream))
+    draws = _hash(position[None, :] ^ key[:, None]).view(raw.shape)
+    # draw / 2^32 < raw / 255, in whole numbers
+    return (draws * 255 < raw.to(torch.int64) << 32).float()
+
+
+def flip_half(raw: Tensor, index: Tensor, stream: int) -> Tensor:
+    """About half of the images mirrored left to right, by (stream, example) alone.
+
+    raw: [n, channels, height, width]. index: int64 [n].
+    """
+    # Of another stream than the binarization of the same example.
+    mirrored = _hash(index + _hash(stream ^ _MIRRORS)) & 1 == 1
+    return torch.where(mirrored.view(-1, 1, 1, 1), raw.flip(-1), raw)
+
+
+def _hash(x: NumberT) -> NumberT:
+    """32 well-mixed bits of a whole number (the multipliers are C. Wellons's low-bias pair)."""
+    x = x & 0xFFFFFFFF
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & 0xFFFFFFFF
+    return x ^ (x >> 16)
+
+
+def draw_stream(seed: int, place: int, step: int) -> int:
+    """A seed for what process number `place` draws in a step; another one in every step."""
+    return _hash(_hash(_hash(seed) + place) + step)
+
+
+def _stream(seed: int, epoch: int) -> int:
+    """One number of a pair; never the evaluation stream."""
+    return (_hash(seed) ^ _hash(epoch + 0x9E3779B9)) | (1 << 32)

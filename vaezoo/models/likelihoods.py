@@ -1,0 +1,104 @@
+"""What a decoder's output means: p(x|z), a distribution over examples with values in [0, 1].
+
+A likelihood is a module that turns a decoder's raw output into a distribution. Its mean is the
+reconstruction, in [0, 1]; its log-probability is in nats per example.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Distribution, Independent
+
+from vaezoo.data.spec import DataSpec, Domain
+from vaezoo.errors import DataError
+from vaezoo.models.distributions import full_precision, isotropic_normal
+from vaezoo.models.options import LikelihoodOptions
+
+SMALLEST_SCALE = 1 / 256
+"""Below one level of grey a scale has nothing left to learn and the density runs away."""
+
+
+class Likelihood(nn.Module, ABC):
+    """Base of likelihoods: a decoder's raw output in, a distribution over examples out.
+
+    normalised_on: the domains of data on which its log-probability is one, so that it has bits.
+    """
+
+    normalised_on: ClassVar[tuple[Domain, ...]]
+
+    @abstractmethod
+    def forward(self, raw: Tensor) -> Distribution:
+        """raw: the decoder's output, unbounded, [batch, *shape]. Returns p(x|z) over [*shape]."""
+
+    def bits_per_dim(self, nats: float, data: DataSpec) -> float | None:
+        """Bits per dimension of a negative log-likelihood in nats per example.
+
+        On 256 levels of grey a density times the width of a level, 1/255, stands for the level's
+        probability. None where the log-probability is not that of the data: a Bernoulli on
+        grey values, or real numbers, which have no levels.
+        """
+        if data.domain not in self.normalised_on:
+            return None
+        bits = nats / (data.values * math.log(2))
+        return bits + math.log2(255) if data.domain == "unit" else bits
+
+
+class BernoulliLikelihood(Likelihood):
+    """Each value is 1 with probability sigmoid(raw).
+
+    On grey values in (0, 1) this is the customary cross-entropy, not a normalised likelihood.
+    """
+
+    normalised_on = ("binary",)
+
+    def forward(self, raw: Tensor) -> Distribution:
+        pixels = Bernoulli(logits=full_precision(raw), validate_args=False)
+        return Independent(pixels, raw.dim() - 1, validate_args=False)
+
+
+class GaussianLikelihood(Likelihood):
+    """Each value is Gaussian around a mean in [0, 1], one scale for all of them.
+
+    The mean is (tanh(raw) + 1) / 2: an image in [-1, 1] out of a tanh, moved to [0, 1].
+
+    scale: standard deviation in units of the [0, 1] range; the starting value if it is learned.
+    learned: whether the scale is a parameter (Rybkin et al. 2020, sigma-VAE, section 3.2, there
+        set in closed form) or stays fixed (a weighted mean squared error).
+    """
+
+    normalised_on = ("unit", "real")
+
+    def __init__(self, scale: float, learned: bool, domain: Domain) -> None:
+        super().__init__()
+        self.squash = domain != "real"
+        log_scale = torch.tensor(math.log(scale))
+        if learned:
+            self.log_scale = nn.Parameter(log_scale)
+        else:
+            self.register_buffer("log_scale", log_scale, persistent=False)
+
+    def forward(self, raw: Tensor) -> Distribution:
+        raw = full_precision(raw)
+        mean = (torch.tanh(raw) + 1.0) / 2.0 if self.squash else raw
+        scale = self.log_scale.clamp(min=math.log(SMALLEST_SCALE)).exp()
+        return isotropic_normal(mean, scale, mean.dim() - 1)
+
+    def bits_per_dim(self, nats: float, data: DataSpec) -> float | None:
+        return None if data.domain == "real" else super().bits_per_dim(nats, data)
+
+
+def make_likelihood(options: LikelihoodOptions, data: DataSpec) -> Likelihood:
+    """The likelihood that the options name; `auto` follows the data's domain."""
+    name = options.likelihood
+    if name == "auto":
+        name = "bernoulli" if data.domain == "binary" else "gaussian_learned"
+    if name == "bernoulli":
+        if data.domain == "real":
+            raise DataError("a Bernoulli likelihood needs values in [0, 1], and this data is real")
+        return BernoulliLikelihood()
+    return GaussianLikelihood(options.scale, name == "gaussian_learned", data.domain)

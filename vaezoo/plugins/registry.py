@@ -1,0 +1,177 @@
+"""Look names up: whatever plugins registered, by kind and name. Imports no torch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from typing import cast
+
+from vaezoo.errors import UnknownNameError, VaezooError, nearest, quoted
+from vaezoo.plugins.loader import (
+    MORE,
+    NamedSource,
+    PluginRecord,
+    Switches,
+    claim,
+    is_source,
+    load_all,
+    load_named,
+    require_no_trouble,
+    warn_of_trouble,
+)
+from vaezoo.plugins.specs import (
+    DatasetSpec,
+    Kind,
+    LossSpec,
+    MetricSpec,
+    ModelSpec,
+    Spec,
+    WriterSpec,
+)
+
+PLURALS: dict[str, Kind] = {
+    "models": "model",
+    "losses": "loss",
+    "datasets": "dataset",
+    "metrics": "metric",
+    "writers": "writer",
+}
+WORDS: dict[Kind, str] = {
+    "model": "model",
+    "loss": "loss",
+    "dataset": "data set",
+    "metric": "metric",
+    "writer": "writer",
+}
+
+
+class Registry:
+    """The specs of every plugin that loaded, by kind and name."""
+
+    def __init__(self, records: Iterable[PluginRecord]) -> None:
+        self.records = list(records)
+        self._index()
+
+    def _index(self) -> None:
+        self._plugins = {(s.kind, s.name): record for record in self.records for s in record.specs}
+        registered = {(s.kind, s.name): s for record in self.records for s in record.specs}
+        self._specs = {key: _whole(spec, registered) for key, spec in registered.items()}
+
+    def add(self, source: str) -> PluginRecord:
+        """Load a plugin that the user names: FILE.py or MODULE, with :Class for one class of it.
+
+        Naming it again loads it again if its file has changed. VaezooError when it fails.
+        """
+        named = NamedSource.parse(source)
+        before = next((record for record in self.records if record.name == str(named)), None)
+        if before is not None and not before.error and before.version == named.version():
+            return before
+        others = [record for record in self.records if record is not before]
+        record = claim(load_named(named), others)
+        if record.error:
+            raise VaezooError(f"{source}: {record.error}")
+        self.records = [*others, record]
+        self._index()
+        return record
+
+    def named(self) -> list[str]:
+        """What the user named, as it would be named again: what a subprocess has to be told."""
+        return [record.name for record in self.records if not record.is_installed]
+
+    def pick(self, kind: Kind, word: str) -> Spec:
+        """The spec that a user's word means: a registered name, or FILE.py:Class, which is loaded.
+
+        For what the user says, never for what a file says: `get` loads nothing.
+        """
+        if not is_source(word):
+            return self.get(kind, word)
+        record, source = self.add(word), NamedSource.parse(word)
+        found = [spec for spec in record.specs if spec.kind == kind and source.picks(spec)]
+        if len(found) != 1:
+            brings = " and ".join(f"the {WORDS[s.kind]} {s.name}" for s in record.specs)
+            raise UnknownNameError(f"{word} is not one {WORDS[kind]}: it brings {brings}")
+        return self.get(kind, found[0].name)
+
+    def specs(self, kind: Kind | None = None) -> list[Spec]:
+        """All specs, or those of one kind, in the order of their names."""
+        order = list(WORDS)
+        found = [spec for spec in self._specs.values() if kind in (None, spec.kind)]
+        return sorted(found, key=lambda spec: (order.index(spec.kind), spec.name))
+
+    def plugin(self, spec: Spec) -> PluginRecord:
+        """The plugin that registered a spec."""
+        return self._plugins[spec.kind, spec.name]
+
+    def get(self, kind: Kind, name: str) -> Spec:
+        """The spec of that name, or UnknownNameError with the nearest ones."""
+        spec = self._specs.get((kind, name))
+        if isinstance(spec, ModelSpec) and not spec.target:
+            raise UnknownNameError(
+                f"model {name} is a variant of {spec.variant_of!r}, which is no model with a class "
+                "of its own here: install the plugin that brings it"
+            )
+        if spec is None:
+            known = [s.name for s in self.specs(kind)]
+            plural = next(plural for plural, k in PLURALS.items() if k == kind)
+            raise UnknownNameError(
+                f"there is no {WORDS[kind]} {quoted(name)}{nearest(name, known)} "
+                f"(vaezoo list --kind {plural} shows them)"
+            )
+        return spec
+
+    def model(self, name: str) -> ModelSpec:
+        return cast(ModelSpec, self.get("model", name))
+
+    def loss(self, name: str) -> LossSpec:
+        return cast(LossSpec, self.get("loss", name))
+
+    def dataset(self, name: str) -> DatasetSpec:
+        return cast(DatasetSpec, self.get("dataset", name))
+
+    def metric(self, name: str) -> MetricSpec:
+        return cast(MetricSpec, self.get("metric", name))
+
+    def writer(self, name: str) -> WriterSpec:
+        return cast(WriterSpec, self.get("writer", name))
+
+    def find(self, name: str) -> list[Spec]:
+        """Every spec that a user's word means, of whatever kind, or UnknownNameError.
+
+        A metric may be called like a loss, as `elbo` is; it is meant where nothing else is.
+        """
+        if is_source(name):
+            source = NamedSource.parse(name)
+            return [self.get(s.kind, s.name) for s in self.add(name).specs if source.picks(s)]
+        found = [self.get(kind, name) for kind in WORDS if (kind, name) in self._specs]
+        if not found:
+            known = {spec.name for spec in self.specs()}
+            raise UnknownNameError(
+                f"there is no model, loss, data set, metric or writer {quoted(name)}"
+                f"{nearest(name, known)} (vaezoo list --kind all shows them)"
+            )
+        return [spec for spec in found if spec.kind != "metric"] or found
+
+
+def _whole(spec: Spec, registered: Mapping[tuple[Kind, str], Spec]) -> Spec:
+    """A variant with what it has from its base, if that is here; anything else as it is."""
+    if isinstance(spec, ModelSpec) and spec.variant_of is not None:
+        base = registered.get(("model", spec.variant_of))
+        if isinstance(base, ModelSpec) and base.target:
+            return spec.built_on(base)
+    return spec
+
+
+@functools.cache
+def registry() -> Registry:
+    """The registry of this process: plugins are loaded at the first call, troubles told once."""
+    switches = Switches.read()
+    records = load_all(switches=switches)
+    warn_of_trouble(records, switches)
+    if switches.strict:
+        require_no_trouble(records)
+    return Registry(records)
+
+
+def subprocess_environment() -> dict[str, str]:
+    """What to add to the environment of a subprocess that is to know the same names."""
+    return {MORE: ",".join(registry().named())}

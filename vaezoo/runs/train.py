@@ -1,0 +1,318 @@
+"""From a configuration to a finished run folder: load, build, train, measure, draw."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import vaezoo
+from vaezoo.checkpoint.folder import OthersFolder, RunFolder, check_absent
+from vaezoo.config import RunConfig
+from vaezoo.data.base import Splits
+from vaezoo.data.loader import Batches
+from vaezoo.distributed import alone, place, processes
+from vaezoo.distributed.launch import (
+    by_the_first,
+    job,
+    may_restart,
+    one_after_the_other,
+    wait,
+    was_started_again,
+)
+from vaezoo.errors import DataError, OptionError
+from vaezoo.evaluation.curves import save_curves
+from vaezoo.evaluation.evaluate import Evaluation, evaluate, quick_metrics
+from vaezoo.evaluation.pictures import save_grid, save_pairs
+from vaezoo.io import read_json, write_json
+from vaezoo.models.base import BaseVAE
+from vaezoo.plugins.registry import registry
+from vaezoo.plugins.specs import Spec
+from vaezoo.runs.build import build_model, load_splits
+from vaezoo.runs.run import Run, check_same_data, draw_samples, setting_of, test_batches
+from vaezoo.runtime.device import (
+    device_name,
+    keep_freed_memory,
+    pick_device,
+    pick_precision,
+)
+from vaezoo.runtime.seed import seeded
+from vaezoo.training.batch_size import check_batch_size
+from vaezoo.training.crash import kept
+from vaezoo.training.loggers import check_writers, writing
+from vaezoo.training.progress import Reporter
+from vaezoo.training.signals import Stops
+from vaezoo.training.state import Position
+from vaezoo.training.trainer import Trainer
+
+_EVALUATION_BATCH = 256
+_PICTURED = 32
+_SAMPLED = 64
+
+
+def start_run(config: RunConfig, out: Path | None, reporter: Reporter) -> Run:
+    """Train by a configuration into a new run folder.
+
+    Whatever is wrong with the options, the data or the folder is told before anything is written;
+    a run that fails before its first log line leaves nothing behind.
+
+    By all processes that torchrun started, where it did. When it starts them again after one was
+    lost, the run at `out` goes on.
+    """
+    if may_restart() and out is None:
+        raise OptionError("torchrun --max-restarts: give --out, where the job finds its run again")
+    with job(config.train.device):
+        goes_on = out is not None and was_started_again()
+        if out is not None and by_the_first(lambda: goes_on and _is_of_this_job(out, config)):
+            if by_the_first(RunFolder(out).summary.exists):  # one was lost when all was done
+                return Run(out, str(pick_device(config.train.device)))
+            return _resume(out, config, reporter)
+        return _start(config, out, reporter)
+
+
+def resume_run(path: Path, config: RunConfig, reporter: Reporter) -> Run:
+    """Go on with a run from its newest sound checkpoint, or from the beginning if it has none.
+
+    config: the run's, or one that trains longer. RunError when another process trains it.
+    """
+    with job(config.train.device):
+        return _resume(path, config, reporter)
+
+
+def _is_of_this_job(out: Path, config: RunConfig) -> bool:
+    """Whether a run of this very configuration stands there."""
+    try:
+        return RunFolder(out).config.read_text(encoding="utf-8") == config.to_yaml()
+    except (OSError, ValueError):
+        return False
+
+
+def _start(config: RunConfig, out: Path | None, reporter: Reporter) -> Run:
+    if out is not None:
+        by_the_first(lambda: check_absent(out))
+    device = pick_device(config.train.device)
+    precision = pick_precision(config.train.precision, device)
+    with seeded(config.train.seed, device):
+        splits, model = _prepare(config, device)
+        stops = Stops()
+        with stops.caught():
+            folder = _new_folder(config, out, splits)
+            with folder.held():
+                try:
+                    trainer = _trainer(config, model, splits, folder, precision, reporter, stops)
+                    return _train(trainer, config, splits)
+                except BaseException:
+                    if not folder.begun:
+                        folder.remove()
+                    raise
+
+
+def _new_folder(config: RunConfig, out: Path | None, splits: Splits) -> RunFolder:
+    """Made by the first process; the others are told where it is."""
+    made: list[RunFolder] = []
+
+    def make() -> str:
+        name = f"{config.choice.model.name}-{config.choice.data.name}"
+        made.append(RunFolder.create(out, name, config.to_yaml(), _record(config, splits)))
+        return str(made[0].path)
+
+    path = by_the_first(make)
+    return made[0] if made else OthersFolder(Path(path))
+
+
+def _resume(path: Path, config: RunConfig, reporter: Reporter) -> Run:
+    folder = RunFolder.existing(path) if place() == 0 else OthersFolder(path)
+    if folder.writes:
+        folder.check_own()
+    record = read_json(folder.record) if folder.writes else {}
+    device = pick_device(config.train.device)
+    precision = pick_precision(config.train.precision, device)
+    with folder.held(), seeded(config.train.seed, device):
+        splits, model = _prepare(config, device)
+        if folder.writes:
+            check_same_data(record, splits)
+        stops = Stops()
+        with stops.caught():
+            trainer = _trainer(config, model, splits, folder, precision, reporter, stops)
+            trainer.resume()
+            if by_the_first(lambda: trainer.done and folder.summary.exists()):
+                raise OptionError(_why_done(trainer, path))
+            if folder.writes:
+                # What stands at the end of a run stands there again when it has come to its end.
+                folder.summary.unlink(missing_ok=True)
+                folder.traceback.unlink(missing_ok=True)
+            folder.write_start(config.to_yaml(), record)
+            return _train(trainer, config, splits)
+
+
+def _why_done(trainer: Trainer, path: Path) -> str:
+    steps = f"{trainer.position.step:,} steps"
+    if trainer.position.step < trainer.total_steps:
+        return f"{path} ran out of patience after {steps}: give more --patience to go on"
+    return f"{path} has finished its {steps}: give more --epochs or --steps to go on"
+
+
+def _prepare(config: RunConfig, device: torch.device) -> tuple[Splits, BaseVAE]:
+    splits = one_after_the_other(lambda: load_splits(config.choice.data, config.data))
+    if by_the_first(lambda: splits.fingerprint) != splits.fingerprint:
+        raise DataError("the data of this machine is not that of the first one")
+    check_writers(config.train.log)
+    if config.data.flip and not splits.spec.is_image:
+        raise DataError("--flip mirrors images, and this data is vectors")
+    # Weights are drawn on the CPU: the same ones on every device.
+    model = build_model(config.choice, config.model, config.loss, splits.spec)
+    check_batch_size(config.train.batch_size, len(splits.train), model)
+    why_not = model.one_process_only or (model.loss.one_process_only if model.loss else "")
+    if why_not and processes() > 1:
+        raise OptionError(f"{config.choice.model.name} is trained by one process only: {why_not}")
+    if config.train.shard and model.loss and model.loss.whole_layers_only:
+        raise OptionError(f"--shard: its layers must stay whole: {model.loss.whole_layers_only}")
+    return splits, model
+
+
+def _trainer(
+    config: RunConfig,
+    model: BaseVAE,
+    splits: Splits,
+    folder: RunFolder,
+    precision: str,
+    reporter: Reporter,
+    stops: Stops,
+) -> Trainer:
+    device = pick_device(config.train.device)
+    loss = model.loss
+    assert loss is not None
+    for module in (model, loss):
+        module.to(device).to(memory_format=torch.channels_last)
+    keep_freed_memory()
+
+    def rebuild() -> BaseVAE:
+        again = build_model(config.choice, config.model, config.loss, splits.spec)
+        return again.to(device).to(memory_format=torch.channels_last)
+
+    return Trainer(
+        model,
+        loss,
+        train=Batches(
+            splits.train,
+            batch_size=config.train.batch_size,
+            device=device,
+            binarize=config.data.binarize,
+            flip=config.data.flip,
+            seed=config.train.seed,
+        ),
+        validation=Batches(
+            splits.validation,
+            batch_size=_EVALUATION_BATCH,
+            device=device,
+            binarize=config.data.binarize,
+        ),
+        options=config.train,
+        folder=folder,
+        precision=precision,
+        reporter=reporter if folder.writes else Reporter(),
+        stops=stops,
+        rebuild=rebuild,
+    )
+
+
+def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
+    title = f"{config.choice.model.name} on {config.choice.data.name}, {trainer.device}"
+    if processes() > 1:
+        title += f", {processes()} processes"
+    trainer.reporter.start(title, trainer.total_steps, trainer.position.step)
+    with kept(trainer):
+        try:
+            with writing(trainer.folder, config, trainer.reporter.note):
+                position = trainer.fit()
+        finally:
+            trainer.reporter.stop()
+        with trainer.leaving():
+            _measure(trainer, config, splits, position)
+    wait()
+    return Run(trainer.folder.path, str(trainer.device))
+
+
+def _measure(trainer: Trainer, config: RunConfig, splits: Splits, position: Position) -> None:
+    """The numbers and pictures of a trained model; the numbers are found by all processes."""
+    model, count = trainer.model.eval(), processes()
+    setting = setting_of(model, config, splits, trainer.device, seed=config.train.seed)
+    evaluation = evaluate(setting, quick_metrics())
+    if trainer.folder.writes:
+        with alone():
+            _leave(trainer, config, splits, position, evaluation, count)
+
+
+def _leave(
+    trainer: Trainer,
+    config: RunConfig,
+    splits: Splits,
+    position: Position,
+    evaluation: Evaluation,
+    count: int,
+) -> None:
+    """Pictures and numbers in the folder; the summary last: it says that all is there."""
+    folder, model = trainer.folder, trainer.model
+    test = test_batches(config, splits, trainer.device)
+    save_curves(folder.curves, folder.read_metrics())
+    if splits.spec.is_image:
+        shown = torch.linspace(0, len(splits.test) - 1, min(_PICTURED, len(splits.test)))
+        batch = test.batch(shown.long())
+        save_pairs(folder.reconstructions, batch.x, model.reconstruct(batch.x, batch.y))
+        save_grid(folder.samples, draw_samples(model, _SAMPLED, seed=config.train.seed))
+    write_json(
+        folder.summary,
+        {
+            **evaluation.to_dict(),
+            **_speed(position),
+            "device": device_name(trainer.device),
+            "processes": count,
+            "precision": trainer.precision,
+            "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "versions": versions(),
+        },
+    )
+
+
+def _speed(position: Position) -> dict[str, Any]:
+    rate = position.images / position.train_seconds if position.train_seconds else 0.0
+    return {
+        "images_per_second": round(rate, 1),
+        "wall_seconds": round(position.wall_seconds, 2),
+        "steps": position.step,
+    }
+
+
+def versions() -> dict[str, str]:
+    """What a run's numbers may depend on."""
+    names = ("torchvision", "numpy", "safetensors")
+    return {
+        "vaezoo": vaezoo.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,  # with the build it is, which its package's version leaves out
+        **{name: version(name) for name in names},
+    }
+
+
+def _record(config: RunConfig, splits: Splits) -> dict[str, Any]:
+    """run.json: what the run was made from, so that it can be told when a piece is missing."""
+    choice = config.choice
+    return {
+        "model": _made_by(choice.model),
+        "loss": _made_by(choice.loss),
+        "data": {**_made_by(choice.data), **splits.record()},
+        "versions": versions(),
+    }
+
+
+def _made_by(spec: Spec) -> dict[str, str]:
+    plugin = registry().plugin(spec)
+    return {
+        "name": spec.name,
+        "plugin": plugin.name,
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+    }

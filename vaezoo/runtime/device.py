@@ -1,0 +1,163 @@
+"""The machine that a model is trained on: device, arithmetic, memory."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import platform
+import sys
+from collections.abc import Iterator
+
+import torch
+
+from vaezoo.errors import OptionError
+from vaezoo.models.distributions import unchecked
+
+_KEEP = (1 << 31) - 1
+"""Bytes: freed buffers up to this stay with the process, and as much at the end of its heap."""
+_HUGE = 3 << 29
+"""Bytes of the heap that are asked to be in huge pages: more than _KEEP would be given back."""
+_HUGE_PAGE = 1 << 21
+_MADV_HUGEPAGE = 14
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; `auto` is a GPU where there is one. OptionError if there is none."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise OptionError(f"--device {name!r} is no device: auto, cpu, cuda, cuda:0, mps") from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise OptionError(f"--device {name}: no CUDA here; give --device cpu, or auto")
+        index: int | None = device.index
+        if index is not None and index >= count:
+            raise OptionError(f"--device {name}: there are {count} GPUs, numbered from 0")
+        if index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
+    elif device.type == "mps" and not torch.backends.mps.is_available():
+        raise OptionError("--device mps: no Apple GPU here; give --device cpu, or auto")
+    elif device.type not in ("cpu", "mps"):
+        raise OptionError(f"--device {name}: vaezoo runs on cpu, cuda and mps")
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """fp32, tf32 or bf16. OptionError where the device does not have it.
+
+    auto: tf32 on GPUs that have it; bf16 on processors that multiply it in tiles, where a step took
+    0.6 of its time in fp32 and trained as well; fp32 elsewhere. Without the instructions bf16 was
+    7 to 40 times slower.
+    """
+    tf32 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    if name == "auto":
+        if device.type == "cpu" and has_bf16_tiles():
+            return "bf16"
+        return "tf32" if tf32 else "fp32"
+    if name == "tf32" and not tf32:
+        raise OptionError(f"--precision tf32: {device} does not have it; give fp32")
+    return name
+
+
+@contextlib.contextmanager
+def arithmetic(precision: str, deterministic: bool) -> Iterator[None]:
+    """Set torch's global switches for a run, and set them back afterwards.
+
+    Distributions do not check their arguments meanwhile: the host would wait for each answer.
+    """
+    backends = torch.backends
+    before = (
+        backends.cuda.matmul.allow_tf32,
+        backends.cudnn.allow_tf32,
+        backends.cudnn.deterministic,
+        backends.cudnn.benchmark,
+    )
+    backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = precision != "fp32"
+    backends.cudnn.deterministic = deterministic
+    backends.cudnn.benchmark = not deterministic
+    try:
+        with unchecked():
+            yield
+    finally:
+        (
+            backends.cuda.matmul.allow_tf32,
+            backends.cudnn.allow_tf32,
+            backends.cudnn.deterministic,
+            backends.cudnn.benchmark,
+        ) = before
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """The context that a forward pass runs in."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to reuse large freed buffers, and to have them in huge pages.
+
+    Activations are allocated and freed at every step. Unmapped each time, their page faults cost a
+    quarter to a third of a CPU step (324 against 259 images a second here); in pages of 4 KiB,
+    finding them costs another tenth (402 against 363). Memory is taken no sooner than it is used.
+    True where the C library took it.
+    """
+    if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
+        return False
+    trim_threshold, mmap_threshold = -1, -3
+    libc = ctypes.CDLL(None)
+    kept = bool(libc.mallopt(mmap_threshold, _KEEP) and libc.mallopt(trim_threshold, _KEEP))
+    if kept:
+        _begin_the_heap_in_huge_pages(libc)
+    return kept
+
+
+def _begin_the_heap_in_huge_pages(libc: ctypes.CDLL) -> None:
+    """Mark addresses that the heap has not used yet, and hand them back to it untouched."""
+    libc.malloc.restype = ctypes.c_void_p
+    libc.malloc.argtypes = [ctypes.c_size_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    start = libc.malloc(_HUGE)
+    if start is None:  # a limit on addresses: the pages stay small
+        return
+    first = -(-start // _HUGE_PAGE) * _HUGE_PAGE
+    # Where the system has no huge pages it says so, and nothing is different.
+    libc.madvise(first, start + _HUGE - first, _MADV_HUGEPAGE)
+    libc.free(start)
+
+
+def device_name(device: torch.device) -> str:
+    """What to call the device in a report."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        return f"cpu ({_cpu_model()}, {torch.get_num_threads()} threads)"
+    return str(device)
+
+
+def has_bf16_tiles() -> bool:
+    """Whether the processor has matrix instructions for bf16 (Intel's AMX), as Linux tells it."""
+    return "amx_bf16" in _cpu_fact("flags").split()
+
+
+def _cpu_model() -> str:
+    return _cpu_fact("model name") or platform.processor() or platform.machine()
+
+
+@functools.cache
+def _cpu_fact(name: str) -> str:
+    """A line of /proc/cpuinfo, of the first core; empty where there is none."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                key, _, value = line.partition(":")
+                if key.strip() == name:
+                    return value.strip()
+    except OSError:
+        return ""
+    return ""
