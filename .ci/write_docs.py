@@ -20,7 +20,7 @@ from torch import nn
 import vaezoo
 from vaezoo.cli.main import COMMANDS, group
 from vaezoo.evaluation.builtin_metrics import METRICS
-from vaezoo.plugins.specs import METRIC_GROUPS, METRIC_NEEDS, METRIC_SHARES, MetricSpec
+from vaezoo.plugins.specs import METRIC_COMPARABLE_KEYS, METRIC_GROUPS, METRIC_REQUIRES, MetricSpec
 
 DOCS = Path(__file__).parents[1] / "docs"
 MARK = "<!-- from here on written by .ci/write_docs.py -->\n"
@@ -32,23 +32,30 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "API_VERSION",
         "CAPABILITIES",
         "METRIC_GROUPS",
-        "METRIC_NEEDS",
-        "METRIC_SHARES",
+        "METRIC_REQUIRES",
+        "METRIC_COMPARABLE_KEYS",
         "Spec",
     ),
     "vaezoo.errors": ("DataError", "OptionError"),
     "vaezoo.options": ("to_dict",),
-    "vaezoo.distributed": ("gather", "place", "processes", "share", "total", "whole"),
+    "vaezoo.distributed": (
+        "all_gather",
+        "rank",
+        "world_size",
+        "local_chunk",
+        "all_reduce",
+        "full_tensor",
+    ),
     "vaezoo.models.distributions": (
-        "PointMass",
+        "Delta",
         "diagonal_normal",
-        "diagonal_normal_from",
-        "draw",
-        "full_precision",
+        "gaussian_from_params",
+        "sample_prior",
+        "to_float32",
         "isotropic_normal",
         "kl_divergence",
         "log_mean_exp",
-        "point",
+        "mode",
     ),
     "vaezoo.models.likelihoods": (
         "BernoulliLikelihood",
@@ -60,7 +67,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo.nn": tuple(importlib.import_module("vaezoo.nn").__all__),
     "vaezoo.losses.elbo": ("ElboLoss", "elbo_terms"),
     "vaezoo.losses.options": ("ElboOptions",),
-    "vaezoo.data.base": ("domain_of", "hold_out"),
+    "vaezoo.data.base": ("domain_of", "random_split"),
     "vaezoo.data.options": ("DecodeOptions", "DiskOptions"),
     "vaezoo.evaluation.metric": (
         "Collector",
@@ -109,14 +116,14 @@ def metrics() -> str:
 
 def _metric(spec: MetricSpec) -> Iterator[str]:
     unit = f", {spec.unit}" if spec.unit else ""
-    better = "" if spec.better == "neither" else f", {spec.better} is better"
+    better = "" if spec.direction == "neither" else f", {spec.direction} is better"
     yield f"- **`{spec.name}`**{unit}{better}. {spec.summary}."
     yield f"  - {spec.formula}"
     if spec.paper:
         yield f"  - {spec.paper}"
-    for need in spec.needs:
-        yield f"  - no number where {METRIC_NEEDS[need]}"
-    yield f"  - ranked by the same: {'; '.join(METRIC_SHARES[word] for word in spec.shares)}"
+    for need in spec.requires:
+        yield f"  - no number where {METRIC_REQUIRES[need]}"
+    yield f"  - ranked by the same: {'; '.join(METRIC_COMPARABLE_KEYS[word] for word in spec.comparable_keys)}"
     asked = "measured always" if spec.quick else "measured when asked for"
     yield f"  - {asked}; {spec.cost}" + (f"; needs `vaezoo[{spec.extra}]`" if spec.extra else "")
 

@@ -93,6 +93,6 @@ def script(name: str, *args: str) -> list[str]:
 
 
 def device_of_this_machine() -> str:
-    from vaezoo.runtime.device import device_name, pick_device
+    from vaezoo.runtime.device import device_name, resolve_device
 
-    return device_name(pick_device("auto"))
+    return device_name(resolve_device("auto"))

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vaezoo.bench.counts import count
 from vaezoo.bench.peaks import gemm_rate
 from vaezoo.bench.subject import Subject
-from vaezoo.runtime.device import arithmetic, device_name, keep_freed_memory
+from vaezoo.runtime.device import device_name, precision_context, tune_malloc
 
 _STEPS = 12
 _KINDS = {
@@ -57,8 +57,8 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     args = parser.parse_args()
     device = torch.device("cpu")
-    keep_freed_memory()
-    with arithmetic(args.precision, deterministic=False):
+    tune_malloc()
+    with precision_context(args.precision, deterministic=False):
         subject = training_subject(
             device, batch_size=args.batch_size, precision=args.precision, model=args.model
         )

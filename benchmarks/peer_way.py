@@ -23,12 +23,12 @@ class Encoder(BaseEncoder):
     def __init__(self, network: TutorialVAE) -> None:
         super().__init__()
         self.body = network.encoder
-        self.mean, self.log_variance = network.mean, network.log_variance
+        self.mean, self.logvar_range = network.mean, network.logvar_range
 
     def forward(self, x: torch.Tensor) -> ModelOutput:
         features = self.body(2 * x - 1).flatten(1)
         return ModelOutput(
-            embedding=self.mean(features), log_covariance=self.log_variance(features)
+            embedding=self.mean(features), log_covariance=self.logvar_range(features)
         )
 
 

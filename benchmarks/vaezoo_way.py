@@ -11,14 +11,14 @@ from pathlib import Path
 from subject import training_subject
 
 from vaezoo.bench.timing import synchronise
-from vaezoo.runtime.device import arithmetic, keep_freed_memory, pick_device, pick_precision
+from vaezoo.runtime.device import precision_context, resolve_device, resolve_precision, tune_malloc
 
 
 def step_rate(batch_size: int, steps: int, compiled: str, arithmetic_of: str) -> float:
-    keep_freed_memory()
-    device = pick_device("auto")
-    precision = pick_precision(arithmetic_of, device)
-    with arithmetic(precision, deterministic=False):
+    tune_malloc()
+    device = resolve_device("auto")
+    precision = resolve_precision(arithmetic_of, device)
+    with precision_context(precision, deterministic=False):
         subject = training_subject(
             device,
             batch_size=batch_size,

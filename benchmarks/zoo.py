@@ -83,7 +83,7 @@ def draw(run: Run, path: Path) -> None:
     """Originals, their reconstructions below them, and a row of samples."""
     test = run.splits.test
     index = torch.linspace(0, len(test) - 1, _SHOWN).long()
-    raw, y = test.take(index)
+    raw, y = test.get_batch(index)
     x = raw.float() / 255.0
     samples = run.sample(_SHOWN)
     shown = torch.cat([run.reconstruct(x, y), samples])

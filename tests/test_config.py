@@ -13,21 +13,21 @@ import pytest
 from vaezoo.config import (
     RESERVED,
     SECTIONS,
-    Choice,
-    choose,
-    load_recipe,
+    Components,
+    build_config,
+    load_config,
     parse_settings,
-    resolve,
-    sort_options,
+    resolve_components,
+    split_by_section,
 )
 from vaezoo.errors import OptionError, UnknownNameError
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import LossSpec, ModelSpec
 
 
-def choice(data: dict[str, Any] | None = None, model: dict[str, Any] | None = None) -> Choice:
+def choice(data: dict[str, Any] | None = None, model: dict[str, Any] | None = None) -> Components:
     """vanilla, elbo and sprites with training defaults of the data's and the model's own."""
-    return Choice(
+    return Components(
         model=dataclasses.replace(registry().model("vanilla"), train_options=model or {}),
         loss=registry().loss("elbo"),
         data=dataclasses.replace(registry().dataset("sprites"), train_options=data or {}),
@@ -44,12 +44,12 @@ def test_the_later_layer_wins() -> None:
     layers: list[dict[str, Any]] = [{"batch_size": n} for n in (1, 2, 3, 4)]
     for top in range(5):
         used = [layers[i] if i < top else {} for i in range(4)]
-        config = resolve(choice(used[0], used[1]), {"train": used[2]}, {"train": used[3]})
+        config = build_config(choice(used[0], used[1]), {"train": used[2]}, {"train": used[3]})
         assert config.train.batch_size == (top or 64)
 
 
 def test_layers_below_keep_what_the_ones_above_leave_alone() -> None:
-    config = resolve(
+    config = build_config(
         choice({"lr": 0.5, "seed": 1, "batch_size": 2}, {"seed": 3}),
         {"train": {"batch_size": 7}, "model": {"latent_dim": 5, "hidden": [4]}},
         {"model": {"latent_dim": 6}},
@@ -75,55 +75,55 @@ def test_layers_below_keep_what_the_ones_above_leave_alone() -> None:
 def test_epochs_and_steps_overrule_each_other(
     data: Any, model: Any, recipe: Any, line: Any, epochs: int | None, steps: int | None
 ) -> None:
-    config = resolve(choice(data, model), {"train": recipe}, {"train": line})
+    config = build_config(choice(data, model), {"train": recipe}, {"train": line})
     assert (config.train.epochs, config.train.steps) == (epochs, steps)
 
 
 def test_epochs_and_steps_in_one_layer_are_refused() -> None:
     with pytest.raises(OptionError, match="give --epochs or --steps, not both"):
-        resolve(choice(), {}, {"train": {"epochs": 1, "steps": 2}})
+        build_config(choice(), {}, {"train": {"epochs": 1, "steps": 2}})
 
 
 def test_a_models_loss_options_hold_for_its_own_loss_only() -> None:
     vanilla = dataclasses.replace(registry().model("vanilla"), loss_options={"beta": 7})
     elbo = registry().loss("elbo")
-    own = Choice(vanilla, elbo, registry().dataset("sprites"))
-    assert resolve(own, {}, {}).loss.beta == 7  # type: ignore[attr-defined]
-    assert resolve(own, {"loss": {"beta": 3}}, {}).loss.beta == 3  # type: ignore[attr-defined]
+    own = Components(vanilla, elbo, registry().dataset("sprites"))
+    assert build_config(own, {}, {}).loss.beta == 7  # type: ignore[attr-defined]
+    assert build_config(own, {"loss": {"beta": 3}}, {}).loss.beta == 3  # type: ignore[attr-defined]
     other = dataclasses.replace(own, loss=dataclasses.replace(elbo, name="other"))
-    assert resolve(other, {}, {}).loss.beta == 1  # type: ignore[attr-defined]
+    assert build_config(other, {}, {}).loss.beta == 1  # type: ignore[attr-defined]
 
 
 def test_a_recipes_options_go_with_what_it_names() -> None:
     recipe = {"data": {"name": "folder", "max_skipped": 0.5}, "model": {"latent_dim": 9}}
-    config = resolve(choose("vanilla", None, "sprites", recipe), recipe, {})
+    config = build_config(resolve_components("vanilla", None, "sprites", recipe), recipe, {})
     assert config.choice.data.name == "sprites"
     assert config.model.latent_dim == 9  # type: ignore[attr-defined]
-    config = resolve(choose("vanilla", None, None, recipe), recipe, {})
+    config = build_config(resolve_components("vanilla", None, None, recipe), recipe, {})
     assert config.data.max_skipped == 0.5  # type: ignore[attr-defined]
 
 
 def test_names_come_from_the_line_then_the_recipe_then_the_defaults() -> None:
     recipe = {"model": {"name": "vanilla"}, "data": {"name": "folder"}}
-    chosen = choose(None, None, None, recipe)
+    chosen = resolve_components(None, None, None, recipe)
     assert (chosen.model.name, chosen.loss.name, chosen.data.name) == ("vanilla", "elbo", "folder")
-    assert choose("vanilla", None, None, {}).data.name == "sprites"
+    assert resolve_components("vanilla", None, None, {}).data.name == "sprites"
     with pytest.raises(OptionError, match=r"say which model to train \(vaezoo list"):
-        choose(None, None, None, {})
+        resolve_components(None, None, None, {})
     with pytest.raises(UnknownNameError, match="there is no model 'vanila'; did you mean"):
-        choose(None, None, None, {"model": {"name": "vanila"}})
+        resolve_components(None, None, None, {"model": {"name": "vanila"}})
 
 
 def test_a_loss_that_needs_what_the_model_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    picky = LossSpec(name="picky", target="far:Picky", summary="Picky", needs=("elbo", "codes"))
+    picky = LossSpec(name="picky", target="far:Picky", summary="Picky", requires=("elbo", "codes"))
     monkeypatch.setitem(registry()._specs, ("loss", "picky"), picky)
     with pytest.raises(OptionError, match="loss picky needs a model with codes, which vanilla is"):
-        choose("vanilla", "picky", None, {})
+        resolve_components("vanilla", "picky", None, {})
 
 
 @pytest.mark.parametrize("data", ["sprites", "folder"])
 def test_a_saved_config_is_the_same_run(tmp_path: Path, data: str) -> None:
-    chosen = choose("vanilla", None, data, {})
+    chosen = resolve_components("vanilla", None, data, {})
     given = {
         "train": {"steps": 17, "lr": "3e-4", "grad_clip": 1, "compile": "on"},
         "model": {"hidden": "8,16", "likelihood": "gaussian"},
@@ -132,10 +132,10 @@ def test_a_saved_config_is_the_same_run(tmp_path: Path, data: str) -> None:
     }
     if data == "folder":
         given["data"]["root"] = "päth with: colon"
-    config = resolve(chosen, {}, given)
-    recipe = load_recipe(write(tmp_path, config.to_yaml()))
+    config = build_config(chosen, {}, given)
+    recipe = load_config(write(tmp_path, config.to_yaml()))
     assert list(recipe) == ["model", "loss", "data", "train"]
-    again = resolve(choose(None, None, None, recipe), recipe, {})
+    again = build_config(resolve_components(None, None, None, recipe), recipe, {})
     assert again == config
     assert again.to_yaml() == config.to_yaml()
 
@@ -144,8 +144,8 @@ def test_every_shipped_recipe_is_valid() -> None:
     recipes = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
     assert recipes
     for path in recipes:
-        recipe = load_recipe(path)
-        resolve(choose(None, None, None, recipe), recipe, {})
+        recipe = load_config(path)
+        build_config(resolve_components(None, None, None, recipe), recipe, {})
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_every_shipped_recipe_is_valid() -> None:
 )
 def test_recipes_that_are_none(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(OptionError, match=re.escape(said)) as caught:
-        load_recipe(write(tmp_path, text))
+        load_config(write(tmp_path, text))
     assert "\n" not in str(caught.value)
     assert str(tmp_path) in str(caught.value)
 
@@ -186,34 +186,34 @@ def test_recipes_that_are_none(tmp_path: Path, text: str, said: str) -> None:
 )
 def test_recipes_with_wrong_options(recipe: dict[str, dict[str, Any]], said: str) -> None:
     with pytest.raises(OptionError, match=re.escape(said)) as caught:
-        resolve(choose("vanilla", None, None, recipe), recipe, {})
+        build_config(resolve_components("vanilla", None, None, recipe), recipe, {})
     assert "\n" not in str(caught.value)
 
 
 def test_an_empty_recipe_is_one(tmp_path: Path) -> None:
-    assert load_recipe(write(tmp_path, "# nothing yet\n")) == {}
+    assert load_config(write(tmp_path, "# nothing yet\n")) == {}
 
 
 def test_recipes_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"cannot read .*: No such file"):
-        load_recipe(tmp_path / "missing.yaml")
+        load_config(tmp_path / "missing.yaml")
     with pytest.raises(OptionError, match=r"cannot read .*: Is a directory"):
-        load_recipe(tmp_path)
+        load_config(tmp_path)
     (tmp_path / "latin.yaml").write_bytes(b"model: {name: \xff}")
     with pytest.raises(OptionError, match="is not YAML"):
-        load_recipe(tmp_path / "latin.yaml")
+        load_config(tmp_path / "latin.yaml")
     with pytest.raises(OptionError, match="is too large"):
-        load_recipe(write(tmp_path, "#" * (1 << 21)))
+        load_config(write(tmp_path, "#" * (1 << 21)))
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
 def test_a_device_without_end_and_a_pipe() -> None:
     with pytest.raises(OptionError, match="is too large"):
-        load_recipe(Path("/dev/zero"))
+        load_config(Path("/dev/zero"))
     reader, writer = os.pipe()
     os.write(writer, b"loss: {beta: 2}")
     os.close(writer)
-    assert load_recipe(Path(f"/dev/fd/{reader}")) == {"loss": {"beta": 2}}
+    assert load_config(Path(f"/dev/fd/{reader}")) == {"loss": {"beta": 2}}
     os.close(reader)
 
 
@@ -231,7 +231,7 @@ def test_settings() -> None:
         ]
     )
     assert set(given) == set(SECTIONS)
-    config = resolve(choice(), {}, given)
+    config = build_config(choice(), {}, given)
     assert config.model.latent_dim == 17  # type: ignore[attr-defined]
     assert config.model.hidden == (8, 8)  # type: ignore[attr-defined]
     assert config.loss.beta == 4.5  # type: ignore[attr-defined]
@@ -258,7 +258,7 @@ def test_wrong_settings(text: str, said: str) -> None:
 
 
 def test_plain_names_are_sorted_into_their_sections() -> None:
-    sections = sort_options(choice(), {"beta": 4, "latent_dim": 2, "epochs": 1, "examples": 9})
+    sections = split_by_section(choice(), {"beta": 4, "latent_dim": 2, "epochs": 1, "examples": 9})
     assert sections == {
         "train": {"epochs": 1},
         "model": {"latent_dim": 2},
@@ -266,7 +266,7 @@ def test_plain_names_are_sorted_into_their_sections() -> None:
         "data": {"examples": 9},
     }
     with pytest.raises(OptionError, match="has an option 'btea'; did you mean 'beta'"):
-        sort_options(choice(), {"btea": 4})
+        split_by_section(choice(), {"btea": 4})
 
 
 def test_a_name_that_is_taken_gets_its_section_in_front(monkeypatch: pytest.MonkeyPatch) -> None:

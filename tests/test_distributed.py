@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vaezoo.distributed import alone, gather, place, processes, share, total
+from vaezoo.distributed import all_gather, all_reduce, local_chunk, local_only, rank, world_size
 from vaezoo.plugins.registry import registry
 from vaezoo.testing.pair import Pair
 from vaezoo.testing.shard import compare
@@ -67,7 +67,7 @@ def test_all_models_can_be_spread() -> None:
     assert dict(zip(pairs, found, strict=True)) == dict.fromkeys(pairs)
     loss = slope.build().loss
     assert loss is not None
-    assert "differentiates their gradients" in loss.whole_layers_only
+    assert "differentiates their gradients" in loss.no_shard_reason
 
 
 FORGETFUL = """
@@ -137,14 +137,14 @@ def test_a_share_of_the_batch_is_not_the_batch(forgetful: Path) -> None:
 
 def test_one_process_shares_with_nobody() -> None:
     values = torch.arange(6.0).view(3, 2)
-    assert (processes(), place()) == (1, 0)
-    assert gather(values) is values
-    assert share(values) is values
-    assert total(values) is values
-    with alone():
-        assert processes() == 1
+    assert (world_size(), rank()) == (1, 0)
+    assert all_gather(values) is values
+    assert local_chunk(values) is values
+    assert all_reduce(values) is values
+    with local_only():
+        assert world_size() == 1
 
 
 def test_gather_is_for_examples() -> None:
     with pytest.raises(ValueError, match="for each example"):
-        gather(torch.tensor(1.0))
+        all_gather(torch.tensor(1.0))

@@ -21,15 +21,15 @@ from torch.distributions import kl as torch_kl
 
 from vaezoo.errors import OptionError
 from vaezoo.models.distributions import (
-    PointMass,
+    Delta,
     diagonal_normal,
-    diagonal_normal_from,
-    draw,
-    full_precision,
+    gaussian_from_params,
     isotropic_normal,
     kl_divergence,
     log_mean_exp,
-    point,
+    mode,
+    sample_prior,
+    to_float32,
 )
 
 
@@ -82,8 +82,8 @@ class TestKL:
     def test_to_the_standard_gaussian_is_the_formula_of_the_paper(self) -> None:
         q, _ = two_gaussians(6, 3)
         p = diagonal_normal(torch.zeros(3).double(), torch.ones(3).double())
-        mean, log_variance = q.mean, q.variance.log()
-        paper = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum(-1)
+        mean, logvar_range = q.mean, q.variance.log()
+        paper = -0.5 * (1 + logvar_range - mean**2 - logvar_range.exp()).sum(-1)
         assert torch.allclose(kl_divergence(q, p, mean), paper, rtol=0, atol=1e-12)
         assert torch.allclose(kl_divergence(p, p, mean), torch.zeros(1).double(), atol=1e-15)
 
@@ -153,32 +153,32 @@ class TestKL:
 
 class TestDiagonalNormalFrom:
     def test_first_half_is_the_mean_second_the_log_variance(self) -> None:
-        q = diagonal_normal_from(torch.tensor([[1.0, 2.0, math.log(9.0), math.log(0.25)]]))
+        q = gaussian_from_params(torch.tensor([[1.0, 2.0, math.log(9.0), math.log(0.25)]]))
         assert q.mean.tolist() == [[1.0, 2.0]]
         assert torch.allclose(q.stddev, torch.tensor([[3.0, 0.5]]))
 
     def test_no_log_variance_makes_it_degenerate(self) -> None:
         parameters = torch.zeros(2, 4)
         parameters[0, 2:], parameters[1, 2:] = 1e6, -1e6
-        q = diagonal_normal_from(parameters)
+        q = gaussian_from_params(parameters)
         assert torch.allclose(q.variance.log(), torch.tensor([[20.0], [-20.0]]).expand(2, 2))
         prior = diagonal_normal(torch.zeros(2), torch.ones(2))
         assert kl_divergence(q, prior, q.mean).isfinite().all()
 
     def test_an_ordinary_log_variance_is_left_alone(self) -> None:
         parameters = torch.tensor([[0.0, -15.0], [0.0, 15.0]]).double()
-        variance = diagonal_normal_from(parameters).variance
+        variance = gaussian_from_params(parameters).variance
         assert torch.allclose(variance.log(), parameters[:, 1:], rtol=0, atol=1e-12)
 
     def test_spatial_parameters(self) -> None:
-        q = diagonal_normal_from(torch.randn(5, 8, 3, 2))
+        q = gaussian_from_params(torch.randn(5, 8, 3, 2))
         assert q.batch_shape == (5,)
         assert q.event_shape == (4, 3, 2)
         assert q.log_prob(q.rsample()).shape == (5,)
 
     def test_along_another_dimension(self) -> None:
         parameters = torch.randn(5, 3, 8)
-        q = diagonal_normal_from(parameters, dim=-1)
+        q = gaussian_from_params(parameters, dim=-1)
         assert q.mean.equal(parameters[..., :4])
         assert q.batch_shape == (5,)
 
@@ -187,9 +187,9 @@ class TestDiagonalNormalFrom:
         """4096 terms of about 0.5: in bfloat16 the sum would stick after 256."""
         parameters = torch.randn(2, 8192, generator=torch.manual_seed(0)).to(dtype)
         prior = diagonal_normal(torch.zeros(4096), torch.ones(4096))
-        q = diagonal_normal_from(parameters)
+        q = gaussian_from_params(parameters)
         assert q.mean.dtype == torch.float32
-        exact = diagonal_normal_from(parameters.double())
+        exact = gaussian_from_params(parameters.double())
         exact_prior = diagonal_normal(torch.zeros(4096).double(), torch.ones(4096).double())
         rate = kl_divergence(q, prior, q.mean).double()
         assert torch.allclose(rate, kl_divergence(exact, exact_prior, exact.mean), rtol=1e-5)
@@ -197,7 +197,7 @@ class TestDiagonalNormalFrom:
     def test_full_and_double_precision_are_kept(self) -> None:
         for dtype in (torch.float32, torch.float64):
             values = torch.ones(2, dtype=dtype)
-            assert full_precision(values) is values
+            assert to_float32(values) is values
 
 
 class TestLogMeanExp:
@@ -226,25 +226,25 @@ class TestLogMeanExp:
 class TestPoint:
     def test_is_the_mean(self) -> None:
         q, _ = two_gaussians(4, 3)
-        assert point(q).equal(q.mean)
+        assert mode(q).equal(q.mean)
 
     def test_is_the_center_where_the_posterior_names_one(self) -> None:
         q, _ = two_gaussians(4, 3)
         q.center = torch.full((4, 3), 7.0)
-        assert point(q).equal(q.center)
+        assert mode(q).equal(q.center)
 
     def test_is_a_sample_where_there_is_no_mean(self) -> None:
         base = diagonal_normal(torch.zeros(4, 3), torch.full((4, 3), 1e-6))
         flow = TransformedDistribution(base, [ExpTransform()])
         with pytest.raises(NotImplementedError):
             _ = flow.mean
-        assert torch.allclose(point(flow), torch.ones(4, 3), atol=1e-4)
+        assert torch.allclose(mode(flow), torch.ones(4, 3), atol=1e-4)
 
 
-class TestPointMass:
+class TestDelta:
     def test_every_sample_is_the_value_and_gradients_flow(self) -> None:
         value = torch.randn(5, 3, requires_grad=True)
-        posterior = PointMass(value)
+        posterior = Delta(value)
         assert (posterior.batch_shape, posterior.event_shape) == ((5,), (3,))
         assert posterior.rsample().equal(value)
         assert posterior.rsample((4, 2)).shape == (4, 2, 5, 3)
@@ -254,15 +254,15 @@ class TestPointMass:
         assert not posterior.sample().requires_grad
 
     def test_has_moments_and_no_density(self) -> None:
-        posterior = PointMass(torch.randn(5, 2, 3, 3), 3)
+        posterior = Delta(torch.randn(5, 2, 3, 3), 3)
         assert posterior.event_shape == (2, 3, 3)
-        assert point(posterior).equal(posterior.mode)
+        assert mode(posterior).equal(posterior.mode)
         assert not posterior.variance.any()
         with pytest.raises(NotImplementedError):
             posterior.log_prob(posterior.mean)
 
     def test_has_no_rate(self) -> None:
-        posterior, (_, prior) = PointMass(torch.randn(5, 3).double()), two_gaussians(5, 3)
+        posterior, (_, prior) = Delta(torch.randn(5, 3).double()), two_gaussians(5, 3)
         with pytest.raises(NotImplementedError):
             kl_divergence(posterior, prior, posterior.rsample())
 
@@ -271,34 +271,34 @@ class TestDraw:
     def test_scales_distances_from_the_mean(self) -> None:
         prior = diagonal_normal(torch.tensor([5.0, -1.0]), torch.tensor([2.0, 0.5]))
         torch.manual_seed(0)
-        as_it_is = draw(prior, 4)
+        as_it_is = sample_prior(prior, 4)
         torch.manual_seed(0)
-        narrow = draw(prior, 4, 0.25)
+        narrow = sample_prior(prior, 4, 0.25)
         assert torch.allclose(narrow - prior.mean, 0.25 * (as_it_is - prior.mean))
-        assert draw(prior, 4, 0.0).equal(prior.mean.expand(4, 2))
+        assert sample_prior(prior, 4, 0.0).equal(prior.mean.expand(4, 2))
 
     def test_asks_a_prior_that_knows_better(self) -> None:
         class Knows(Independent):
-            def tempered(self, temperature: float) -> Distribution:
+            def with_temperature(self, temperature: float) -> Distribution:
                 return diagonal_normal(torch.full((2,), temperature), torch.zeros(2))
 
         prior = Knows(Normal(torch.zeros(2), torch.ones(2)), 1)
-        assert draw(prior, 3, 0.5).equal(torch.full((3, 2), 0.5))
+        assert sample_prior(prior, 3, 0.5).equal(torch.full((3, 2), 0.5))
         torch.manual_seed(0)
         as_it_is = prior.sample((3,))
         torch.manual_seed(0)
-        assert draw(prior, 3).equal(as_it_is)
+        assert sample_prior(prior, 3).equal(as_it_is)
 
     def test_a_prior_without_mean_says_so_in_one_line(self) -> None:
         flow = TransformedDistribution(
             diagonal_normal(torch.zeros(3), torch.ones(3)), ExpTransform()
         )
-        assert draw(flow, 4).shape == (4, 3)
+        assert sample_prior(flow, 4).shape == (4, 3)
         with pytest.raises(OptionError, match=r"--temperature 0\.5: .* no spread to scale$"):
-            draw(flow, 4, 0.5)
+            sample_prior(flow, 4, 0.5)
 
     def test_many_of_one_and_one_of_each(self) -> None:
         _, prior = two_gaussians(6, 3)
-        assert draw(prior, 7).shape == (7, 3)
+        assert sample_prior(prior, 7).shape == (7, 3)
         labelled = diagonal_normal(100.0 * torch.arange(4.0)[:, None], torch.ones(4, 1))
-        assert (draw(labelled, 4)[:, 0] / 100).round().tolist() == [0, 1, 2, 3]
+        assert (sample_prior(labelled, 4)[:, 0] / 100).round().tolist() == [0, 1, 2, 3]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.functional import avg_pool2d, interpolate
 
-from vaezoo import BaseVAE, Batch, Context, DataSpec, LossOutput, Options
+from vaezoo import BaseVAE, Batch, DataSpec, LossOutput, Options, StepContext
 from vaezoo.errors import OptionError
 from vaezoo.losses.elbo import ElboLoss, elbo_terms
 from vaezoo.losses.options import ElboOptions
@@ -52,8 +52,8 @@ def images(n: int = 6, size: int = 32) -> Tensor:
     return interpolate(x, scale_factor=size // 32)
 
 
-def context(step: int = 0, total: int = 100) -> Context:
-    return Context(torch.tensor(step), total, 1000)
+def context(step: int = 0, total: int = 100) -> StepContext:
+    return StepContext(torch.tensor(step), total, 1000)
 
 
 def run(
@@ -112,7 +112,7 @@ class TestTerms:
             for name, value in terms.items():
                 pieces = torch.cat([part.terms[name] for part in parts])
                 assert torch.allclose(pieces, value, rtol=0, atol=1e-9), name
-            objective = torch.stack([part.objective for part in parts]).mean()
+            objective = torch.stack([part.loss for part in parts]).mean()
             assert torch.allclose(objective, whole, rtol=0, atol=1e-9)
 
 
@@ -124,7 +124,7 @@ class TestBeta:
         assert torch.allclose(large.terms["rate"], small.terms["rate"], rtol=0, atol=1e-12)
         assert torch.allclose(large.terms["distortion"], 4 * small.terms["distortion"])
         trade = 4 * small.terms["distortion"].mean() + beta * small.terms["rate"].mean()
-        objective = run(Coarse(64), images(size=64), beta=beta).objective
+        objective = run(Coarse(64), images(size=64), beta=beta).loss
         assert torch.allclose(objective, trade, rtol=0, atol=1e-8)
 
     def test_gradient_is_that_of_the_weighted_sum(self) -> None:
@@ -188,11 +188,11 @@ class TestWarmup:
         model, x, at = Coarse(), images(), context(step=9)
         loss = ElboLoss(ElboOptions(beta=4.0, warmup=0.5), model, model.data)
         state = {name: value.clone() for name, value in loss.state_dict().items()}
-        training = loss(model, Batch(x), at).objective
+        training = loss(model, Batch(x), at).loss
         model.eval()
         loss.eval()
         with torch.no_grad():
-            values = [loss(model, Batch(x), at).objective for _ in range(3)]
+            values = [loss(model, Batch(x), at).loss for _ in range(3)]
         assert all(value.equal(training) for value in values)
         assert at.step.item() == 9
         assert loss.state_dict() == state
@@ -206,5 +206,5 @@ class TestPhases:
         (phase,) = loss.phases(model)
         ids = {id(parameter) for parameter in phase.parameters}
         assert ids == {id(p) for p in model.parameters()} - {id(model.decoder.bias)}
-        output = phase.objective(model, Batch(images()), context())
-        assert output.objective.equal(run(model, images()).objective)
+        output = phase.loss_fn(model, Batch(images()), context())
+        assert output.loss.equal(run(model, images()).loss)

@@ -10,10 +10,10 @@ import pytest
 
 from vaezoo.errors import RunError
 from vaezoo.io import (
+    atomic_write,
     cannot_write,
     full_path,
     read_json,
-    write_atomically,
     write_json,
     write_text,
 )
@@ -32,7 +32,7 @@ class TestWriteAtomically:
             temporary.write_text("new")
             seen.append((temporary.parent == tmp_path, temporary != path, path.read_text()))
 
-        write_atomically(path, write)
+        atomic_write(path, write)
         assert seen == [(True, True, "old")]
         assert path.read_text() == "new"
         assert only(tmp_path) == ["file"]
@@ -62,7 +62,7 @@ class TestWriteAtomically:
             raise OSError(number, os.strerror(number))
 
         with pytest.raises(RunError, match="disk is full") as caught:
-            write_atomically(path, half)
+            atomic_write(path, half)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
         assert path.read_text() == "old"
@@ -74,7 +74,7 @@ class TestWriteAtomically:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            write_atomically(tmp_path / "file", broken)
+            atomic_write(tmp_path / "file", broken)
         assert only(tmp_path) == []
 
     def test_missing_folder_is_told_in_one_line(self, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal
 
-from vaezoo import BaseVAE, Batch, Context, DataSpec, Options
+from vaezoo import BaseVAE, Batch, DataSpec, Options, StepContext
 from vaezoo.losses.elbo import ElboLoss
 from vaezoo.losses.options import ElboOptions
 from vaezoo.models.distributions import diagonal_normal
@@ -74,9 +74,9 @@ def train(model: LinearVAE, x: Tensor, beta: float = 1.0) -> list[float]:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     step, elbos = torch.zeros((), dtype=torch.int64), []
     for number in range(STEPS):
-        output = phase.objective(model, Batch(x), Context(step, STEPS, len(x)))
+        output = phase.loss_fn(model, Batch(x), StepContext(step, STEPS, len(x)))
         optimizer.zero_grad()
-        output.objective.backward()
+        output.loss.backward()
         optimizer.step()
         schedule.step()
         step += 1

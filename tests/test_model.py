@@ -18,14 +18,14 @@ from torch.distributions import (
     OneHotCategorical,
 )
 
-from vaezoo import BaseVAE, Batch, Context, DataSpec, Options
+from vaezoo import BaseVAE, Batch, DataSpec, Options, StepContext
 from vaezoo.losses.elbo import ElboLoss
 from vaezoo.losses.options import ElboOptions
 from vaezoo.models.distributions import diagonal_normal, kl_divergence, log_mean_exp
 from vaezoo.runtime.seed import evaluation_mode
 
 NOISE = 0.6
-CONTEXT = Context(torch.tensor(0), 1, 16)
+CONTEXT = StepContext(torch.tensor(0), 1, 16)
 
 
 class OneLatent(BaseVAE):
@@ -152,14 +152,14 @@ class TestBounds:
         expected = model.importance_log_weights(x, y, samples=6)
         torch.manual_seed(0)
         q = model.encode(x, y)
-        assert model.log_weights(q, model.prior(y), q.rsample(torch.Size((6,))), x, y).equal(
-            expected
-        )
+        assert model.log_importance_weights(
+            q, model.prior(y), q.rsample(torch.Size((6,))), x, y
+        ).equal(expected)
         z = torch.full((2, 16, 1), 0.7, dtype=torch.float64)
         joint = model.decode(z[0], y).log_prob(x) + model.prior().log_prob(z[0])
         by_hand = (joint - q.log_prob(z[0])).expand(2, 16)
         assert torch.allclose(
-            model.log_weights(q, model.prior(y), z, x, y), by_hand, rtol=0, atol=1e-12
+            model.log_importance_weights(q, model.prior(y), z, x, y), by_hand, rtol=0, atol=1e-12
         )
 
     def test_the_exact_posterior_has_no_gap(self) -> None:
@@ -335,7 +335,7 @@ class TestEvaluation:
             model.log_likelihood(x, samples=2)
             model.sample(3)
             model.reconstruct(x)
-        assert not output.objective.requires_grad
+        assert not output.loss.requires_grad
         assert model.encoder[1].training
         assert not model.decoder[1].training
         for name, tensor in model.state_dict().items():

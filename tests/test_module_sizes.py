@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from vaezoo.config import choose, resolve
+from vaezoo.config import build_config, resolve_components
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import OptionError
-from vaezoo.models.memory import MOST_TENSORS, TooLargeError, modules_within, on_paper
+from vaezoo.models.memory import MOST_TENSORS, TooLargeError, limit_memory, meta_device
 from vaezoo.runs.build import build_model
 from vaezoo.runtime import memory
 from vaezoo.runtime.memory import available_memory, physical_memory
@@ -22,9 +22,9 @@ BYTES = 4 * (10 * 20 + 20)
 
 
 def test_the_limit_is_exact() -> None:
-    with modules_within(2 * BYTES):
+    with limit_memory(2 * BYTES):
         nn.Linear(10, 20), nn.Linear(10, 20)
-    with modules_within(2 * BYTES - 1):
+    with limit_memory(2 * BYTES - 1):
         nn.Linear(10, 20)
         with pytest.raises(TooLargeError) as caught:
             nn.Linear(10, 20)
@@ -33,14 +33,14 @@ def test_the_limit_is_exact() -> None:
 
 
 def test_buffers_count_and_so_do_many_small_tensors() -> None:
-    with modules_within(100), pytest.raises(TooLargeError):
+    with limit_memory(100), pytest.raises(TooLargeError):
         nn.Module().register_buffer("x", torch.zeros(26))
-    with modules_within(2**62), pytest.raises(TooLargeError), on_paper():
+    with limit_memory(2**62), pytest.raises(TooLargeError), meta_device():
         nn.ParameterList(torch.zeros(()) for _ in range(MOST_TENSORS + 1))
 
 
 def test_other_threads_do_not_count() -> None:
-    with modules_within(BYTES):
+    with limit_memory(BYTES):
         with ThreadPoolExecutor() as elsewhere:
             elsewhere.submit(nn.Linear, 100, 100).result()
         nn.Linear(10, 20)
@@ -48,7 +48,7 @@ def test_other_threads_do_not_count() -> None:
 
 def test_on_paper_nothing_is_allocated_or_drawn() -> None:
     before = torch.get_rng_state()
-    with on_paper():
+    with meta_device():
         layer = nn.Linear(10**6, 10**6)
         torch.rand(5, device="cpu")
     assert layer.weight.is_meta
@@ -79,8 +79,8 @@ def test_available_memory_knows_the_limit_of_the_process(monkeypatch: pytest.Mon
 def test_models_that_would_take_terabytes(
     options: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    choice = choose("vanilla", None, None, {})
-    config = resolve(choice, {}, {"model": options})
+    choice = resolve_components("vanilla", None, None, {})
+    config = build_config(choice, {}, {"model": options})
     monkeypatch.setattr(torch, "randn", None)  # nothing comes to be filled
     monkeypatch.setattr(nn.init, "uniform_", lambda tensor, *_, **__: asserted_meta(tensor))
     with pytest.raises(OptionError, match="does not fit in memory: make it smaller"):

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
 from vaezoo.errors import OptionError
-from vaezoo.options import Options, describe, parse, show, to_dict
+from vaezoo.options import Options, describe, format_value, parse, to_dict
 from vaezoo.plugins.registry import registry
 from vaezoo.training.options import TrainOptions
 
@@ -94,7 +94,7 @@ def test_what_goes_out_comes_back(name: str, data: st.DataObject) -> None:
     plain = to_dict(options)
     assert list(plain) == list(cls.model_fields)
     assert parse(cls, plain, name) == options
-    written = {key: show(value) for key, value in plain.items()}
+    written = {key: format_value(value) for key, value in plain.items()}
     assert parse(cls, written, name) == options
 
 
@@ -105,9 +105,9 @@ def test_every_option_is_explained_and_has_a_valid_default(name: str) -> None:
         assert info.help, info.name
         assert not info.help.endswith("."), info.name
         if not info.required:
-            assert getattr(parse(cls, {info.name: show(info.default)}, name), info.name) == (
-                getattr(parse(cls, {}, name), info.name)
-            )
+            assert getattr(
+                parse(cls, {info.name: format_value(info.default)}, name), info.name
+            ) == (getattr(parse(cls, {}, name), info.name))
 
 
 class Sample(Options):

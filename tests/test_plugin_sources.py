@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 import vaezoo
-from vaezoo.config import choose
+from vaezoo.config import resolve_components
 from vaezoo.errors import VaezooError
-from vaezoo.plugins.loader import NamedSource, PluginRecord, is_source, load_named
+from vaezoo.plugins.loader import PluginRecord, PluginSource, is_source, load_named
 from vaezoo.plugins.registry import Registry
-from vaezoo.plugins.specs import ModelSpec, Takes
+from vaezoo.plugins.specs import InputSpec, ModelSpec
 
 BARE = '''
 """A file with classes and no hooks."""
@@ -92,7 +92,7 @@ def bare(tmp_path: Path) -> Path:
 
 
 def load(text: str) -> PluginRecord:
-    return load_named(NamedSource.parse(text))
+    return load_named(PluginSource.parse(text))
 
 
 def names(record: PluginRecord) -> list[tuple[str, str]]:
@@ -124,10 +124,10 @@ def test_a_file_is_named_from_any_folder(
     bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    source = NamedSource.parse("./my-tiny.py:TinyVAE")
+    source = PluginSource.parse("./my-tiny.py:TinyVAE")
     assert (source.where, source.attribute) == (str(bare), "TinyVAE")
     assert str(source) == f"{bare}:TinyVAE"
-    assert NamedSource.parse(str(source)) == source
+    assert PluginSource.parse(str(source)) == source
 
 
 def test_one_class_of_a_file(bare: Path) -> None:
@@ -137,7 +137,7 @@ def test_one_class_of_a_file(bare: Path) -> None:
     assert isinstance(spec, ModelSpec)
     assert spec.summary == "Says nothing of x."
     assert spec.tags == ("elbo", "importance")
-    assert spec.takes == Takes(vectors=True)
+    assert spec.input_spec == InputSpec(vectors=True)
     assert spec.load_options()().size == 3
     assert issubclass(spec.load(), vaezoo.BaseVAE)
     assert (record.name, record.location) == (f"{bare}:TinyVAE", str(bare))
@@ -259,7 +259,7 @@ def test_pick_takes_names_and_sources(bare: Path) -> None:
 
 def test_a_recipe_cannot_name_a_file(bare: Path) -> None:
     with pytest.raises(VaezooError, match="a recipe names no file to run"):
-        choose(None, None, None, {"model": {"name": f"{bare}:TinyVAE"}})
+        resolve_components(None, None, None, {"model": {"name": f"{bare}:TinyVAE"}})
 
 
 def test_reading_a_file_of_hooks_alone_imports_no_torch(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from vaezoo.plugins.loader import (
     find_entry_points,
     load,
     load_all,
-    warn_of_trouble,
+    warn_problems,
 )
 
 HEAD = """
@@ -114,7 +114,7 @@ def register_models(register):
     ),
     "takes what is no Takes": (
         "@hookimpl\ndef register_models(register): register(model('a', takes=8))",
-        "takes must be vaezoo.Takes(...)",
+        "takes must be vaezoo.InputSpec(...)",
     ),
 }
 
@@ -263,7 +263,7 @@ print("oh", file=sys.stderr)
     assert capsys.readouterr() == ("", "")
     assert record.printed.count("hello") == 100
     assert "oh" in record.printed
-    warn_of_trouble([record])
+    warn_problems([record])
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert told.startswith("vaezoo: plugin 'chatty' (stranger 2.5) prints while it loads: hello 0 ")
@@ -304,14 +304,14 @@ def test_a_disabled_plugin_is_not_even_imported(
     records = load_all(entries, switches)
     assert [record.status for record in records] == ["disabled", "loaded"]
     assert "off" not in sys.modules
-    warn_of_trouble(records, switches)
+    warn_problems(records, switches)
     assert capsys.readouterr().err == (
         "vaezoo: VAEZOO_DISABLE_PLUGINS names no plugin by 'onn'; did you mean 'on'?\n"
     )
 
 
 def test_a_failure_costs_one_line(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
-    warn_of_trouble(
+    warn_problems(
         load_all([install("good", GOOD.format(name="fine")), install("bad", "1 / 0", "culprit")])
     )
     out, err = capsys.readouterr()

@@ -10,7 +10,7 @@ import pytest
 from vaezoo.errors import UnknownNameError, VaezooError, nearest
 from vaezoo.plugins.loader import PluginRecord
 from vaezoo.plugins.registry import Registry, registry
-from vaezoo.plugins.specs import DatasetSpec, Kind, LossSpec, ModelSpec, Takes
+from vaezoo.plugins.specs import DatasetSpec, InputSpec, Kind, LossSpec, ModelSpec
 
 
 def record(name: str, *specs: ModelSpec | LossSpec | DatasetSpec) -> PluginRecord:
@@ -93,32 +93,38 @@ def test_a_variant_has_what_its_base_has() -> None:
         options="far:Options",
         summary="Base",
         tags=("elbo",),
-        takes=Takes(min_size=8),
+        input_spec=InputSpec(min_size=8),
         model_options={"width": 3, "depth": 2},
         train_options={"lr": 0.1},
     )
     variant = ModelSpec(
-        name="variant", variant_of="base", summary="V", loss="own", model_options={"width": 5}
+        name="variant", base="base", summary="V", loss="own", model_options={"width": 5}
     )
     found = Registry([record("one", variant), record("two", base)]).model("variant")
-    assert (found.target, found.options, found.takes) == ("far:Base", "far:Options", base.takes)
-    assert (found.tags, found.loss, found.variant_of) == (("elbo",), "own", "base")
+    assert (found.target, found.options, found.input_spec) == (
+        "far:Base",
+        "far:Options",
+        base.input_spec,
+    )
+    assert (found.tags, found.loss, found.base) == (("elbo",), "own", "base")
     assert found.model_options == {"width": 5, "depth": 2}
     assert found.train_options == {"lr": 0.1}
 
 
 def test_a_variant_may_take_less_than_its_base() -> None:
     """Its objective may look at images only."""
-    base = ModelSpec(name="base", target="far:Base", summary="B", takes=Takes(vectors=True))
-    variant = ModelSpec(name="variant", variant_of="base", summary="V", takes=Takes(min_size=8))
+    base = ModelSpec(
+        name="base", target="far:Base", summary="B", input_spec=InputSpec(vectors=True)
+    )
+    variant = ModelSpec(name="variant", base="base", summary="V", input_spec=InputSpec(min_size=8))
     found = Registry([record("one", variant, base)]).model("variant")
-    assert found.takes == Takes(min_size=8)
+    assert found.input_spec == InputSpec(min_size=8)
 
 
 @pytest.mark.parametrize("base", ["gone", "chained", "variant"])
 def test_a_variant_of_nothing_costs_only_itself(base: str) -> None:
-    variant = ModelSpec(name="variant", variant_of=base, summary="V")
-    chained = ModelSpec(name="chained", variant_of="variant", summary="C")
+    variant = ModelSpec(name="variant", base=base, summary="V")
+    chained = ModelSpec(name="chained", base="variant", summary="C")
     known = Registry([record("one", variant, chained, ONE)])
     assert known.model("one") is ONE
     assert len(known.specs("model")) == 3
@@ -129,4 +135,4 @@ def test_a_variant_of_nothing_costs_only_itself(base: str) -> None:
 @pytest.mark.parametrize("wrong", [{"target": "far:One"}, {"options": "far:O"}])
 def test_a_variant_says_nothing_that_its_base_says(wrong: dict[str, Any]) -> None:
     with pytest.raises(VaezooError, match="variant"):
-        ModelSpec(name="variant", variant_of="base", summary="V", **wrong)
+        ModelSpec(name="variant", base="base", summary="V", **wrong)

@@ -72,7 +72,7 @@ class TestCreate:
 
 
 def _hold(path: Path, ready: Any) -> None:
-    with RunFolder(path).held():
+    with RunFolder(path).lock():
         ready.set()
         signal.pause()
 
@@ -80,13 +80,13 @@ def _hold(path: Path, ready: Any) -> None:
 class TestHeld:
     def test_a_second_is_refused_and_told_who(self, tmp_path: Path) -> None:
         folder = create(tmp_path / "run")
-        with folder.held():
-            with pytest.raises(RunError) as caught, RunFolder(folder.path).held():
+        with folder.lock():
+            with pytest.raises(RunError) as caught, RunFolder(folder.path).lock():
                 pass
             said = str(caught.value)
             assert f"is being trained by process {os.getpid()} on" in said
             assert "\n" not in said
-        with RunFolder(folder.path).held():
+        with RunFolder(folder.path).lock():
             pass
 
     def test_dies_with_its_process(self, tmp_path: Path) -> None:
@@ -96,11 +96,11 @@ class TestHeld:
         process = context.Process(target=_hold, args=(folder.path, ready))
         process.start()
         assert ready.wait(30)
-        with pytest.raises(RunError, match=f"process {process.pid} on"), folder.held():
+        with pytest.raises(RunError, match=f"process {process.pid} on"), folder.lock():
             pass
         process.kill()
         process.join()
-        with folder.held():
+        with folder.lock():
             pass
 
     def test_takes_away_what_a_killed_process_left(self, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ class TestHeld:
         half.mkdir(parents=True)
         (half / "model.safetensors").write_text("half")
         (folder.path / ".model.safetensors.99.tmp").write_text("half")
-        with folder.held():
+        with folder.lock():
             assert not half.exists()
         assert list(folder.path.glob(".*.tmp")) == []
 
@@ -125,7 +125,7 @@ class TestMetrics:
 
     def test_begun_when_there_is_something_to_keep(self, tmp_path: Path) -> None:
         folder = create(tmp_path / "run")
-        with folder.held():
-            assert not folder.begun
+        with folder.lock():
+            assert not folder.has_progress
             folder.append_metrics({"step": 1})
-            assert folder.begun
+            assert folder.has_progress

@@ -15,10 +15,10 @@ _HOME = {
     "BaseLoss": "vaezoo.losses.base",
     "BaseMetric": "vaezoo.evaluation.metric",
     "BaseVAE": "vaezoo.models.base",
-    "BaseWriter": "vaezoo.training.loggers",
+    "BaseLogger": "vaezoo.training.loggers",
     "Batch": "vaezoo.data.base",
-    "BodyOptions": "vaezoo.models.options",
-    "Context": "vaezoo.losses.base",
+    "BackboneOptions": "vaezoo.models.options",
+    "StepContext": "vaezoo.losses.base",
     "DataOptions": "vaezoo.data.options",
     "DataSpec": "vaezoo.data.spec",
     "DatasetSpec": "vaezoo.plugins.specs",
@@ -33,11 +33,11 @@ _HOME = {
     "Phase": "vaezoo.losses.base",
     "Split": "vaezoo.data.base",
     "Splits": "vaezoo.data.base",
-    "Takes": "vaezoo.plugins.specs",
+    "InputSpec": "vaezoo.plugins.specs",
     "TensorSplit": "vaezoo.data.base",
     "VAEOutput": "vaezoo.models.base",
     "VaezooError": "vaezoo.errors",
-    "WriterSpec": "vaezoo.plugins.specs",
+    "LoggerSpec": "vaezoo.plugins.specs",
     "create_model": "vaezoo.api",
     "hookimpl": "vaezoo.plugins.hookspecs",
     "list_datasets": "vaezoo.api",
@@ -72,24 +72,24 @@ if TYPE_CHECKING:
     from vaezoo.errors import VaezooError as VaezooError
     from vaezoo.evaluation.metric import BaseMetric as BaseMetric
     from vaezoo.losses.base import BaseLoss as BaseLoss
-    from vaezoo.losses.base import Context as Context
     from vaezoo.losses.base import LossOutput as LossOutput
     from vaezoo.losses.base import Phase as Phase
+    from vaezoo.losses.base import StepContext as StepContext
     from vaezoo.models.base import BaseVAE as BaseVAE
     from vaezoo.models.base import VAEOutput as VAEOutput
-    from vaezoo.models.options import BodyOptions as BodyOptions
+    from vaezoo.models.options import BackboneOptions as BackboneOptions
     from vaezoo.models.options import GaussianOptions as GaussianOptions
     from vaezoo.models.options import LikelihoodOptions as LikelihoodOptions
     from vaezoo.models.options import NetworkOptions as NetworkOptions
     from vaezoo.options import Options as Options
     from vaezoo.plugins.hookspecs import hookimpl as hookimpl
     from vaezoo.plugins.specs import DatasetSpec as DatasetSpec
+    from vaezoo.plugins.specs import InputSpec as InputSpec
+    from vaezoo.plugins.specs import LoggerSpec as LoggerSpec
     from vaezoo.plugins.specs import LossSpec as LossSpec
     from vaezoo.plugins.specs import MetricSpec as MetricSpec
     from vaezoo.plugins.specs import ModelSpec as ModelSpec
-    from vaezoo.plugins.specs import Takes as Takes
-    from vaezoo.plugins.specs import WriterSpec as WriterSpec
-    from vaezoo.training.loggers import BaseWriter as BaseWriter
+    from vaezoo.training.loggers import BaseLogger as BaseLogger
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-from vaezoo.config import DEFAULT_DATA, choose, load_recipe, resolve, sort_options
+from vaezoo.config import (
+    DEFAULT_DATA,
+    build_config,
+    load_config,
+    resolve_components,
+    split_by_section,
+)
 from vaezoo.data.base import Splits
 from vaezoo.data.options import DataOptions
 from vaezoo.data.spec import DataSpec
@@ -17,7 +23,7 @@ from vaezoo.plugins.specs import DatasetSpec, LossSpec, MetricSpec, ModelSpec, S
 from vaezoo.runs.build import build_model, load_splits
 from vaezoo.runs.run import Run, load_run
 from vaezoo.runs.train import start_run
-from vaezoo.training.progress import Reporter
+from vaezoo.training.progress import ProgressCallback
 
 __all__ = [
     "create_model",
@@ -66,7 +72,7 @@ def load_data(name: str = DEFAULT_DATA, **options: Any) -> Splits:
 
     DataError says what is missing or wrong with the data, OptionError what with the options.
     """
-    spec = cast(DatasetSpec, registry().pick("dataset", name))
+    spec = cast(DatasetSpec, registry().resolve("dataset", name))
     parsed = parse(spec.load_options(), options, f"data set {name}")
     assert isinstance(parsed, DataOptions)
     return load_splits(spec, parsed)
@@ -91,12 +97,12 @@ def create_model(
             spec = DataSpec(shape=spec)
         except ValueError as error:
             raise OptionError(str(error)) from None
-    choice = choose(name, loss, None, {})
-    given = sort_options(choice, options)
+    choice = resolve_components(name, loss, None, {})
+    given = split_by_section(choice, options)
     foreign = [key for section in ("train", "data") for key in given[section]]
     if foreign:
         raise OptionError(f"{foreign[0]!r} is an option of training or data, not of a model")
-    config = resolve(choice, {}, given)
+    config = build_config(choice, {}, given)
     return build_model(choice, config.model, config.loss, spec)
 
 
@@ -107,7 +113,7 @@ def train(
     loss: str | None = None,
     out: Path | str | None = None,
     recipe: Path | str | None = None,
-    reporter: Reporter | None = None,
+    reporter: ProgressCallback | None = None,
     **options: Any,
 ) -> Run:
     """Train a model into a run folder, as `vaezoo train` does, and open the run.
@@ -117,7 +123,7 @@ def train(
     recipe: a YAML file. reporter: who is told how it goes; nobody by default.
     options: of training, model, loss and data, by their names: `epochs=5, beta=4, image_size=32`.
     """
-    layers = {} if recipe is None else load_recipe(Path(recipe))
-    choice = choose(model, loss, data, layers)
-    config = resolve(choice, layers, sort_options(choice, options))
-    return start_run(config, None if out is None else Path(out), reporter or Reporter())
+    layers = {} if recipe is None else load_config(Path(recipe))
+    choice = resolve_components(model, loss, data, layers)
+    config = build_config(choice, layers, split_by_section(choice, options))
+    return start_run(config, None if out is None else Path(out), reporter or ProgressCallback())

@@ -11,7 +11,7 @@ import yaml
 
 from vaezoo.data.options import DataOptions
 from vaezoo.errors import OptionError, nearest, quoted
-from vaezoo.options import Options, describe, parse, show, to_dict
+from vaezoo.options import Options, describe, format_value, parse, to_dict
 from vaezoo.plain_yaml import LARGEST, NotPlainError, load_plain
 from vaezoo.plugins.loader import is_source
 from vaezoo.plugins.registry import WORDS, registry
@@ -30,7 +30,7 @@ DEFAULT_DATA = "sprites"
 
 
 @dataclass(frozen=True)
-class Choice:
+class Components:
     """Which model, loss and data set a run is about, with the classes of their options."""
 
     model: ModelSpec
@@ -65,7 +65,7 @@ class Choice:
 class RunConfig:
     """Everything that a run follows from."""
 
-    choice: Choice
+    choice: Components
     train: TrainOptions
     model: Options
     loss: Options
@@ -84,7 +84,9 @@ class RunConfig:
         return text
 
 
-def choose(model: str | None, loss: str | None, data: str | None, recipe: Sections) -> Choice:
+def resolve_components(
+    model: str | None, loss: str | None, data: str | None, recipe: Sections
+) -> Components:
     """Look the three names up: those given, else the recipe's, else the defaults.
 
     What is given may be a file with a class, which is imported; what a recipe says never is.
@@ -92,12 +94,12 @@ def choose(model: str | None, loss: str | None, data: str | None, recipe: Sectio
     spec = _pick("model", model, recipe, None)
     if not isinstance(spec, ModelSpec):
         raise OptionError("say which model to train (vaezoo list shows them)")
-    choice = Choice(
+    choice = Components(
         model=spec,
         loss=cast(LossSpec, _pick("loss", loss, recipe, spec.loss)),
         data=cast(DatasetSpec, _pick("dataset", data, recipe, DEFAULT_DATA)),
     )
-    missing = [tag for tag in choice.loss.needs if tag not in choice.model.tags]
+    missing = [tag for tag in choice.loss.requires if tag not in choice.model.tags]
     if missing:
         raise OptionError(
             f"loss {choice.loss.name} needs a model with {' and '.join(missing)}, which "
@@ -108,14 +110,14 @@ def choose(model: str | None, loss: str | None, data: str | None, recipe: Sectio
 
 def _pick(kind: Kind, given: str | None, recipe: Sections, default: str | None) -> Spec | None:
     if given:
-        return registry().pick(kind, given)
+        return registry().resolve(kind, given)
     name = recipe.get("data" if kind == "dataset" else kind, {}).get("name") or default
     if name is not None and is_source(str(name)):
         raise OptionError(f"a recipe names no file to run: say {name} on the command line")
     return None if name is None else registry().get(kind, str(name))
 
 
-def resolve(choice: Choice, recipe: Sections, given: Sections) -> RunConfig:
+def build_config(choice: Components, recipe: Sections, given: Sections) -> RunConfig:
     """Put the layers together and validate them. OptionError names the option that is wrong."""
     classes = choice.options()
     named = {"model": choice.model, "loss": choice.loss, "data": choice.data}
@@ -144,7 +146,7 @@ def resolve(choice: Choice, recipe: Sections, given: Sections) -> RunConfig:
     return RunConfig(choice, train, values["model"], values["loss"], data)
 
 
-def sort_options(choice: Choice, flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def split_by_section(choice: Components, flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Plain option names into their sections; OptionError for one that nobody has."""
     names = choice.flat_names()
     sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
@@ -181,7 +183,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
     return sections
 
 
-def load_recipe(path: Path) -> dict[str, dict[str, Any]]:
+def load_config(path: Path) -> dict[str, dict[str, Any]]:
     """Read a recipe or the config of a run. OptionError says what is wrong with the file."""
     try:
         with path.open("rb") as file:  # its size is not asked: it may be a pipe or a device
@@ -218,7 +220,7 @@ def _merge(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for layer in layers:
         for name, other in (("steps", "epochs"), ("epochs", "steps")):
-            if show(layer.get(name)).lower() != "none":
+            if format_value(layer.get(name)).lower() != "none":
                 merged.pop(other, None)
         merged.update(layer)
     return merged

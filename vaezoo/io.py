@@ -48,7 +48,7 @@ def read_regular(path: Path, most: int) -> bytes:
         return file.read(most)
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make a file under a temporary name, flush it to disk, then rename it.
 
     RunError when the disk is full or the folder cannot be written; what stood at `path` stays.
@@ -59,14 +59,14 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-        sync_folder(path.parent)
+        fsync_dir(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def sync_folder(folder: Path) -> None:
+def fsync_dir(folder: Path) -> None:
     """Bring the names in a folder to the disk, where the system can: a rename is one of them."""
     if os.name == "nt":
         return
@@ -80,7 +80,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def remove_remains(folder: Path) -> None:
+def remove_stale_tmp(folder: Path) -> None:
     """Remove the temporary files and folders that a killed process left; none may be in use."""
     for remains in folder.glob(".*.tmp"):
         if remains.is_dir() and not remains.is_symlink():
@@ -90,7 +90,7 @@ def remove_remains(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_atomically(path, lambda temporary: _write_text(temporary, text))
+    atomic_write(path, lambda temporary: _write_text(temporary, text))
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -139,7 +139,7 @@ class MissingExtraError(VaezooError):
     """A package of an extra that is not installed."""
 
 
-def need(module: str, what: str, extra: str) -> Any:
+def require_extra(module: str, what: str, extra: str) -> Any:
     """The module. MissingExtraError, with the command that installs it, if it is not here.
 
     what: who asks, as the user has it on the line: "--method umap". extra: of vaezoo's own extras.

@@ -27,7 +27,7 @@ class Options(BaseModel):
     for None.
     """
 
-    checked_with: ClassVar[Mapping[str, Any]] = {}
+    test_defaults: ClassVar[Mapping[str, Any]] = {}
     """What vaezoo.testing sets some of them to, beside what base classes say, to be quick."""
 
     model_config = ConfigDict(
@@ -49,7 +49,7 @@ class Options(BaseModel):
     def _within_64_bits(self) -> Self:
         for name in type(self).model_fields:
             if any(abs(number) >= 2**63 for number in _whole_numbers(getattr(self, name))):
-                raise ValueError(f"{flag(name)} is too large a number")
+                raise ValueError(f"{cli_flag(name)} is too large a number")
         return self
 
     @classmethod
@@ -135,12 +135,12 @@ def to_dict(options: Options) -> dict[str, Any]:
     return {name: plain(getattr(options, name)) for name in type(options).model_fields}
 
 
-def show(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as a user would type it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (tuple, list)):
-        return ",".join(show(item) for item in value)
+        return ",".join(format_value(item) for item in value)
     return "none" if value is None else str(value)
 
 
@@ -205,7 +205,7 @@ def _describe(name: str, info: FieldInfo) -> OptionInfo:
     choices: tuple[str, ...] = ()
     for branch in _branches(info.annotation):
         if typing.get_origin(branch) is Literal:
-            choices += tuple(show(value) for value in typing.get_args(branch))
+            choices += tuple(format_value(value) for value in typing.get_args(branch))
     return OptionInfo(
         name=name,
         type=_type_name(info.annotation),
@@ -224,11 +224,11 @@ def _explain(cls: type[Options], error: ValidationError, what: str) -> str:
         return f"{what}: {message}"
     name = str(first["loc"][0])
     if first["type"] == "missing":
-        return f"{what} needs {flag(name)}: {cls.model_fields[name].description}"
+        return f"{what} needs {cli_flag(name)}: {cls.model_fields[name].description}"
     message = message[0].lower() + message[1:]
     given = first["input"]
     said = "" if isinstance(given, Mapping) else f", not {_quote(given)}"
-    return f"{what}: {flag(name)}: {message.removeprefix('input ')}{said}"
+    return f"{what}: {cli_flag(name)}: {message.removeprefix('input ')}{said}"
 
 
 def _quote(value: Any) -> str:
@@ -236,9 +236,9 @@ def _quote(value: Any) -> str:
     nested = isinstance(value, (list, tuple)) and any(
         isinstance(item, (list, tuple, Mapping)) for item in value
     )
-    return reprlib.repr(value) if nested else textwrap.shorten(repr(show(value)), 80)
+    return reprlib.repr(value) if nested else textwrap.shorten(repr(format_value(value)), 80)
 
 
-def flag(name: str) -> str:
+def cli_flag(name: str) -> str:
     """An option's name as it is written on the command line."""
     return "--" + name.replace("_", "-")

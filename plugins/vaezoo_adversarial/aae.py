@@ -7,9 +7,9 @@ import math
 import torch
 from torch.nn import functional as F
 
-from vaezoo import BaseLoss, BaseVAE, Batch, Context, DataSpec, LossOutput, Phase
-from vaezoo.models.distributions import draw
-from vaezoo.nn import borrowed
+from vaezoo import BaseLoss, BaseVAE, Batch, DataSpec, LossOutput, Phase, StepContext
+from vaezoo.models.distributions import sample_prior
+from vaezoo.nn import freeze_bn_stats
 
 from .critics import DenseCritic, cross_entropy
 from .directions import encoder_parameters, trainable
@@ -36,19 +36,19 @@ class AaeLoss(BaseLoss):
         super().__init__(options, model, data)
         self.critic = DenseCritic(math.prod(model.latent_shape), options.critic_hidden)
 
-    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         distortion = -model(batch.x, batch.y).likelihood.log_prob(batch.x)
         return LossOutput(distortion.mean(), {"distortion": distortion})
 
-    def tell_apart(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def tell_apart(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         """The critic's objective: its cross-entropy, 2 log 2 at chance."""
         y = model.labels(batch.y)
-        with torch.no_grad(), borrowed(model):
+        with torch.no_grad(), freeze_bn_stats(model):
             z = model.encode(batch.x, y).rsample()
-            wanted = draw(model.prior(y), len(batch.x))
+            wanted = sample_prior(model.prior(y), len(batch.x))
         return LossOutput(cross_entropy(self.critic(wanted), self.critic(z)), {})
 
-    def fit_in(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def fit_in(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         """The encoder's objective against the critic: log 2 at chance."""
         z = model.encode(batch.x, model.labels(batch.y)).rsample()
         return LossOutput(F.softplus(-self.critic(z)).mean(), {})

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vaezoo.models.distributions import full_precision
-from vaezoo.nn import Centre, level_sizes
+from vaezoo.models.distributions import to_float32
+from vaezoo.nn import Rescale, level_sizes
 
 
 class DenseCritic(nn.Module):
@@ -29,7 +29,7 @@ class DenseCritic(nn.Module):
         self.body = nn.Sequential(nn.Flatten(), *layers, nn.Linear(in_features, 1), nn.Flatten(0))
 
     def forward(self, z: Tensor) -> Tensor:
-        return full_precision(self.body(z))
+        return to_float32(self.body(z))
 
 
 class ImageCritic(nn.Module):
@@ -47,7 +47,7 @@ class ImageCritic(nn.Module):
             halve = nn.Conv2d(narrow, wide, 5, stride=2, padding=2)
             levels += [halve, nn.BatchNorm2d(wide), nn.ReLU()]
         height, width = level_sizes(shape, len(hidden) - 1)[-1]
-        self.features = nn.Sequential(Centre(), *levels, nn.Flatten())
+        self.features = nn.Sequential(Rescale(), *levels, nn.Flatten())
         self.verdict = nn.Sequential(
             nn.Linear(hidden[-1] * height * width, features),
             nn.BatchNorm1d(features),
@@ -58,7 +58,7 @@ class ImageCritic(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         features = self.features(x)
-        return full_precision(self.verdict(features)), full_precision(features)
+        return to_float32(self.verdict(features)), to_float32(features)
 
 
 def cross_entropy(real: Tensor, *false: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from vaezoo import BaseLoss, BaseVAE, Batch, Context, DataSpec, LossOutput, Phase
-from vaezoo.distributed import gather, share
+from vaezoo import BaseLoss, BaseVAE, Batch, DataSpec, LossOutput, Phase, StepContext
+from vaezoo.distributed import all_gather, local_chunk
 from vaezoo.models.distributions import kl_divergence
-from vaezoo.nn import borrowed
+from vaezoo.nn import freeze_bn_stats
 
 from .critics import DenseCritic, cross_entropy
 from .directions import trainable
@@ -34,7 +34,7 @@ class FactorLoss(BaseLoss):
         super().__init__(options, model, data)
         self.critic = DenseCritic(math.prod(model.latent_shape), options.critic_hidden)
 
-    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         posterior, z, prior, likelihood = model(batch.x, batch.y)
         distortion = -likelihood.log_prob(batch.x)
         rate = kl_divergence(posterior, prior, z)
@@ -44,9 +44,9 @@ class FactorLoss(BaseLoss):
         terms = {"elbo": elbo, "rate": rate, "distortion": distortion, "total_correlation": tc}
         return LossOutput(objective, terms)
 
-    def tell_apart(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def tell_apart(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         """The critic's objective: half of its cross-entropy, log 2 at chance."""
-        with torch.no_grad(), borrowed(model):
+        with torch.no_grad(), freeze_bn_stats(model):
             z = model.encode(batch.x, model.labels(batch.y)).rsample()
         joint, product = self.critic(z), self.critic(permute_dimensions(z))
         return LossOutput(0.5 * cross_entropy(joint, product), {})
@@ -67,5 +67,5 @@ def permute_dimensions(z: Tensor) -> Tensor:
     this process has; the permutation goes over all parts.
     """
     flat = z.flatten(1)
-    order = gather(torch.rand_like(flat)).argsort(0)
-    return share(gather(flat).gather(0, order)).view_as(z)
+    order = all_gather(torch.rand_like(flat)).argsort(0)
+    return local_chunk(all_gather(flat).gather(0, order)).view_as(z)

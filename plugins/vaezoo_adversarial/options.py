@@ -32,7 +32,7 @@ class CriticOptions(Options):
 
 
 class FactorOptions(CriticOptions):
-    checked_with: ClassVar[Mapping[str, Any]] = {"critic_hidden": (32, 32)}
+    test_defaults: ClassVar[Mapping[str, Any]] = {"critic_hidden": (32, 32)}
 
     critic_beta2: float = Field(
         0.9, ge=0, lt=1, description="decay of Adam's squared gradients in the critic's phase"
@@ -46,7 +46,7 @@ class FactorOptions(CriticOptions):
 
 
 class AaeOptions(CriticOptions):
-    checked_with: ClassVar[Mapping[str, Any]] = {"critic_hidden": (32, 32)}
+    test_defaults: ClassVar[Mapping[str, Any]] = {"critic_hidden": (32, 32)}
 
     critic_hidden: Widths = Field(
         (1000, 1000), min_length=1, description="widths of the critic's dense layers"
@@ -59,7 +59,7 @@ class AaeOptions(CriticOptions):
 
 
 class VaeGanOptions(CriticOptions):
-    checked_with: ClassVar[Mapping[str, Any]] = {
+    test_defaults: ClassVar[Mapping[str, Any]] = {
         "critic_hidden": (8, 16, 16),
         "critic_features": 32,
         "lr_factor": 1.0,
@@ -77,7 +77,7 @@ class VaeGanOptions(CriticOptions):
     critic_beta2: float = Field(
         0.9, ge=0, lt=1, description="decay of Adam's squared gradients in these phases"
     )
-    lr_factor: float = Field(
+    lr_scale: float = Field(
         0.1,
         gt=0,
         description="the learning rate of all three phases, as a multiple of --lr, the critic's "

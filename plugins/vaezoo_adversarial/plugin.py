@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vaezoo import LossSpec, ModelSpec, Takes, hookimpl
+from vaezoo import InputSpec, LossSpec, ModelSpec, hookimpl
 
 
 @hookimpl
@@ -12,7 +12,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="factor_vae",
-            variant_of="vanilla",
+            base="vanilla",
             summary="Independent latents: total correlation, by a critic's density ratio",
             paper="Kim & Mnih 2018, arXiv:1802.05983",
             tags=("elbo", "importance", "convolutional", "gaussian", "adversarial"),
@@ -22,7 +22,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="aae",
-            variant_of="autoencoder",
+            base="autoencoder",
             summary="Adversarial autoencoder: a critic draws the latents to the prior",
             paper="Makhzani et al. 2015, arXiv:1511.05644",
             tags=("deterministic", "convolutional", "adversarial"),
@@ -32,14 +32,14 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="vae_gan",
-            variant_of="vanilla",
+            base="vanilla",
             summary="Similarity at a layer of a critic that images must fool",
             paper="Larsen et al. 2015, arXiv:1512.09300",
             # No elbo: nothing but the mean of the pixels' likelihood takes part in training.
             tags=("convolutional", "gaussian", "adversarial"),
             loss="vae_gan",
             model_options={"likelihood": "gaussian", "latent_dim": 32},
-            takes=Takes(min_size=8),
+            input_spec=InputSpec(min_size=8),
         )
     )
 
@@ -54,7 +54,7 @@ def register_losses(register: Callable[[LossSpec], None]) -> None:
             summary="The negative ELBO and gamma · total correlation; two phases",
             paper="Kim & Mnih 2018, arXiv:1802.05983",
             tags=("elbo", "adversarial"),
-            needs=("elbo",),
+            requires=("elbo",),
         )
     )
     register(
@@ -75,6 +75,6 @@ def register_losses(register: Callable[[LossSpec], None]) -> None:
             summary="Rate and distortion at a layer of a critic, which is fooled; three phases",
             paper="Larsen et al. 2015, arXiv:1512.09300",
             tags=("adversarial",),
-            needs=("gaussian",),
+            requires=("gaussian",),
         )
     )

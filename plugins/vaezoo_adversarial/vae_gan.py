@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vaezoo import BaseLoss, BaseVAE, Batch, Context, DataSpec, LossOutput, Phase
+from vaezoo import BaseLoss, BaseVAE, Batch, DataSpec, LossOutput, Phase, StepContext
 from vaezoo.errors import DataError
-from vaezoo.models.distributions import draw, kl_divergence
-from vaezoo.nn import borrowed
+from vaezoo.models.distributions import kl_divergence, sample_prior
+from vaezoo.nn import freeze_bn_stats
 
 from .critics import ImageCritic, cross_entropy
 from .directions import decoder_parameters, encoder_parameters, trainable
@@ -42,9 +42,9 @@ class VaeGanLoss(BaseLoss):
         model.likelihood.requires_grad_(False)
         self.critic = ImageCritic(data.shape, options.critic_hidden, options.critic_features)
 
-    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         """The encoder's objective."""
-        with borrowed(model.get_submodule("decoder"), self.critic):
+        with freeze_bn_stats(model.get_submodule("decoder"), self.critic):
             posterior, z, prior, likelihood = model(batch.x, batch.y)
             _, (wanted, features) = self._judge(batch.x, likelihood.mean)
         rate = kl_divergence(posterior, prior, z)
@@ -52,10 +52,12 @@ class VaeGanLoss(BaseLoss):
         terms = {"rate": rate, "feature_distortion": distortion}
         return LossOutput((rate + distortion).mean(), terms)
 
-    def reconstruct_and_fool(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def reconstruct_and_fool(
+        self, model: BaseVAE, batch: Batch, context: StepContext
+    ) -> LossOutput:
         """The decoder's objective."""
         reconstruction, sample = self._decode(model, batch)
-        with borrowed(self.critic):
+        with freeze_bn_stats(self.critic):
             odds, (wanted, features, _) = self._judge(batch.x, reconstruction, sample)
         distortion = feature_distortion(wanted, features).mean()
         if self.options.fooling == "minimax":
@@ -64,15 +66,15 @@ class VaeGanLoss(BaseLoss):
             fooled = torch.stack([F.softplus(-false).mean() for false in odds[1:]]).sum()
         return LossOutput(self.options.gamma * distortion + fooled, {})
 
-    def tell_apart(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def tell_apart(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         """The critic's objective: 3 log 2 at chance."""
-        with torch.no_grad(), borrowed(model):
+        with torch.no_grad(), freeze_bn_stats(model):
             reconstruction, sample = self._decode(model, batch)
         odds, _ = self._judge(batch.x, reconstruction, sample)
         return LossOutput(cross_entropy(*odds), {})
 
     def phases(self, model: BaseVAE) -> list[Phase]:
-        rate, betas = self.options.lr_factor, self.options.betas()
+        rate, betas = self.options.lr_scale, self.options.betas()
         critics = rate * self.options.critic_lr_factor
         return [
             Phase("encoder", encoder_parameters(model), self, rate),
@@ -95,9 +97,9 @@ class VaeGanLoss(BaseLoss):
         samples than those that the finished model makes.
         """
         y = model.labels(batch.y)
-        with torch.no_grad(), borrowed(model):
+        with torch.no_grad(), freeze_bn_stats(model):
             z = model.encode(batch.x, y).rsample()
-            imagined = draw(model.prior(y), len(batch.x))
+            imagined = sample_prior(model.prior(y), len(batch.x))
         both = model.decode(torch.cat([z, imagined]), None if y is None else torch.cat([y, y])).mean
         reconstruction, sample = both.chunk(2)
         return reconstruction, sample

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vaezoo import BaseLoss, BaseVAE, Batch, Context, LossOutput
+from vaezoo import BaseLoss, BaseVAE, Batch, LossOutput, StepContext
 from vaezoo.models.distributions import log_mean_exp
 
 from .options import IwaeOptions, MiwaeOptions
@@ -33,7 +33,7 @@ class IwaeLoss(BaseLoss):
         """How many logarithms are averaged."""
         return 1
 
-    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         if torch.is_grad_enabled() and self.options.gradient == "doubly_reparameterized":
             return self._doubly_reparameterized(model, batch)
         log_weights = self._log_weights(model, batch)
@@ -66,7 +66,7 @@ class IwaeLoss(BaseLoss):
         # log q(z|x) depends on the encoder through z and directly. The direct part, the score, has
         # mean 0 and is taken out: the value stays, its gradient goes.
         score = posterior.log_prob(z.detach())
-        log_weights = model.log_weights(posterior, prior, z, batch.x, y)
+        log_weights = model.log_importance_weights(posterior, prior, z, batch.x, y)
         log_weights = log_weights + (score - score.detach())
         shares = self._grouped(log_weights.detach()).softmax(1).flatten(0, 1)
         if z.requires_grad:

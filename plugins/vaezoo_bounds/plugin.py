@@ -20,7 +20,7 @@ def register_losses(register: Callable[[LossSpec], None]) -> None:
             summary="The negative importance-weighted bound: K draws under one logarithm",
             paper=_BURDA,
             tags=("importance", "bound"),
-            needs=("importance",),
+            requires=("importance",),
         )
     )
     register(
@@ -31,7 +31,7 @@ def register_losses(register: Callable[[LossSpec], None]) -> None:
             summary="The mean of M importance-weighted bounds of K draws each",
             paper=_RAINFORTH,
             tags=("importance", "bound"),
-            needs=("importance",),
+            requires=("importance",),
         )
     )
 
@@ -41,7 +41,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="iwae",
-            variant_of="vanilla",
+            base="vanilla",
             loss="iwae",
             summary="Importance-weighted autoencoder: a tighter bound from several draws",
             paper=_BURDA,
@@ -50,7 +50,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="miwae",
-            variant_of="vanilla",
+            base="vanilla",
             loss="miwae",
             summary="Multiply importance-weighted autoencoder: the mean of several tighter bounds",
             paper=_RAINFORTH,

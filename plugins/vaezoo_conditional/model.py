@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaezoo import BaseVAE, DataSpec
-from vaezoo.models.distributions import diagonal_normal_from
+from vaezoo.models.distributions import gaussian_from_params
 from vaezoo.models.likelihoods import make_likelihood
 
 from .networks import LabelledDecoder, LabelledEncoder, one_hot
@@ -32,7 +32,7 @@ class ConditionalVAE(BaseVAE):
     def __init__(self, options: ConditionalOptions, data: DataSpec) -> None:
         super().__init__(options, data)
         self.latent_shape = (options.latent_dim,)
-        self.classes = len(data.classes)
+        self.class_names = len(data.class_names)
         # The decoder first: where the network does not suit the data, it says so in the data's
         # own numbers.
         self.decoder = LabelledDecoder(options, data)
@@ -40,12 +40,12 @@ class ConditionalVAE(BaseVAE):
         self.likelihood = make_likelihood(options, data)
         self.prior_table: nn.Linear | None = None
         if options.prior == "learned":
-            self.prior_table = nn.Linear(self.classes, 2 * options.latent_dim, bias=False)
+            self.prior_table = nn.Linear(self.class_names, 2 * options.latent_dim, bias=False)
             nn.init.zeros_(self.prior_table.weight)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
         parameters = self.encoder(x, self._label(y, x))
-        return diagonal_normal_from(parameters, log_variance=self.options.log_variance)
+        return gaussian_from_params(parameters, logvar_range=self.options.logvar_range)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
         return self.likelihood(self.decoder(z, self._label(y, z)))
@@ -54,10 +54,10 @@ class ConditionalVAE(BaseVAE):
         """p(z|y) with the batch shape of y; one distribution for all where it does not say more."""
         if self.prior_table is None or y is None:
             return super().prior(y)
-        return diagonal_normal_from(self.prior_table(self._label(y, self.prior_table.weight)))
+        return gaussian_from_params(self.prior_table(self._label(y, self.prior_table.weight)))
 
     def _label(self, y: Tensor | None, like: Tensor) -> Tensor:
         """[batch, classes], of the type of `like`, and of its batch where no label is known."""
         if y is None:
-            return like.new_zeros(len(like), self.classes)
-        return one_hot(y, self.classes).to(like.dtype)
+            return like.new_zeros(len(like), self.class_names)
+        return one_hot(y, self.class_names).to(like.dtype)

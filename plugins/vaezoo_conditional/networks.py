@@ -28,9 +28,9 @@ class LabelledEncoder(nn.Module):
     def __init__(self, options: ConditionalOptions, data: DataSpec, out_features: int) -> None:
         super().__init__()
         self.as_channels = "mlp" not in options.network
-        first, *rest = data.shape if self.as_channels else (data.values,)
+        first, *rest = data.shape if self.as_channels else (data.numel,)
         seen = replace(data, shape=(first + options.label_dim, *rest))
-        self.embedding = nn.Linear(len(data.classes), options.label_dim, bias=False)
+        self.embedding = nn.Linear(len(data.class_names), options.label_dim, bias=False)
         self.network = make_encoder(options, seen, out_features)
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class LabelledDecoder(nn.Module):
 
     def __init__(self, options: ConditionalOptions, data: DataSpec) -> None:
         super().__init__()
-        self.embedding = nn.Linear(len(data.classes), options.label_dim, bias=False)
+        self.embedding = nn.Linear(len(data.class_names), options.label_dim, bias=False)
         self.network = make_decoder(options, data, options.latent_dim + options.label_dim)
 
     def forward(self, z: Tensor, label: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from vaezoo import GaussianOptions, ModelSpec, Takes, hookimpl
+from vaezoo import GaussianOptions, InputSpec, ModelSpec, hookimpl
 
 
 class ConditionalOptions(GaussianOptions):
@@ -31,6 +31,6 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             summary="Conditional VAE: encoder, decoder and, if asked, prior know the class",
             paper="Sohn, Lee & Yan 2015, Learning Structured Output Representation, NeurIPS",
             tags=("elbo", "importance", "labels", "gaussian"),
-            takes=Takes(min_size=8, vectors=True, labels=True),
+            input_spec=InputSpec(min_size=8, vectors=True, labels=True),
         )
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaezoo import BaseVAE, Batch, DataSpec
-from vaezoo.models.distributions import PointMass, full_precision
+from vaezoo.models.distributions import Delta, to_float32
 from vaezoo.models.likelihoods import make_likelihood
 from vaezoo.nn import make_decoder, make_encoder
 
@@ -47,7 +47,7 @@ class Autoencoder(BaseVAE):
             self.sampler = GaussianMixture(components, options.latent_dim)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
-        return PointMass(full_precision(self.encoder(x)))
+        return Delta(to_float32(self.encoder(x)))
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
         return self.likelihood(self.decoder(z))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vaezoo import LossSpec, ModelSpec, Takes, hookimpl
+from vaezoo import InputSpec, LossSpec, ModelSpec, hookimpl
 
 
 @hookimpl
@@ -20,13 +20,13 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             loss="reconstruction",
             # Of a fixed scale: its log-likelihood is the mean squared error.
             model_options={"likelihood": "gaussian"},
-            takes=Takes(min_size=8, vectors=True),
+            input_spec=InputSpec(min_size=8, vectors=True),
         )
     )
     register(
         ModelSpec(
             name="rae",
-            variant_of="autoencoder",
+            base="autoencoder",
             summary="Regularised autoencoder: a smooth decoder, a mixture fitted to its latents",
             paper="Ghosh et al. 2019, arXiv:1903.12436",
             loss="rae",
@@ -51,6 +51,6 @@ def register_losses(register: Callable[[LossSpec], None]) -> None:
             options="vaezoo_deterministic.options:RaeOptions",
             summary="Distortion, the norm of the latent, and a regulariser of the decoder",
             paper="Ghosh et al. 2019, arXiv:1903.12436",
-            needs=("deterministic",),
+            requires=("deterministic",),
         )
     )

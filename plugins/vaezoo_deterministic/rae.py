@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaezoo import BaseLoss, BaseVAE, Batch, Context, DataSpec, LossOutput
+from vaezoo import BaseLoss, BaseVAE, Batch, DataSpec, LossOutput, StepContext
 
 from .options import RaeOptions
 from .smoothness import gradient_penalty, limit_spectrum, squared_norm
@@ -32,9 +32,9 @@ class RaeLoss(BaseLoss):
         if options.regulariser == "spectral_norm":
             limit_spectrum(model.get_submodule("decoder"))
         if options.regulariser == "gradient_penalty":
-            self.whole_layers_only = "the gradient penalty differentiates their gradients"
+            self.no_shard_reason = "the gradient penalty differentiates their gradients"
 
-    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         y = model.labels(batch.y)
         z = model.encode(batch.x, y).rsample()
         likelihood, regulariser = self._decode(model, z, y)

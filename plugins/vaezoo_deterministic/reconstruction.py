@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vaezoo import BaseLoss, BaseVAE, Batch, Context, LossOutput
+from vaezoo import BaseLoss, BaseVAE, Batch, LossOutput, StepContext
 
 
 class ReconstructionLoss(BaseLoss):
@@ -13,6 +13,6 @@ class ReconstructionLoss(BaseLoss):
     Under a Bernoulli likelihood it is their cross-entropy.
     """
 
-    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         distortion = -model(batch.x, batch.y).likelihood.log_prob(batch.x)
         return LossOutput(distortion.mean(), {"distortion": distortion})

@@ -10,12 +10,12 @@ from torch.distributions import Distribution
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import is_parametrized
 
-from vaezoo.distributed import whole
+from vaezoo.distributed import full_tensor
 
 
 def squared_norm(network: nn.Module) -> Tensor:
     """The sum of the squares of all parameters of a network (Tikhonov): 0-dim."""
-    return torch.stack([whole(p).square().sum() for p in network.parameters()]).sum()
+    return torch.stack([full_tensor(p).square().sum() for p in network.parameters()]).sum()
 
 
 # What is compiled has no second derivative.

@@ -89,7 +89,7 @@ class CodePrior(Distribution):
         event = torch.Size((quantiser.width, *grid))
         super().__init__(torch.Size(), event, validate_args=False)
 
-    def tempered(self, temperature: float) -> CodePrior:
+    def with_temperature(self, temperature: float) -> CodePrior:
         """The same with its choices sharper or blunter; at 0 the likeliest code each time."""
         return CodePrior(
             self.quantiser,

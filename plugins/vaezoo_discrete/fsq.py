@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vaezoo import DataSpec
 from vaezoo.errors import OptionError
-from vaezoo.models.distributions import full_precision
+from vaezoo.models.distributions import to_float32
 
 from .codes import CodePosterior
 from .grid import GridVAE
@@ -71,7 +71,7 @@ class ScalarQuantiser(Quantiser):
         reach = (self.levels - 1) * (1 + _SLACK) / 2
         offset = 0.5 * (self.levels % 2 == 0)
         shift = torch.atanh(offset / reach)
-        return torch.tanh(full_precision(features) + shift) * reach - offset
+        return torch.tanh(to_float32(features) + shift) * reach - offset
 
     def embed(self, codes: Tensor) -> Tensor:
         numbers = codes.unsqueeze(-3) // self.radix % self.levels - self.middle

@@ -15,7 +15,7 @@ from torch.distributions import (
 
 from vaezoo import BaseVAE, DataSpec
 from vaezoo.errors import OptionError
-from vaezoo.models.distributions import full_precision
+from vaezoo.models.distributions import to_float32
 from vaezoo.models.likelihoods import make_likelihood
 from vaezoo.nn import make_decoder, make_encoder
 
@@ -42,8 +42,8 @@ class GumbelVAE(BaseVAE):
                 f"--min-temperature {options.min_temperature:g} is above --temperature "
                 f"{options.temperature:g}, and annealing goes down"
             )
-        self.latent_shape = (options.latent_dim, options.classes)
-        values = options.latent_dim * options.classes
+        self.latent_shape = (options.latent_dim, options.class_names)
+        values = options.latent_dim * options.class_names
         self.encoder = make_encoder(options, data, values)
         self.decoder = make_decoder(options, data, values)
         self.likelihood = make_likelihood(options, data)
@@ -51,7 +51,7 @@ class GumbelVAE(BaseVAE):
         self.register_buffer("temperature", torch.tensor(options.temperature))
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
-        return self._variables(full_precision(self.encoder(x)).unflatten(1, self.latent_shape))
+        return self._variables(to_float32(self.encoder(x)).unflatten(1, self.latent_shape))
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
         return self.likelihood(self.decoder(z.flatten(1)))

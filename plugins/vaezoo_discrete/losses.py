@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vaezoo import BaseLoss, BaseVAE, Batch, Context, DataSpec, LossOutput, VAEOutput
-from vaezoo.distributed import gather
+from vaezoo import BaseLoss, BaseVAE, Batch, DataSpec, LossOutput, StepContext, VAEOutput
+from vaezoo.distributed import all_gather
 from vaezoo.losses.elbo import elbo_terms
 
 from .codes import CodePosterior, code_usage
@@ -20,14 +20,14 @@ class CodesLoss(BaseLoss):
     perplexity and usage: of the codes of the batch; see code_usage.
     """
 
-    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         return self.measure(model(batch.x, batch.y), batch.x)
 
     def measure(self, output: VAEOutput, x: Tensor) -> LossOutput:
         """Of what a model says of x."""
         posterior, terms = output.posterior, elbo_terms(output, x)
         assert isinstance(posterior, CodePosterior)
-        perplexity, usage = code_usage(gather(posterior.codes), posterior.quantiser.size)
+        perplexity, usage = code_usage(all_gather(posterior.codes), posterior.quantiser.size)
         terms |= {"perplexity": perplexity, "usage": usage}
         return LossOutput(-terms["elbo"].mean(), terms)
 

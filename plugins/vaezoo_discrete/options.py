@@ -19,7 +19,7 @@ LARGEST_GRID = 8
 class GridOptions(LikelihoodOptions):
     """Networks around a grid of codes, and the prior that is fitted over it after training."""
 
-    checked_with: ClassVar[Mapping[str, Any]] = {"hidden": (16, 16), "prior_steps": 5}
+    test_defaults: ClassVar[Mapping[str, Any]] = {"hidden": (16, 16), "prior_steps": 5}
 
     network: Literal["conv", "resnet"] = Field(
         "resnet",
@@ -80,7 +80,7 @@ class FSQOptions(GridOptions):
 
 class GumbelOptions(NetworkOptions):
     latent_dim: int = Field(20, ge=1, description="how many categorical variables there are")
-    classes: int = Field(10, ge=2, le=MOST_CODES, description="classes of each variable")
+    class_names: int = Field(10, ge=2, le=MOST_CODES, description="classes of each variable")
     temperature: float = Field(
         1.0, gt=0, description="of the relaxed samples at the beginning of training"
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vaezoo import LossSpec, ModelSpec, Takes, hookimpl
+from vaezoo import InputSpec, LossSpec, ModelSpec, hookimpl
 
-_GRID = Takes(min_size=8)
+_GRID = InputSpec(min_size=8)
 
 
 @hookimpl
@@ -20,7 +20,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             paper="van den Oord et al. 2017, arXiv:1711.00937",
             tags=("elbo", "discrete", "deterministic", "convolutional", "grid", "codebook"),
             loss="vq",
-            takes=_GRID,
+            input_spec=_GRID,
         )
     )
     register(
@@ -32,7 +32,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             paper="Mentzer et al. 2023, arXiv:2309.15505",
             tags=("elbo", "discrete", "deterministic", "convolutional", "grid"),
             loss="codes",
-            takes=_GRID,
+            input_spec=_GRID,
         )
     )
     register(
@@ -44,7 +44,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             paper="Jang et al. 2016, arXiv:1611.01144; Maddison et al. 2016, arXiv:1611.00712",
             tags=("elbo", "importance", "discrete"),
             loss="elbo",
-            takes=Takes(min_size=8, vectors=True),
+            input_spec=InputSpec(min_size=8, vectors=True),
         )
     )
 
@@ -58,7 +58,7 @@ def register_losses(register: Callable[[LossSpec], None]) -> None:
             summary="The negative ELBO of a grid of codes, with perplexity and usage of the codes",
             paper="Mentzer et al. 2023, arXiv:2309.15505",
             tags=("elbo", "discrete"),
-            needs=("grid",),
+            requires=("grid",),
         )
     )
     register(
@@ -69,6 +69,6 @@ def register_losses(register: Callable[[LossSpec], None]) -> None:
             summary="The same with a commitment to the codebook, and a term that teaches it",
             paper="van den Oord et al. 2017, arXiv:1711.00937",
             tags=("elbo", "discrete"),
-            needs=("codebook",),
+            requires=("codebook",),
         )
     )

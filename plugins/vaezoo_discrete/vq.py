@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaezoo import DataSpec
-from vaezoo.distributed import gather, place, processes, total
-from vaezoo.models.distributions import full_precision
+from vaezoo.distributed import all_gather, all_reduce, rank, world_size
+from vaezoo.models.distributions import to_float32
 
 from .codes import CodePosterior
 from .grid import GridVAE
@@ -69,7 +69,7 @@ class VectorQuantiser(Quantiser):
 
     def forward(self, features: Tensor) -> CodePosterior:
         with _full_products(features.device):
-            features = full_precision(features)
+            features = to_float32(features)
             codes = self.codes_of(features.detach())
             embedded = self.embed(codes)
             if self.training:
@@ -99,10 +99,10 @@ class VectorQuantiser(Quantiser):
         All processes learn from all of them, and their codebooks stay the same.
         """
         stands_for = codes[:, None] == torch.arange(self.size, device=codes.device)
-        counts = total(stands_for.sum(0))
+        counts = all_reduce(stands_for.sum(0))
         if self.averages:
             self.counts.lerp_(counts.to(vectors.dtype), 1 - self.decay)
-            sums = total(stands_for.to(vectors.dtype).T @ vectors)
+            sums = all_reduce(stands_for.to(vectors.dtype).T @ vectors)
             self.sums.lerp_(sums, 1 - self.decay)
             means = self.sums / self.counts.clamp(min=_FEWEST)[:, None]
             known = (self.counts > _FEWEST)[:, None]
@@ -123,11 +123,11 @@ class VectorQuantiser(Quantiser):
     def _drawn(self, vectors: Tensor) -> Tensor:
         """A vector for each code, drawn from those of all processes: [size, width]."""
         n = len(vectors)
-        drawn = torch.randint(n * processes(), (self.size,), device=vectors.device)
+        drawn = torch.randint(n * world_size(), (self.size,), device=vectors.device)
         # The first process's draws; each vector from the process that has it.
-        here = gather(drawn)[: self.size] - n * place()
+        here = all_gather(drawn)[: self.size] - n * rank()
         ours = ((here >= 0) & (here < n))[:, None]
-        return total(torch.where(ours, vectors[here.clamp(0, n - 1)], 0.0))
+        return all_reduce(torch.where(ours, vectors[here.clamp(0, n - 1)], 0.0))
 
 
 def _vectors(features: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaezoo import BaseVAE, DataSpec
-from vaezoo.models.distributions import diagonal_normal, diagonal_normal_from, full_precision
+from vaezoo.models.distributions import diagonal_normal, gaussian_from_params, to_float32
 from vaezoo.models.likelihoods import make_likelihood
 from vaezoo.nn import make_decoder, make_encoder
 
@@ -26,7 +26,7 @@ class Upward(nn.Module):
 
     def __init__(self, options: LadderOptions, data: DataSpec, sizes: Sequence[int]) -> None:
         super().__init__()
-        self.log_variance = options.log_variance
+        self.logvar_range = options.logvar_range
         width = options.level_hidden
         self.body = make_encoder(options, data, width)
         self.layers = nn.ModuleList(
@@ -45,7 +45,7 @@ class Upward(nn.Module):
         features, levels = self.body(x), []
         for layer, head in zip(self.layers, self.heads, strict=True):
             features = layer(features)
-            levels.append(diagonal_normal_from(head(features), log_variance=self.log_variance))
+            levels.append(gaussian_from_params(head(features), logvar_range=self.logvar_range))
         return levels
 
 
@@ -63,7 +63,7 @@ class Below(nn.Module):
         )
 
     def forward(self, above: Tensor) -> Distribution:
-        loc, raw = full_precision(self.network(above)).chunk(2, -1)
+        loc, raw = to_float32(self.network(above)).chunk(2, -1)
         return diagonal_normal(loc, torch.exp(0.5 * raw.clamp(-20.0, 20.0)))
 
 

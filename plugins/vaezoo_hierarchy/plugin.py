@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from vaezoo import GaussianOptions, ModelSpec, Takes, hookimpl
+from vaezoo import GaussianOptions, InputSpec, ModelSpec, hookimpl
 
 
 class LadderOptions(GaussianOptions):
@@ -34,6 +34,6 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             tags=("elbo", "importance", "hierarchy"),
             # The upper levels die without it, the paper found.
             loss_options={"warmup": 0.1},
-            takes=Takes(min_size=8, vectors=True),
+            input_spec=InputSpec(min_size=8, vectors=True),
         )
     )

@@ -61,7 +61,7 @@ class TopDownPrior(Distribution):
                 parts.insert(0, self.given(i, parts[0]).sample())
         return torch.cat(parts, -1)
 
-    def tempered(self, temperature: float) -> TopDownPrior:
+    def with_temperature(self, temperature: float) -> TopDownPrior:
         """Every level's spread scaled around its own mean, given the level above."""
         return TopDownPrior(self.below, self.top, self.sizes, self.temperature * temperature)
 

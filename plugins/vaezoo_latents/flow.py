@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vaezoo.models.distributions import full_precision
+from vaezoo.models.distributions import to_float32
 
 from .made import MADE
 
@@ -52,7 +52,7 @@ class FlowStep(nn.Module):
         return found, F.logsigmoid(s).sum(-1)
 
     def _m_and_s(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        m, s = full_precision(self.network(z, context)).unbind(-2)
+        m, s = to_float32(self.network(z, context)).unbind(-2)
         return m, s
 
 

@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 from torch.types import _size
 
 from vaezoo import DataSpec
-from vaezoo.models.distributions import diagonal_normal_from
+from vaezoo.models.distributions import gaussian_from_params
 from vaezoo.nn import make_encoder
 
 from .base import NetworkVAE
@@ -71,7 +71,7 @@ class FlowEncoder(nn.Module):
     def forward(self, x: Tensor) -> FlowPosterior:
         n = self.options.latent_dim
         features = self.body(x)
-        base = diagonal_normal_from(features[:, : 2 * n], log_variance=self.options.log_variance)
+        base = gaussian_from_params(features[:, : 2 * n], logvar_range=self.options.logvar_range)
         return FlowPosterior(base, self.flow, features[:, 2 * n :])
 
 

@@ -42,6 +42,6 @@ class GaussianMixture(MixtureSameFamily):
         count, n = self.loc.shape
         return log_total - (math.log(count) + 0.5 * n * math.log(2 * math.pi))
 
-    def tempered(self, temperature: float) -> GaussianMixture:
+    def with_temperature(self, temperature: float) -> GaussianMixture:
         """The same components, each with its spread scaled around its own mean."""
         return GaussianMixture(self.loc, temperature * self.scale)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vaezoo import ModelSpec, Takes, hookimpl
+from vaezoo import InputSpec, ModelSpec, hookimpl
 
 
 @hookimpl
@@ -17,7 +17,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             summary="VAE whose prior is the mean posterior of learned pseudo-inputs",
             paper="Tomczak & Welling 2017, arXiv:1705.07120",
             tags=("elbo", "importance", "gaussian", "prior"),
-            takes=Takes(min_size=8, vectors=True),
+            input_spec=InputSpec(min_size=8, vectors=True),
         )
     )
     register(
@@ -28,7 +28,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             summary="VAE whose posterior is an inverse autoregressive flow",
             paper="Kingma et al. 2016, arXiv:1606.04934",
             tags=("elbo", "importance", "flow"),
-            takes=Takes(min_size=8, vectors=True),
+            input_spec=InputSpec(min_size=8, vectors=True),
         )
     )
     register(
@@ -39,6 +39,6 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             summary="Hyperspherical VAE: von Mises–Fisher posterior, uniform prior on a sphere",
             paper="Davidson et al. 2018, arXiv:1804.00891",
             tags=("elbo", "importance", "sphere"),
-            takes=Takes(min_size=8, vectors=True),
+            input_spec=InputSpec(min_size=8, vectors=True),
         )
     )

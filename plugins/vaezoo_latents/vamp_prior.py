@@ -8,7 +8,7 @@ from torch.distributions import Distribution
 from torch.func import functional_call
 
 from vaezoo import DataSpec
-from vaezoo.models.distributions import diagonal_normal_from
+from vaezoo.models.distributions import gaussian_from_params
 from vaezoo.nn import make_encoder
 
 from .base import NetworkVAE
@@ -40,11 +40,11 @@ class VampPriorVAE(NetworkVAE):
         self.pseudo = nn.Parameter(start.normal_(options.pseudo_mean, options.pseudo_std))
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
-        return diagonal_normal_from(self.encoder(x), log_variance=self.options.log_variance)
+        return gaussian_from_params(self.encoder(x), logvar_range=self.options.logvar_range)
 
     def prior(self, y: Tensor | None = None) -> GaussianMixture:
         parameters = _as_in_evaluation(self.encoder, self.pseudo_inputs())
-        components = diagonal_normal_from(parameters, log_variance=self.options.log_variance)
+        components = gaussian_from_params(parameters, logvar_range=self.options.logvar_range)
         return GaussianMixture(components.mean, components.stddev)
 
     def pseudo_inputs(self) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vaezoo import DataSpec
-from vaezoo.models.distributions import full_precision
+from vaezoo.models.distributions import to_float32
 from vaezoo.nn import make_encoder
 
 from .base import NetworkVAE
@@ -31,7 +31,7 @@ class SphericalVAE(NetworkVAE):
         super().__init__(options, data, make_encoder(options, data, options.latent_dim + 1))
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> VonMisesFisher:
-        features = full_precision(self.encoder(x))
+        features = to_float32(self.encoder(x))
         loc, raw = features[:, :-1], features[:, -1]
         return VonMisesFisher(F.normalize(loc, dim=-1), 1.0 + F.softplus(raw))
 

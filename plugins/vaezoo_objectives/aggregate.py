@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from vaezoo.distributed import gather
+from vaezoo.distributed import all_gather
 from vaezoo.errors import OptionError
 
 from .options import Estimator
@@ -33,7 +33,9 @@ class Decomposition(NamedTuple):
 def gather_posteriors(posterior: Distribution) -> Distribution:
     """The posteriors of the examples of all processes; OptionError as in `pairwise_log_prob`."""
     base = _independent(posterior).base_dist
-    given = {name: gather(vars(base)[name]) for name in base.arg_constraints if name in vars(base)}
+    given = {
+        name: all_gather(vars(base)[name]) for name in base.arg_constraints if name in vars(base)
+    }
     make: Callable[..., Distribution] = type(base)
     return Independent(
         make(**given, validate_args=False), len(posterior.event_shape), validate_args=False

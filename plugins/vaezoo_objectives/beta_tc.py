@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vaezoo import BaseLoss, BaseVAE, Batch, Context, LossOutput
-from vaezoo.distributed import gather
+from vaezoo import BaseLoss, BaseVAE, Batch, LossOutput, StepContext
+from vaezoo.distributed import all_gather
 from vaezoo.losses.elbo import elbo_terms
 
 from .aggregate import decompose, gather_posteriors, importance_weights, pairwise_log_prob
@@ -23,15 +23,15 @@ class BetaTcLoss(BaseLoss):
 
     options: BetaTcOptions
 
-    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         output = model(batch.x, batch.y)
         terms = elbo_terms(output, batch.x)
         # The aggregate posterior is that of the whole batch, wherever its examples are.
-        z = gather(output.z)
+        z = all_gather(output.z)
         parts = decompose(
             pairwise_log_prob(gather_posteriors(output.posterior), z),
-            importance_weights(self.options.estimator, len(z), context.examples),
-            gather(output.prior.log_prob(output.z)),
+            importance_weights(self.options.estimator, len(z), context.num_examples),
+            all_gather(output.prior.log_prob(output.z)),
         )
         weighed = (
             (self.options.alpha - 1) * parts.mutual_information

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vaezoo import BaseLoss, BaseVAE, Batch, Context, LossOutput
-from vaezoo.distributed import gather
+from vaezoo import BaseLoss, BaseVAE, Batch, LossOutput, StepContext
+from vaezoo.distributed import all_gather
 from vaezoo.losses.elbo import elbo_terms
 
 from .options import CapacityOptions
@@ -20,13 +20,13 @@ class CapacityLoss(BaseLoss):
 
     options: CapacityOptions
 
-    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         terms = elbo_terms(model(batch.x, batch.y), batch.x)
         terms["capacity"] = self.capacity(context)
-        gap = (gather(terms["rate"]).mean() - terms["capacity"]).abs()
+        gap = (all_gather(terms["rate"]).mean() - terms["capacity"]).abs()
         return LossOutput(terms["distortion"].mean() + self.options.gamma * gap, terms)
 
-    def capacity(self, context: Context) -> Tensor:
+    def capacity(self, context: StepContext) -> Tensor:
         """C at this step, 0-dim, in nats; it stays where it is in evaluation, as the step does."""
         steps = max(1.0, self.options.rise * context.total_steps)
-        return self.options.capacity * ((context.step + 1) / steps).clamp(max=1.0)
+        return self.options.capacity * ((context.global_step + 1) / steps).clamp(max=1.0)

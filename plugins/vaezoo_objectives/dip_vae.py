@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vaezoo import BaseLoss, BaseVAE, Batch, Context, LossOutput
-from vaezoo.distributed import gather
+from vaezoo import BaseLoss, BaseVAE, Batch, LossOutput, StepContext
+from vaezoo.distributed import all_gather
 from vaezoo.losses.elbo import elbo_terms
 
 from .options import DipVaeOptions
@@ -24,13 +24,13 @@ class DipVaeLoss(BaseLoss):
 
     options: DipVaeOptions
 
-    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         output = model(batch.x, batch.y)
         terms = elbo_terms(output, batch.x)
-        means = gather(output.posterior.mean).flatten(1)
+        means = all_gather(output.posterior.mean).flatten(1)
         covariance = covariance_of(means)
         if self.options.dip_type == "ii":
-            variance = gather(output.posterior.variance).flatten(1)
+            variance = all_gather(output.posterior.variance).flatten(1)
             covariance = covariance + variance.mean(0).diag()
         variances = covariance.diagonal()
         diagonal = (variances - 1).square().sum()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vaezoo import BaseLoss, BaseVAE, Batch, Context, LossOutput
+from vaezoo import BaseLoss, BaseVAE, Batch, LossOutput, StepContext
 from vaezoo.losses.elbo import elbo_terms
 
 from .mmd import mmd_to_prior
@@ -19,7 +19,7 @@ class InfoVaeLoss(BaseLoss):
 
     options: InfoVaeOptions
 
-    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         output = model(batch.x, batch.y)
         terms = elbo_terms(output, batch.x)
         terms["mmd"] = mmd_to_prior(output.z, output.prior, self.options)

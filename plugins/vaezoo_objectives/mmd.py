@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaezoo.distributed import gather
-from vaezoo.models.distributions import draw
+from vaezoo.distributed import all_gather
+from vaezoo.models.distributions import sample_prior
 
 from .options import Kernel, MmdOptions
 
@@ -17,7 +17,7 @@ def mmd_to_prior(z: Tensor, prior: Distribution, options: MmdOptions) -> Tensor:
 
     z: [batch, *latent_shape]; where processes share the batch, it is that of all its latents.
     """
-    z, drawn = gather(z), gather(draw(prior, len(z)))
+    z, drawn = all_gather(z), all_gather(sample_prior(prior, len(z)))
     return mmd(z.flatten(1), drawn.flatten(1), options.kernel, options.scales)
 
 

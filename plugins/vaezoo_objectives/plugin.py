@@ -33,7 +33,7 @@ def register_losses(register: Callable[[LossSpec], None]) -> None:
             summary="The KL in three parts, each with a weight: information, TC, dimension-wise KL",
             paper=_CHEN,
             tags=("elbo", "disentanglement"),
-            needs=("elbo",),
+            requires=("elbo",),
         )
     )
     register(
@@ -44,7 +44,7 @@ def register_losses(register: Callable[[LossSpec], None]) -> None:
             summary="The ELBO and a penalty on the covariance of the aggregate posterior",
             paper=_KUMAR,
             tags=("elbo", "disentanglement"),
-            needs=("elbo",),
+            requires=("elbo",),
         )
     )
     register(
@@ -55,7 +55,7 @@ def register_losses(register: Callable[[LossSpec], None]) -> None:
             summary="Less of the KL, and the MMD between aggregate posterior and prior",
             paper=_ZHAO,
             tags=("elbo", "mmd"),
-            needs=("elbo",),
+            requires=("elbo",),
         )
     )
     register(
@@ -76,7 +76,7 @@ def register_losses(register: Callable[[LossSpec], None]) -> None:
             summary="Distortion at a rate that is led up to a capacity in nats",
             paper=_BURGESS,
             tags=("elbo", "disentanglement", "schedule"),
-            needs=("elbo",),
+            requires=("elbo",),
         )
     )
     register(
@@ -86,7 +86,7 @@ def register_losses(register: Callable[[LossSpec], None]) -> None:
             summary="The ELBO at the Gaussian likelihood's best scale, found in closed form",
             paper=_RYBKIN,
             tags=("elbo",),
-            needs=("elbo",),
+            requires=("elbo",),
         )
     )
 
@@ -96,7 +96,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="beta_tc",
-            variant_of="vanilla",
+            base="vanilla",
             loss="beta_tc",
             summary="beta-TCVAE: independent latents by a weight on their total correlation",
             paper=_CHEN,
@@ -107,7 +107,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="dip_vae",
-            variant_of="vanilla",
+            base="vanilla",
             loss="dip_vae",
             summary="DIP-VAE I and II: uncorrelated latents by a penalty on their covariance",
             paper=_KUMAR,
@@ -118,7 +118,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="info_vae",
-            variant_of="vanilla",
+            base="vanilla",
             loss="info_vae",
             summary="InfoVAE (MMD-VAE): latents that match the prior together, not one by one",
             paper=_ZHAO,
@@ -128,7 +128,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="wae_mmd",
-            variant_of="vanilla",
+            base="vanilla",
             loss="wae_mmd",
             summary="Wasserstein autoencoder with an MMD on its latents",
             paper=_TOLSTIKHIN,
@@ -143,7 +143,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="capacity",
-            variant_of="vanilla",
+            base="vanilla",
             loss="capacity",
             summary="beta-VAE whose rate is led up to a capacity in nats during training",
             paper=_BURGESS,
@@ -153,7 +153,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="sigma_vae",
-            variant_of="vanilla",
+            base="vanilla",
             loss="sigma_vae",
             summary="VAE with the best noise scale in closed form: nothing to balance by hand",
             paper=_RYBKIN,

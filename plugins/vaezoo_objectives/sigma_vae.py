@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vaezoo import BaseLoss, BaseVAE, Batch, Context, DataSpec, LossOutput, Options
-from vaezoo.distributed import gather
+from vaezoo import BaseLoss, BaseVAE, Batch, DataSpec, LossOutput, Options, StepContext
+from vaezoo.distributed import all_gather
 from vaezoo.errors import OptionError
 from vaezoo.losses.elbo import elbo_terms
 from vaezoo.models.distributions import isotropic_normal
@@ -37,18 +37,18 @@ class SigmaVaeLoss(BaseLoss):
         del likelihood.log_scale
         likelihood.register_buffer("log_scale", log_scale)
 
-    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         output = model(batch.x, batch.y)
         terms = elbo_terms(output, batch.x)
         mean = output.likelihood.mean
         errors = (batch.x - mean).detach().square().flatten(1).mean(1)
-        variance = gather(errors).mean().clamp(min=SMALLEST_SCALE**2)
+        variance = all_gather(errors).mean().clamp(min=SMALLEST_SCALE**2)
         # At its best a scale has no gradient of its own: detached it is as good.
         scale = variance.sqrt()
         best = isotropic_normal(mean, scale, mean.dim() - 1)
         objective = (terms["rate"] - best.log_prob(batch.x)).mean()
         if self.training:
-            _follow(model.likelihood.get_buffer("log_scale"), variance, context.step)
+            _follow(model.likelihood.get_buffer("log_scale"), variance, context.global_step)
         return LossOutput(objective, {**terms, "best_scale": scale})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vaezoo import BaseLoss, BaseVAE, Batch, Context, LossOutput
+from vaezoo import BaseLoss, BaseVAE, Batch, LossOutput, StepContext
 
 from .mmd import mmd_to_prior
 from .options import WaeMmdOptions
@@ -19,7 +19,7 @@ class WaeMmdLoss(BaseLoss):
 
     options: WaeMmdOptions
 
-    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         _, z, prior, likelihood = model(batch.x, batch.y)
         distortion = -likelihood.log_prob(batch.x)
         mmd = mmd_to_prior(z, prior, self.options)

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaezoo import BaseVAE, DataSpec
-from vaezoo.models.distributions import diagonal_normal_from
+from vaezoo.models.distributions import gaussian_from_params
 from vaezoo.models.likelihoods import make_likelihood
 from vaezoo.nn import make_decoder, make_encoder
 
@@ -33,7 +33,7 @@ class VanillaVAE(BaseVAE):
         self.likelihood = make_likelihood(options, data)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
-        return diagonal_normal_from(self.encoder(x), log_variance=self.options.log_variance)
+        return gaussian_from_params(self.encoder(x), logvar_range=self.options.logvar_range)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
         return self.likelihood(self.decoder(z))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vaezoo import GaussianOptions, ModelSpec, Takes, hookimpl
+from vaezoo import GaussianOptions, InputSpec, ModelSpec, hookimpl
 
 
 class VanillaOptions(GaussianOptions):
@@ -22,6 +22,6 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             paper="Kingma & Welling 2013, arXiv:1312.6114",
             tags=("elbo", "importance", "convolutional", "gaussian"),
             loss="elbo",
-            takes=Takes(min_size=8, vectors=True),
+            input_spec=InputSpec(min_size=8, vectors=True),
         )
     )

@@ -54,7 +54,7 @@ def test_list_json_is_as_documented(say: Say, documented: Documented) -> None:
         ("losses", "elbo"),
         ("datasets", "sprites"),
         ("metrics", "ssim"),
-        ("writers", "tensorboard"),
+        ("loggers", "tensorboard"),
     ],
 )
 def test_list_shows_one_kind(say: Say, kind: str, holds: str) -> None:
@@ -76,13 +76,13 @@ def test_info_json_is_as_documented(say: Say, documented: Documented, kind: str,
     assert sorted(entry) == sorted(documented("`vaezoo info NAME --json`"))
     options = list(entry["options"])
     if entry["kind"] == "model":
-        assert sorted(entry["takes"]) == sorted(documented("What a model takes"))
+        assert sorted(entry["input_spec"]) == sorted(documented("What a model takes"))
         assert sorted(entry["loss"]) == sorted(documented("A model's loss"))
         options += entry["loss"]["options"]
     else:
-        assert entry["takes"] is None
+        assert entry["input_spec"] is None
         assert entry["loss"] is None
-    assert (entry["needs"] is None) == (entry["kind"] not in ("loss", "metric"))
+    assert (entry["requires"] is None) == (entry["kind"] not in ("loss", "metric"))
     assert (entry["train_options"] is None) == (entry["kind"] not in ("model", "dataset"))
     if entry["kind"] == "metric":
         assert list(entry["metric"]) == documented("A metric")

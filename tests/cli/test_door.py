@@ -82,7 +82,7 @@ def test_answers_without_torch(line: str) -> None:
         ("info", "'NAME' is missing"),
         (
             "info vanila",
-            "there is no model, loss, data set, metric or writer 'vanila'; did you mean 'vanilla'?",
+            "there is no model, loss, data set, metric or logger 'vanila'; did you mean 'vanilla'?",
         ),
         ("info vanilla --kind losses", "there is no loss 'vanilla'"),
         ("train vanila", "there is no model 'vanila'; did you mean 'vanilla'?"),
@@ -206,4 +206,4 @@ def test_a_terminal_without_unicode_is_no_reason_to_fail(encoding: str) -> None:
     assert b"images from 8" in shown.stdout
     printed = subprocess.run([*command, "--json"], capture_output=True, env=plain)
     value = json.loads(printed.stdout.decode(encoding))
-    assert "8×8" in value["takes"]["description"]
+    assert "8×8" in value["input_spec"]["description"]

@@ -212,7 +212,7 @@ CASES: dict[str, tuple[Change, tuple[str, ...], str]] = {
     "negative": (record("data", "spec", "shape", to=[-1, -16, 16]), ("sample",), "run.json"),
     "true": (record("data", "spec", "shape", to=[True, 16, 16]), ("sample",), "whole numbers"),
     "domain": (record("data", "spec", "domain", to="x"), ("sample",), "domain is unknown"),
-    "classes": (record("data", "spec", "classes", to=[1]), ("sample",), "no list of names"),
+    "class_names": (record("data", "spec", "class_names", to=[1]), ("sample",), "no list of names"),
     "another shape": (record("data", "spec", "shape", to=[3, 8, 8]), ("sample",), "does not fit"),
     "another data": (record("data", "fingerprint", to="x"), ("evaluate", "resume"), "has changed"),
     "model is text": (

@@ -23,7 +23,7 @@ from pydantic import Field
 from torch import nn
 
 import vaezoo
-from vaezoo.models.distributions import diagonal_normal_from
+from vaezoo.models.distributions import gaussian_from_params
 from vaezoo.models.likelihoods import make_likelihood
 
 
@@ -46,7 +46,7 @@ class MyVAE(vaezoo.BaseVAE):
         self.likelihood = make_likelihood(options, data)
 
     def encode(self, x, y=None):
-        return diagonal_normal_from(self.encoder(x))
+        return gaussian_from_params(self.encoder(x))
 
     def decode(self, z, y=None):
         return self.likelihood(self.decoder(z))

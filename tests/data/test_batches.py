@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vaezoo.data.base import TensorSplit
-from vaezoo.data.loader import Batches, draw_binary
+from vaezoo.data.loader import Batches, dynamic_binarize
 from vaezoo.data.options import Binarize
 
 CPU = torch.device("cpu")
@@ -72,7 +72,7 @@ def test_mirroring_is_by_half_anew_each_epoch_and_at_any_batch_size() -> None:
 
 def test_binarization_is_drawn_with_the_value_as_probability() -> None:
     raw = torch.tensor([0, 51, 128, 255], dtype=torch.uint8).repeat(20_000, 1)
-    drawn = draw_binary(raw, torch.arange(20_000), stream=5)
+    drawn = dynamic_binarize(raw, torch.arange(20_000), stream=5)
     assert drawn.unique().tolist() == [0.0, 1.0]
     torch.testing.assert_close(
         drawn.mean(0), torch.tensor([0.0, 0.2, 128 / 255, 1.0]), rtol=0, atol=0.012

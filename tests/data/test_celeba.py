@@ -45,7 +45,7 @@ def write(
 
 def numbers(split: object) -> list[int]:
     """Which faces a split has, told by the level of grey."""
-    images, labels = split.take(torch.arange(len(split)))  # type: ignore[attr-defined]
+    images, labels = split.get_batch(torch.arange(len(split)))  # type: ignore[attr-defined]
     assert labels is None
     # Nothing red is left, but for what JPEG bleeds over the edge.
     inside = images[:, :, 2:-2, 2:-2].float()
@@ -68,8 +68,8 @@ def test_official_splits_in_each_layout(
     write(tmp_path / below, images, partition)
     splits = CelebaDataset(CelebaOptions(root=tmp_path, image_size=(32, 32))).load()
     assert splits.spec.shape == (3, 32, 32)
-    assert splits.spec.classes == ()
-    assert splits.spec.examples == 6
+    assert splits.spec.class_names == ()
+    assert splits.spec.num_examples == 6
     assert numbers(splits.train) == [1, 2, 3, 4, 5, 6]
     assert numbers(splits.validation) == [7, 8]
     assert numbers(splits.test) == [9, 10, 11]

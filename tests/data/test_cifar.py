@@ -85,13 +85,13 @@ def test_images_and_labels_come_back(tmp_path: Path, folder: str, make: Any, suf
     write(tmp_path / "root" / folder, make, suffix)
     splits = Cifar10Dataset(KnownOptions(root=tmp_path / "root")).load()
     assert splits.spec.shape == (3, 32, 32)
-    assert splits.spec.classes[3] == "cat"
-    images, labels = splits.train.take(torch.arange(len(splits.train)))
+    assert splits.spec.class_names[3] == "cat"
+    images, labels = splits.train.get_batch(torch.arange(len(splits.train)))
     expected = np.concatenate([batch(number)[0] for number in range(5)])
     assert np.array_equal(images.reshape(-1, 3072).numpy(), expected)
     assert labels is not None
     assert labels.tolist() == [label for number in range(5) for label in batch(number)[1]]
-    images, _ = splits.test.take(torch.arange(len(splits.test)))
+    images, _ = splits.test.get_batch(torch.arange(len(splits.test)))
     assert np.array_equal(images.reshape(-1, 3072).numpy(), batch(5)[0])
 
 

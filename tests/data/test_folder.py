@@ -39,12 +39,12 @@ def load(root: Path | None, **options: Any) -> Splits:
 
 def numbers(split: Split) -> list[int]:
     """Which images of `make` a split holds, in its order."""
-    images, _ = split.take(torch.arange(len(split)))
+    images, _ = split.get_batch(torch.arange(len(split)))
     return images[:, 0, 0, 0].tolist()
 
 
 def labels(split: Split) -> list[int] | None:
-    found = split.take(torch.arange(len(split)))[1]
+    found = split.get_batch(torch.arange(len(split)))[1]
     return None if found is None else found.tolist()
 
 
@@ -62,10 +62,14 @@ def test_class_folders_with_the_tutorials_sorted_split(tmp_path: Path) -> None:
     at = int(0.75 * len(paths))
     assert numbers(splits.train) == list(range(at))
     assert numbers(splits.test) == list(range(at, len(paths)))
-    assert splits.spec.classes == ("bart", "homer", "lisa")
+    assert splits.spec.class_names == ("bart", "homer", "lisa")
     assert labels(splits.train) == [0] * 4 + [1] * 4 + [2]
     assert labels(splits.test) == [2] * 3
-    assert (splits.spec.shape, splits.spec.domain, splits.spec.examples) == ((3, 2, 2), "unit", 9)
+    assert (splits.spec.shape, splits.spec.domain, splits.spec.num_examples) == (
+        (3, 2, 2),
+        "unit",
+        9,
+    )
     assert splits.validation is splits.test or numbers(splits.validation) == numbers(splits.test)
     assert "12 images in 3 classes: 9 to train on, 3 to test, sorted by path" in splits.how
 
@@ -89,7 +93,7 @@ def test_random_split_follows_its_seed(tmp_path: Path) -> None:
     assert sorted(numbers(first.train) + numbers(first.test)) == list(range(100))
     assert first.fingerprint == again.fingerprint != other.fingerprint
     assert labels(first.train) is None
-    assert first.spec.classes == ()
+    assert first.spec.class_names == ()
 
 
 def test_validation_is_held_out_of_training(tmp_path: Path) -> None:
@@ -119,7 +123,7 @@ def test_train_and_test_folders(tmp_path: Path) -> None:
     assert numbers(splits.train) == [2, 3, 4]
     assert labels(splits.train) == [0, 0, 1]
     assert labels(splits.test) == [0, 1]
-    assert splits.spec.classes == ("bart", "homer")
+    assert splits.spec.class_names == ("bart", "homer")
     assert "as the folders say" in splits.how
     assert "left out: 1" in splits.how
     assert root.is_dir()
@@ -299,7 +303,7 @@ def test_an_unreadable_folder_is_skipped_and_listed(
     monkeypatch.setattr(image_tree.os, "scandir", guarded)
     splits = load(root)
     assert list(splits.skipped) == [("locked/", "permission denied")]
-    assert splits.spec.classes == ("a", "b")
+    assert splits.spec.class_names == ("a", "b")
 
 
 def test_no_image_is_decoded_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ def write_mnist(
 
 
 def everything(split: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    images, labels = split.take(torch.arange(len(split)))
+    images, labels = split.get_batch(torch.arange(len(split)))
     return images, labels
 
 
@@ -74,8 +74,8 @@ def test_idx_sets_come_back_from_each_layout(
     splits = dataset(KnownOptions(root=tmp_path)).load()
     assert splits.spec.shape == (1, 28, 28)
     assert splits.spec.domain == "unit"
-    assert splits.spec.examples == TRAIN
-    assert len(splits.spec.classes) == 10
+    assert splits.spec.num_examples == TRAIN
+    assert len(splits.spec.class_names) == 10
     for split, count in ((splits.train, TRAIN), (splits.test, TEST), (splits.validation, TEST)):
         images, labels = everything(split)
         assert np.array_equal(images[:, 0].numpy(), grey(count, count))
@@ -103,7 +103,7 @@ def test_validation_is_held_out_of_training(tmp_path: Path) -> None:
     write_mnist(tmp_path)
     splits = MnistDataset(KnownOptions(root=tmp_path, validation=4)).load()
     train, validation = everything(splits.train)[0], everything(splits.validation)[0]
-    assert splits.spec.examples == len(train) == TRAIN - 4
+    assert splits.spec.num_examples == len(train) == TRAIN - 4
     rows = {image.numpy().tobytes() for image in torch.cat([train, validation])}
     assert rows == {image.tobytes() for image in grey(TRAIN, TRAIN)}
     again = MnistDataset(KnownOptions(root=tmp_path, validation=4)).load()
@@ -183,7 +183,7 @@ def test_what_is_damaged_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "classes", "first", "last"),
+    ("part", "class_names", "first", "last"),
     [
         ("balanced", 47, "0", "t"),
         ("bymerge", 47, "0", "t"),
@@ -211,8 +211,8 @@ def test_emnist_reads_upright_from_class_0(
     assert np.array_equal(images[:, 0].numpy(), grey(TRAIN, TRAIN).transpose(0, 2, 1))
     assert read.min() == 0
     assert read.max() == classes - 1
-    assert len(splits.spec.classes) == classes
-    assert (splits.spec.classes[0], splits.spec.classes[-1]) == (first, last)
+    assert len(splits.spec.class_names) == classes
+    assert (splits.spec.class_names[0], splits.spec.class_names[-1]) == (first, last)
 
 
 def test_fashion_mnist_as_debian_has_it(monkeypatch: pytest.MonkeyPatch, in_tmp: Path) -> None:
@@ -222,8 +222,8 @@ def test_fashion_mnist_as_debian_has_it(monkeypatch: pytest.MonkeyPatch, in_tmp:
     splits = FashionMnistDataset(KnownOptions()).load()
     assert (len(splits.train), len(splits.test)) == (60_000, 10_000)
     assert splits.spec.shape == (1, 28, 28)
-    assert splits.spec.classes[0] == "T-shirt/top"
-    assert splits.spec.classes[9] == "Ankle boot"
+    assert splits.spec.class_names[0] == "T-shirt/top"
+    assert splits.spec.class_names[9] == "Ankle boot"
     images, labels = everything(splits.train)
     assert torch.bincount(labels).tolist() == [6000] * 10
     assert torch.bincount(everything(splits.test)[1]).tolist() == [1000] * 10

@@ -36,7 +36,7 @@ def refused(path: Path, options: dict[str, Any] | None = None, /, **arrays: Any)
 
 def everything(splits: Splits) -> tuple[torch.Tensor, torch.Tensor | None]:
     """All examples of a file without test arrays, in no order that matters, with labels."""
-    parts = [split.take(torch.arange(len(split))) for split in (splits.train, splits.test)]
+    parts = [split.get_batch(torch.arange(len(split))) for split in (splits.train, splits.test)]
     labels = [y for _, y in parts if y is not None]
     return torch.cat([x for x, _ in parts]), torch.cat(labels) if labels else None
 
@@ -108,9 +108,9 @@ def test_splits_are_disjoint_and_complete(
         return
     splits = load(tmp_path, options, x=values)
     assert len(splits.test) == testing
-    assert splits.spec.examples == len(splits.train) == count - testing - validation
+    assert splits.spec.num_examples == len(splits.train) == count - testing - validation
     found = [splits.train, splits.test] + ([splits.validation] if validation else [])
-    taken = torch.cat([split.take(torch.arange(len(split)))[0] for split in found])
+    taken = torch.cat([split.get_batch(torch.arange(len(split)))[0] for split in found])
     assert sorted(taken.flatten().tolist()) == values.flatten().tolist()
     assert load(tmp_path, options, x=values).fingerprint == splits.fingerprint
 
@@ -137,13 +137,13 @@ def test_test_arrays_as_keras_has_them(tmp_path: Path) -> None:
         x_test=test,
         y_test=np.array([[3], [9], [0], [1]], np.uint8),
     )
-    images, labels = splits.test.take(torch.arange(4))
+    images, labels = splits.test.get_batch(torch.arange(4))
     assert np.array_equal(images[:, 0].numpy(), test)
     assert labels is not None
     assert labels.tolist() == [3, 9, 0, 1]
-    assert splits.spec.classes == tuple("0123456789")
+    assert splits.spec.class_names == tuple("0123456789")
     assert (len(splits.train), len(splits.validation)) == (7, 2)
-    taken = [s.take(torch.arange(len(s)))[0][:, 0] for s in (splits.train, splits.validation)]
+    taken = [s.get_batch(torch.arange(len(s)))[0][:, 0] for s in (splits.train, splits.validation)]
     assert rows(torch.cat(taken)) == rows(train)
 
 
@@ -175,7 +175,7 @@ def test_train_and_test_are_judged_together(tmp_path: Path) -> None:
     # Black images to test with are no bits when those to train on are grey.
     splits = load(tmp_path, x=levels(4, 5, 5), x_test=np.ones((2, 5, 5), np.uint8))
     assert splits.spec.domain == "unit"
-    assert splits.test.take(torch.arange(2))[0].max() == 1
+    assert splits.test.get_batch(torch.arange(2))[0].max() == 1
     said = refused(tmp_path, x=levels(4, 5, 5), x_test=np.zeros((2, 5, 5), np.float32))
     assert "of one kind" in said
 
@@ -190,10 +190,10 @@ def test_binarize(tmp_path: Path) -> None:
 
 def test_labels_known_in_part(tmp_path: Path) -> None:
     splits = load(tmp_path, x=levels(4, 5, 5), y=[0, 2, -1, 2], x_test=levels(2, 5, 5))
-    _, labels = splits.test.take(torch.arange(2))
+    _, labels = splits.test.get_batch(torch.arange(2))
     assert labels is not None
     assert labels.tolist() == [-1, -1]
-    assert splits.spec.classes == ("0", "1", "2")
+    assert splits.spec.class_names == ("0", "1", "2")
 
 
 @pytest.mark.parametrize(

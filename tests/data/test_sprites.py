@@ -96,7 +96,7 @@ def test_a_run_may_use_any_part_of_the_grid() -> None:
     numbers = []
     for split in (splits.train, splits.test):
         index = torch.arange(len(split))
-        images, labels = split.take(index)
+        images, labels = split.get_batch(index)
         factors = split.factors(index)
         assert factors is not None
         assert labels is not None

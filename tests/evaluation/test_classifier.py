@@ -18,7 +18,7 @@ from vaezoo.evaluation.classifier import Trained, classifier_of
 from vaezoo.evaluation.evaluate import Evaluation, evaluate, pick_metrics
 from vaezoo.evaluation.metric import NoNumber, Setting
 from vaezoo.evaluation.metrics import samples
-from vaezoo.models.distributions import PointMass, diagonal_normal
+from vaezoo.models.distributions import Delta, diagonal_normal
 from vaezoo.models.likelihoods import make_likelihood
 
 CPU = torch.device("cpu")
@@ -36,7 +36,7 @@ def bars(count: int, seed: int) -> TensorSplit:
 
 
 def data(**changes: object) -> Splits:
-    spec = DataSpec(shape=(1, 8, 8), classes=("a", "b", "c", "d"), examples=600)
+    spec = DataSpec(shape=(1, 8, 8), class_names=("a", "b", "c", "d"), num_examples=600)
     splits = Splits(
         spec=spec,
         train=bars(600, 0),
@@ -64,7 +64,7 @@ class Copier(BaseVAE):
     def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
         start = sum(self.asked)
         self.asked.append(len(z))
-        return PointMass(self.drawn[start : start + len(z)], 3)
+        return Delta(self.drawn[start : start + len(z)], 3)
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +80,7 @@ def trained(splits: Splits) -> Trained:
 
 def test_it_learns_and_is_kept() -> None:
     first = trained(data())
-    assert first.of == "classes"
+    assert first.of == "class_names"
     assert first.accuracy > 0.9
     (path,) = (cache_folder() / "classifiers").glob("*.safetensors")
     written = path.stat().st_mtime_ns
@@ -102,7 +102,7 @@ def test_other_data_has_its_own() -> None:
 
 def test_data_without_classes_has_none() -> None:
     with pytest.raises(NoNumber, match="no classes and no known factors"):
-        trained(data(spec=dataclasses.replace(data().spec, classes=())))
+        trained(data(spec=dataclasses.replace(data().spec, class_names=())))
 
 
 def test_it_leaves_the_generators_alone() -> None:

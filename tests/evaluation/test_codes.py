@@ -13,11 +13,11 @@ from vaezoo import BaseVAE, DataSpec, Options, TensorSplit
 from vaezoo.data.loader import Batches
 from vaezoo.evaluation.evaluate import Evaluation, evaluate, pick_metrics
 from vaezoo.evaluation.metric import Setting
-from vaezoo.models.distributions import PointMass
+from vaezoo.models.distributions import Delta
 from vaezoo.models.likelihoods import GaussianLikelihood
 
 
-class Codes(PointMass):
+class Codes(Delta):
     def __init__(self, codes: Tensor, count: int) -> None:
         super().__init__(codes.float())
         self.codes, self.code_count = codes, count

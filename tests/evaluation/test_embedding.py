@@ -60,7 +60,7 @@ def splits(factors: tuple[str, ...] = ("size", "place")) -> Splits:
             return torch.stack([index % 3, index % 7], 1)
 
     split = Known(torch.zeros(20, 1, 2, 2), torch.arange(20) % 2)
-    spec = DataSpec(shape=(1, 2, 2), classes=("even", "odd"))
+    spec = DataSpec(shape=(1, 2, 2), class_names=("even", "odd"))
     return Splits(spec, split, split, split, "so", factor_names=factors)
 
 

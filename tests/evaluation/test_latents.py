@@ -149,7 +149,7 @@ def test_an_arc_between_parallel_ends_is_the_line() -> None:
 @pytest.mark.parametrize("name", [spec.name for spec in vaezoo.list_models()])
 def test_every_model_is_traversed_or_says_why_not(name: str) -> None:
     tags = next(spec.tags for spec in vaezoo.list_models() if spec.name == name)
-    data = DataSpec(shape=(1, 16, 16), classes=("a", "b", "c"), examples=40)
+    data = DataSpec(shape=(1, 16, 16), class_names=("a", "b", "c"), num_examples=40)
     model = vaezoo.create_model(name, data=data).eval()
     x = torch.rand(40, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     split = TensorSplit((x * 255).byte(), torch.arange(40) % 3)

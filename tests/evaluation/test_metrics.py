@@ -25,7 +25,7 @@ from vaezoo.evaluation.metrics.latent import latent_kls
 from vaezoo.models.distributions import diagonal_normal
 from vaezoo.models.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from vaezoo.plugins.registry import registry
-from vaezoo.plugins.specs import METRIC_NEEDS
+from vaezoo.plugins.specs import METRIC_REQUIRES
 
 
 class Plain(BaseVAE):
@@ -56,7 +56,7 @@ def setting(
 
 
 def spec(name: str, target: type[BaseMetric], **changes: Any) -> MetricSpec:
-    values = {"summary": "A test", "formula": "1", "better": "higher", "group": "latent"}
+    values = {"summary": "A test", "formula": "1", "direction": "higher", "group": "latent"}
     return MetricSpec(name=name, target=f"{__name__}:{target.__name__}", **{**values, **changes})
 
 
@@ -112,7 +112,7 @@ class TestNeeds:
         ):
             number = evaluate(where, pick_metrics([found])).metrics[found]
             assert number.value is None
-            assert number.note == METRIC_NEEDS[need]
+            assert number.note == METRIC_REQUIRES[need]
 
 
 class TestOnePass:
@@ -196,13 +196,13 @@ def number(value: float | None, comparable: str = "same", better: str = "higher"
 class TestRanking:
     def test_best(self) -> None:
         assert best_of([number(1), number(3), number(2)]) == {1}
-        assert best_of([number(1), number(3, better="lower"), number(2)]) == {1}
-        assert best_of([number(n, better="lower") for n in (1, 3, 2)]) == {0}
+        assert best_of([number(1), number(3, direction="lower"), number(2)]) == {1}
+        assert best_of([number(n, direction="lower") for n in (1, 3, 2)]) == {0}
         assert best_of([number(3), number(1), number(3)]) == {0, 2}
 
     def test_none_where_they_do_not_compare(self) -> None:
         assert best_of([number(1), number(3, "other")]) == set()
-        assert best_of([number(1, better="neither"), number(3, better="neither")]) == set()
+        assert best_of([number(1, direction="neither"), number(3, direction="neither")]) == set()
         assert best_of([number(1), number(1)]) == set()
         assert best_of([number(None), number(None)]) == set()
 
@@ -310,7 +310,7 @@ class TestOnesOwn:
             target="vaezoo.losses.elbo:ElboLoss",
             summary="A loss",
             formula="1",
-            better="higher",
+            direction="higher",
             group="latent",
         )
         with pytest.raises(VaezooError, match="is no BaseMetric"):
@@ -320,10 +320,10 @@ class TestOnesOwn:
         ("changes", "told"),
         [
             ({"group": "others"}, "there is no group 'others'"),
-            ({"better": "larger"}, "higher, lower or neither"),
-            ({"needs": ("gold",)}, "needs has 'gold'"),
-            ({"shares": ("luck",)}, "shares has 'luck'"),
-            ({"needs": "elbo"}, "must be a tuple of words"),
+            ({"direction": "larger"}, "higher, lower or neither"),
+            ({"requires": ("gold",)}, "needs has 'gold'"),
+            ({"comparable_keys": ("luck",)}, "shares has 'luck'"),
+            ({"requires": "elbo"}, "must be a tuple of words"),
             ({"formula": "a\nb"}, "formula must be one line"),
         ],
     )
@@ -356,4 +356,4 @@ def test_a_plugin_brings_a_metric() -> None:
     assert found["posterior_variance"].value == pytest.approx((0.25 + 1) / 2)
     assert found["posterior_variance"].spread == pytest.approx(0.0)
     none = evaluate(setting(tags=("deterministic",)), pick_metrics(["posterior_variance"]))
-    assert none.metrics["posterior_variance"].note == METRIC_NEEDS["density"]
+    assert none.metrics["posterior_variance"].note == METRIC_REQUIRES["density"]

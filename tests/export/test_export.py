@@ -39,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def small(name: str) -> vaezoo.BaseVAE:
-    data = DataSpec(shape=(1, 16, 16), classes=("a", "b", "c"), examples=100)
+    data = DataSpec(shape=(1, 16, 16), class_names=("a", "b", "c"), num_examples=100)
     return vaezoo.create_model(name, data=data).eval()
 
 

@@ -30,7 +30,7 @@ from vaezoo.bench.report import about, cells, changes
 from vaezoo.bench.report import load as load_report
 from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.checkpoint.format import load_into, load_weights
-from vaezoo.config import choose, load_recipe, parse_settings, resolve
+from vaezoo.config import build_config, load_config, parse_settings, resolve_components
 from vaezoo.data import cache as store_file
 from vaezoo.data.celeba import _by_partition, _read_partition
 from vaezoo.data.cifar import _read_binary, _read_py
@@ -152,7 +152,7 @@ model:
   latent_dim: 4
   hidden: [8, 8]
   network: conv
-  log_variance: [-20.0, 20.0]
+  logvar_range: [-20.0, 20.0]
 loss: {name: elbo, beta: 2.5, warmup: 0.1}
 data:
   name: folder
@@ -171,7 +171,7 @@ RECORD = {
     "loss": {"name": "elbo", "plugin": "builtin", "distribution": "vaezoo", "version": "0"},
     "data": {
         **{"name": "sprites", "plugin": "builtin", "distribution": "vaezoo", "version": "0"},
-        "spec": {"shape": [1, 16, 16], "domain": "unit", "classes": ["a"], "examples": 64},
+        "spec": {"shape": [1, 16, 16], "domain": "unit", "class_names": ["a"], "examples": 64},
         "splits": {"train": 64, "validation": 16, "test": 16},
         **{"how": "at random", "fingerprint": "0", "skipped": [], "factor_names": []},
     },
@@ -203,14 +203,14 @@ REPORT = {
 
 
 def _read_recipe(path: Path) -> object:
-    recipe = load_recipe(path)
-    return resolve(choose(None, None, None, recipe), recipe, {}).to_yaml()
+    recipe = load_config(path)
+    return build_config(resolve_components(None, None, None, recipe), recipe, {}).to_yaml()
 
 
 def _read_setting(path: Path) -> object:
     text = path.read_bytes().decode("utf-8", "surrogateescape")
-    choice = choose("vanilla", None, None, {})
-    return resolve(choice, {}, parse_settings([text])).to_yaml()
+    choice = resolve_components("vanilla", None, None, {})
+    return build_config(choice, {}, parse_settings([text])).to_yaml()
 
 
 def _read_record(path: Path) -> object:
@@ -229,8 +229,8 @@ def _read_metrics(path: Path) -> object:
 
 @cache
 def _model() -> Any:
-    choice = choose("vanilla", None, None, {})
-    config = resolve(choice, {}, {"model": {"latent_dim": 2, "hidden": [4]}})
+    choice = resolve_components("vanilla", None, None, {})
+    config = build_config(choice, {}, {"model": {"latent_dim": 2, "hidden": [4]}})
     return build_model(choice, config.model, config.loss, DataSpec(shape=(1, 8, 8)))
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vaezoo.nn import borrowed
+from vaezoo.nn import freeze_bn_stats
 
 
 def network() -> nn.Sequential:
@@ -22,7 +22,7 @@ def statistics(of: nn.Module) -> dict[str, Tensor]:
 def test_the_answer_is_the_same_and_the_statistics_stay() -> None:
     net, x = network(), torch.randn(8, 3)
     before = statistics(net)
-    with borrowed(net):
+    with freeze_bn_stats(net):
         inside = net(x)
     assert all(buffer.equal(before[name]) for name, buffer in net.named_buffers())
     assert net(x).equal(inside)
@@ -31,7 +31,7 @@ def test_the_answer_is_the_same_and_the_statistics_stay() -> None:
 
 def test_gradients_flow_through() -> None:
     net, x = network(), torch.randn(8, 3, requires_grad=True)
-    with borrowed(net):
+    with freeze_bn_stats(net):
         inside = torch.autograd.grad(net(x).square().sum(), [x, *net.parameters()])
     outside = torch.autograd.grad(net(x).square().sum(), [x, *net.parameters()])
     assert all(a.equal(b) for a, b in zip(inside, outside, strict=True))
@@ -42,14 +42,14 @@ def test_in_evaluation_nothing_is_different() -> None:
     net(10 + x)
     net.eval()
     expected, before = net(x), statistics(net)
-    with borrowed(net):
+    with freeze_bn_stats(net):
         assert net(x).equal(expected)
     assert all(buffer.equal(before[name]) for name, buffer in net.named_buffers())
 
 
 def test_is_over_afterwards_whatever_happened() -> None:
     net = network()
-    with pytest.raises(ZeroDivisionError), borrowed(net, net[2]):
+    with pytest.raises(ZeroDivisionError), freeze_bn_stats(net, net[2]):
         raise ZeroDivisionError
     assert net[1].track_running_stats
     assert not net[2][0].track_running_stats

@@ -13,16 +13,16 @@ from torch.distributions import Distribution
 from torch.nn import functional as F
 
 import vaezoo
-from vaezoo import BaseVAE, Batch, Context, DataSpec, Options
+from vaezoo import BaseVAE, Batch, DataSpec, Options, StepContext
 from vaezoo.losses.elbo import ElboLoss
 from vaezoo.losses.options import ElboOptions
-from vaezoo.models.distributions import PointMass, diagonal_normal
+from vaezoo.models.distributions import Delta, diagonal_normal
 from vaezoo_adversarial.critics import DenseCritic, ImageCritic, cross_entropy
 from vaezoo_adversarial.factor import FactorLoss, permute_dimensions
 from vaezoo_adversarial.options import FactorOptions
 from vaezoo_adversarial.vae_gan import feature_distortion
 
-CONTEXT = Context(torch.tensor(0), 10, 100)
+CONTEXT = StepContext(torch.tensor(0), 10, 100)
 
 
 def build(name: str, **options: Any) -> BaseVAE:
@@ -49,7 +49,7 @@ class Copy(BaseVAE):
         self.latent_shape = (2,)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
-        return PointMass(x)
+        return Delta(x)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
         return diagonal_normal(z, torch.ones(()))
@@ -112,7 +112,7 @@ class TestFactor:
         for step in range(500):
             optimizer.param_groups[0]["lr"] = 3e-3 * (1 - step / 500)
             optimizer.zero_grad()
-            loss.tell_apart(model, Batch(correlated(512, rho)), CONTEXT).objective.backward()
+            loss.tell_apart(model, Batch(correlated(512, rho)), CONTEXT).loss.backward()
             optimizer.step()
         with torch.no_grad():
             estimate = loss.critic(correlated(50_000, rho)).mean().item()
@@ -128,7 +128,7 @@ class TestFactor:
             assert terms[name].equal(value)
         tc = terms["total_correlation"]
         assert tc.shape == (8,)
-        assert torch.allclose(objective, reference.objective + 7.0 * tc.mean())
+        assert torch.allclose(objective, reference.loss + 7.0 * tc.mean())
 
     def test_the_encoder_goes_where_the_critic_sees_less_correlation(self) -> None:
         model, x = build("factor_vae"), images()
@@ -142,7 +142,7 @@ class TestFactor:
         """Not the other way round: the estimate would have the wrong sign."""
         model, x = build("factor_vae"), images()
         torch.manual_seed(3)
-        objective = model.loss.tell_apart(model, Batch(x), CONTEXT).objective
+        objective = model.loss.tell_apart(model, Batch(x), CONTEXT).loss
         torch.manual_seed(3)
         z = model.encode(x).rsample()
         real, false = model.loss.critic(z), model.loss.critic(permute_dimensions(z))
@@ -165,7 +165,7 @@ class TestAae:
         """d/dz of -log D(z) is -σ(-d) d', an n-th of it for each of n."""
         model, x = build("aae"), images()
         weight = model.encoder[-1].weight
-        objective = model.loss.fit_in(model, Batch(x), CONTEXT).objective
+        objective = model.loss.fit_in(model, Batch(x), CONTEXT).loss
         (ours,) = torch.autograd.grad(objective, weight)
         odds = model.loss.critic(model.encode(x).mean)
         (by_hand,) = torch.autograd.grad(odds, weight, -torch.sigmoid(-odds.detach()) / len(x))
@@ -174,7 +174,7 @@ class TestAae:
     def test_the_critic_takes_the_prior_for_real(self) -> None:
         model, x = build("aae"), images()
         torch.manual_seed(3)
-        objective = model.loss.tell_apart(model, Batch(x), CONTEXT).objective
+        objective = model.loss.tell_apart(model, Batch(x), CONTEXT).loss
         torch.manual_seed(3)
         z, wanted = model.encode(x).mean, model.prior().sample(torch.Size((8,)))
         real, false = model.loss.critic(wanted), model.loss.critic(z)
@@ -184,7 +184,7 @@ class TestAae:
     def test_draws_the_latents_to_the_prior(self) -> None:
         """Latents that begin far away and narrow end up around 0 with unit spread."""
         from vaezoo.training.options import TrainOptions
-        from vaezoo.training.train_step import Updates
+        from vaezoo.training.train_step import TrainStep
 
         torch.manual_seed(0)
         data = DataSpec(shape=(4,), domain="real")
@@ -193,7 +193,7 @@ class TestAae:
         )
         with torch.no_grad():
             model.encoder[-1].bias.fill_(3.0)
-        updates = Updates(
+        updates = TrainStep(
             model,
             model.loss,
             TrainOptions(lr=2e-3, schedule="linear"),
@@ -233,7 +233,7 @@ class TestVaeGan:
 
     def gradients(self, model: BaseVAE, x: Tensor, objective: str) -> tuple[Tensor, ...]:
         torch.manual_seed(3)
-        value = getattr(model.loss, objective)(model, Batch(x), CONTEXT).objective
+        value = getattr(model.loss, objective)(model, Batch(x), CONTEXT).loss
         return torch.autograd.grad(value, list(model.decoder.parameters()))
 
     def test_the_decoders_gradient_by_hand(self) -> None:
@@ -270,7 +270,7 @@ class TestVaeGan:
         def cost() -> float:
             torch.manual_seed(3)
             with torch.no_grad():
-                return model.loss.tell_apart(model, Batch(x), CONTEXT).objective.item()
+                return model.loss.tell_apart(model, Batch(x), CONTEXT).loss.item()
 
         before = cost()
         gradients = self.gradients(model, x, "reconstruct_and_fool")
@@ -282,7 +282,7 @@ class TestVaeGan:
     def test_the_critics_objective_is_of_all_three(self) -> None:
         model, x = build("vae_gan"), images()
         torch.manual_seed(3)
-        objective = model.loss.tell_apart(model, Batch(x), CONTEXT).objective
+        objective = model.loss.tell_apart(model, Batch(x), CONTEXT).loss
         (real, reconstruction, sample), _ = self.judged(model, x)
         by_hand = -F.logsigmoid(real).mean()
         by_hand = by_hand - F.logsigmoid(-reconstruction).mean() - F.logsigmoid(-sample).mean()

@@ -15,16 +15,16 @@ import torch
 from torch import Tensor, nn
 
 import vaezoo
-from vaezoo import BaseLoss, BaseVAE, Batch, Context, DataSpec, Phase
+from vaezoo import BaseLoss, BaseVAE, Batch, DataSpec, Phase, StepContext
 from vaezoo.checkpoint.format import load_weights
 from vaezoo.cli.main import main
 from vaezoo.errors import DataError, OptionError, RunStopped, VaezooError
 from vaezoo.runs.train import resume_run
 from vaezoo.training.options import TrainOptions
-from vaezoo.training.progress import Reporter
-from vaezoo.training.train_step import Updates
+from vaezoo.training.progress import ProgressCallback
+from vaezoo.training.train_step import TrainStep
 
-CONTEXT = Context(torch.tensor(0), 10, 100)
+CONTEXT = StepContext(torch.tensor(0), 10, 100)
 NAMES = ("factor_vae", "aae", "vae_gan")
 PHASES = [
     ("factor_vae", "train", ("model",)),
@@ -71,9 +71,9 @@ def phase_of(model: BaseVAE, name: str) -> Phase:
     return next(phase for phase in loss_of(model).phases(model) if phase.name == name)
 
 
-def step(model: BaseVAE, phases: Sequence[Phase], x: Tensor, **how: Any) -> Updates:
+def step(model: BaseVAE, phases: Sequence[Phase], x: Tensor, **how: Any) -> TrainStep:
     """A training step of these phases, by the trainer's own hands."""
-    updates = Updates(
+    updates = TrainStep(
         model,
         cast(BaseLoss, SimpleNamespace(phases=lambda model: phases)),
         TrainOptions(lr=how.get("lr", 0.01)),
@@ -142,7 +142,7 @@ class TestPhases:
     def test_the_critic_sees_detached_latents(self, name: str) -> None:
         """Even a backward pass through everything fills no gradient but the critic's."""
         model = build(name)
-        phase_of(model, "critic").objective(model, Batch(images()), CONTEXT).objective.backward()
+        phase_of(model, "critic").loss(model, Batch(images()), CONTEXT).loss.backward()
         assert all(parameter.grad is None for parameter in model.parameters())
         critic = parts(model)["critic"]
         assert all(parameter.grad is not None for parameter in critic.parameters())
@@ -150,8 +150,8 @@ class TestPhases:
     @pytest.mark.parametrize("name", NAMES)
     def test_the_critics_phase_draws_latents_anew(self, name: str) -> None:
         model = build(name)
-        objective = phase_of(model, "critic").objective
-        values = [objective(model, Batch(images()), CONTEXT).objective for _ in range(2)]
+        objective = phase_of(model, "critic").loss
+        values = [objective(model, Batch(images()), CONTEXT).loss for _ in range(2)]
         assert not values[0].equal(values[1])
 
     @pytest.mark.parametrize("name", NAMES)
@@ -168,7 +168,7 @@ class TestPhases:
         values = []
         for _ in range(2):
             torch.manual_seed(5)
-            values.append(phase.objective(model, Batch(x), CONTEXT).objective.item())
+            values.append(phase.loss_fn(model, Batch(x), CONTEXT).loss.item())
             for _ in range(5):
                 step(model, [phase], x, lr=1e-3)
         assert values[1] < values[0]
@@ -180,12 +180,12 @@ class TestPhases:
         own = {"aae": {"encoder_lr_factor": 0.5}}.get(name, {})
         model = build(name, critic_lr_factor=0.5, critic_beta1=0.3, critic_beta2=0.8, **own)
         found = phase_of(model, phase)
-        assert (found.lr_factor, found.betas) == (0.5, (0.3, 0.8))
-        assert loss_of(model).phases(model)[0].lr_factor == 1.0
+        assert (found.lr_scale, found.betas) == (0.5, (0.3, 0.8))
+        assert loss_of(model).phases(model)[0].lr_scale == 1.0
 
     def test_vae_gan_slows_all_three_and_the_critic_once_more(self) -> None:
-        phases = loss_of(build("vae_gan", lr_factor=0.5, critic_lr_factor=0.25)).phases
-        rates = [phase.lr_factor for phase in phases(build("vae_gan"))]
+        phases = loss_of(build("vae_gan", lr_scale=0.5, critic_lr_factor=0.25)).phases
+        rates = [phase.lr_scale for phase in phases(build("vae_gan"))]
         assert rates == [0.5, 0.5, 0.125]
 
     @pytest.mark.parametrize("name", NAMES)
@@ -200,14 +200,14 @@ class TestPhases:
         for word in ("item", "tolist", "__bool__", "__float__", "__int__"):
             monkeypatch.setattr(torch.Tensor, word, read)
         for phase in phases:
-            phase.objective(model, Batch(x), CONTEXT)
+            phase.loss_fn(model, Batch(x), CONTEXT)
 
     @pytest.mark.parametrize("name", NAMES)
     def test_under_autocast_nats_are_summed_in_full_precision(self, name: str) -> None:
         model, x = build(name), images()
         with torch.autocast("cpu", torch.bfloat16):
             for phase in loss_of(model).phases(model):
-                objective, terms = phase.objective(model, Batch(x), CONTEXT)
+                objective, terms = phase.loss_fn(model, Batch(x), CONTEXT)
                 assert {objective.dtype, *(t.dtype for t in terms.values())} == {torch.float32}
         step(model, loss_of(model).phases(model), x, precision="bf16")
 
@@ -229,7 +229,7 @@ class TestEvaluation:
         before = state(model)
         with torch.no_grad():
             output = loss_of(model)(model, Batch(images(1)), CONTEXT)
-        assert output.objective.isfinite()
+        assert output.loss.isfinite()
         assert all(tensor.equal(before[key]) for key, tensor in state(model).items())
 
     @pytest.mark.parametrize("name", NAMES)
@@ -276,7 +276,7 @@ class TestEvaluation:
         with pytest.raises(RunStopped):
             vaezoo.train(name, out=tmp_path / "stopped", reporter=StopAfter(4), **TINY)
         stopped = vaezoo.load_run(tmp_path / "stopped")
-        resume_run(stopped.path, stopped.config, Reporter())
+        resume_run(stopped.path, stopped.config, ProgressCallback())
         first, second = (load_weights(run.folder.weights) for run in (whole, stopped))
         assert all(first[key].equal(second[key]) for key in first)
 
@@ -333,7 +333,7 @@ class TestData:
             vaezoo.train(name, out=tmp_path / "r", **{**TINY, "batch_size": 1})
 
 
-class StopAfter(Reporter):
+class StopAfter(ProgressCallback):
     """Asks for a stop at a step, as Ctrl-C does."""
 
     def __init__(self, steps: int) -> None:

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 import vaezoo
-from vaezoo import BaseVAE, Batch, Context, DataSpec, LossOutput, Options
+from vaezoo import BaseVAE, Batch, DataSpec, LossOutput, Options, StepContext
 from vaezoo.models.distributions import diagonal_normal
 from vaezoo_bounds.importance import IwaeLoss, MiwaeLoss
 from vaezoo_bounds.options import IwaeOptions, MiwaeOptions
 
-CONTEXT = Context(torch.tensor(0), 10, 100)
+CONTEXT = StepContext(torch.tensor(0), 10, 100)
 DREG = "doubly_reparameterized"
 
 
@@ -131,7 +131,7 @@ class TestIwae:
         """
         vae, x = Gaussians(6), equal_examples(6) + torch.arange(6.0).double()[:, None] / 5
         parameters = [vae.loc, vae.raw, vae.w]
-        ours = torch.autograd.grad(run(iwae(vae, 5), vae, x).objective, parameters)
+        ours = torch.autograd.grad(run(iwae(vae, 5), vae, x).loss, parameters)
         log_weights = weights(vae, x, 5)
         bound = (log_weights.exp().sum(0) / 5).log().mean()
         of_bound = torch.autograd.grad(-bound, parameters, retain_graph=True)
@@ -160,7 +160,7 @@ class TestIwae:
                 for name, value in whole.items():
                     pieces = torch.cat([part.terms[name] for part in parts])
                     assert torch.allclose(pieces, value, rtol=0, atol=1e-9), name
-                mean = torch.stack([part.objective for part in parts]).mean()
+                mean = torch.stack([part.loss for part in parts]).mean()
                 assert torch.allclose(mean, objective, rtol=0, atol=1e-9)
 
     def test_without_gradients_few_are_decoded_at_once(self) -> None:
@@ -189,7 +189,7 @@ class TestDoublyReparameterized:
         """One estimate for each of many equal examples: of loc and raw, [copies, 4]; and of w."""
         vae, x = Gaussians(self.COPIES), equal_examples(self.COPIES)
         made = iwae(vae, 8, gradient) if loss == "iwae" else miwae(vae, 4, 2, gradient)
-        objective = run(made, vae, x, seed).objective
+        objective = run(made, vae, x, seed).loss
         loc, raw, w = torch.autograd.grad(objective, [vae.loc, vae.raw, vae.w])
         return torch.cat([loc, raw], 1) * self.COPIES, w
 
@@ -211,13 +211,13 @@ class TestDoublyReparameterized:
     def test_encoders_gradient_is_the_papers_formula(self) -> None:
         """By hand: w̃_k² · ∂log w_k/∂z_k · ∂z_k/∂φ, the posterior's density held still."""
         vae, x = Gaussians(3), equal_examples(3)
-        ours = torch.autograd.grad(run(iwae(vae, 6, DREG), vae, x).objective, [vae.loc, vae.raw])
+        ours = torch.autograd.grad(run(iwae(vae, 6, DREG), vae, x).loss, [vae.loc, vae.raw])
         torch.manual_seed(1)
         z = vae.encode(x).rsample((6,))
         noise = ((z - vae.loc) / vae.raw.exp()).detach()
         at = z.detach().requires_grad_()
         still = diagonal_normal(vae.loc.detach(), vae.raw.detach().exp())
-        log_weights = vae.log_weights(still, vae.prior(), at, x)
+        log_weights = vae.log_importance_weights(still, vae.prior(), at, x)
         (path,) = torch.autograd.grad(log_weights.sum(), at)
         shares = log_weights.softmax(0).detach().unsqueeze(2)
         by_loc = (shares.square() * path).sum(0)
@@ -235,8 +235,8 @@ class TestDoublyReparameterized:
             vae.raw.copy_(-0.5 * precision.log().expand(5, 2))
         for parameter in (vae.loc, vae.raw):
             for samples in (1, 4):
-                doubly = run(iwae(vae, samples, DREG), vae, x).objective
-                standard = run(iwae(vae, samples), vae, x).objective
+                doubly = run(iwae(vae, samples, DREG), vae, x).loss
+                standard = run(iwae(vae, samples), vae, x).loss
                 assert torch.autograd.grad(doubly, parameter)[0].abs().max() < 1e-6
                 assert torch.autograd.grad(standard, parameter)[0].abs().max() > 0.01
 
@@ -254,15 +254,15 @@ class TestDoublyReparameterized:
                 return super().decode(z.flatten(1), y)
 
         flat, spatial, x = Gaussians(3), Spatial(), equal_examples(3)
-        expected = torch.autograd.grad(run(iwae(flat, 4, DREG), flat, x).objective, flat.loc)[0]
-        ours = torch.autograd.grad(run(iwae(spatial, 4, DREG), spatial, x).objective, spatial.loc)
+        expected = torch.autograd.grad(run(iwae(flat, 4, DREG), flat, x).loss, flat.loc)[0]
+        ours = torch.autograd.grad(run(iwae(spatial, 4, DREG), spatial, x).loss, spatial.loc)
         assert torch.allclose(ours[0], expected, rtol=1e-9, atol=1e-12)
 
     def test_trains_a_decoder_under_a_frozen_encoder(self) -> None:
         vae = small(gradient=DREG).requires_grad_(False)
         vae.decoder.requires_grad_(True)
         assert vae.loss is not None
-        vae.loss(vae, Batch(images()), CONTEXT).objective.backward()
+        vae.loss(vae, Batch(images()), CONTEXT).loss.backward()
         assert all(p.grad is not None for p in vae.decoder.parameters())
 
 
@@ -273,11 +273,11 @@ class TestMiwae:
         parameters = [*vae.encoder.parameters(), *vae.decoder.parameters()]
         ours = run(miwae(vae, 6, 1, gradient), vae, x)
         theirs = run(iwae(vae, 6, gradient), vae, x)
-        assert ours.objective.equal(theirs.objective)
+        assert ours.loss.equal(theirs.loss)
         assert ours.terms["bound"].equal(theirs.terms["bound"])
         for a, b in zip(
-            torch.autograd.grad(ours.objective, parameters),
-            torch.autograd.grad(theirs.objective, parameters),
+            torch.autograd.grad(ours.loss, parameters),
+            torch.autograd.grad(theirs.loss, parameters),
             strict=True,
         ):
             assert a.equal(b)
@@ -319,7 +319,7 @@ class TestMiwae:
         ratios = []
         for samples, groups in ((64, 1), (8, 8)):
             vae, x = Gaussians(4000), equal_examples(4000)
-            objective = run(miwae(vae, samples, groups), vae, x).objective
+            objective = run(miwae(vae, samples, groups), vae, x).loss
             (gradient,) = torch.autograd.grad(objective, vae.raw)
             ratios.append((gradient.mean(0).abs() / gradient.std(0)).mean())
         assert ratios[1] > 1.5 * ratios[0]
@@ -338,7 +338,7 @@ class TestTraining:
         optimizer = torch.optim.Adam(phase.parameters, lr=0.01)
         bounds = []
         for _ in range(60):
-            objective, terms = phase.objective(vae, Batch(x), CONTEXT)
+            objective, terms = phase.loss_fn(vae, Batch(x), CONTEXT)
             optimizer.zero_grad()
             objective.backward(inputs=list(phase.parameters))
             optimizer.step()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from vaezoo import Batch, Context, DataSpec, create_model
+from vaezoo import Batch, DataSpec, StepContext, create_model
 from vaezoo.cli.main import main
 from vaezoo.errors import DataError
 from vaezoo.models.distributions import diagonal_normal, kl_divergence
@@ -16,9 +16,9 @@ from vaezoo_conditional.model import ConditionalVAE
 from vaezoo_conditional.networks import one_hot
 
 CLASSES = ("left", "right", "top", "bottom")
-IMAGE = DataSpec(shape=(1, 8, 8), domain="binary", classes=CLASSES)
-VECTORS = DataSpec(shape=(6,), domain="real", classes=CLASSES)
-CONTEXT = Context(torch.tensor(0), 1, 16)
+IMAGE = DataSpec(shape=(1, 8, 8), domain="binary", class_names=CLASSES)
+VECTORS = DataSpec(shape=(6,), domain="real", class_names=CLASSES)
+CONTEXT = StepContext(torch.tensor(0), 1, 16)
 UNKNOWN = torch.full((5,), -1)
 
 
@@ -44,7 +44,7 @@ def train(built: ConditionalVAE, batch: Batch, steps: int = 150) -> ConditionalV
     assert built.loss is not None
     for _ in range(steps):
         optimizer.zero_grad()
-        built.loss(built, batch, CONTEXT).objective.backward()
+        built.loss(built, batch, CONTEXT).loss.backward()
         optimizer.step()
     return built.eval()
 

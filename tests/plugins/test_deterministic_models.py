@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import vaezoo
-from vaezoo import BaseVAE, Batch, Context, DataSpec
+from vaezoo import BaseVAE, Batch, DataSpec, StepContext
 from vaezoo.cli.main import main
 from vaezoo.errors import DataError, OptionError
 
-CONTEXT = Context(torch.tensor(0), 10, 100)
+CONTEXT = StepContext(torch.tensor(0), 10, 100)
 SMALL: dict[str, Any] = {"latent_dim": 5, "hidden": (4, 8)}
 TINY: dict[str, Any] = {
     "data": "sprites",
@@ -65,7 +65,7 @@ class TestPoint:
         model, x = build(scale=0.5**0.5).eval(), images()
         objective, terms = model.loss(model, Batch(x), CONTEXT)
         errors = (model.reconstruct(x) - x).square().flatten(1).sum(1)
-        constant = 0.5 * torch.tensor(torch.pi).log() * model.data.values
+        constant = 0.5 * torch.tensor(torch.pi).log() * model.data.numel
         assert torch.allclose(terms["distortion"], errors + constant, atol=1e-4)
         assert list(terms) == ["distortion"]
         assert torch.allclose(objective, terms["distortion"].mean())
@@ -73,17 +73,17 @@ class TestPoint:
     def test_gradient_is_that_of_the_mean_squared_error(self) -> None:
         model, x = build(scale=0.1), images()
         parameters = [p for p in model.parameters() if p.requires_grad]
-        ours = torch.autograd.grad(model.loss(model, Batch(x), CONTEXT).objective, parameters)
+        ours = torch.autograd.grad(model.loss(model, Batch(x), CONTEXT).loss, parameters)
         error = F.mse_loss(model(x).likelihood.mean, x)
         theirs = torch.autograd.grad(error, parameters)
-        scale = model.data.values / (2 * 0.1**2)
+        scale = model.data.numel / (2 * 0.1**2)
         for mine, other in zip(ours, theirs, strict=True):
             assert torch.allclose(mine, scale * other, rtol=1e-3, atol=1e-3)
 
     @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian_learned"])
     def test_any_likelihood_will_do(self, likelihood: str) -> None:
         model = build(likelihood=likelihood)
-        model.loss(model, Batch(images()), CONTEXT).objective.backward()
+        model.loss(model, Batch(images()), CONTEXT).loss.backward()
         assert all(p.grad is not None for p in model.parameters())
 
     def test_overfits_one_batch(self) -> None:
@@ -91,7 +91,7 @@ class TestPoint:
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
         first = None
         for _ in range(150):
-            objective = model.loss(model, Batch(x), CONTEXT).objective
+            objective = model.loss(model, Batch(x), CONTEXT).loss
             first = objective.item() if first is None else first
             optimizer.zero_grad()
             objective.backward()
@@ -202,7 +202,7 @@ class TestData:
     @pytest.mark.parametrize("network", ["conv", "resnet", "mlp"])
     def test_images(self, name: str, shape: tuple[int, ...], network: str) -> None:
         model, x = build(name, shape, network=network), images(3, shape)
-        assert model.loss(model, Batch(x), CONTEXT).objective.isfinite()
+        assert model.loss(model, Batch(x), CONTEXT).loss.isfinite()
         assert model.reconstruct(x).shape == x.shape
         assert model.sample(2).shape == (2, *shape)
 
@@ -210,7 +210,7 @@ class TestData:
         data = DataSpec(shape=(7,), domain="real")
         model = vaezoo.create_model(name, data, network="mlp", latent_dim=2, hidden=(6,))
         x = torch.randn(5, 7)
-        assert model.loss(model, Batch(x), CONTEXT).objective.isfinite()
+        assert model.loss(model, Batch(x), CONTEXT).loss.isfinite()
         assert model.reconstruct(x).shape == x.shape
         with pytest.raises(DataError, match="give --network mlp"):
             vaezoo.create_model(name, data)

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 import vaezoo
-from vaezoo import BaseVAE, Batch, Context, LossOutput
+from vaezoo import BaseVAE, Batch, LossOutput, StepContext
 from vaezoo.checkpoint.format import load_into, load_weights, save_weights
 from vaezoo.models.distributions import diagonal_normal
 from vaezoo_deterministic.rae import RaeLoss
 from vaezoo_deterministic.smoothness import gradient_penalty, limit_spectrum, squared_norm
 
-CONTEXT = Context(torch.tensor(0), 10, 100)
+CONTEXT = StepContext(torch.tensor(0), 10, 100)
 
 
 def build(**options: Any) -> BaseVAE:
@@ -132,8 +132,8 @@ class TestGradientPenalty:
             quiet = run(model, x)
         torch.manual_seed(0)
         loud = run(model, x)
-        assert not quiet.objective.requires_grad
-        assert torch.allclose(quiet.objective, loud.objective)
+        assert not quiet.loss.requires_grad
+        assert torch.allclose(quiet.loss, loud.loss)
         assert quiet.terms["decoder_penalty"].max() > 0
 
     def test_a_smaller_one_is_what_training_makes(self) -> None:
@@ -143,7 +143,7 @@ class TestGradientPenalty:
             optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
             for _ in range(60):
                 optimizer.zero_grad()
-                run(model, x).objective.backward()
+                run(model, x).loss.backward()
                 optimizer.step()
             model.eval()
             z = model.encode(x).mean.detach()
@@ -183,7 +183,7 @@ class TestSpectralNorm:
     def test_does_not_move_in_evaluation(self) -> None:
         model, x = build(regulariser="spectral_norm").eval(), images()
         state = {name: t.clone() for name, t in model.state_dict().items()}
-        assert run(model, x).objective.equal(run(model, x).objective)
+        assert run(model, x).loss.equal(run(model, x).loss)
         assert all(t.equal(state[name]) for name, t in model.state_dict().items())
 
     def test_is_saved_and_read_again(self, tmp_path: Any) -> None:

@@ -16,14 +16,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import vaezoo
-from vaezoo import Batch, Context, DataSpec
+from vaezoo import Batch, DataSpec, StepContext
 from vaezoo.errors import DataError, OptionError, RunStopped
-from vaezoo.models.distributions import draw
+from vaezoo.models.distributions import sample_prior
 from vaezoo.runs.train import resume_run
-from vaezoo.training.progress import Reporter
+from vaezoo.training.progress import ProgressCallback
 from vaezoo_discrete.grid import GridVAE
 
-CONTEXT = Context(torch.tensor(0), 100, 64)
+CONTEXT = StepContext(torch.tensor(0), 100, 64)
 SMALL: dict[str, Any] = {
     "hidden": (4, 8),
     "network": "conv",
@@ -90,7 +90,7 @@ class TestShapes:
         assert posterior.event_shape == grid.latent_shape
         assert posterior.rsample().shape == (2, *grid.latent_shape)
         assert posterior.codes.shape == (2, rows, columns)
-        measure(grid, x).objective.backward()
+        measure(grid, x).loss.backward()
         grid.eval()
         assert grid.reconstruct(x[:1]).shape == (1, *shape)
         assert grid.sample(3).shape == (3, *shape)
@@ -130,8 +130,8 @@ class TestLoss:
             for name in of_examples:
                 pieces = torch.cat([part.terms[name] for part in parts])
                 assert torch.allclose(pieces, whole.terms[name], rtol=1e-4, atol=1e-4), name
-            objective = torch.stack([part.objective for part in parts]).mean()
-            assert torch.allclose(objective, whole.objective, rtol=1e-5)
+            objective = torch.stack([part.loss for part in parts]).mean()
+            assert torch.allclose(objective, whole.loss, rtol=1e-5)
 
     @pytest.mark.parametrize("commitment", [0.0, 0.25, 2.0])
     @pytest.mark.parametrize("kind", ["vq_vae", "vq_vae by gradient"])
@@ -200,7 +200,7 @@ class TestLoss:
         reads = []
         for name in ("item", "tolist", "__bool__", "__float__", "__int__", "__index__"):
             monkeypatch.setattr(Tensor, name, lambda *args, name=name: reads.append(name))
-        measure(grid, x).objective.backward()
+        measure(grid, x).loss.backward()
         monkeypatch.undo()
         assert reads == []
 
@@ -208,7 +208,7 @@ class TestLoss:
     def test_runs_on_meta_tensors(self, kind: str) -> None:
         """Where arithmetic is counted: nothing hangs on a value."""
         grid = model(kind).to("meta")
-        measure(grid, images().to("meta")).objective.backward()
+        measure(grid, images().to("meta")).loss.backward()
         assert grid.eval().sample(2).shape == (2, 1, 12, 12)
 
     @every_kind
@@ -217,7 +217,7 @@ class TestLoss:
         full = measure(grid, x).terms
         with torch.autocast("cpu", torch.bfloat16):
             half = measure(grid, x)
-        half.objective.backward()
+        half.loss.backward()
         for name in ("distortion", "rate"):
             assert half.terms[name].dtype == torch.float32
             assert torch.allclose(half.terms[name], full[name], rtol=0.1)
@@ -274,7 +274,7 @@ class TestPrior:
         assert its
         assert not its & trained
         assert its | trained == {id(p) for p in grid.parameters()}
-        measure(grid, images()).objective.backward(inputs=list(phase.parameters))
+        measure(grid, images()).loss.backward(inputs=list(phase.parameters))
         assert all(p.grad is not None for p in phase.parameters)
 
     @every_kind
@@ -304,7 +304,7 @@ class TestPrior:
     def test_temperature_of_samples(self) -> None:
         grid = model("fsq").eval()
         shuffle_prior(grid)
-        codes = draw(grid.prior(), 3, temperature=0.0)
+        codes = sample_prior(grid.prior(), 3, temperature=0.0)
         assert codes.equal(codes[:1].expand_as(codes))
         # The decoder's tanh rounds at the end of its vectors in another way.
         coldest = grid.sample(3, temperature=0.0)
@@ -343,14 +343,14 @@ def test_learns_one_batch_by_heart(kind: str) -> None:
     first = measure(grid, x).terms["distortion"].mean()
     for _ in range(60):
         output = measure(grid, x)
-        output.objective.backward()
+        output.loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     assert output.terms["distortion"].mean() < 0.5 * first
     assert output.terms["perplexity"] > 4
 
 
-class StopAfter(Reporter):
+class StopAfter(ProgressCallback):
     """Asks for a stop at a step, as Ctrl-C does."""
 
     def __init__(self, steps: int) -> None:
@@ -389,7 +389,9 @@ def test_run_from_training_to_samples(kind: str, tmp_path: Path) -> None:
 
     with pytest.raises(RunStopped):
         vaezoo.train(name, out=tmp_path / "stopped", reporter=StopAfter(5), **job)
-    resume_run(tmp_path / "stopped", vaezoo.load_run(tmp_path / "stopped").config, Reporter())
+    resume_run(
+        tmp_path / "stopped", vaezoo.load_run(tmp_path / "stopped").config, ProgressCallback()
+    )
     first = load_file(run.path / "model.safetensors")
     second = load_file(tmp_path / "stopped" / "model.safetensors")
     assert all(first[key].equal(second[key]) for key in first)

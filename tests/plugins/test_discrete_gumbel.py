@@ -13,18 +13,18 @@ from torch.distributions import Categorical
 from torch.distributions import kl_divergence as kl_of_torch
 
 import vaezoo
-from vaezoo import Batch, Context, DataSpec
+from vaezoo import Batch, DataSpec, StepContext
 from vaezoo.errors import OptionError
 from vaezoo.models.distributions import kl_divergence
 from vaezoo_discrete.gumbel import GumbelVAE, RelaxedCategories
 
 VARIABLES, CLASSES = 2, 3
-CONTEXT = Context(torch.tensor(0), 100, 16)
+CONTEXT = StepContext(torch.tensor(0), 100, 16)
 
 
 def model(shape: tuple[int, ...] = (6,), **options: Any) -> GumbelVAE:
     torch.manual_seed(0)
-    small = {"latent_dim": VARIABLES, "classes": CLASSES, "network": "mlp", "hidden": (16,)}
+    small = {"latent_dim": VARIABLES, "class_names": CLASSES, "network": "mlp", "hidden": (16,)}
     data = DataSpec(shape=shape, domain="binary")
     made = vaezoo.create_model("gumbel_vae", data=data, **small | options)
     assert isinstance(made, GumbelVAE)
@@ -163,7 +163,7 @@ class TestSamples:
     def test_carry_gradients_in_training(self) -> None:
         gumbel, x = model(), examples()
         assert gumbel.loss is not None
-        gumbel.loss(gumbel, Batch(x), CONTEXT).objective.backward()
+        gumbel.loss(gumbel, Batch(x), CONTEXT).loss.backward()
         last = gumbel.encoder[-1].weight
         assert last.grad is not None
         rate = kl_divergence(gumbel.encode(x), gumbel.prior(), gumbel.prior().sample())
@@ -261,7 +261,7 @@ def test_networks_and_images(network: str, shape: tuple[int, ...]) -> None:
     gumbel = model(shape, network=network, hidden=(6, 8))
     x = examples(3, shape)
     assert gumbel.loss is not None
-    gumbel.loss(gumbel, Batch(x), CONTEXT).objective.backward()
+    gumbel.loss(gumbel, Batch(x), CONTEXT).loss.backward()
     gumbel.eval()
     assert gumbel.loss(gumbel, Batch(x[:1]), CONTEXT).terms["elbo"].shape == (1,)
     assert gumbel.sample(2).shape == (2, *shape)
@@ -280,5 +280,5 @@ def test_terms_are_the_same_at_any_batch_size() -> None:
         for name, values in whole.terms.items():
             pieces = torch.cat([part.terms[name] for part in parts])
             assert torch.allclose(pieces, values, atol=1e-4), name
-        objective = torch.stack([part.objective for part in parts]).mean()
-        assert torch.allclose(objective, whole.objective, atol=1e-4)
+        objective = torch.stack([part.loss for part in parts]).mean()
+        assert torch.allclose(objective, whole.loss, atol=1e-4)

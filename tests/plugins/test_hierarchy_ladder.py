@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 
 from vaezoo import DataSpec, create_model
 from vaezoo.errors import OptionError
-from vaezoo.models.distributions import diagonal_normal, kl_divergence, point
+from vaezoo.models.distributions import diagonal_normal, kl_divergence, mode
 from vaezoo_hierarchy.ladder import LadderVAE
 from vaezoo_hierarchy.top_down import LadderPosterior, TopDownPrior, merge
 
@@ -92,11 +92,11 @@ class TestPrior:
 
     def test_temperature_narrows_every_level(self) -> None:
         model = ladder()
-        cold = model.prior().tempered(0.0).sample((3,))
+        cold = model.prior().with_temperature(0.0).sample((3,))
         middle = model.decoder.below[1](torch.zeros(3, 2).double()).mean
         expected = torch.cat([model.decoder.below[0](middle).mean, middle, torch.zeros(3, 2)], -1)
         assert torch.allclose(cold, expected)
-        half = model.prior().tempered(0.5).tempered(0.5)
+        half = model.prior().with_temperature(0.5).with_temperature(0.5)
         assert half.levels(cold)[0].stddev.allclose(0.25 * model.prior().levels(cold)[0].stddev)
         assert model.sample(4, temperature=0.3).shape == (4, 6)
 
@@ -136,7 +136,7 @@ class TestPosterior:
         middle = merge(evidence[1], model.decoder.below[1](evidence[2].mean)).mean
         lowest = merge(evidence[0], model.decoder.below[0](middle)).mean
         expected = torch.cat([lowest, middle, evidence[2].mean], -1)
-        assert torch.allclose(point(model.encode(x)), expected)
+        assert torch.allclose(mode(model.encode(x)), expected)
 
     def test_gradients_reach_every_level_from_the_sample(self) -> None:
         model = ladder()

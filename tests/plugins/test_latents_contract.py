@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vaezoo import BaseVAE, Batch, Context, DataSpec, create_model
-from vaezoo.config import choose, load_recipe, resolve
-from vaezoo.models.distributions import kl_divergence, log_mean_exp, point
+from vaezoo import BaseVAE, Batch, DataSpec, StepContext, create_model
+from vaezoo.config import build_config, load_config, resolve_components
+from vaezoo.models.distributions import kl_divergence, log_mean_exp, mode
 from vaezoo.runs.build import build_model
 from vaezoo.runtime.seed import evaluation_mode, seeded
 
@@ -24,16 +24,16 @@ MODELS: dict[str, dict[str, Any]] = {
     "vmf_vae": {},
 }
 CLASSES = ("a", "b", "c")
-GREY = DataSpec(shape=(1, 28, 28), domain="binary", classes=CLASSES)
+GREY = DataSpec(shape=(1, 28, 28), domain="binary", class_names=CLASSES)
 DATA = {
     "grey": GREY,
-    "colour": DataSpec(shape=(3, 32, 32), classes=CLASSES),
-    "large": DataSpec(shape=(3, 64, 64), classes=CLASSES),
-    "not square": DataSpec(shape=(2, 12, 19), classes=CLASSES),
-    "vectors": DataSpec(shape=(7,), domain="real", classes=CLASSES),
+    "colour": DataSpec(shape=(3, 32, 32), class_names=CLASSES),
+    "large": DataSpec(shape=(3, 64, 64), class_names=CLASSES),
+    "not square": DataSpec(shape=(2, 12, 19), class_names=CLASSES),
+    "vectors": DataSpec(shape=(7,), domain="real", class_names=CLASSES),
 }
 CPU = torch.device("cpu")
-CONTEXT = Context(torch.tensor(0), 1, 16)
+CONTEXT = StepContext(torch.tensor(0), 1, 16)
 
 every_model = pytest.mark.parametrize("name", list(MODELS))
 
@@ -48,7 +48,7 @@ def batch(data: DataSpec = GREY, n: int = 5) -> Batch:
     generator = torch.Generator().manual_seed(1)
     x = torch.rand(n, *data.shape, generator=generator)
     x = x.round() if data.domain == "binary" else x
-    return Batch(x, torch.arange(n) % len(data.classes))
+    return Batch(x, torch.arange(n) % len(data.class_names))
 
 
 def loss(model: BaseVAE, of: Batch) -> Any:
@@ -65,7 +65,7 @@ def test_takes_any_network_and_data(name: str, network: str, data: str) -> None:
         pytest.skip("vectors are for an mlp")
     model, of = build(name, spec, network=network), batch(spec)
     output = loss(model, of)
-    output.objective.backward()
+    output.loss.backward()
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad is not None, parameter_name
         assert parameter.grad.isfinite().all(), parameter_name
@@ -88,7 +88,7 @@ def test_an_example_does_not_know_the_others_in_evaluation(name: str, network: s
     for i in range(5):
         x, y, z_i = of.x[i : i + 1], of.y[i : i + 1], z[i : i + 1]
         alone = model.encode(x, y)
-        assert torch.allclose(point(alone)[0], point(posterior)[i], atol=1e-5)
+        assert torch.allclose(mode(alone)[0], mode(posterior)[i], atol=1e-5)
         assert torch.allclose(alone.log_prob(z_i)[0], whole[i], rtol=1e-4, atol=1e-4)
         own_rate = kl_divergence(alone, model.prior(model.labels(y)), z_i)
         assert torch.allclose(own_rate[0], rate[i], rtol=1e-4, atol=1e-4)
@@ -99,8 +99,8 @@ def test_an_example_does_not_know_the_others_in_evaluation(name: str, network: s
 def test_a_batch_of_one_can_be_evaluated_and_the_smallest_trained_on(name: str) -> None:
     for network in ("conv", "mlp"):
         model = build(name, network=network)
-        loss(model, batch(n=model.min_batch_size)).objective.backward()
-        assert loss(model.eval(), batch(n=1)).objective.isfinite()
+        loss(model, batch(n=model.min_batch_size)).loss.backward()
+        assert loss(model.eval(), batch(n=1)).loss.isfinite()
 
 
 @every_model
@@ -109,7 +109,7 @@ def test_state_comes_back_from_a_file(name: str, network: str, tmp_path: Path) -
     model, of = build(name, network=network), batch()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(3):
-        loss(model, of).objective.backward()
+        loss(model, of).loss.backward()
         optimizer.step()
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     other = build(name, network=network)
@@ -153,7 +153,7 @@ def test_learns_one_batch_by_heart(name: str) -> None:
     for _ in range(300):
         output = loss(model, of)
         optimizer.zero_grad()
-        output.objective.backward()
+        output.loss.backward()
         optimizer.step()
         elbos.append(output.terms["elbo"].mean().item())
     # Noise on 784 pixels: 543 nats of it, of which what tells four examples apart is to be left.
@@ -168,7 +168,7 @@ def test_nats_are_summed_in_full_precision_under_autocast(name: str) -> None:
     with seeded(0, CPU), torch.autocast("cpu", torch.bfloat16):
         output = loss(model, of)
     assert {value.dtype for value in output.terms.values()} == {torch.float32}
-    output.objective.backward()
+    output.loss.backward()
     with torch.no_grad(), seeded(0, CPU):
         exact: Tensor = loss(model, of).terms["elbo"]
     assert torch.allclose(output.terms["elbo"], exact, rtol=0.01)
@@ -178,9 +178,9 @@ def test_nats_are_summed_in_full_precision_under_autocast(name: str) -> None:
 def test_its_recipe_can_be_built(name: str) -> None:
     folder = Path(__file__).parents[2] / "configs"
     (path,) = [p for p in folder.glob("*.yaml") if f"  name: {name}\n" in p.read_text()]
-    recipe = load_recipe(path)
-    choice = choose(None, None, None, recipe)
-    config = resolve(choice, recipe, {})
+    recipe = load_config(path)
+    choice = resolve_components(None, None, None, recipe)
+    config = build_config(choice, recipe, {})
     model = build_model(choice, config.model, config.loss, GREY)
     assert choice.model.name == name
-    assert loss(model, batch(n=2)).objective.isfinite()
+    assert loss(model, batch(n=2)).loss.isfinite()

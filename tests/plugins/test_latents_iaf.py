@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vaezoo import DataSpec, create_model
-from vaezoo.models.distributions import diagonal_normal, kl_divergence, point
+from vaezoo.models.distributions import diagonal_normal, kl_divergence, mode
 from vaezoo_latents.flow import Flow, FlowStep
 from vaezoo_latents.iaf import FlowPosterior, InverseAutoregressiveVAE
 from vaezoo_latents.made import MADE
@@ -190,8 +190,8 @@ class TestPosterior:
 
     def test_center_stands_still(self) -> None:
         q = posterior(batch=3)
-        assert point(q).equal(point(q))
-        assert point(q).shape == (3, 2)
+        assert mode(q).equal(mode(q))
+        assert mode(q).shape == (3, 2)
 
 
 def test_the_rate_of_a_flow_that_cannot_move_is_that_of_a_gaussian() -> None:

@@ -77,7 +77,7 @@ def test_samples_have_its_moments() -> None:
 def test_temperature_narrows_each_component_around_its_own_mean() -> None:
     mixture = GaussianMixture(torch.tensor([[-10.0], [10.0]]), torch.ones(2, 1))
     torch.manual_seed(0)
-    z = mixture.tempered(0.1).sample((2_000,))
+    z = mixture.with_temperature(0.1).sample((2_000,))
     assert ((z.abs() - 10).abs() < 0.6).all()
     assert (z.abs() - 10).std().item() == pytest.approx(0.1, rel=0.1)
-    assert mixture.tempered(0.0).sample((50,)).unique().tolist() == [-10.0, 10.0]
+    assert mixture.with_temperature(0.0).sample((50,)).unique().tolist() == [-10.0, 10.0]

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from vaezoo import BaseVAE, Batch, Context, DataSpec, create_model
+from vaezoo import BaseVAE, Batch, DataSpec, StepContext, create_model
 from vaezoo.models.distributions import kl_divergence, log_mean_exp
 from vaezoo_latents.vamp_prior import VampPriorVAE
 
-CONTEXT = Context(torch.tensor(0), 1, 16)
+CONTEXT = StepContext(torch.tensor(0), 1, 16)
 IMAGE = DataSpec(shape=(1, 12, 10), domain="binary")
 
 
@@ -99,7 +99,7 @@ class TestPseudoInputs:
     def test_learn(self) -> None:
         built = model(pseudo_mean=0.5, pseudo_std=0.1)
         assert built.loss is not None
-        built.loss(built, Batch(images()), CONTEXT).objective.backward()
+        built.loss(built, Batch(images()), CONTEXT).loss.backward()
         assert built.pseudo.grad is not None
         assert (built.pseudo.grad != 0).any(dim=0).float().mean() > 0.9
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vaezoo import DataSpec, create_model
 from vaezoo.errors import OptionError
-from vaezoo.models.distributions import kl_divergence, point
+from vaezoo.models.distributions import kl_divergence, mode
 from vaezoo_latents.sphere import SphereUniform, VonMisesFisher
 from vaezoo_latents.vmf_vae import SphericalVAE
 
@@ -256,7 +256,7 @@ def test_the_posterior_is_on_the_sphere_with_a_concentration_above_one() -> None
     q = model().encode(50 * torch.randn(20, 6))
     assert torch.allclose(q.loc.norm(dim=-1), torch.ones(20))
     assert (q.concentration >= 1).all()
-    assert point(q).equal(q.loc)
+    assert mode(q).equal(q.loc)
 
 
 def test_a_temperature_is_refused_in_one_line() -> None:

@@ -17,7 +17,7 @@ from torch.distributions import (
 )
 
 import vaezoo
-from vaezoo import BaseVAE, Batch, Context, LossOutput
+from vaezoo import BaseVAE, Batch, LossOutput, StepContext
 from vaezoo.errors import OptionError
 from vaezoo.models.distributions import diagonal_normal, kl_divergence
 from vaezoo_objectives.aggregate import decompose, importance_weights, pairwise_log_prob
@@ -61,7 +61,7 @@ def run(vae: BaseVAE, x: Tensor, examples: int = EXAMPLES) -> LossOutput:
     """The loss at a noise that is the same each time."""
     torch.manual_seed(1)
     assert vae.loss is not None
-    output: LossOutput = vae.loss(vae, Batch(x), Context(torch.tensor(0), 10, examples))
+    output: LossOutput = vae.loss(vae, Batch(x), StepContext(torch.tensor(0), 10, examples))
     return output
 
 
@@ -223,10 +223,10 @@ class TestEstimates:
 class TestObjective:
     def test_with_all_weights_one_is_the_elbo(self) -> None:
         x = images()
-        ours = run(model(beta=1.0), x).objective
+        ours = run(model(beta=1.0), x).loss
         torch.manual_seed(0)
         plain = vaezoo.create_model("vanilla", (1, 8, 8), network="mlp", hidden=(16,), latent_dim=3)
-        assert torch.allclose(ours, run(plain.double(), x).objective, rtol=0, atol=1e-12)
+        assert torch.allclose(ours, run(plain.double(), x).loss, rtol=0, atol=1e-12)
 
     @pytest.mark.parametrize("name", ["mutual_information", "total_correlation", "dimension_kl"])
     def test_each_weight_weighs_its_own_part(self, name: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import vaezoo
-from vaezoo import BaseVAE, Batch, Context, LossOutput
+from vaezoo import BaseVAE, Batch, LossOutput, StepContext
 from vaezoo_objectives.capacity import CapacityLoss
 
 
@@ -29,7 +29,7 @@ def images(n: int = 8) -> Tensor:
 def run(vae: BaseVAE, x: Tensor, step: int = 0, total: int = 100) -> LossOutput:
     torch.manual_seed(1)
     assert vae.loss is not None
-    output: LossOutput = vae.loss(vae, Batch(x), Context(torch.tensor(step), total, 1000))
+    output: LossOutput = vae.loss(vae, Batch(x), StepContext(torch.tensor(step), total, 1000))
     return output
 
 
@@ -37,7 +37,7 @@ class TestSchedule:
     def capacities(self, total: int, **options: float) -> list[float]:
         loss = model(**options).loss
         assert isinstance(loss, CapacityLoss)
-        steps = (Context(torch.tensor(step), total, 1000) for step in range(total))
+        steps = (StepContext(torch.tensor(step), total, 1000) for step in range(total))
         return [loss.capacity(context).item() for context in steps]
 
     def test_rises_linearly_and_stays(self) -> None:
@@ -80,12 +80,12 @@ class TestSchedule:
 
     def test_evaluation_leaves_it_where_it_is(self) -> None:
         vae, x = model(), images()
-        at_work = run(vae, x, step=9).objective
+        at_work = run(vae, x, step=9).loss
         vae.eval()
         assert vae.loss is not None
         vae.loss.eval()
         with torch.no_grad():
-            assert all(run(vae, x, step=9).objective.equal(at_work) for _ in range(3))
+            assert all(run(vae, x, step=9).loss.equal(at_work) for _ in range(3))
 
 
 class TestObjective:
@@ -118,8 +118,8 @@ class TestObjective:
         optimizer = torch.optim.Adam(phase.parameters, lr=0.003)
         rates = []
         for step in range(300):
-            context = Context(torch.tensor(step), 300, 64)
-            objective, terms = phase.objective(vae, Batch(x), context)
+            context = StepContext(torch.tensor(step), 300, 64)
+            objective, terms = phase.loss_fn(vae, Batch(x), context)
             optimizer.zero_grad()
             objective.backward()
             optimizer.step()
@@ -128,7 +128,7 @@ class TestObjective:
         assert torch.stack(rates[50:60]).mean() < 2.5
 
     def test_terms_of_examples_do_not_know_the_batch(self) -> None:
-        vae, x = model(log_variance=(-60.0, -59.0)), images(64)
+        vae, x = model(logvar_range=(-60.0, -59.0)), images(64)
         whole = run(vae, x).terms
         for size in (1, 8):
             parts = [run(vae, part).terms for part in x.split(size)]

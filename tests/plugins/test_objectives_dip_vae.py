@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 import vaezoo
-from vaezoo import BaseVAE, Batch, Context, LossOutput
+from vaezoo import BaseVAE, Batch, LossOutput, StepContext
 from vaezoo.models.distributions import diagonal_normal
 from vaezoo_objectives.dip_vae import covariance_of
 from vaezoo_objectives.options import DipVaeOptions
@@ -43,7 +43,7 @@ def model(**options: object) -> BaseVAE:
 def run(vae: BaseVAE, n: int = 8) -> LossOutput:
     x = torch.rand(n, 1, 8, 8, generator=torch.manual_seed(2), dtype=torch.float64)
     assert vae.loss is not None
-    output: LossOutput = vae.loss(vae, Batch(x), Context(torch.tensor(0), 10, 100))
+    output: LossOutput = vae.loss(vae, Batch(x), StepContext(torch.tensor(0), 10, 100))
     return output
 
 

@@ -14,16 +14,16 @@ import yaml
 from safetensors.torch import load_file
 
 import vaezoo
-from vaezoo import Batch, Context, DataSpec
+from vaezoo import Batch, DataSpec, StepContext
 from vaezoo.cli.main import main
-from vaezoo.config import choose, load_recipe, resolve
+from vaezoo.config import build_config, load_config, resolve_components
 from vaezoo.errors import RunStopped
 from vaezoo.runs.train import resume_run
-from vaezoo.training.progress import Reporter
+from vaezoo.training.progress import ProgressCallback
 
 NAMES = ["beta_tc", "dip_vae", "info_vae", "wae_mmd", "capacity", "sigma_vae", "iwae", "miwae"]
 RECIPES = Path(__file__).parents[2] / "configs"
-CONTEXT = Context(torch.tensor(3), 10, 100)
+CONTEXT = StepContext(torch.tensor(3), 10, 100)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -41,13 +41,13 @@ def test_takes_a_step_and_looks_at_a_last_batch_of_one(
     name: str, shape: tuple[int, ...], domain: str, network: str
 ) -> None:
     torch.manual_seed(0)
-    spec = DataSpec(shape=shape, domain=domain, examples=100)
+    spec = DataSpec(shape=shape, domain=domain, num_examples=100)
     model = vaezoo.create_model(name, spec, network=network, hidden=(8, 8), latent_dim=3)
     loss = model.loss
     assert loss is not None
     (phase,) = loss.phases(model)
     x = torch.rand(4, *shape).round() if domain == "binary" else torch.rand(4, *shape)
-    objective, terms = phase.objective(model, Batch(x), CONTEXT)
+    objective, terms = phase.loss_fn(model, Batch(x), CONTEXT)
     objective.backward(inputs=list(phase.parameters))
     assert objective.isfinite()
     assert all(value.shape in ((4,), ()) for value in terms.values())
@@ -84,7 +84,7 @@ def test_what_is_in_the_lists() -> None:
     losses = {spec.name for spec in vaezoo.list_losses()}
     for name in NAMES:
         spec = models[name]
-        assert spec.variant_of == "vanilla"
+        assert spec.base == "vanilla"
         assert spec.loss == name
         assert name in losses
         assert spec.target == models["vanilla"].target
@@ -94,10 +94,10 @@ def test_what_is_in_the_lists() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_its_recipe_is_one(name: str) -> None:
     """Every option in it is known and in range, and the model is the one it is called after."""
-    recipe = load_recipe(RECIPES / f"{name}.yaml")
-    choice = choose(None, None, None, recipe)
+    recipe = load_config(RECIPES / f"{name}.yaml")
+    choice = resolve_components(None, None, None, recipe)
     assert choice.model.name == choice.loss.name == name
-    config = resolve(choice, recipe, {})
+    config = build_config(choice, recipe, {})
     written = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
     assert config.to_dict()["loss"].items() >= written["loss"].items()
 
@@ -131,7 +131,7 @@ def test_the_scale_of_the_wasserstein_entry_is_the_root_of_a_half() -> None:
     assert options["likelihood"] == "gaussian"
 
 
-class StopAfter(Reporter):
+class StopAfter(ProgressCallback):
     """Asks for a stop at a step, as Ctrl-C does."""
 
     def __init__(self, steps: int) -> None:
@@ -152,7 +152,7 @@ def test_a_resumed_run_is_bit_equal(name: str, tmp_path: Path) -> None:
     vaezoo.train(name, out=whole, **job)
     with pytest.raises(RunStopped):
         vaezoo.train(name, out=stopped, reporter=StopAfter(5), **job)
-    resume_run(stopped, vaezoo.load_run(stopped).config, Reporter())
+    resume_run(stopped, vaezoo.load_run(stopped).config, ProgressCallback())
     first, second = (load_file(out / "model.safetensors") for out in (whole, stopped))
     assert first.keys() == second.keys()
     assert all(first[key].equal(second[key]) for key in first)

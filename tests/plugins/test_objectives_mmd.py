@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 import vaezoo
-from vaezoo import BaseVAE, Batch, Context, LossOutput
+from vaezoo import BaseVAE, Batch, LossOutput, StepContext
 from vaezoo.models.distributions import diagonal_normal
 from vaezoo_objectives.mmd import mmd, mmd_to_prior
 from vaezoo_objectives.options import MmdOptions
@@ -153,7 +153,7 @@ def images(n: int = 8) -> Tensor:
 def run(vae: BaseVAE, x: Tensor) -> LossOutput:
     torch.manual_seed(1)
     assert vae.loss is not None
-    output: LossOutput = vae.loss(vae, Batch(x), Context(torch.tensor(0), 10, 100))
+    output: LossOutput = vae.loss(vae, Batch(x), StepContext(torch.tensor(0), 10, 100))
     return output
 
 
@@ -184,7 +184,7 @@ class TestInfoVae:
         assert all(p.grad is None for p in vae.decoder.parameters())
 
     def test_terms_of_examples_do_not_know_the_batch(self) -> None:
-        vae, x = model("info_vae", log_variance=(-60.0, -59.0)), images(64)
+        vae, x = model("info_vae", logvar_range=(-60.0, -59.0)), images(64)
         whole = run(vae, x).terms
         for size in (1, 8):
             parts = [run(vae, part).terms for part in x.split(size)]
@@ -239,9 +239,7 @@ class TestWaeMmd:
         (phase,) = vae.loss.phases(vae)
         optimizer = torch.optim.Adam(phase.parameters, lr=0.02)
         for step in range(150):
-            objective = phase.objective(
-                vae, Batch(x), Context(torch.tensor(step), 150, 256)
-            ).objective
+            objective = phase.loss_fn(vae, Batch(x), StepContext(torch.tensor(step), 150, 256)).loss
             optimizer.zero_grad()
             objective.backward()
             optimizer.step()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import vaezoo
-from vaezoo import BaseVAE, Batch, Context, LossOutput
+from vaezoo import BaseVAE, Batch, LossOutput, StepContext
 from vaezoo.errors import OptionError
 from vaezoo.models.distributions import diagonal_normal
 from vaezoo.models.likelihoods import GaussianLikelihood
@@ -33,7 +33,7 @@ def images(n: int = 8) -> Tensor:
 def run(vae: BaseVAE, x: Tensor, step: int = 0) -> LossOutput:
     torch.manual_seed(1)
     assert vae.loss is not None
-    output: LossOutput = vae.loss(vae, Batch(x), Context(torch.tensor(step), 100, 1000))
+    output: LossOutput = vae.loss(vae, Batch(x), StepContext(torch.tensor(step), 100, 1000))
     return output
 
 
@@ -74,7 +74,7 @@ class TestObjective:
         """The scale is detached, and that costs nothing: at its best it has no gradient."""
         vae, x = model(), images()
         parameters = [*vae.encoder.parameters(), *vae.decoder.parameters()]
-        ours = torch.autograd.grad(run(vae, x).objective, parameters)
+        ours = torch.autograd.grad(run(vae, x).loss, parameters)
         torch.manual_seed(1)
         posterior, _, prior, likelihood = vae(x)
         error = (x - likelihood.mean).square().mean()
@@ -151,7 +151,7 @@ class TestOwnScale:
         assert vae.state_dict().keys() == learned.state_dict().keys()
 
     def test_terms_of_examples_do_not_know_the_batch(self) -> None:
-        vae, x = model(log_variance=(-60.0, -59.0)).eval(), images(64)
+        vae, x = model(logvar_range=(-60.0, -59.0)).eval(), images(64)
         assert vae.loss is not None
         vae.loss.eval()
         whole = run(vae, x).terms

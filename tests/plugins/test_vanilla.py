@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import vaezoo
-from vaezoo import BaseVAE, Batch, Context, DataSpec
+from vaezoo import BaseVAE, Batch, DataSpec, StepContext
 from vaezoo.errors import DataError, OptionError
 
 KLD_WEIGHT = 0.00025
@@ -37,7 +37,7 @@ class Tutorial(nn.Module):
         self.smallest = (hidden[-1], size >> len(hidden), size >> len(hidden))
         self.encoder = nn.Sequential(*down, nn.Flatten())
         self.mean = nn.Linear(math.prod(self.smallest), latent)
-        self.log_variance = nn.Linear(math.prod(self.smallest), latent)
+        self.logvar_range = nn.Linear(math.prod(self.smallest), latent)
         up = [
             nn.Sequential(
                 nn.ConvTranspose2d(a, b, 3, 2, 1, output_padding=1),
@@ -64,7 +64,7 @@ class Tutorial(nn.Module):
 
     def shared(self) -> list[nn.Parameter]:
         """What vanilla has too."""
-        heads = (self.mean.weight, self.log_variance.weight, self.mean.bias, self.log_variance.bias)
+        heads = (self.mean.weight, self.logvar_range.weight, self.mean.bias, self.logvar_range.bias)
         return [
             *_without_biases_before_batch_norm(self.encoder),
             *heads,
@@ -74,10 +74,10 @@ class Tutorial(nn.Module):
 
     def loss(self, x: Tensor, noise: Tensor, beta: float) -> Tensor:
         features = self.encoder(x)
-        mean, log_variance = self.mean(features), self.log_variance(features)
-        z = mean + noise * torch.exp(0.5 * log_variance)
+        mean, logvar_range = self.mean(features), self.logvar_range(features)
+        z = mean + noise * torch.exp(0.5 * logvar_range)
         decoded = self.decoder(self.start(z).view(-1, *self.smallest))
-        kl = (-0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum(1)).mean()
+        kl = (-0.5 * (1 + logvar_range - mean**2 - logvar_range.exp()).sum(1)).mean()
         return F.mse_loss(decoded, x) + beta * KLD_WEIGHT * kl
 
 
@@ -121,7 +121,7 @@ def test_the_tutorials_loss_is_ours_times_a_factor_plus_a_constant(
         noise = torch.randn(4, latent, dtype=torch.float64)
         theirs = tutorial.loss(2 * x - 1, noise, beta)
         torch.manual_seed(seed)
-        ours = model.loss(model, Batch(x), Context(torch.tensor(0), 1, 4)).objective
+        ours = model.loss(model, Batch(x), StepContext(torch.tensor(0), 1, 4)).loss
         torch.testing.assert_close(ours, theirs / KLD_WEIGHT + constant, rtol=1e-9, atol=1e-6)
         a, b = flat_gradient(model.parameters(), ours), flat_gradient(tutorial.shared(), theirs)
         torch.testing.assert_close(a.norm(), b.norm() / KLD_WEIGHT, rtol=1e-7, atol=0)
@@ -168,7 +168,7 @@ def test_too_small_is_told_before_anything_is_built(shape: tuple[int, ...], said
         vaezoo.create_model("vanilla", shape)
 
 
-@pytest.mark.parametrize("wrong", [{"latent_dim": 0}, {"hidden": ()}, {"log_variance": (2, -6)}])
+@pytest.mark.parametrize("wrong", [{"latent_dim": 0}, {"hidden": ()}, {"logvar_range": (2, -6)}])
 def test_options_that_make_no_model(wrong: dict[str, Any]) -> None:
     with pytest.raises(OptionError):
         vaezoo.create_model("vanilla", (1, 16, 16), **wrong)
@@ -176,7 +176,7 @@ def test_options_that_make_no_model(wrong: dict[str, Any]) -> None:
 
 def test_log_variance_is_kept_in_its_range() -> None:
     model = vaezoo.create_model(
-        "vanilla", (1, 16, 16), hidden=(4,), latent_dim=3, log_variance=(-6, 2)
+        "vanilla", (1, 16, 16), hidden=(4,), latent_dim=3, logvar_range=(-6, 2)
     ).eval()
     x = 1e4 * torch.randn(8, 1, 16, 16)
     scale = model.encode(x).stddev
@@ -196,9 +196,9 @@ def test_it_overfits_a_batch() -> None:
     optimizer = torch.optim.Adam(phase.parameters, lr=5e-3)
     errors = []
     for step in range(200):
-        output = phase.objective(model, Batch(x), Context(torch.tensor(step), 200, 8))
+        output = phase.loss_fn(model, Batch(x), StepContext(torch.tensor(step), 200, 8))
         optimizer.zero_grad()
-        output.objective.backward()
+        output.loss.backward()
         optimizer.step()
         if step in (0, 199):
             with torch.no_grad():

@@ -87,7 +87,7 @@ def test_a_slider_moves_the_picture_as_pytorch_would(
     run = load_run(two_runs[0], "cpu")
     model = run.model
     z, before = start(page)
-    torch.testing.assert_close(z, run.latent_of(run.example("0"))[0], atol=1e-4, rtol=0)
+    torch.testing.assert_close(z, run.encode_example(run.example("0"))[0], atol=1e-4, rtol=0)
     page.locator("#reset").click()
     page.wait_for_timeout(200)
     z, before = shown(page, "[data-shown]")

@@ -47,7 +47,7 @@ WRONG_MODELS = {
     "Undescribed": ("options", "width has no description"),
     "Unspeakable": ("options", "--sizes"),
     "Ignores": ("labels", "samples of two classes are the same"),
-    "NeedsLabels": ("labels", "say Takes(labels=True)"),
+    "NeedsLabels": ("labels", "say InputSpec(labels=True)"),
     "UnfittedPrior": ("sampling", "fit the prior first"),
     "RunsAway": ("sampling", "after training sample(1) is not finite"),
     "ReadsBack": ("flops", "read back by item(), float() or a truth value: wrong_models.py, line"),
@@ -55,13 +55,13 @@ WRONG_MODELS = {
 }
 
 WRONG_LOSSES = {
-    "SumsTheBatch": ("batch_size", "objective is"),
-    "ColumnObjective": ("terms", "objective is (1,), not ()"),
+    "SumsTheBatch": ("batch_size", "loss is"),
+    "ColumnObjective": ("terms", "loss is (1,), not ()"),
     "WideTerms": ("terms", "rate is (3, 4), not () or (4,)"),
     "WrongElbo": ("terms", "elbo is not -(rate + distortion)"),
     "NoGradient": ("terms", "the objective of phase critic has no gradient"),
     "HalfNats": ("half_precision", "score of phase train is torch.bfloat16"),
-    "Overflows": ("extremes", "objective is inf"),
+    "Overflows": ("extremes", "loss is inf"),
     "ClipsTheCritic": ("phases", "phase train changes the loss's critic"),
     "StepsItself": ("phases", "phase critic gives"),
     "OneName": ("phases", "have one name"),

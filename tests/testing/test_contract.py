@@ -50,7 +50,7 @@ def known(subject: type, failures: dict[str, str] | None = None) -> type:
     """The same class, that says which checks it is known to fail."""
     if failures is None:
         failures = {"gradients": "so be it"}
-    return type("Known", (subject,), {"known_failures": failures})
+    return type("Known", (subject,), {"expected_failures": failures})
 
 
 class TestKnownFailures:
@@ -66,7 +66,7 @@ class TestKnownFailures:
 
     def test_those_of_the_loss_count_too(self) -> None:
         loss = type(
-            "Known", (LOSSES.LeavesTheCritic,), {"known_failures": {"gradients": "so be it"}}
+            "Known", (LOSSES.LeavesTheCritic,), {"expected_failures": {"gradients": "so be it"}}
         )
         assert status(check_loss, loss, "gradients")[0] == "expected failure"
         assert status(check_model, MODELS.Right, "gradients", loss=loss)[0] == "expected failure"

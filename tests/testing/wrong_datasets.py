@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vaezoo import BaseDataset, DataOptions, DataSpec, Splits, TensorSplit
-from vaezoo.data.base import domain_of, hold_out
+from vaezoo.data.base import domain_of, random_split
 from vaezoo.data.options import DiskOptions
 from vaezoo.errors import DataError
 
@@ -25,15 +25,15 @@ class Stripes(BaseDataset):
 
     def load(self) -> Splits:
         images, labels = self.draw()
-        parts = hold_out(COUNT, 20, self.options.validation, 0)
+        parts = random_split(COUNT, 20, self.options.validation, 0)
         train, validation, test = (TensorSplit(images, labels, index) for index in parts)
         known = f"{self.options.validation}{self.options.binarize}"
         return Splits(
             spec=DataSpec(
                 shape=(1, 8, 8),
                 domain=domain_of(self.options),
-                classes=("a", "b"),
-                examples=len(train),
+                class_names=("a", "b"),
+                num_examples=len(train),
             ),
             train=train,
             validation=validation if len(validation) else test,
@@ -51,7 +51,7 @@ class Stripes(BaseDataset):
 class Miscounts(Stripes):
     def load(self) -> Splits:
         splits = super().load()
-        return replace(splits, spec=replace(splits.spec, examples=COUNT))
+        return replace(splits, spec=replace(splits.spec, num_examples=COUNT))
 
 
 class OtherShape(Stripes):

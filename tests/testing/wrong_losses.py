@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vaezoo import BaseLoss, BaseVAE, Batch, Context, DataSpec, LossOutput, Options, Phase
-from vaezoo.models.distributions import full_precision, kl_divergence
+from vaezoo import BaseLoss, BaseVAE, Batch, DataSpec, LossOutput, Options, Phase, StepContext
+from vaezoo.models.distributions import kl_divergence, to_float32
 
 
 class RightLoss(BaseLoss):
@@ -20,10 +20,10 @@ class RightLoss(BaseLoss):
     def phases(self, model: BaseVAE) -> list[Phase]:
         return [
             Phase("train", list(model.parameters()), self),
-            Phase("critic", list(self.critic.parameters()), self.judge),
+            Phase("critic", list(self.critic.parameters()), self.check_grads),
         ]
 
-    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         posterior, z, prior, likelihood = model(batch.x, batch.y)
         distortion = -likelihood.log_prob(batch.x)
         rate = kl_divergence(posterior, prior, z)
@@ -31,66 +31,66 @@ class RightLoss(BaseLoss):
         terms = {"elbo": -distortion - rate, "rate": rate, "distortion": distortion}
         return LossOutput(objective, terms)
 
-    def judge(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def check_grads(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         z = model.encode(batch.x, model.labels(batch.y)).rsample().detach()
-        drawn, encoded = (full_precision(self.critic(v)) for v in (torch.randn_like(z), z))
+        drawn, encoded = (to_float32(self.critic(v)) for v in (torch.randn_like(z), z))
         wrong = F.softplus(encoded) + F.softplus(-drawn)
         return LossOutput(wrong.mean(), {"wrong": wrong[:, 0]})
 
 
 class SumsTheBatch(RightLoss):
-    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         output = super().forward(model, batch, context)
-        return LossOutput(output.objective * len(batch.x), output.terms)
+        return LossOutput(output.loss * len(batch.x), output.terms)
 
 
 class ColumnObjective(RightLoss):
-    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         output = super().forward(model, batch, context)
-        return LossOutput(output.objective[None], output.terms)
+        return LossOutput(output.loss[None], output.terms)
 
 
 class WideTerms(RightLoss):
-    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         output = super().forward(model, batch, context)
-        return LossOutput(output.objective, {"rate": output.terms["rate"].expand(3, -1)})
+        return LossOutput(output.loss, {"rate": output.terms["rate"].expand(3, -1)})
 
 
 class WrongElbo(RightLoss):
-    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         output = super().forward(model, batch, context)
         terms = output.terms
-        return LossOutput(output.objective, {**terms, "elbo": -terms["elbo"]})
+        return LossOutput(output.loss, {**terms, "elbo": -terms["elbo"]})
 
 
 class NoGradient(RightLoss):
-    def judge(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
-        output = super().judge(model, batch, context)
-        return LossOutput(output.objective.detach(), output.terms)
+    def check_grads(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
+        output = super().check_grads(model, batch, context)
+        return LossOutput(output.loss.detach(), output.terms)
 
 
 class HalfNats(RightLoss):
     """A term as it comes out of a network, in whatever precision."""
 
-    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         output = super().forward(model, batch, context)
         score = self.critic(model(batch.x, batch.y).z)[:, 0]
-        return LossOutput(output.objective, {**output.terms, "score": score})
+        return LossOutput(output.loss, {**output.terms, "score": score})
 
 
 class Overflows(RightLoss):
     """log cosh, written as it is spelled."""
 
-    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         output = super().forward(model, batch, context)
         apart = 100 * (batch.x - model(batch.x).likelihood.mean)
-        return LossOutput(output.objective + apart.cosh().log().mean(), output.terms)
+        return LossOutput(output.loss + apart.cosh().log().mean(), output.terms)
 
 
 class ClipsTheCritic(RightLoss):
     """Changes in the main phase what the other phase owns."""
 
-    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         with torch.no_grad():
             for parameter in self.critic.parameters():
                 parameter.clamp_(-0.01, 0.01)
@@ -100,21 +100,21 @@ class ClipsTheCritic(RightLoss):
 class StepsItself(RightLoss):
     """Leaves gradients in parameters of the model."""
 
-    def judge(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
-        super().forward(model, batch, context).objective.backward()
-        return super().judge(model, batch, context)
+    def check_grads(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
+        super().forward(model, batch, context).loss.backward()
+        return super().check_grads(model, batch, context)
 
 
 class OneName(RightLoss):
     def phases(self, model: BaseVAE) -> list[Phase]:
         first, second = super().phases(model)
-        return [first, Phase(first.name, second.parameters, second.objective)]
+        return [first, Phase(first.name, second.parameters, second.loss)]
 
 
 class Stranger(RightLoss):
     def phases(self, model: BaseVAE) -> list[Phase]:
         first, second = super().phases(model)
-        return [first, Phase("critic", [nn.Parameter(torch.ones(1))], second.objective)]
+        return [first, Phase("critic", [nn.Parameter(torch.ones(1))], second.loss)]
 
 
 class LeavesTheCritic(RightLoss):
@@ -130,7 +130,7 @@ class Anneals(RightLoss):
         self.calls: Tensor
         self.register_buffer("calls", torch.zeros(()))
 
-    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         self.calls += 1
         return super().forward(model, batch, context)
 
@@ -138,8 +138,8 @@ class Anneals(RightLoss):
 class NeedsGradients(RightLoss):
     """A penalty on a gradient that no evaluation has."""
 
-    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         output = super().forward(model, batch, context)
         z = model.encode(batch.x).rsample()
         (slope,) = torch.autograd.grad(model.decode(z).mean.sum(), z, create_graph=True)
-        return LossOutput(output.objective + slope.square().sum(1).mean(), output.terms)
+        return LossOutput(output.loss + slope.square().sum(1).mean(), output.terms)

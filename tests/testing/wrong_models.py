@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, StudentT
 
 from vaezoo import BaseVAE, Batch, DataSpec, LikelihoodOptions, Options
-from vaezoo.models.distributions import diagonal_normal, diagonal_normal_from, kl_divergence
+from vaezoo.models.distributions import diagonal_normal, gaussian_from_params, kl_divergence
 from vaezoo.models.likelihoods import make_likelihood
 
 LATENTS = 3
@@ -31,18 +31,18 @@ class Right(BaseVAE):
         super().__init__(options, data)
         self.latent_shape = (LATENTS,)
         self.encoder = nn.Sequential(
-            nn.Flatten(), nn.Linear(data.values, 16), nn.Tanh(), nn.Linear(16, 2 * LATENTS)
+            nn.Flatten(), nn.Linear(data.numel, 16), nn.Tanh(), nn.Linear(16, 2 * LATENTS)
         )
         self.decoder = nn.Sequential(
             nn.Linear(LATENTS, 16),
             nn.Tanh(),
-            nn.Linear(16, data.values),
+            nn.Linear(16, data.numel),
             nn.Unflatten(1, data.shape),
         )
         self.likelihood = make_likelihood(options, data)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
-        return diagonal_normal_from(self.encoder(x))
+        return gaussian_from_params(self.encoder(x))
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
         return self.likelihood(self.decoder(z))
@@ -202,7 +202,7 @@ class Detached(Right):
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
         raw = self.encoder(x).detach()
-        return diagonal_normal_from(raw)
+        return gaussian_from_params(raw)
 
 
 # repeatable

@@ -22,7 +22,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[2] / 
 
 import torch  # noqa: E402
 
-from vaezoo.checkpoint.async_writer import Background, HostCopy  # noqa: E402
+from vaezoo.checkpoint.async_writer import AsyncWriter, StagingBuffers  # noqa: E402
 from vaezoo.checkpoint.format import optimizer_tensors, save_checkpoint  # noqa: E402
 
 ROUNDS = 5
@@ -37,7 +37,7 @@ def measure(millions: float, device: str) -> dict[str, object]:
     optimizer.step()
     tensors = {"model": net.state_dict(), "optimizers": optimizer_tensors([optimizer])}
     size = sum(t.numel() * t.element_size() for part in tensors.values() for t in part.values())
-    copy, background = HostCopy(), Background()
+    copy, background = StagingBuffers(), AsyncWriter()
     blocked, written = [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

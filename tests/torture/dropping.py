@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaezoo import BaseVAE, DataSpec, LikelihoodOptions
-from vaezoo.models.distributions import diagonal_normal_from
+from vaezoo.models.distributions import gaussian_from_params
 from vaezoo.models.likelihoods import make_likelihood
 
 
@@ -25,7 +25,7 @@ class Dropping(BaseVAE):
         self.latent_shape = (options.size,)
         self.encoder = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(data.values, 32),
+            nn.Linear(data.numel, 32),
             nn.BatchNorm1d(32),
             nn.ReLU(),
             nn.Dropout(0.3),
@@ -34,7 +34,7 @@ class Dropping(BaseVAE):
         self.decoder = nn.Sequential(
             nn.Linear(options.size, 32),
             nn.Dropout(0.3),
-            nn.Linear(32, data.values),
+            nn.Linear(32, data.numel),
             nn.Unflatten(1, data.shape),
         )
         self.likelihood = make_likelihood(options, data)
@@ -42,7 +42,7 @@ class Dropping(BaseVAE):
         self.register_buffer("drift", torch.zeros(()))
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
-        return diagonal_normal_from(self.encoder(x) + self.drift)
+        return gaussian_from_params(self.encoder(x) + self.drift)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
         return self.likelihood(self.decoder(z))

@@ -9,7 +9,7 @@ import torch
 import vaezoo
 from vaezoo import BaseMetric, MetricSpec
 from vaezoo.data.loader import Batches
-from vaezoo.distributed import alone
+from vaezoo.distributed import local_only
 from vaezoo.evaluation.evaluate import evaluate, pick_metrics
 from vaezoo.evaluation.metric import Collector, Evidence, Measured, NoNumber, Setting, View
 from vaezoo.evaluation.sums import Mean, Total
@@ -111,7 +111,7 @@ OWN = [
         target=f"shared_evaluation:{metric.__name__}",
         summary="For a test",
         formula="1",
-        better="neither",
+        direction="neither",
         group="latent",
     )
     for metric in (DrawnByOne, Times, TimesByOne, Drawn, Nothing, Broken)
@@ -141,6 +141,6 @@ def measured() -> dict[str, list[dict[str, Any]]]:
             )
             specs = [*OWN, *pick_metrics(["likelihood", "latent", "reconstructions"])]
             together = evaluate(setting, specs).to_dict()
-            with alone():
+            with local_only():
                 found[f"{name}, {size} at once"] = [together, evaluate(setting, specs).to_dict()]
     return found

@@ -21,16 +21,16 @@ import torch.distributed as dist
 
 import vaezoo
 from vaezoo.data.loader import Batches
-from vaezoo.distributed import alone, is_spread, place
-from vaezoo.distributed.fsdp import spread_layers
-from vaezoo.distributed.launch import agreed, by_the_first, tensors_by_the_first
+from vaezoo.distributed import is_sharded, local_only, rank
+from vaezoo.distributed.fsdp import apply_fsdp
+from vaezoo.distributed.launch import all_reduce_max, broadcast_tensors, on_rank0_broadcast
 from vaezoo.errors import VaezooError
-from vaezoo.losses.base import Context
+from vaezoo.losses.base import StepContext
 from vaezoo.losses.elbo import ElboLoss
-from vaezoo.losses.evaluate import mean_terms
+from vaezoo.losses.evaluate import evaluate_loss
 from vaezoo.models.base import BaseVAE
 from vaezoo.runs.train import resume_run
-from vaezoo.training.progress import Reporter
+from vaezoo.training.progress import ProgressCallback
 
 JOB: dict[str, Any] = {
     "data": "sprites",
@@ -64,7 +64,7 @@ LARGE: dict[str, dict[str, Any]] = {
 """Smaller ones of the model that has most parameters of all, and of one of three phases."""
 
 
-class StopAfter(Reporter):
+class StopAfter(ProgressCallback):
     """Asks this process for a stop at a step."""
 
     def __init__(self, steps: int) -> None:
@@ -94,7 +94,7 @@ def stop(model: str, out: Path, steps_before: int = 8, **options: Any) -> str:
 
 
 def resume(run: Path) -> None:
-    resume_run(run, config_of(run), Reporter())
+    resume_run(run, config_of(run), ProgressCallback())
 
 
 def config_of(run: Path) -> Any:
@@ -106,19 +106,19 @@ def spread_layer_names() -> list[str]:
     model = vaezoo.create_model(
         "autoencoder", data=(1, 16, 16), latent_dim=4, network="mlp", hidden=(160,)
     )
-    spread_layers(model)
-    return [name for name, parameter in model.named_parameters() if is_spread(parameter)]
+    apply_fsdp(model)
+    return [name for name, parameter in model.named_parameters() if is_sharded(parameter)]
 
 
 def numbers() -> dict[str, Any]:
     """What the processes tell one another."""
-    tensors = {"a": {"b": torch.arange(3)}, "c": {"d": torch.ones(2, 2)}} if place() == 0 else None
+    tensors = {"a": {"b": torch.arange(3)}, "c": {"d": torch.ones(2, 2)}} if rank() == 0 else None
     return {
-        "agreed": agreed(place(), 7 - place()),
-        "told": by_the_first(lambda: {"from": place(), "nothing": None}),
+        "agreed": all_reduce_max(rank(), 7 - rank()),
+        "told": on_rank0_broadcast(lambda: {"from": rank(), "nothing": None}),
         "tensors": {
             file: {name: tensor.tolist() for name, tensor in part.items()}
-            for file, part in tensors_by_the_first(tensors).items()
+            for file, part in broadcast_tensors(tensors).items()
         },
     }
 
@@ -128,14 +128,14 @@ def evaluated() -> list[dict[str, float]]:
     torch.manual_seed(0)
     model = vaezoo.create_model("dip_vae", data=(1, 16, 16), latent_dim=4, hidden=(8, 8))
     splits = vaezoo.load_data("sprites", examples=120, test=25, image_size=16)
-    context = Context(torch.tensor(0), 10, 95)
+    context = StepContext(torch.tensor(0), 10, 95)
     found = []
     for size in (4, 25, 64):
         batches = Batches(splits.test, batch_size=size, device=torch.device("cpu"))
         assert model.loss is not None
-        found.append(mean_terms(model, model.loss, batches, context, seed=3))
-        with alone():
-            found.append(mean_terms(model, model.loss, batches, context, seed=3))
+        found.append(evaluate_loss(model, model.loss, batches, context, seed=3))
+        with local_only():
+            found.append(evaluate_loss(model, model.loss, batches, context, seed=3))
     return found
 
 
@@ -143,9 +143,9 @@ def broken(folder: Path) -> str:
     """One of the processes has a term that is no number at step 5."""
     honest = ElboLoss.forward
 
-    def breaks(loss: ElboLoss, model: BaseVAE, batch: Any, context: Context) -> Any:
+    def breaks(loss: ElboLoss, model: BaseVAE, batch: Any, context: StepContext) -> Any:
         output = honest(loss, model, batch, context)
-        if loss.training and place() == dist.get_world_size() - 1 and int(context.step) == 4:
+        if loss.training and rank() == dist.get_world_size() - 1 and int(context.global_step) == 4:
             return output._replace(terms={**output.terms, "rate": torch.tensor(math.inf)})
         return output
 
@@ -167,7 +167,7 @@ def more(folder: Path) -> dict[str, Any]:
     train("vanilla", folder / "patient", epochs=9, patience=1, lr=0.1)
     results["sharded"] = stop("autoencoder", folder / "sharded", shard=True, **WIDE)
     config = config_of(folder / "sharded")
-    resume_run(folder / "sharded", config, Reporter())
+    resume_run(folder / "sharded", config, ProgressCallback())
     results["spread"] = spread_layer_names()
     stop("autoencoder", folder / "for_one_whole", shard=True, **WIDE)
     for name, options in LARGE.items():
@@ -177,7 +177,7 @@ def more(folder: Path) -> dict[str, Any]:
         stop(name, folder / f"{name}_for_one", shard=True, steps_before=2, **options)
         config = config_of(folder / f"{name}_by_one")
         sharded = replace(config, train=config.train.model_copy(update={"shard": True}))
-        resume_run(folder / f"{name}_by_one", sharded, Reporter())
+        resume_run(folder / f"{name}_by_one", sharded, ProgressCallback())
     results["slope"] = said(
         lambda: train("rae", folder / "refused", shard=True, regulariser="gradient_penalty")
     )

@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from vaezoo.checkpoint.async_writer import Background, HostCopy
+from vaezoo.checkpoint.async_writer import AsyncWriter, StagingBuffers
 from vaezoo.errors import RunError
 
 CPU = torch.device("cpu")
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 class TestBackground:
     def test_runs_beside_the_caller_and_is_waited_for(self) -> None:
         go, done = threading.Event(), threading.Event()
-        background = Background()
+        background = AsyncWriter()
         background.run(lambda: (go.wait(10), done.set())[1])
         assert background.busy
         assert not done.is_set()
@@ -36,7 +36,7 @@ class TestBackground:
             time.sleep(0.01)
             active -= 1
 
-        background = Background()
+        background = AsyncWriter()
         for _ in range(4):
             background.run(job)
         background.wait()
@@ -47,7 +47,7 @@ class TestBackground:
         def fail() -> None:
             raise RunError("the disk is full")
 
-        background = Background()
+        background = AsyncWriter()
         background.run(fail)
         while background.busy:
             time.sleep(0.001)
@@ -58,7 +58,7 @@ class TestBackground:
 
     def test_a_look_does_not_wait(self) -> None:
         go = threading.Event()
-        background = Background()
+        background = AsyncWriter()
         background.run(lambda: (go.wait(10), None)[1])
         background.look()
         assert background.busy
@@ -69,12 +69,12 @@ class TestBackground:
 class TestHostCopy:
     def test_stays_as_it_was(self) -> None:
         tensor = torch.ones(2, 3)
-        taken = HostCopy().take({"model": {"a": tensor}}, CPU)
+        taken = StagingBuffers().take({"model": {"a": tensor}}, CPU)
         tensor.zero_()
         assert taken["model"]["a"].equal(torch.ones(2, 3))
 
     def test_its_memory_is_used_again(self) -> None:
-        copy, tensor = HostCopy(), torch.ones(2, 3)
+        copy, tensor = StagingBuffers(), torch.ones(2, 3)
         first = copy.take({"model": {"a": tensor}}, CPU)["model"]["a"]
         tensor.add_(1)
         second = copy.take({"model": {"a": tensor}}, CPU)["model"]["a"]
@@ -82,13 +82,13 @@ class TestHostCopy:
         assert second.equal(tensor)
 
     def test_shapes_may_change(self) -> None:
-        copy = HostCopy()
+        copy = StagingBuffers()
         for rows in (1, 4, 2):
             values = torch.randn(rows, 3)
             assert copy.take({"window": {"v": values}}, CPU)["window"]["v"].equal(values)
 
     def test_keeps_the_layout(self) -> None:
         tensor = torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
-        taken = HostCopy().take({"model": {"a": tensor}}, CPU)["model"]["a"]
+        taken = StagingBuffers().take({"model": {"a": tensor}}, CPU)["model"]["a"]
         assert taken.stride() == tensor.stride()
         assert taken.equal(tensor)

@@ -13,9 +13,9 @@ from torch import Tensor
 import vaezoo
 from vaezoo.errors import OptionError
 from vaezoo.losses.elbo import ElboLoss
-from vaezoo.training.cuda_graph import GraphedUpdates, make_updates
+from vaezoo.training.cuda_graph import CUDAGraphStep, make_train_step
 from vaezoo.training.options import TrainOptions
-from vaezoo.training.progress import Reporter
+from vaezoo.training.progress import ProgressCallback
 
 pytestmark = pytest.mark.cuda
 
@@ -40,7 +40,7 @@ def weights(path: Path) -> dict[str, Tensor]:
     return load_file(path / "model.safetensors")
 
 
-class Notes(Reporter):
+class Notes(ProgressCallback):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -71,7 +71,7 @@ def test_what_cannot_be_recorded_costs_one_line(
     def reads_back(loss: ElboLoss, *args: Any) -> Any:
         output = honest(loss, *args)
         if loss.training:
-            float(output.objective)
+            float(output.loss)
         return output
 
     eager = vaezoo.train("vanilla", out=tmp_path / "eager", graph="off", **JOB)
@@ -102,7 +102,7 @@ def test_processes_that_share_their_steps_record_none(monkeypatch: pytest.Monkey
     assert model.loss is not None
 
     def make(graph: str) -> object:
-        return make_updates(
+        return make_train_step(
             model,
             model.loss.cuda(),
             TrainOptions(graph=graph),
@@ -112,6 +112,6 @@ def test_processes_that_share_their_steps_record_none(monkeypatch: pytest.Monkey
             note=print,
         )
 
-    assert not isinstance(make("auto"), GraphedUpdates)
+    assert not isinstance(make("auto"), CUDAGraphStep)
     with pytest.raises(OptionError, match="--graph on: several processes"):
         make("on")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from torch.distributions import Distribution, Normal
 
-from vaezoo.runtime.device import arithmetic
+from vaezoo.runtime.device import precision_context
 
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
@@ -19,10 +19,10 @@ def test_distributions_check_nothing_in_a_run_and_as_before_afterwards(checking:
     before = Distribution._validate_args
     Distribution.set_default_validate_args(checking)
     try:
-        with arithmetic("fp32", deterministic=True):
+        with precision_context("fp32", deterministic=True):
             Normal(0.0, -1.0)
         assert Distribution._validate_args is checking
-        with pytest.raises(RuntimeError), arithmetic("fp32", deterministic=True):
+        with pytest.raises(RuntimeError), precision_context("fp32", deterministic=True):
             raise RuntimeError
         assert Distribution._validate_args is checking
     finally:

@@ -58,10 +58,10 @@ def test_an_address_of_an_attempt_before_is_not_found() -> None:
 
 PROCESS = """
 import os, time
-from vaezoo.distributed.launch import by_the_first, job
+from vaezoo.distributed.launch import on_rank0_broadcast, job
 time.sleep(float(os.environ["LATE"]))
 with job("cpu"):
-    print(by_the_first(lambda: os.getppid()), flush=True)
+    print(on_rank0_broadcast(lambda: os.getppid()), flush=True)
 """
 
 

@@ -16,23 +16,23 @@ from torch import Tensor, nn
 import vaezoo
 from vaezoo.data.base import Batch
 from vaezoo.errors import TrainingError
-from vaezoo.losses.base import Context
-from vaezoo.runtime.device import arithmetic
+from vaezoo.losses.base import StepContext
+from vaezoo.runtime.device import precision_context
 from vaezoo.training.nonfinite import ALLOWANCE, LIMIT, Guard
 from vaezoo.training.options import TrainOptions
-from vaezoo.training.train_step import Updates
+from vaezoo.training.train_step import TrainStep
 
 CPU = torch.device("cpu")
 GOOD = [torch.rand(8, 1, 16, 16, generator=torch.Generator().manual_seed(i)) for i in range(6)]
 BAD = torch.full((8, 1, 16, 16), math.nan)
 
 
-def train(name: str, batches: list[Tensor], **options: Any) -> tuple[Updates, list[Tensor]]:
+def train(name: str, batches: list[Tensor], **options: Any) -> tuple[TrainStep, list[Tensor]]:
     """Steps over these batches, the noise of each drawn from the good ones before it."""
     torch.manual_seed(0)
     model = vaezoo.create_model(name, (1, 16, 16), **options)
     assert model.loss is not None
-    updates = Updates(
+    updates = TrainStep(
         model,
         model.loss,
         TrainOptions(on_nonfinite="skip", grad_clip=1.0),
@@ -43,15 +43,15 @@ def train(name: str, batches: list[Tensor], **options: Any) -> tuple[Updates, li
     )
     model.train()
     step, values = torch.zeros((), dtype=torch.int64), []
-    with arithmetic("fp32", True):
+    with precision_context("fp32", True):
         for x in batches:
             torch.manual_seed(int(step))
-            values.append(updates(Batch(x, None), Context(step, 10, 100), int(step)))
+            values.append(updates(Batch(x, None), StepContext(step, 10, 100), int(step)))
             step += int(x is not BAD)
     return updates, values
 
 
-def state(updates: Updates) -> Iterator[tuple[str, Tensor]]:
+def state(updates: TrainStep) -> Iterator[tuple[str, Tensor]]:
     assert updates.model.loss is not None
     yield from updates.model.state_dict().items()
     yield from updates.model.loss.state_dict().items()
@@ -139,14 +139,14 @@ class Poisoned:
     """Makes the gradients of some steps infinite, by the values of their images."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, wrong: Any) -> None:
-        honest = Updates.__call__
+        honest = TrainStep.__call__
 
-        def poisoned(updates: Updates, batch: Batch, context: Context, step: int) -> Tensor:
+        def poisoned(updates: TrainStep, batch: Batch, context: StepContext, step: int) -> Tensor:
             if wrong(step):
                 batch = Batch(batch.x * math.inf, batch.y)
             return honest(updates, batch, context, step)
 
-        monkeypatch.setattr(Updates, "__call__", poisoned)
+        monkeypatch.setattr(TrainStep, "__call__", poisoned)
 
 
 TINY: dict[str, Any] = {
@@ -202,7 +202,7 @@ def test_no_reading_within_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
     for options in ("stop", "skip"):
         model = vaezoo.create_model("vanilla", (1, 16, 16), hidden=(4, 4))
         assert model.loss is not None
-        updates = Updates(
+        updates = TrainStep(
             model,
             model.loss,
             TrainOptions(on_nonfinite=options),
@@ -212,9 +212,9 @@ def test_no_reading_within_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
             note=print,
         )
         before = reads
-        with arithmetic("fp32", True):
+        with precision_context("fp32", True):
             for step in range(3):
-                updates(Batch(GOOD[0], None), Context(torch.tensor(step), 10, 100), step)
+                updates(Batch(GOOD[0], None), StepContext(torch.tensor(step), 10, 100), step)
         found.append(reads - before)
     assert found[0] == found[1]
 

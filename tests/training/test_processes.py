@@ -19,11 +19,11 @@ import vaezoo
 from vaezoo.cli.main import main
 from vaezoo.errors import OptionError
 from vaezoo.losses.elbo import ElboLoss
-from vaezoo.models.memory import on_paper
+from vaezoo.models.memory import meta_device
 from vaezoo.plugins.loader import import_file
 from vaezoo.plugins.registry import registry
 from vaezoo.runs.build import build_model
-from vaezoo.training.progress import Reporter
+from vaezoo.training.progress import ProgressCallback
 
 SCRIPT = Path(__file__).with_name("shared_job.py")
 ROOT = SCRIPT.parents[2]
@@ -252,8 +252,8 @@ def test_what_cannot_be_shared_is_refused(two: Done) -> None:
 
 def parameters(name: str) -> int:
     """Of a model at its defaults for 64x64 colour images, its loss included."""
-    data = vaezoo.DataSpec(shape=(3, 64, 64), classes=("a", "b"))
-    with on_paper():
+    data = vaezoo.DataSpec(shape=(3, 64, 64), class_names=("a", "b"))
+    with meta_device():
         model = vaezoo.create_model(name, data=data)
     assert model.loss is not None
     return sum(p.numel() for module in (model, model.loss) for p in module.parameters())
@@ -294,9 +294,9 @@ class TestSharded:
         folder = two.folder / "for_one_whole"
         config = vaezoo.load_run(folder).config
         with pytest.raises(OptionError, match="--shard spreads a model over several processes"):
-            JOB.resume_run(folder, config, Reporter())
+            JOB.resume_run(folder, config, ProgressCallback())
         train = config.train.model_copy(update={"shard": False})
-        JOB.resume_run(folder, replace(config, train=train), Reporter())
+        JOB.resume_run(folder, replace(config, train=train), ProgressCallback())
         assert_same_training(folder, whole)
         assert apart(folder, whole) < 0.05
 
@@ -326,7 +326,7 @@ class TestSharded:
         folder = two.folder / f"{name}_for_one"
         config = vaezoo.load_run(folder).config
         train = config.train.model_copy(update={"shard": False})
-        JOB.resume_run(folder, replace(config, train=train), Reporter())
+        JOB.resume_run(folder, replace(config, train=train), ProgressCallback())
         for run in (folder, two.folder / f"{name}_by_one"):
             assert [x["step"] for x in lines(run, "train")] == [1, 2, 3, 4, 5]
             assert vaezoo.load_run(run).sample(2).isfinite().all()
@@ -377,7 +377,7 @@ class TestStartedAgain:
 
 
 def test_what_cannot_be_shared_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ElboLoss, "one_process_only", "it counts on its fingers")
+    monkeypatch.setattr(ElboLoss, "single_process_reason", "it counts on its fingers")
     JOB.train("vanilla", tmp_path / "alone", epochs=1)
     monkeypatch.setattr("vaezoo.runs.train.processes", lambda: 2)
     with pytest.raises(OptionError, match="by one process only: it counts on its fingers"):

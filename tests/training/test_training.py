@@ -22,8 +22,8 @@ from vaezoo.errors import OptionError, RunError, RunStopped, TrainingError
 from vaezoo.losses.elbo import ElboLoss
 from vaezoo.runs.train import resume_run
 from vaezoo.training.options import TrainOptions
-from vaezoo.training.progress import Progress, Reporter
-from vaezoo.training.train_step import Updates, compiles, lr_factor
+from vaezoo.training.progress import ProgressCallback, TrainMetrics
+from vaezoo.training.train_step import TrainStep, compiles, lr_scale
 
 TINY: dict[str, Any] = {
     "data": "sprites",
@@ -39,7 +39,7 @@ TINY: dict[str, Any] = {
 }  # 96 training examples: 6 steps an epoch, 18 in all
 
 
-class StopAfter(Reporter):
+class StopAfter(ProgressCallback):
     """Asks for a stop at a step, as Ctrl-C does."""
 
     def __init__(self, steps: int) -> None:
@@ -99,7 +99,7 @@ def test_metrics_have_a_line_a_window_and_an_epoch(finished: Path) -> None:
     for line in lines:
         terms = line["terms"]
         weighed = terms["distortion"] + 2 * terms["rate"]
-        assert terms["objective"] == pytest.approx(weighed, rel=1e-5)
+        assert terms["loss"] == pytest.approx(weighed, rel=1e-5)
 
 
 def test_same_seed_same_numbers_other_seed_others(finished: Path, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_resumed_run_is_bit_equal(finished: Path, tmp_path: Path, steps: int) ->
     with pytest.raises(RunStopped, match=f"after step {steps}; to go on: vaezoo train --resume"):
         vaezoo.train("vanilla", out=out, beta=2.0, reporter=StopAfter(steps), **TINY)
     assert not (out / "summary.json").exists()
-    resume_run(out, vaezoo.load_run(out).config, Reporter())
+    resume_run(out, vaezoo.load_run(out).config, ProgressCallback())
     assert same_weights(finished, out)
     assert metrics(finished) == metrics(out)
     ours = json.loads((out / "summary.json").read_text())
@@ -141,7 +141,7 @@ class Scores:
 
     def _mean_terms(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
         self.weights.append({k: v.clone() for k, v in model.state_dict().items()})
-        return {"objective": 0.0, "elbo": next(self.scores)}
+        return {"loss": 0.0, "elbo": next(self.scores)}
 
 
 def test_patience_stops_early_and_keeps_the_best(
@@ -161,9 +161,9 @@ def test_more_patience_goes_on_where_it_ran_out(
     scores = Scores(monkeypatch, [-5.0, -9.0, -9.0, -1.0, -9.0, -9.0, -9.0])
     run = vaezoo.train("vanilla", out=tmp_path / "r", **{**TINY, "epochs": 9}, patience=2)
     with pytest.raises(OptionError, match="ran out of patience after 18 steps"):
-        resume_run(run.path, run.config, Reporter())
+        resume_run(run.path, run.config, ProgressCallback())
     train = run.config.train.model_copy(update={"patience": 3, "lr": 1e-4})
-    resume_run(run.path, replace(run.config, train=train), Reporter())
+    resume_run(run.path, replace(run.config, train=train), ProgressCallback())
     assert metrics(run.path)[-1]["step"] == 7 * 6
     kept = load_file(run.path / "model.safetensors")
     assert all(kept[name].equal(scores.weights[3][name]) for name in kept)
@@ -176,7 +176,7 @@ def test_without_patience_any_more_the_last_weights_are_kept(
     run = vaezoo.train("vanilla", out=tmp_path / "r", **{**TINY, "epochs": 3}, patience=1)
     assert run.summary["steps"] == 2 * 6
     train = run.config.train.model_copy(update={"patience": None})
-    resume_run(run.path, replace(run.config, train=train), Reporter())
+    resume_run(run.path, replace(run.config, train=train), ProgressCallback())
     kept = load_file(run.path / "model.safetensors")
     assert all(kept[name].equal(scores.weights[2][name]) for name in kept)
 
@@ -186,7 +186,7 @@ def test_patience_goes_on_after_a_stop(tmp_path: Path) -> None:
     whole = vaezoo.train("vanilla", out=tmp_path / "whole", **job).path
     with pytest.raises(RunStopped):
         vaezoo.train("vanilla", out=tmp_path / "again", reporter=StopAfter(13), **job)
-    resume_run(tmp_path / "again", vaezoo.load_run(tmp_path / "again").config, Reporter())
+    resume_run(tmp_path / "again", vaezoo.load_run(tmp_path / "again").config, ProgressCallback())
     assert same_weights(whole, tmp_path / "again")
     assert metrics(whole) == metrics(tmp_path / "again")
 
@@ -197,14 +197,14 @@ def test_resume_drops_lines_after_the_checkpoint(finished: Path, tmp_path: Path)
         vaezoo.train("vanilla", out=out, beta=2.0, reporter=StopAfter(9), **TINY)
     with (out / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "step": 12, "half a li')  # written, then the power went
-    resume_run(out, vaezoo.load_run(out).config, Reporter())
+    resume_run(out, vaezoo.load_run(out).config, ProgressCallback())
     assert metrics(finished) == metrics(out)
 
 
 def test_finished_run_is_not_resumed_unless_longer(finished: Path, tmp_path: Path) -> None:
     run = vaezoo.train("vanilla", out=tmp_path / "short", **{**TINY, "epochs": 1})
     with pytest.raises(OptionError, match="has finished its 6 steps"):
-        resume_run(run.path, run.config, Reporter())
+        resume_run(run.path, run.config, ProgressCallback())
 
 
 def test_changed_data_refuses_to_resume(tmp_path: Path) -> None:
@@ -215,26 +215,26 @@ def test_changed_data_refuses_to_resume(tmp_path: Path) -> None:
     record["data"]["fingerprint"] = "another"
     (out / "run.json").write_text(json.dumps(record))
     with pytest.raises(RunError, match="data has changed"):
-        resume_run(out, vaezoo.load_run(out).config, Reporter())
+        resume_run(out, vaezoo.load_run(out).config, ProgressCallback())
 
 
-class BreakAt(Reporter):
+class BreakAt(ProgressCallback):
     """Makes the rate infinite or not a number after some steps."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, step: int, value: float) -> None:
-        honest = Updates.__call__
+        honest = TrainStep.__call__
 
-        def broken(updates: Updates, batch: Any, context: Any, number: int) -> torch.Tensor:
+        def broken(updates: TrainStep, batch: Any, context: Any, number: int) -> torch.Tensor:
             values = honest(updates, batch, context, number)
             if number + 1 >= step:
                 values[updates.names.index("rate")] = value
-                values[updates.names.index("objective")] = value
+                values[updates.names.index("loss")] = value
                 with torch.no_grad():
                     for parameter in updates.model.parameters():
                         parameter.fill_(math.nan)
             return values
 
-        monkeypatch.setattr(Updates, "__call__", broken)
+        monkeypatch.setattr(TrainStep, "__call__", broken)
 
 
 @pytest.mark.parametrize(("step", "value", "good"), [(11, math.nan, 10), (2, math.inf, 0)])
@@ -284,11 +284,11 @@ def test_batch_larger_than_data_and_existing_folder(tmp_path: Path) -> None:
 def test_reporter_hears_of_everything(tmp_path: Path) -> None:
     heard: list[Any] = []
 
-    class Listener(Reporter):
+    class Listener(ProgressCallback):
         def start(self, title: str, total_steps: int, done: int) -> None:
             heard.append(("start", total_steps, done))
 
-        def window(self, progress: Progress) -> None:
+        def window(self, progress: TrainMetrics) -> None:
             heard.append(("window", progress.step, progress.epoch))
 
         def validation(self, epoch: int, record: Mapping[str, Any]) -> None:
@@ -326,7 +326,7 @@ def test_validation_split_is_watched_and_test_is_kept_apart(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
 def test_schedules_start_at_one_and_end_low(schedule: str) -> None:
-    factors = [lr_factor(schedule, step, 100) for step in range(100)]
+    factors = [lr_scale(schedule, step, 100) for step in range(100)]
     assert factors[0] == 1.0
     assert all(a >= b for a, b in itertools.pairwise(factors))
     assert factors[-1] == 1.0 if schedule == "constant" else factors[-1] < 0.02
@@ -348,7 +348,7 @@ def test_no_host_synchronisation_within_a_window(
 
         monkeypatch.setattr(torch.Tensor, name, counted)
 
-    class Steps(Reporter):
+    class Steps(ProgressCallback):
         def step(self) -> None:
             nonlocal step
             step += 1

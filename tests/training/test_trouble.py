@@ -20,11 +20,11 @@ from vaezoo.losses.elbo import ElboLoss
 from vaezoo.models.base import BaseVAE
 from vaezoo.runs.train import resume_run
 from vaezoo.training import trainer as loop
-from vaezoo.training.crash import in_one_line, is_out_of_memory, what_to_lower
+from vaezoo.training.crash import is_out_of_memory, oom_advice, summarize_exception
 from vaezoo.training.options import TrainOptions
-from vaezoo.training.progress import Reporter
-from vaezoo.training.signals import StopAsked, StopAtOnce, Stops
-from vaezoo.training.train_step import Updates
+from vaezoo.training.progress import ProgressCallback
+from vaezoo.training.signals import SignalHandler, StopAtOnce, StopRequested
+from vaezoo.training.train_step import TrainStep
 
 TINY: dict[str, Any] = {
     **{"data": "sprites", "examples": 120, "test": 24, "image_size": 16, "hidden": (8, 8)},
@@ -40,7 +40,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def resume(path: Path) -> None:
-    resume_run(path, vaezoo.load_run(path).config, Reporter())
+    resume_run(path, vaezoo.load_run(path).config, ProgressCallback())
 
 
 def same(a: Path, b: Path) -> bool:
@@ -57,7 +57,7 @@ def kept(path: Path) -> list[int]:
     return [step_of(found) for found in list_checkpoints(path / "checkpoint")]
 
 
-class At(Reporter):
+class At(ProgressCallback):
     """Does something at a step."""
 
     def __init__(self, step: int, do: Any) -> None:
@@ -124,7 +124,7 @@ class TestPlugins:
     def test_a_reporter_that_raises(
         self, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        class Raises(Reporter):
+        class Raises(ProgressCallback):
             def window(self, progress: Any) -> None:
                 if progress.step == 10:
                     raise OSError("no such terminal")
@@ -171,7 +171,7 @@ class TestMemory:
         def full(*args: Any) -> Any:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
-        monkeypatch.setattr(Updates, "_run", full)
+        monkeypatch.setattr(TrainStep, "_run", full)
         with pytest.raises(TrainingError) as caught:
             vaezoo.train("vanilla", out=tmp_path / "r", precision="fp32", **TINY)
         said = str(caught.value)
@@ -188,7 +188,7 @@ class TestMemory:
         assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
 
     def test_names_no_way_that_is_taken(self) -> None:
-        words = what_to_lower(TrainOptions(batch_size=1), "bf16")
+        words = oom_advice(TrainOptions(batch_size=1), "bf16")
         assert "batch" not in words
         assert "bf16" not in words
         assert "smaller model" in words
@@ -197,9 +197,9 @@ class TestMemory:
 def test_one_line_names_the_plugins_frame() -> None:
     with pytest.raises(ValueError, match="x") as caught:
         torch.nn.Sequential(Fails())(torch.ones(1))
-    line = in_one_line(caught.value)
+    line = summarize_exception(caught.value)
     assert line.startswith(f"ValueError: x ({__file__}, line ")
-    assert in_one_line(KeyError()) == "KeyError"
+    assert summarize_exception(KeyError()) == "KeyError"
 
 
 class Fails(torch.nn.Module):
@@ -227,9 +227,9 @@ class TestSaving:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A checkpoint in the middle of a window looks at the window first."""
-        honest = Updates.__call__
+        honest = TrainStep.__call__
 
-        def broken(updates: Updates, batch: Any, context: Any, step: int) -> torch.Tensor:
+        def broken(updates: TrainStep, batch: Any, context: Any, step: int) -> torch.Tensor:
             values = honest(updates, batch, context, step)
             if step == 6:  # the 7th; its window ends at 10
                 values.fill_(math.nan)
@@ -237,7 +237,7 @@ class TestSaving:
                     next(updates.model.parameters()).fill_(math.nan)
             return values
 
-        monkeypatch.setattr(Updates, "__call__", broken)
+        monkeypatch.setattr(TrainStep, "__call__", broken)
         with pytest.raises(TrainingError) as caught:
             vaezoo.train("vanilla", out=tmp_path / "r", checkpoint_every=2, **TINY)
         said = str(caught.value)
@@ -337,11 +337,11 @@ class TestStops:
         resume(tmp_path / "r")
 
     def test_one_that_came_before_is_heard(self) -> None:
-        stops = Stops()
+        stops = SignalHandler()
         with stops.caught():
             os.kill(os.getpid(), signal.SIGINT)
             assert stops.asked == signal.SIGINT
-            with pytest.raises(StopAsked), stops.leaving():
+            with pytest.raises(StopRequested), stops.interruptible():
                 pytest.fail("it went on")
 
 
@@ -379,7 +379,7 @@ class TestLines:
         (out / "metrics.jsonl").write_bytes(b"".join(lines[:-1]))
         notes: list[str] = []
 
-        class Notes(Reporter):
+        class Notes(ProgressCallback):
             def note(self, text: str) -> None:
                 notes.append(text)
 

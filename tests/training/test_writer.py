@@ -19,8 +19,8 @@ from vaezoo.cli.main import main
 from vaezoo.errors import UnknownNameError
 from vaezoo.io import MissingExtraError
 from vaezoo.training.loggers import writing
-from vaezoo.training.progress import Reporter
-from vaezoo.training.tensorboard import TensorBoardWriter, scalars
+from vaezoo.training.progress import ProgressCallback
+from vaezoo.training.tensorboard import TensorBoardLogger, scalars
 
 TINY: dict[str, Any] = {
     "data": "sprites",
@@ -37,7 +37,7 @@ TINY: dict[str, Any] = {
 PLUGIN = '''
 import vaezoo
 
-class Lines(vaezoo.BaseWriter):
+class Lines(vaezoo.BaseLogger):
     """A few lines, as for any service."""
     def start(self, past):
         self.file = (self.folder / "lines.txt").open("a")
@@ -48,7 +48,7 @@ class Lines(vaezoo.BaseWriter):
         print("closed", file=self.file)
         self.file.close()
 
-class Fails(vaezoo.BaseWriter):
+class Fails(vaezoo.BaseLogger):
     def start(self, past):
         self.count = 0
     def write(self, line):
@@ -58,9 +58,9 @@ class Fails(vaezoo.BaseWriter):
         assert self.count < 2, "asked again"
 
 @vaezoo.hookimpl
-def register_writers(register):
+def register_loggers(register):
     for name, target in (("lines", "Lines"), ("fails", "Fails")):
-        register(vaezoo.WriterSpec(name=name, target=f"{__name__}:{target}", summary="A test's"))
+        register(vaezoo.LoggerSpec(name=name, target=f"{__name__}:{target}", summary="A test's"))
 '''
 
 
@@ -89,7 +89,7 @@ def test_a_plugins_writer_gets_every_line(tmp_path: Path) -> None:
 def test_a_writer_that_fails_costs_a_note(tmp_path: Path) -> None:
     notes: list[str] = []
 
-    class Told(Reporter):
+    class Told(ProgressCallback):
         def note(self, text: str) -> None:
             notes.append(text)
 
@@ -178,7 +178,7 @@ def test_tensorboard_shows_the_lines_and_no_point_twice(tmp_path: Path) -> None:
 
     (last, before) = lines_of(out)[-1], lines_of(out)
     lost = {**last, "step": last["step"] + 2}
-    writer = TensorBoardWriter(out, {})
+    writer = TensorBoardLogger(out, {})
     writer.start(before)
     writer.write(lost)
     writer.close()

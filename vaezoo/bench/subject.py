@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from vaezoo.bench.job import Case, Job
-from vaezoo.config import choose, resolve, sort_options
+from vaezoo.config import build_config, resolve_components, split_by_section
 from vaezoo.data.base import Batch, TensorSplit
 from vaezoo.data.loader import Batches
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import OptionError
-from vaezoo.losses.base import Context
-from vaezoo.models.distributions import point
+from vaezoo.losses.base import StepContext
+from vaezoo.models.distributions import mode
 from vaezoo.runs.build import build_model
 from vaezoo.runtime.device import autocast
-from vaezoo.training.cuda_graph import make_updates
+from vaezoo.training.cuda_graph import make_train_step
 from vaezoo.training.options import TrainOptions
 
 _EXAMPLES = 50_000
@@ -36,9 +36,9 @@ class Subject:
         self.case = case
         self.device = device
         self.notes = ""
-        data = DataSpec(shape=job.shape, classes=_CLASSES, examples=_EXAMPLES)
-        choice = choose(job.model, job.loss, None, {})
-        config = resolve(choice, {}, sort_options(choice, job.options))
+        data = DataSpec(shape=job.shape, class_names=_CLASSES, num_examples=_EXAMPLES)
+        choice = resolve_components(job.model, job.loss, None, {})
+        config = build_config(choice, {}, split_by_section(choice, job.options))
         self.model = build_model(choice, config.model, config.loss, data)
         if case.batch_size < self.model.min_batch_size:
             raise OptionError(f"{job.model} needs a batch of {self.model.min_batch_size} or more")
@@ -47,12 +47,14 @@ class Subject:
         self.loss = loss
         for module in (self.model, self.loss):
             module.to(device).to(memory_format=torch.channels_last)
-        self.context = Context(torch.tensor(_STEPS // 2, device=device), _STEPS, examples=_EXAMPLES)
+        self.context = StepContext(
+            torch.tensor(_STEPS // 2, device=device), _STEPS, num_examples=_EXAMPLES
+        )
         self.batch = self._noise(job)
         self.batches = self._stream(job) if job.end_to_end else None
         self.model.train(case.mode == "train")
         if case.mode == "train":
-            self.updates = make_updates(
+            self.train_step = make_train_step(
                 self.model,
                 self.loss,
                 TrainOptions(compile=case.compile, batch_size=case.batch_size),
@@ -63,7 +65,7 @@ class Subject:
             )
             return
         with torch.no_grad():
-            self.z = point(self.model.encode(self.batch.x, self.model.labels(self.batch.y)))
+            self.z = mode(self.model.encode(self.batch.x, self.model.labels(self.batch.y)))
         self.forward = self._forward
         if case.compile == "on":
             self.forward = torch.compile(self._forward)
@@ -72,29 +74,29 @@ class Subject:
         """What is timed: a whole training step, or one pass of the mode."""
         if self.case.mode == "train":
             batch = next(self.batches) if self.batches else self.batch
-            return self.updates(batch, self.context, _STEPS // 2)
+            return self.train_step(batch, self.context, _STEPS // 2)
         with torch.no_grad(), autocast(self.case.precision, self.device):
             return self.forward()
 
     @property
     def graphed(self) -> bool:
         """Whether the steps are replays of a CUDA graph by now."""
-        return self.case.mode == "train" and getattr(self.updates, "recorded", False)
+        return self.case.mode == "train" and getattr(self.train_step, "recorded", False)
 
     def counted(self) -> object:
         """The same arithmetic without the optimizer, which has no products to count."""
         if self.case.mode != "train":
             with torch.no_grad():
                 return self._forward()
-        for phase in self.updates.phases:
-            output = phase.objective(self.model, self.batch, self.context)
-            output.objective.backward(inputs=list(phase.parameters))
+        for phase in self.train_step.phases:
+            output = phase.loss_fn(self.model, self.batch, self.context)
+            output.loss.backward(inputs=list(phase.parameters))
         return None
 
     def _forward(self) -> Tensor:
         y = self.model.labels(self.batch.y)
         if self.case.mode == "encode":
-            return point(self.model.encode(self.batch.x, y))
+            return mode(self.model.encode(self.batch.x, y))
         if self.case.mode == "decode":
             return self.model.decode(self.z, y).mean
         return self.model.sample(self.case.batch_size, y)

@@ -21,7 +21,7 @@ from vaezoo.bench.row import blank, bound_by, impossible
 from vaezoo.bench.subject import Subject
 from vaezoo.bench.timing import Timing, time_step
 from vaezoo.errors import BrokenPluginError, VaezooError
-from vaezoo.runtime.device import arithmetic, keep_freed_memory, pick_device
+from vaezoo.runtime.device import precision_context, resolve_device, tune_malloc
 
 _LARGEST_TRIED = 1 << 16
 
@@ -31,7 +31,7 @@ def main() -> None:
     rows = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     job = Job.from_dict(json.load(sys.stdin))
-    keep_freed_memory()
+    tune_malloc()
     for case in job.cases:
         row = json.dumps(measure(job, case), allow_nan=False)
         print(row, file=rows, flush=True)
@@ -55,8 +55,8 @@ def measure(job: Job, case: Case) -> dict[str, Any]:
 
 
 def _measure(job: Job, case: Case) -> dict[str, Any]:
-    device = pick_device(job.device)
-    with arithmetic(case.precision, deterministic=False):
+    device = resolve_device(job.device)
+    with precision_context(case.precision, deterministic=False):
         subject = Subject(job, case, device)
         counts = _count(job, case)
         if device.type == "cuda":
@@ -124,7 +124,7 @@ def _count(job: Job, case: Case) -> Counts:
 
 def _largest(job: Job, case: Case) -> Case:
     """The largest power of two that a step fits at, from the case's batch size on."""
-    device = pick_device(job.device)
+    device = resolve_device(job.device)
     fits: Case | None = None
     trial = case
     while trial.batch_size <= _LARGEST_TRIED:

@@ -11,7 +11,7 @@ from torch import Tensor
 Tensors = Mapping[str, Mapping[str, Tensor]]
 
 
-class HostCopy:
+class StagingBuffers:
     """Copies on the host, in buffers that are used again: pinned ones, where a GPU fills them."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class HostCopy:
         return buffer.copy_(tensor, non_blocking=True)
 
 
-class Background:
+class AsyncWriter:
     """Runs one job at a time in a thread; what it raises is raised here, at the next look."""
 
     def __init__(self) -> None:

@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 from vaezoo.errors import RunError
 from vaezoo.io import (
     cannot_write,
+    fsync_dir,
     parse_json,
     read_regular,
-    remove_remains,
-    sync_folder,
+    remove_stale_tmp,
     write_json,
     write_text,
 )
@@ -31,7 +31,7 @@ _LARGEST_METRICS = 1 << 28
 class RunFolder:
     """One run: its configuration, numbers, pictures, weights and checkpoint."""
 
-    writes: ClassVar[bool] = True
+    is_writer: ClassVar[bool] = True
     """Whether this process is the one that writes into it."""
 
     def __init__(self, path: Path, made_parent: bool = False) -> None:
@@ -73,7 +73,7 @@ class RunFolder:
                 temporary.rename(path)
             else:
                 path = _rename_to_next(temporary, parent / default_name)
-            sync_folder(parent)
+            fsync_dir(parent)
         except OSError as error:
             if path is not None:
                 check_absent(path)
@@ -138,19 +138,19 @@ class RunFolder:
         except OSError as error:
             raise cannot_write(self.metrics, error) from error
 
-    def cut_metrics(self, size: int) -> None:
+    def truncate_metrics(self, size: int) -> None:
         """Forget the lines after a checkpoint: they will be written again."""
         if self.metrics.exists():
             os.truncate(self.metrics, size)
 
     @property
-    def begun(self) -> bool:
+    def has_progress(self) -> bool:
         """Whether anything has been computed that is worth keeping."""
         saved = any(self.checkpoints.glob("step-*"))
         return saved or self.metrics.exists() or self.weights.exists()
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """This process alone trains here. The system drops the lock with the process.
 
         RunError names the process that holds it.
@@ -170,7 +170,7 @@ class RunFolder:
             raise cannot_write(self.checkpoints, error) from error
         try:
             for folder in (self.path, self.checkpoints):
-                remove_remains(folder)
+                remove_stale_tmp(folder)
             yield
         finally:
             lock.release()
@@ -182,13 +182,13 @@ class RunFolder:
             self.path.parent.rmdir()
 
 
-class OthersFolder(RunFolder):
+class NullRunFolder(RunFolder):
     """The folder of a run that another process writes, on this machine or not: nothing happens."""
 
-    writes = False
+    is_writer = False
 
     @property
-    def begun(self) -> bool:
+    def has_progress(self) -> bool:
         return False
 
     def write_start(self, config: str, record: Mapping[str, Any]) -> None:
@@ -200,11 +200,11 @@ class OthersFolder(RunFolder):
     def metrics_bytes(self) -> int:
         return 0
 
-    def cut_metrics(self, size: int) -> None:
+    def truncate_metrics(self, size: int) -> None:
         return
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         yield
 
     def remove(self) -> None:

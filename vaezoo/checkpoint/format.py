@@ -17,15 +17,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vaezoo.distributed import is_spread
-from vaezoo.distributed.fsdp import spread_like
+from vaezoo.distributed import is_sharded
+from vaezoo.distributed.fsdp import distribute_like
 from vaezoo.errors import RunError
 from vaezoo.io import (
+    atomic_write,
     cannot_write,
+    fsync_dir,
     open_regular,
     read_json,
-    sync_folder,
-    write_atomically,
     write_text,
 )
 
@@ -48,7 +48,7 @@ class Checkpoint(NamedTuple):
 
 def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors: to a temporary name, then renamed."""
-    write_atomically(path, lambda temporary: write_tensors(temporary, state))
+    atomic_write(path, lambda temporary: write_tensors(temporary, state))
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -68,7 +68,7 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
     """Give a module the weights of a file; RunError in one line when they do not fit."""
     own = module.state_dict()
     check_fit(own, state, path)
-    module.load_state_dict({name: spread_like(t, own[name]) for name, t in state.items()})
+    module.load_state_dict({name: distribute_like(t, own[name]) for name, t in state.items()})
 
 
 def check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path) -> None:
@@ -111,8 +111,8 @@ def load_optimizers(
             like = optimizers[int(phase)].param_groups[0]["params"][number]
             if name != "step" and tensor.shape != like.shape:
                 raise ValueError(f"{key} is {tuple(tensor.shape)}, not {tuple(like.shape)}")
-            if tensor.shape == like.shape and is_spread(like):
-                tensor = spread_like(tensor, like)
+            if tensor.shape == like.shape and is_sharded(like):
+                tensor = distribute_like(tensor, like)
             elif tensor.shape == like.shape:
                 # Files know no layout; fused kernels walk moments and weights in step.
                 tensor = torch.empty_like(like).copy_(tensor)
@@ -167,7 +167,7 @@ def save_checkpoint(
         if final.exists():
             _remove(final)  # of the same step, and found damaged: training came here again
         temporary.rename(final)
-        sync_folder(folder)
+        fsync_dir(folder)
     except OSError as error:
         raise cannot_write(final, error) from error
     finally:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vaezoo.checkpoint.async_writer import Background, HostCopy, Tensors
+from vaezoo.checkpoint.async_writer import AsyncWriter, StagingBuffers, Tensors
 from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.checkpoint.format import (
     Checkpoint,
@@ -17,10 +17,10 @@ from vaezoo.checkpoint.format import (
     save_weights,
 )
 from vaezoo.checkpoint.validate import check_resumable
-from vaezoo.distributed import processes
-from vaezoo.distributed.launch import by_the_first, tensors_by_the_first
+from vaezoo.distributed import world_size
+from vaezoo.distributed.launch import broadcast_tensors, on_rank0_broadcast
 from vaezoo.errors import RunError
-from vaezoo.training.monitor import Health
+from vaezoo.training.monitor import NonFiniteMonitor
 from vaezoo.training.options import TrainOptions
 from vaezoo.training.state import TrainingState
 
@@ -28,7 +28,7 @@ _SOONER = 0.1
 """The best weights so far are saved after this part of the time between checkpoints."""
 
 
-class Saver:
+class CheckpointManager:
     """Keeps the checkpoints of a run.
 
     last_saved: when that was, or when training began, on the clock of time.perf_counter.
@@ -40,8 +40,8 @@ class Saver:
         folder: RunFolder,
         options: TrainOptions,
         *,
-        background: Background,
-        health: Health,
+        background: AsyncWriter,
+        health: NonFiniteMonitor,
     ) -> None:
         self.state = state
         self.folder = folder
@@ -49,7 +49,7 @@ class Saver:
         self.background = background
         self.health = health
         self.last_saved = time.perf_counter()
-        self._host_copy = HostCopy()
+        self._host_copy = StagingBuffers()
         self._saved_step: int | None = None
         self._saved_score = -math.inf
 
@@ -85,7 +85,7 @@ class Saver:
         self.state.count_time()
         tensors, rest = self.state.tensors(), self.state.rest()  # all processes have a part of them
         rest["metrics_bytes"] = self.folder.metrics_bytes()
-        if self.folder.writes:
+        if self.folder.is_writer:
             copies = self._host_copy.take(tensors, self.state.device)
             step = self.state.position.step  # it moves on while the thread writes
             self.background.run(lambda: self._write(step, copies, rest))
@@ -99,14 +99,14 @@ class Saver:
 
         note: is told, in a line each, of damaged checkpoints, and where there is none.
         """
-        found = _for_all(self._newest(note) if self.folder.writes else None)
+        found = _for_all(self._newest(note) if self.folder.is_writer else None)
         if found is None:
             note("there is no checkpoint yet: begins again")
-            self.folder.cut_metrics(0)
+            self.folder.truncate_metrics(0)
             return
         try:
             self.state.restore(found)
-            self.folder.cut_metrics(found.state["metrics_bytes"])
+            self.folder.truncate_metrics(found.state["metrics_bytes"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise RunError(f"{found.path} does not fit the training: {error}") from None
         self._saved_step = self.state.position.step
@@ -127,12 +127,12 @@ class Saver:
 
 def _for_all(found: Checkpoint | None) -> Checkpoint | None:
     """The checkpoint that the first process read, in all of them."""
-    if processes() == 1:
+    if world_size() == 1:
         return found
-    said: dict[str, Any] = by_the_first(
+    said: dict[str, Any] = on_rank0_broadcast(
         lambda: {"path": str(found.path), "state": found.state} if found else {}
     )
     if not said:
         return None
-    tensors = tensors_by_the_first(None if found is None else found.tensors)
+    tensors = broadcast_tensors(None if found is None else found.tensors)
     return Checkpoint(Path(str(said["path"])), tensors, dict(said["state"]))

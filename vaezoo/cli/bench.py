@@ -103,7 +103,7 @@ def command(
     """
     from vaezoo.bench import report
 
-    specs = [registry().pick("model", name) for name in models] or registry().specs("model")
+    specs = [registry().resolve("model", name) for name in models] or registry().specs("model")
     earlier = report.load(compare) if compare else None
     outputs = [path for path in (json_path, markdown, plot) if path]
     for path in outputs:
@@ -118,10 +118,10 @@ def command(
 
     from vaezoo.bench.environment import describe
     from vaezoo.bench.run import run_jobs
-    from vaezoo.runtime.device import pick_device, pick_precision
+    from vaezoo.runtime.device import resolve_device, resolve_precision
 
-    place = pick_device(device)
-    precisions = [pick_precision(name, place) for name in asked]
+    place = resolve_device(device)
+    precisions = [resolve_precision(name, place) for name in asked]
     environment = describe(place, precisions)
     cases = tuple(
         Case(mode=m, batch_size=b, precision=p, compile=c)

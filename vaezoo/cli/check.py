@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.argument("name", shell_complete=any_name)
 @click.option(
     "--kind",
-    type=click.Choice([word for word in PLURALS if word not in ("metrics", "writers")] + ["all"]),
+    type=click.Choice([word for word in PLURALS if word not in ("metrics", "loggers")] + ["all"]),
     default="all",
     show_default=True,
     help="Where to look for the name.",
@@ -77,12 +77,12 @@ def command(
 
 def _spec(name: str, kind: str) -> Spec:
     if kind != "all":
-        return registry().pick(PLURALS[kind], name)
+        return registry().resolve(PLURALS[kind], name)
     specs = registry().find(name)
     if len(specs) > 1:
         kinds = " and ".join(f"a {WORDS[spec.kind]}" for spec in specs)
         raise UnknownNameError(f"{name!r} is {kinds}: choose with --kind, or name one class")
-    if specs[0].kind in ("metric", "writer"):
+    if specs[0].kind in ("metric", "logger"):
         raise UnknownNameError(f"{name} is a {specs[0].kind}, which has no contract to keep")
     return specs[0]
 

@@ -93,11 +93,11 @@ def command(
     words = _checked([word.strip() for word in metrics.split(",") if word.strip()])
 
     from vaezoo.cli.work import Work
-    from vaezoo.distributed.launch import job
+    from vaezoo.distributed.launch import process_group
     from vaezoo.runs.run import load_run
 
     results = []
-    with job(device), Work() as work:
+    with process_group(device), Work() as work:
         opened = [load_run(path, device) for path in runs]
         together = over_seeds.alike_among(opened) if over_seeds_ else []
         for path, run in zip(runs, opened, strict=True):
@@ -161,7 +161,7 @@ def _print_many(names: list[str], results: list[Evaluation]) -> None:
         best = best_of(numbers)
         cells = [_shown(n) + ("*" if i in best else "") for i, n in enumerate(numbers)]
         labels = list(dict.fromkeys(n.label for n in numbers if n.value is not None)) or [name]
-        rows.append([f"{' / '.join(labels)} {_ARROWS[numbers[0].better]}".rstrip(), *cells])
+        rows.append([f"{' / '.join(labels)} {_ARROWS[numbers[0].direction]}".rstrip(), *cells])
         remarks += _remarks(names, name, numbers)
     print_table(["metric", *names], rows)
     console = make_console()
@@ -175,9 +175,13 @@ def best_of(numbers: list[Number]) -> set[int]:
     """Which numbers of a row are the best, if they may be ranked; none if not, or if all tie."""
     there = [number for number in numbers if number.value is not None]
     values = {number.value for number in there}
-    if len({n.comparable for n in there}) != 1 or there[0].better == "neither" or len(values) < 2:
+    if (
+        len({n.comparable for n in there}) != 1
+        or there[0].direction == "neither"
+        or len(values) < 2
+    ):
         return set()
-    pick = max if there[0].better == "higher" else min
+    pick = max if there[0].direction == "higher" else min
     best = pick(number.value for number in there if number.value is not None)
     return {i for i, number in enumerate(numbers) if number.value == best}
 
@@ -193,7 +197,7 @@ def _remarks(names: list[str], metric: str, numbers: list[Number]) -> list[str]:
         for note, of in by_note.items()
     ]
     kinds = {number.comparable for number in numbers if number.value is not None}
-    if len(kinds) > 1 and numbers[0].better != "neither":
+    if len(kinds) > 1 and numbers[0].direction != "neither":
         lines.append(f"{metric}: not ranked, the numbers are of {'; '.join(sorted(kinds))}")
     return lines
 
@@ -209,6 +213,6 @@ def _meaning(name: str, number: Number) -> str:
     """Why there is no number; else what it is, and what to mind about it."""
     if number.value is None:
         return number.note
-    direction = "" if number.better == "neither" else f"{number.better} is better"
+    direction = "" if number.direction == "neither" else f"{number.direction} is better"
     summary = registry().metric(name).summary
     return "; ".join(filter(None, (number.unit, direction, summary, number.note)))

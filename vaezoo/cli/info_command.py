@@ -12,13 +12,13 @@ from vaezoo.cli.complete import any_name
 from vaezoo.cli.output import print_json, print_table
 from vaezoo.cli.shared import json_option
 from vaezoo.errors import UnknownNameError
-from vaezoo.options import OptionInfo, describe, flag, plain, show
+from vaezoo.options import OptionInfo, cli_flag, describe, format_value, plain
 from vaezoo.plugins.registry import PLURALS, WORDS, Registry, registry
 from vaezoo.plugins.specs import (
     CAPABILITIES,
+    METRIC_COMPARABLE_KEYS,
     METRIC_GROUPS,
-    METRIC_NEEDS,
-    METRIC_SHARES,
+    METRIC_REQUIRES,
     DatasetSpec,
     LossSpec,
     MetricSpec,
@@ -64,11 +64,11 @@ def _entry(known: Registry, spec: Spec) -> dict[str, Any]:
         "paper": spec.paper,
         "tags": list(spec.tags),
         "capabilities": {tag: CAPABILITIES[tag] for tag in spec.tags if tag in CAPABILITIES},
-        "variant_of": spec.variant_of if isinstance(spec, ModelSpec) else None,
+        "base": spec.base if isinstance(spec, ModelSpec) else None,
         "options": [info.to_dict() for info in _options(spec)],
-        "takes": _takes(spec) if isinstance(spec, ModelSpec) else None,
+        "input_spec": _takes(spec) if isinstance(spec, ModelSpec) else None,
         "loss": _loss(known, spec) if isinstance(spec, ModelSpec) else None,
-        "needs": list(spec.needs) if isinstance(spec, (LossSpec, MetricSpec)) else None,
+        "requires": list(spec.requires) if isinstance(spec, (LossSpec, MetricSpec)) else None,
         "metric": _metric(spec) if isinstance(spec, MetricSpec) else None,
         "train_options": plain(spec.train_options)
         if isinstance(spec, (ModelSpec, DatasetSpec))
@@ -92,17 +92,17 @@ def _with_defaults(infos: list[OptionInfo], own: Mapping[str, Any]) -> list[Opti
 
 
 def _takes(spec: ModelSpec) -> dict[str, Any]:
-    takes = {key: plain(value) for key, value in dataclasses.asdict(spec.takes).items()}
-    return {"description": spec.takes.describe(), **takes}
+    takes = {key: plain(value) for key, value in dataclasses.asdict(spec.input_spec).items()}
+    return {"description": spec.input_spec.describe(), **takes}
 
 
 def _metric(spec: MetricSpec) -> dict[str, Any]:
     return {
         "formula": spec.formula,
         "unit": spec.unit,
-        "better": spec.better,
+        "direction": spec.direction,
         "group": spec.group,
-        "shares": list(spec.shares),
+        "comparable_keys": list(spec.comparable_keys),
         "cost": spec.cost,
         "quick": spec.quick,
         "extra": spec.extra,
@@ -121,19 +121,21 @@ def _loss(known: Registry, spec: ModelSpec) -> dict[str, Any]:
 
 def _print(spec: Spec, entry: dict[str, Any]) -> None:
     facts = [("paper", entry["paper"] or "none named")]
-    if entry["takes"]:
-        facts.append(("takes", entry["takes"]["description"]))
-    if entry["variant_of"]:
-        facts.append(("variant of", entry["variant_of"]))
+    if entry["input_spec"]:
+        facts.append(("input_spec", entry["input_spec"]["description"]))
+    if entry["base"]:
+        facts.append(("variant of", entry["base"]))
     if entry["loss"]:
         gone = "" if entry["loss"]["options"] is not None else " (not installed)"
         facts.append(("loss", entry["loss"]["name"] + gone))
     if isinstance(spec, MetricSpec):
         facts += _facts_of_metric(spec)
-    elif entry["needs"]:
-        facts.append(("needs", "a model with the tag " + " and ".join(entry["needs"])))
+    elif entry["requires"]:
+        facts.append(("requires", "a model with the tag " + " and ".join(entry["requires"])))
     if entry["train_options"]:
-        settings = [f"{flag(key)} {show(v)}" for key, v in entry["train_options"].items()]
+        settings = [
+            f"{cli_flag(key)} {format_value(v)}" for key, v in entry["train_options"].items()
+        ]
         facts.append(("trains with", " ".join(settings)))
     facts.append(("plugin", f"{entry['plugin']}, of {entry['distribution']} {entry['version']}"))
     facts.append(("class", entry["target"]))
@@ -147,14 +149,16 @@ def _print(spec: Spec, entry: dict[str, Any]) -> None:
 
 
 def _facts_of_metric(spec: MetricSpec) -> list[tuple[str, str]]:
-    better = "neither way is better" if spec.better == "neither" else f"{spec.better} is better"
+    better = (
+        "neither way is better" if spec.direction == "neither" else f"{spec.direction} is better"
+    )
     return [
         ("formula", spec.formula),
         ("unit", spec.unit or "a bare number"),
-        ("better", better),
+        ("direction", better),
         ("group", f"{spec.group}: {METRIC_GROUPS[spec.group]}"),
-        *(("not where", METRIC_NEEDS[need]) for need in spec.needs),
-        *(("ranked by same", METRIC_SHARES[word]) for word in spec.shares),
+        *(("not where", METRIC_REQUIRES[need]) for need in spec.requires),
+        *(("ranked by same", METRIC_COMPARABLE_KEYS[word]) for word in spec.comparable_keys),
         ("cost", spec.cost),
         ("measured", "always" if spec.quick else f"with --metric {spec.name}"),
         *((("installed by", f"vaezoo[{spec.extra}]"),) if spec.extra else ()),
@@ -172,5 +176,5 @@ def _row(option: dict[str, Any]) -> tuple[str, ...]:
     kind = ", ".join(option["choices"]) or space.join(
         filter(None, (option["type"], option["bounds"]))
     )
-    default = "required" if option["required"] else show(option["default"])
-    return flag(option["name"]), kind, default, option["help"]
+    default = "required" if option["required"] else format_value(option["default"])
+    return cli_flag(option["name"]), kind, default, option["help"]

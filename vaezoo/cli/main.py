@@ -103,13 +103,13 @@ def group(ctx: click.Context, plugins: tuple[str, ...], strict: bool) -> None:
     Begin with `vaezoo list`, then `vaezoo train MODEL`.
     """
     if plugins or strict:
-        from vaezoo.plugins.loader import require_no_trouble
+        from vaezoo.plugins.loader import raise_problems
         from vaezoo.plugins.registry import registry
 
         for source in plugins:
             registry().add(source)
         if strict:
-            require_no_trouble(registry().records)
+            raise_problems(registry().records)
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 

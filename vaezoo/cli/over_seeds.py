@@ -67,7 +67,7 @@ def _over(numbers: list[Number]) -> dict[str, Any]:
         "note": "; ".join(dict.fromkeys(number.note for number in numbers if number.note)),
         "label": " / ".join(dict.fromkeys(number.label for number in numbers)),
         "unit": numbers[0].unit,
-        "better": numbers[0].better,
+        "direction": numbers[0].direction,
         "comparable": kinds.pop() if len(kinds) == 1 else "",
     }
 

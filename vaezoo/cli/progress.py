@@ -19,18 +19,18 @@ from rich.progress import (
     Progress as Bar,
 )
 
-from vaezoo.training.progress import Progress, Reporter
+from vaezoo.training.progress import ProgressCallback, TrainMetrics
 
 _PLAIN_SECONDS = 5.0
 """At most one plain line of progress in this time: a log is to be read."""
 _BAR_SECONDS = 0.1
 
 
-def pick_reporter() -> Reporter:
+def pick_reporter() -> ProgressCallback:
     return BarReporter() if sys.stdout.isatty() else PlainReporter()
 
 
-class BarReporter(Reporter):
+class BarReporter(ProgressCallback):
     """A progress bar with loss terms, images a second and time left."""
 
     def start(self, title: str, total_steps: int, done: int) -> None:
@@ -55,7 +55,7 @@ class BarReporter(Reporter):
             self.bar.advance(self.task, self.pending)
             self.pending, self.drawn = 0, now
 
-    def window(self, progress: Progress) -> None:
+    def window(self, progress: TrainMetrics) -> None:
         text = f"{progress.images_per_second:,.0f} images/s · {show_terms(progress.terms)}"
         self.pending = 0
         self.bar.update(self.task, completed=progress.step, text=text)
@@ -70,14 +70,14 @@ class BarReporter(Reporter):
         self.bar.stop()
 
 
-class PlainReporter(Reporter):
+class PlainReporter(ProgressCallback):
     """A line every few seconds, for logs and pipes."""
 
     def start(self, title: str, total_steps: int, done: int) -> None:
         self.told = time.perf_counter()
         print(title, flush=True)
 
-    def window(self, progress: Progress) -> None:
+    def window(self, progress: TrainMetrics) -> None:
         now = time.perf_counter()
         if now - self.told < _PLAIN_SECONDS:
             return

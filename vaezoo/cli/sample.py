@@ -50,7 +50,7 @@ def command(
     from vaezoo.runs.run import load_run
 
     opened = load_run(run, device)
-    number = None if label is None else opened.find_class(label)
+    number = None if label is None else opened.class_index(label)
     images = opened.sample(count, label=number, temperature=temperature, seed=seed)
     save_grid(out, images)
     if as_json:

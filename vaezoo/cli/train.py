@@ -14,19 +14,19 @@ from vaezoo.cli import complete
 from vaezoo.cli.output import is_first_process
 from vaezoo.config import (
     SECTIONS,
-    Choice,
-    choose,
-    load_recipe,
+    Components,
+    build_config,
+    load_config,
     parse_settings,
-    resolve,
-    sort_options,
+    resolve_components,
+    split_by_section,
 )
 from vaezoo.data.options import DataOptions
 from vaezoo.errors import OptionError, VaezooError
-from vaezoo.options import OptionInfo, Options, describe, flag, show
+from vaezoo.options import OptionInfo, Options, cli_flag, describe, format_value
 from vaezoo.plugins.loader import is_source
 from vaezoo.plugins.registry import WORDS, registry
-from vaezoo.runs.provenance import choose_again
+from vaezoo.runs.provenance import load_components
 from vaezoo.training.options import TrainOptions
 
 _RESUMABLE = (
@@ -59,13 +59,13 @@ class TrainCommand(click.Command):
         if ctx.resilient_parsing:
             _guess(ctx, named)
         else:
-            recipe = load_recipe(Path(named["config"])) if "config" in named else {}
+            recipe = load_config(Path(named["config"])) if "config" in named else {}
             if "resume" in named:
                 folder = RunFolder.existing(Path(named["resume"]))
-                recipe = load_recipe(folder.config)
-                ctx.meta[_CHOICE] = choose_again(folder, recipe)
+                recipe = load_config(folder.config)
+                ctx.meta[_CHOICE] = load_components(folder, recipe)
             elif named.get("model") or recipe.get("model", {}).get("name"):
-                ctx.meta[_CHOICE] = choose(
+                ctx.meta[_CHOICE] = resolve_components(
                     named.get("model"), named.get("loss"), named.get("data"), recipe
                 )
             ctx.meta[_RECIPE] = recipe
@@ -113,7 +113,7 @@ class TrainCommand(click.Command):
     "--resume",
     metavar="RUN",
     shell_complete=complete.runs,
-    help=f"Go on with a run; of its options only {', '.join(map(flag, _RESUMABLE))} may change.",
+    help=f"Go on with a run; of its options only {', '.join(map(cli_flag, _RESUMABLE))} may change.",
 )
 @click.pass_context
 def command(
@@ -133,15 +133,15 @@ def command(
     `vaezoo train MODEL --help` shows the options of that model too.
     """
     recipe = ctx.meta[_RECIPE]
-    choice = ctx.meta.get(_CHOICE) or choose(model, loss, data, recipe)
+    choice = ctx.meta.get(_CHOICE) or resolve_components(model, loss, data, recipe)
     flat = {name: value for name, value in options.items() if value is not None}
-    given = _layered(parse_settings(settings), sort_options(choice, flat))
+    given = _layered(parse_settings(settings), split_by_section(choice, flat))
     if resume is None:
-        parsed = resolve(choice, recipe, given)
+        parsed = build_config(choice, recipe, given)
     else:
         others = {"MODEL": model, "--data": data, "--loss": loss, "--config": config, "--out": out}
         _check_resumable(others, given)
-        parsed = resolve(choice, recipe, given)
+        parsed = build_config(choice, recipe, given)
 
     from vaezoo.cli.progress import pick_reporter
     from vaezoo.runs.train import resume_run, start_run
@@ -188,7 +188,7 @@ def _guess(ctx: click.Context, named: Mapping[str, str]) -> None:
     model, loss, data = (named.get(word) for word in ("model", "loss", "data"))
     if model and not any(word and is_source(word) for word in (model, loss, data)):
         with contextlib.suppress(VaezooError):
-            ctx.meta[_CHOICE] = choose(model, loss, data, {})
+            ctx.meta[_CHOICE] = resolve_components(model, loss, data, {})
 
 
 def _find_names(args: list[str]) -> dict[str, str]:
@@ -216,7 +216,7 @@ def _find_names(args: list[str]) -> dict[str, str]:
 
 def _grouped(ctx: click.Context) -> list[tuple[str, list[click.Parameter]]]:
     """The options of each section of what was chosen, under its title."""
-    choice: Choice | None = ctx.meta.get(_CHOICE)
+    choice: Components | None = ctx.meta.get(_CHOICE)
     if choice is None:
         classes: dict[str, type[Options]] = {"Training": TrainOptions, "Data": DataOptions}
         return [
@@ -250,16 +250,16 @@ def _option(name: str, info: OptionInfo, default: Any = None) -> click.Parameter
     """One option as click has it: text, which the typed options read themselves."""
     notes = []
     if not info.required:
-        notes.append(f"default: {show(info.default if default is None else default)}")
+        notes.append(f"default: {format_value(info.default if default is None else default)}")
     if info.bounds:
         notes.append(info.bounds)
     tail = f"  [{'; '.join(notes)}]" if notes else ""
     text = info.help[:1].upper() + info.help[1:] + tail
     if info.is_flag:
-        on = flag(name)
+        on = cli_flag(name)
         return click.Option([f"{on}/--no-{on[2:]}", name], default=None, help=text)
     metavar = "|".join(info.choices) if info.choices else info.type.split(",")[0].upper()
-    return click.Option([flag(name), name], default=None, metavar=metavar, help=text)
+    return click.Option([cli_flag(name), name], default=None, metavar=metavar, help=text)
 
 
 def _layered(
@@ -271,7 +271,7 @@ def _layered(
 def _check_resumable(others: Mapping[str, str | None], given: Mapping[str, Any]) -> None:
     changed = [name for name, value in others.items() if value is not None]
     changed += [
-        flag(name)
+        cli_flag(name)
         for section, values in given.items()
         for name in values
         if section != "train" or name not in _RESUMABLE
@@ -279,5 +279,5 @@ def _check_resumable(others: Mapping[str, str | None], given: Mapping[str, Any])
     if changed:
         raise OptionError(
             f"{changed[0]} cannot change when a run goes on: only "
-            f"{', '.join(map(flag, _RESUMABLE))} can"
+            f"{', '.join(map(cli_flag, _RESUMABLE))} can"
         )

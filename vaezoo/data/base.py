@@ -24,7 +24,7 @@ class Split(ABC):
         """How many examples there are."""
 
     @abstractmethod
-    def take(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
+    def get_batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
         """Examples [n, *shape], uint8 or float32, and class numbers [n] (-1 unknown) or None.
 
         index: int64 [n]. Index and examples are on `self.device`.
@@ -32,7 +32,7 @@ class Split(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where `take` gives its examples."""
+        """Where `get_batch` gives its examples."""
         return torch.device("cpu")
 
     def factors(self, index: Tensor) -> Tensor | None:
@@ -63,7 +63,7 @@ class TensorSplit(Split):
     def __len__(self) -> int:
         return len(self.images) if self.index is None else len(self.index)
 
-    def take(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
+    def get_batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
         where = index if self.index is None else self.index[index]
         return self.images[where], None if self.labels is None else self.labels[where]
 
@@ -79,7 +79,7 @@ class TensorSplit(Split):
         free, _ = torch.cuda.mem_get_info(device)
         if count > free // 2:
             return self
-        images, labels = self.take(torch.arange(len(self)))
+        images, labels = self.get_batch(torch.arange(len(self)))
         return TensorSplit(images.to(device), None if labels is None else labels.to(device))
 
 
@@ -120,7 +120,7 @@ class Splits:
 class BaseDataset(ABC):
     """A data set, built from its typed options; `load` reads it."""
 
-    known_failures: ClassVar[Mapping[str, str]] = {}
+    expected_failures: ClassVar[Mapping[str, str]] = {}
     """Checks of vaezoo.testing that it does not pass: name -> why that is as it should be."""
 
     def __init__(self, options: DataOptions) -> None:
@@ -147,7 +147,9 @@ def domain_of(options: DataOptions) -> Domain:
     return "unit" if options.binarize == "none" else "binary"
 
 
-def hold_out(count: int, test: int, validation: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def random_split(
+    count: int, test: int, validation: int, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Disjoint random index sets (train, validation, test) of `count` examples, sorted each."""
     if test + validation >= count:
         raise DataError(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vaezoo.data import decode
-from vaezoo.data.base import BaseDataset, Splits, TensorSplit, domain_of, hold_out
+from vaezoo.data.base import BaseDataset, Splits, TensorSplit, domain_of, random_split
 from vaezoo.data.cache import Append, Stored, cached_images
 from vaezoo.data.decode_many import decode_all
 from vaezoo.data.known import SPLIT_SEED
@@ -87,7 +87,7 @@ class CelebaDataset(BaseDataset):
         for index in parts[:3]:
             known.update(len(index).to_bytes(8, "little") + index.numpy().astype("<i8").tobytes())
         return Splits(
-            spec=DataSpec(shape=shape, domain=domain_of(options), examples=len(parts.train)),
+            spec=DataSpec(shape=shape, domain=domain_of(options), num_examples=len(parts.train)),
             train=splits[0],
             validation=splits[1],
             test=splits[2],
@@ -100,7 +100,7 @@ class CelebaDataset(BaseDataset):
         if not self.options.validation:
             return official
         train, _, test, how = official
-        left, held_out, _ = hold_out(len(train), 0, self.options.validation, SPLIT_SEED)
+        left, held_out, _ = random_split(len(train), 0, self.options.validation, SPLIT_SEED)
         how += f", validation held out of training by seed {SPLIT_SEED}"
         return _Parts(train[left], train[held_out], test, how)
 

@@ -33,7 +33,7 @@ class Cifar10Dataset(KnownDataset):
         for folder in ("cifar-10-batches-bin", "cifar-10-batches-py")
     )
 
-    def classes(self) -> tuple[str, ...]:
+    def class_names(self) -> tuple[str, ...]:
         return (
             *("airplane", "automobile", "bird", "cat", "deer"),
             *("dog", "frog", "horse", "ship", "truck"),

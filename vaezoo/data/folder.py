@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vaezoo.data import decode
-from vaezoo.data.base import BaseDataset, Splits, TensorSplit, domain_of, hold_out
+from vaezoo.data.base import BaseDataset, Splits, TensorSplit, domain_of, random_split
 from vaezoo.data.cache import Append, Stored, cached_images
 from vaezoo.data.decode import SUFFIXES, UnreadableImageError, is_grey
 from vaezoo.data.decode_many import decode_all
@@ -74,8 +74,8 @@ class FolderDataset(BaseDataset):
             spec=DataSpec(
                 shape=shape,
                 domain=domain_of(self.options),
-                classes=tuple(printable(name) for name in classes),
-                examples=len(parts.train),
+                class_names=tuple(printable(name) for name in classes),
+                num_examples=len(parts.train),
             ),
             train=TensorSplit(stored.images, labels, parts.train),
             validation=TensorSplit(stored.images, labels, parts.validation),
@@ -149,7 +149,7 @@ class FolderDataset(BaseDataset):
             return _Parts(train, at.get("validation", test), test, how)
         if "test" in at and "validation" in at:
             how += "; the validation folder is not used, for --validation is given"
-        left, held_out, _ = hold_out(len(train), 0, options.validation, options.split_seed)
+        left, held_out, _ = random_split(len(train), 0, options.validation, options.split_seed)
         how += f"; {len(held_out):,} held out of training by seed {options.split_seed}"
         return _Parts(train[left], train[held_out], test, how)
 
@@ -161,7 +161,7 @@ class FolderDataset(BaseDataset):
         if options.split == "sorted":
             everything = torch.arange(count)
             return {"train": everything[:for_training], "test": everything[for_training:]}
-        train, _, test = hold_out(count, count - for_training, 0, options.split_seed)
+        train, _, test = random_split(count, count - for_training, 0, options.split_seed)
         return {"train": train, "test": test}
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vaezoo.data.base import BaseDataset, Splits, TensorSplit, domain_of, hold_out
+from vaezoo.data.base import BaseDataset, Splits, TensorSplit, domain_of, random_split
 from vaezoo.data.cache import Append, cached_images
 from vaezoo.data.options import KnownOptions
 from vaezoo.data.places import Incomplete, Whereabouts
@@ -53,7 +53,7 @@ class KnownDataset(BaseDataset):
     """Folders where packages of the operating system put the files."""
 
     @abstractmethod
-    def classes(self) -> tuple[str, ...]:
+    def class_names(self) -> tuple[str, ...]:
         """The names of the classes, by class number."""
 
     @abstractmethod
@@ -85,7 +85,7 @@ class KnownDataset(BaseDataset):
                 for examples in official
             )
         train, test = official
-        part, validation, _ = hold_out(len(train.images), 0, options.validation, SPLIT_SEED)
+        part, validation, _ = random_split(len(train.images), 0, options.validation, SPLIT_SEED)
         watched = TensorSplit(*train, validation) if len(validation) else TensorSplit(*test)
         how = f"official: {len(part):,} to train on, {len(test.images):,} to test"
         if len(validation):
@@ -94,8 +94,8 @@ class KnownDataset(BaseDataset):
             spec=DataSpec(
                 shape=tuple(train.images.shape[1:]),
                 domain=domain_of(options),
-                classes=self.classes(),
-                examples=len(part),
+                class_names=self.class_names(),
+                num_examples=len(part),
             ),
             train=TensorSplit(*train, part if len(validation) else None),
             validation=watched,
@@ -117,7 +117,7 @@ class KnownDataset(BaseDataset):
 
     def _check(self, examples: Examples, kind: str) -> None:
         images, labels = examples
-        count = len(self.classes())
+        count = len(self.class_names())
         if not len(images):
             raise DataError(f"{self.name}: there are no {kind} images")
         if len(images) != len(labels):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vaezoo.data.base import Batch, Split
 from vaezoo.data.options import Binarize
-from vaezoo.distributed import place, processes, share
+from vaezoo.distributed import local_chunk, rank, world_size
 
 NumberT = TypeVar("NumberT", int, Tensor)
 
@@ -59,15 +59,15 @@ class Batches:
         order = torch.randperm(len(self.split), generator=generator).to(self.split.device)
         for i in range(start, len(self)):
             index = order[i * self.batch_size : (i + 1) * self.batch_size]
-            yield self.batch(share(index), stream)
+            yield self.batch(local_chunk(index), stream)
 
-    def ordered(self) -> Iterator[Batch]:
+    def sequential(self) -> Iterator[Batch]:
         """Every example once, in order; the last batch may be short."""
         everything = torch.arange(len(self.split), device=self.split.device)
         for index in everything.split(self.batch_size):
             yield self.batch(index)
 
-    def dealt(self, all_to_all: bool = False) -> Iterator[tuple[int, Batch, bool]]:
+    def sharded(self, all_to_all: bool = False) -> Iterator[tuple[int, Batch, bool]]:
         """The batches of `ordered`, dealt out in turn: (number, batch, whether it counts).
 
         Each counts in one process, whose it is. The first comes to all processes, so that they all
@@ -75,25 +75,25 @@ class Batches:
         """
         everything = torch.arange(len(self.split), device=self.split.device)
         for number, index in enumerate(everything.split(self.batch_size)):
-            ours = number % processes() == place()
+            ours = number % world_size() == rank()
             if ours or number == 0 or all_to_all:
                 yield number, self.batch(index), ours
 
     def batch(self, index: Tensor, stream: int = EVALUATION_STREAM) -> Batch:
         """These examples. index: int64 [n]."""
         index = index.to(self.split.device)
-        raw, y = self.split.take(index)
+        raw, y = self.split.get_batch(index)
         if raw.device != self.device:
             # What does not fit on the device streams there from pinned memory: the host does not
             # wait, and gathers the next batch while the device works on this one.
             raw, index = _send(raw, self.device), _send(index, self.device)
             y = None if y is None else _send(y, self.device)
         if self.flip and stream != EVALUATION_STREAM:
-            raw = flip_half(raw, index, stream)
+            raw = random_hflip(raw, index, stream)
         if raw.dtype != torch.uint8:
             return Batch(raw, y)
         if self.binarize == "dynamic":
-            return Batch(draw_binary(raw, index, stream), y)
+            return Batch(dynamic_binarize(raw, index, stream), y)
         if self.binarize == "threshold":
             return Batch((raw >= 128).float(), y)
         return Batch(raw.float().div_(255.0), y)
@@ -105,7 +105,7 @@ def _send(values: Tensor, device: torch.device) -> Tensor:
     return values.to(device, non_blocking=True)
 
 
-def draw_binary(raw: Tensor, index: Tensor, stream: int) -> Tensor:
+def dynamic_binarize(raw: Tensor, index: Tensor, stream: int) -> Tensor:
     """Each value 1 with probability raw / 255, drawn from (stream, example, position) alone.
 
     A hash instead of a generator: it does not depend on the order of the examples, the size of the
@@ -119,7 +119,7 @@ def draw_binary(raw: Tensor, index: Tensor, stream: int) -> Tensor:
     return (draws * 255 < raw.to(torch.int64) << 32).float()
 
 
-def flip_half(raw: Tensor, index: Tensor, stream: int) -> Tensor:
+def random_hflip(raw: Tensor, index: Tensor, stream: int) -> Tensor:
     """About half of the images mirrored left to right, by (stream, example) alone.
 
     raw: [n, channels, height, width]. index: int64 [n].
@@ -137,7 +137,7 @@ def _hash(x: NumberT) -> NumberT:
     return x ^ (x >> 16)
 
 
-def draw_stream(seed: int, place: int, step: int) -> int:
+def derive_seed(seed: int, place: int, step: int) -> int:
     """A seed for what process number `place` draws in a step; another one in every step."""
     return _hash(_hash(_hash(seed) + place) + step)
 

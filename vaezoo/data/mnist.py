@@ -49,7 +49,7 @@ class MnistDataset(IdxDataset):
     name = "mnist"
     folders = ("MNIST/raw", "MNIST", "mnist", "mnist/raw")
 
-    def classes(self) -> tuple[str, ...]:
+    def class_names(self) -> tuple[str, ...]:
         return tuple(string.digits)
 
     def fetch(self, folder: Path) -> None:
@@ -66,7 +66,7 @@ class FashionMnistDataset(IdxDataset):
     # Debian's package dataset-fashion-mnist
     system = ("/usr/share/datasets/fashion-mnist",)
 
-    def classes(self) -> tuple[str, ...]:
+    def class_names(self) -> tuple[str, ...]:
         return (
             *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
             *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
@@ -84,7 +84,7 @@ class KmnistDataset(IdxDataset):
     name = "kmnist"
     folders = ("KMNIST/raw", "KMNIST", "kmnist", "kmnist/raw")
 
-    def classes(self) -> tuple[str, ...]:
+    def class_names(self) -> tuple[str, ...]:
         return ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 
     def fetch(self, folder: Path) -> None:
@@ -109,7 +109,7 @@ class EmnistDataset(IdxDataset):
     _distinct: ClassVar[str] = "abdefghnqrt"
     """Small letters that do not look like their capital, and so are classes of their own."""
 
-    def classes(self) -> tuple[str, ...]:
+    def class_names(self) -> tuple[str, ...]:
         part = self.options.part
         if part in ("digits", "mnist"):
             return tuple(string.digits)

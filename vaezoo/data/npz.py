@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaezoo.data.array_values import levels_of
-from vaezoo.data.base import BaseDataset, Splits, TensorSplit, hold_out
+from vaezoo.data.base import BaseDataset, Splits, TensorSplit, random_split
 from vaezoo.data.known import SPLIT_SEED, digest
 from vaezoo.data.options import NpzOptions
 from vaezoo.data.spec import DataSpec, Domain
@@ -82,8 +82,8 @@ class NpzDataset(BaseDataset):
             spec=DataSpec(
                 shape=tuple(levels.tensors[0].shape[1:]),
                 domain=domain,
-                classes=tuple(map(str, range(classes))),
-                examples=len(train),
+                class_names=tuple(map(str, range(classes))),
+                num_examples=len(train),
             ),
             train=train,
             validation=validation if len(validation) else test,
@@ -114,7 +114,7 @@ class NpzDataset(BaseDataset):
                 TensorSplit(values, _known_or_not(labels, role, len(values)))
                 for role, values in zip(("train", "test"), tensors, strict=True)
             )
-            left, held_out, _ = hold_out(count, 0, options.validation, SPLIT_SEED)
+            left, held_out, _ = random_split(count, 0, options.validation, SPLIT_SEED)
             how = "as the file has them"
         else:
             if count < 2:
@@ -122,7 +122,7 @@ class NpzDataset(BaseDataset):
                     f"{options.root} holds one example: it takes two, to train and test"
                 )
             testing = min(max(1, round(count * options.test_fraction)), count - 1)
-            left, held_out, tested = hold_out(
+            left, held_out, tested = random_split(
                 count, testing, options.validation, options.split_seed
             )
             train = TensorSplit(tensors[0], labels.get("train"))

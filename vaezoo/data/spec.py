@@ -20,14 +20,14 @@ class DataSpec:
 
     shape: (channels, height, width) of an image, or (values,) of a vector.
     domain: what the values are; the default likelihood follows from it.
-    classes: the names of the classes, empty when there are no labels.
-    examples: how many training examples there are (batch-statistics losses need it).
+    class_names: the names of the classes, empty when there are no labels.
+    num_examples: how many training examples there are (batch-statistics losses need it).
     """
 
     shape: tuple[int, ...]
     domain: Domain = "unit"
-    classes: tuple[str, ...] = ()
-    examples: int = 0
+    class_names: tuple[str, ...] = ()
+    num_examples: int = 0
 
     def __post_init__(self) -> None:
         if len(self.shape) not in (1, 3) or any(n < 1 for n in self.shape):
@@ -50,7 +50,7 @@ class DataSpec:
         return self.shape[2]
 
     @property
-    def values(self) -> int:
+    def numel(self) -> int:
         """How many numbers an example has: the D of bits per dimension."""
         return math.prod(self.shape)
 
@@ -60,9 +60,9 @@ class DataSpec:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DataSpec:
         """What to_dict gave. ValueError for anything else: the values may be a stranger's."""
-        shape, classes = values.get("shape"), values.get("classes")
+        shape, classes = values.get("shape"), values.get("class_names")
         domain: Any = values.get("domain")
-        examples = values.get("examples")
+        examples = values.get("num_examples")
         if not isinstance(shape, list) or not all(type(n) is int for n in shape):
             raise ValueError("its shape is no list of whole numbers")
         if len(shape) not in (1, 3) or not 1 <= math.prod(shape) <= MOST_VALUES:
@@ -73,4 +73,6 @@ class DataSpec:
             raise ValueError("its classes are no list of names")
         if type(examples) is not int or examples < 0:
             raise ValueError("its number of examples is none")
-        return cls(shape=tuple(shape), domain=domain, classes=tuple(classes), examples=examples)
+        return cls(
+            shape=tuple(shape), domain=domain, class_names=tuple(classes), num_examples=examples
+        )

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from vaezoo.data.base import BaseDataset, Split, Splits, TensorSplit, hold_out
+from vaezoo.data.base import BaseDataset, Split, Splits, TensorSplit, random_split
 from vaezoo.data.options import SpritesOptions
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import DataError
@@ -82,7 +82,7 @@ class SpritesSplit(Split):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def take(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
+    def get_batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
         factors = self.factors(index)
         return render(factors, self.height, self.width), factors[:, 0]
 
@@ -106,7 +106,7 @@ class SpritesSplit(Split):
         )
         labels = torch.empty(len(self), dtype=torch.int64, device=device)
         for index in torch.arange(len(self), device=device).split(4096):
-            images[index], labels[index] = there.take(index)  # type: ignore[assignment]
+            images[index], labels[index] = there.get_batch(index)  # type: ignore[assignment]
         return TensorSplit(images, labels)
 
 
@@ -123,7 +123,7 @@ class SpritesDataset(BaseDataset):
         generator = torch.Generator().manual_seed(options.split_seed)
         part = _part(options.indices)
         numbers = part[torch.randperm(len(part), generator=generator)[: options.examples]]
-        train, validation, test = hold_out(
+        train, validation, test = random_split(
             len(numbers), options.test, options.validation, options.split_seed
         )
         splits = [SpritesSplit(numbers[i], height, width) for i in (train, validation, test)]
@@ -131,7 +131,10 @@ class SpritesDataset(BaseDataset):
         known = json.dumps([VERSION, to_dict(options)], sort_keys=True)
         return Splits(
             spec=DataSpec(
-                shape=(1, height, width), domain="binary", classes=SHAPES, examples=len(train)
+                shape=(1, height, width),
+                domain="binary",
+                class_names=SHAPES,
+                num_examples=len(train),
             ),
             train=splits[0],
             validation=splits[1] if len(validation) else splits[2],

@@ -23,7 +23,7 @@ class SvhnDataset(KnownDataset):
     name = "svhn"
     folders = ("SVHN", "svhn", ".")
 
-    def classes(self) -> tuple[str, ...]:
+    def class_names(self) -> tuple[str, ...]:
         return tuple("0123456789")
 
     def files(self) -> Sequence[Sequence[str]]:

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vaezoo.distributed import processes, total
-from vaezoo.models.distributions import full_precision
+from vaezoo.distributed import all_reduce, world_size
+from vaezoo.models.distributions import to_float32
 
 
-def share_batch_norm(*modules: nn.Module) -> None:
+def sync_batch_norm(*modules: nn.Module) -> None:
     """Make torch's batch norm in these modules go by the whole batch, wherever it goes by a batch.
 
     The layers stay the same objects: parameters, buffers, hooks and their names in a state_dict.
@@ -29,16 +29,16 @@ class _Shared(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         by_the_batch = self.training or self.running_mean is None
-        if not by_the_batch or processes() == 1:
+        if not by_the_batch or world_size() == 1:
             return super().forward(input)
         self._check_input_dim(input)
-        x = full_precision(input)
+        x = to_float32(input)
         over = [axis for axis in range(x.dim()) if axis != 1]
         wide = [1, -1] + [1] * (x.dim() - 2)
-        count = processes() * x.numel() // x.shape[1]
-        mean = total(x.sum(over)) / count
+        count = world_size() * x.numel() // x.shape[1]
+        mean = all_reduce(x.sum(over)) / count
         centred = x - mean.view(wide)
-        variance = total(centred.square().sum(over)) / count
+        variance = all_reduce(centred.square().sum(over)) / count
         if self.training and self.track_running_stats:
             self._remember(mean.detach(), variance.detach() * (count / max(1, count - 1)))
         scale = torch.rsqrt(variance + self.eps)

@@ -27,20 +27,20 @@ from vaezoo.errors import ProcessLostError
 _alone = 0
 
 
-def processes() -> int:
+def world_size() -> int:
     """How many processes share a step."""
     if _alone or not (dist.is_available() and dist.is_initialized()):
         return 1
     return dist.get_world_size()
 
 
-def place() -> int:
+def rank() -> int:
     """The number of this process, from 0."""
-    return dist.get_rank() if processes() > 1 else 0
+    return dist.get_rank() if world_size() > 1 else 0
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def local_only() -> Iterator[None]:
     """Inside, this process works by itself: nothing is shared, and nobody is waited for."""
     global _alone
     _alone += 1
@@ -50,37 +50,37 @@ def alone() -> Iterator[None]:
         _alone -= 1
 
 
-def gather(values: Tensor) -> Tensor:
+def all_gather(values: Tensor) -> Tensor:
     """The values of the examples of all processes: [share, ...] -> [batch, ...].
 
     In the order of the batch that one process would have. Gradients come back to where they belong.
     """
     if values.dim() == 0:
         raise ValueError("gather takes a value for each example, not one for the batch")
-    return _Gather.apply(values) if processes() > 1 else values
+    return _Gather.apply(values) if world_size() > 1 else values
 
 
-def share(values: Tensor) -> Tensor:
+def local_chunk(values: Tensor) -> Tensor:
     """This process's part of what was gathered: [batch, ...] -> [share, ...]."""
-    return values.chunk(processes())[place()] if processes() > 1 else values
+    return values.chunk(world_size())[rank()] if world_size() > 1 else values
 
 
-def total(values: Tensor) -> Tensor:
+def all_reduce(values: Tensor) -> Tensor:
     """The sum over the processes, the same for all of them. Any shape."""
-    return _Total.apply(values) if processes() > 1 else values
+    return _Total.apply(values) if world_size() > 1 else values
 
 
-def is_spread(tensor: Tensor) -> bool:
+def is_sharded(tensor: Tensor) -> bool:
     """Whether this process has only a part of it (--shard)."""
     return hasattr(tensor, "full_tensor")
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """All of a tensor, of which each process may hold a part; all processes must ask.
 
     For whoever reads a parameter outside the forward of the layer that has it. Gradients find back.
     """
-    if not is_spread(tensor):
+    if not is_sharded(tensor):
         return tensor
     from torch.distributed.tensor import Partial
 
@@ -89,7 +89,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def talking() -> Iterator[None]:
+def raise_peer_errors() -> Iterator[None]:
     """ProcessLostError where the others cannot be reached any more."""
     try:
         yield
@@ -99,7 +99,7 @@ def talking() -> Iterator[None]:
 
 def _sum(values: Tensor) -> Tensor:
     summed = values.detach().clone(memory_format=torch.contiguous_format)
-    with talking():
+    with raise_peer_errors():
         dist.all_reduce(summed)
     return summed
 
@@ -122,7 +122,7 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, values: Tensor) -> Tensor:
         values = values.detach().contiguous()
         gathered = values.new_empty(dist.get_world_size() * values.shape[0], *values.shape[1:])
-        with talking():
+        with raise_peer_errors():
             dist.all_gather_into_tensor(gathered, values)
         return gathered
 

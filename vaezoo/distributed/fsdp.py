@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from vaezoo.distributed import is_spread, total, whole
+from vaezoo.distributed import all_reduce, full_tensor, is_sharded
 
 LARGE = 1 << 15
 """Numbers in a layer from which it is sharded: for less, asking for it costs more than it saves."""
 
 
-def spread_layers(*modules: nn.Module, large: int = LARGE) -> None:
+def apply_fsdp(*modules: nn.Module, large: int = LARGE) -> None:
     """Shard the large layers within these modules. All processes must hold the same numbers.
 
     What the modules hold themselves, outside of layers, stays whole: it is read by any method.
@@ -37,17 +37,17 @@ def spread_layers(*modules: nn.Module, large: int = LARGE) -> None:
                 )
 
 
-def all_whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def full_state_dict(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors as one process would have them; all processes must ask."""
     found = dict(tensors)
     for name in sorted(found):  # in one order, whatever order they came to each process in
-        found[name] = whole(found[name])
+        found[name] = full_tensor(found[name])
     return found
 
 
-def spread_like(tensor: Tensor, like: Tensor) -> Tensor:
+def distribute_like(tensor: Tensor, like: Tensor) -> Tensor:
     """A whole tensor, which every process has, as `like` is: this process's part if that is one."""
-    if not is_spread(like):
+    if not is_sharded(like):
         return tensor
     from torch.distributed.tensor import distribute_tensor
 
@@ -58,20 +58,20 @@ def spread_like(tensor: Tensor, like: Tensor) -> Tensor:
 def total_norm(tensors: Iterable[Tensor]) -> Tensor:
     """The norm of all of them together, of parts and of wholes: 0-dim."""
     every = [tensor.detach() for tensor in tensors]
-    if not any(map(is_spread, every)):
+    if not any(map(is_sharded, every)):
         return torch.nn.utils.get_total_norm(every)
-    parts = [t.to_local() for t in every if is_spread(t)]  # type: ignore[attr-defined]
-    wholes = [t for t in every if not is_spread(t)]
-    squares = total(_norm(parts).square()) + _norm(wholes).square()
+    parts = [t.to_local() for t in every if is_sharded(t)]  # type: ignore[attr-defined]
+    wholes = [t for t in every if not is_sharded(t)]
+    squares = all_reduce(_norm(parts).square()) + _norm(wholes).square()
     return squares.sqrt()
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], longest: float) -> None:
+def clip_grad_norm(parameters: Iterable[nn.Parameter], longest: float) -> None:
     """Shorten the gradient to this norm if it is longer."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     shorter = (longest / (total_norm(gradients) + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
-        if is_spread(gradient):
+        if is_sharded(gradient):
             gradient = gradient.to_local()  # type: ignore[attr-defined]
         gradient.mul_(shorter)
 

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from vaezoo.data.loader import draw_stream
-from vaezoo.distributed import alone, place, processes, talking
+from vaezoo.data.loader import derive_seed
+from vaezoo.distributed import local_only, raise_peer_errors, rank, world_size
 from vaezoo.errors import OptionError, ProcessLostError
-from vaezoo.runtime.device import pick_device
+from vaezoo.runtime.device import resolve_device
 
 ResultT = TypeVar("ResultT")
 
@@ -35,7 +35,7 @@ _talk: tuple[dist.ProcessGroup, dist.ProcessGroup] | None = None
 
 
 @contextmanager
-def job(device: str) -> Iterator[None]:
+def process_group(device: str) -> Iterator[None]:
     """The processes that torchrun started are a group inside; nothing happens where it did not.
 
     device: as in --device. Each process takes the GPU of its number on its machine. OptionError
@@ -45,11 +45,13 @@ def job(device: str) -> Iterator[None]:
     if count == 1 or not dist.is_available() or dist.is_initialized():
         yield
         return
-    from vaezoo.distributed.launch import meet  # a torch without processes has no stores
+    from vaezoo.distributed.launch import (
+        rendezvous_per_restart,  # a torch without processes has no stores
+    )
 
     chosen = _own_device(device)
-    with talking():
-        store, rank, count = meet(_TIMEOUT)
+    with raise_peer_errors():
+        store, rank, count = rendezvous_per_restart(_TIMEOUT)
         dist.init_process_group(
             "nccl" if chosen.type == "cuda" else "gloo",
             store=store,
@@ -64,12 +66,12 @@ def job(device: str) -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def was_started_again() -> bool:
+def was_restarted() -> bool:
     """Whether torchrun has started this job again. All processes must ask.
 
     On one machine it counts how often; on another that only joined again, it does not.
     """
-    return agreed(_told_by_torchrun("TORCHELASTIC_RESTART_COUNT", 0))[0] > 0
+    return all_reduce_max(_told_by_torchrun("TORCHELASTIC_RESTART_COUNT", 0))[0] > 0
 
 
 def may_restart() -> bool:
@@ -77,34 +79,34 @@ def may_restart() -> bool:
     return _told_by_torchrun("TORCHELASTIC_MAX_RESTARTS", 0) > 0
 
 
-def agreed(*values: int) -> tuple[int, ...]:
+def all_reduce_max(*values: int) -> tuple[int, ...]:
     """The largest of each over the processes."""
-    if processes() == 1:
+    if world_size() == 1:
         return values
     numbers = torch.tensor(values, dtype=torch.int64)
-    with talking():
+    with raise_peer_errors():
         dist.all_reduce(numbers, op=dist.ReduceOp.MAX, group=_host_group())
     return tuple(numbers.tolist())
 
 
-def wait() -> None:
+def barrier() -> None:
     """Until all processes are here, however long that takes."""
-    agreed(0)
+    all_reduce_max(0)
 
 
-def by_the_first(work: Callable[[], ResultT]) -> ResultT:
+def on_rank0_broadcast(work: Callable[[], ResultT]) -> ResultT:
     """What `work` gives in the first process, in all of them: anything that JSON holds."""
-    if processes() == 1:
+    if world_size() == 1:
         return work()
     text = b""
-    if place() == 0:
-        with alone():
+    if rank() == 0:
+        with local_only():
             text = json.dumps(work()).encode()
     result: ResultT = json.loads(bytes(_hand_out(_as_tensor(text)).tolist()))
     return result
 
 
-def tensors_by_the_first(
+def broadcast_tensors(
     tensors: Mapping[str, Mapping[str, Tensor]] | None,
 ) -> dict[str, dict[str, Tensor]]:
     """The first process's tensors in all of them, on the host; the others give None."""
@@ -124,61 +126,61 @@ def tensors_by_the_first(
     return found
 
 
-def told_to_the_first(said: object) -> list[Any]:
+def gather_objects(said: object) -> list[Any]:
     """What each process says, anything that JSON holds, in the first; nothing in the others."""
     return [json.loads(text) for text in _collect(json.dumps(said).encode())]
 
 
-def tensors_to_the_first(tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+def gather_tensors(tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
     """Each process's tensors, on the host, in the first; nothing in the others."""
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     return [safetensors.torch.load(part) for part in _collect(safetensors.torch.save(flat))]
 
 
-def one_after_the_other(work: Callable[[], ResultT]) -> ResultT:
+def local_rank0_first(work: Callable[[], ResultT]) -> ResultT:
     """Done by the first process of each machine, and then by the others: they find it done."""
-    if processes() == 1:
+    if world_size() == 1:
         return work()
-    first_here = _told_by_torchrun("LOCAL_RANK", place()) == 0
+    first_here = _told_by_torchrun("LOCAL_RANK", rank()) == 0
     if first_here:
         result = work()
-        wait()
+        barrier()
     else:
-        wait()
+        barrier()
         result = work()
     return result
 
 
-def done_by_the_first(work: Callable[[], None], *modules: nn.Module) -> None:
+def run_on_rank0(work: Callable[[], None], *modules: nn.Module) -> None:
     """The first process does it, by itself; the others get what it leaves in these modules."""
-    if place() == 0:
-        with alone():
+    if rank() == 0:
+        with local_only():
             work()
-    wait()
-    hand_out(*modules)
+    barrier()
+    broadcast_module(*modules)
 
 
 @torch.no_grad()
-def hand_out(*modules: nn.Module) -> None:
+def broadcast_module(*modules: nn.Module) -> None:
     """Give the first process's parameters and buffers to all."""
-    if processes() == 1:
+    if world_size() == 1:
         return
     for module in modules:
         for tensor in module.state_dict().values():
             values = tensor.contiguous()
-            with talking():
+            with raise_peer_errors():
                 dist.broadcast(values, 0)
             tensor.copy_(values)
 
 
-def draw_for_step(seed: int, step: int) -> None:
+def seed_step(seed: int, step: int) -> None:
     """Let this process's noise in a step follow from (seed, its number, step) alone.
 
     So processes draw differently, and need no state of generators to go on. With one process the
     generators go on as they are.
     """
-    if processes() > 1:
-        torch.manual_seed(draw_stream(seed, place(), step))
+    if world_size() > 1:
+        torch.manual_seed(derive_seed(seed, rank(), step))
 
 
 def _own_device(name: str) -> torch.device:
@@ -196,7 +198,7 @@ def _own_device(name: str) -> torch.device:
                 "give fewer to --nproc-per-node, or --device cpu"
             )
         torch.cuda.set_device(number)
-    device = pick_device(name)
+    device = resolve_device(name)
     if device.type not in ("cpu", "cuda"):
         raise OptionError(f"several processes cannot share work on {device}: give --device cpu")
     return device
@@ -221,9 +223,9 @@ def _as_tensor(content: bytes) -> Tensor:
 def _hand_out(content: Tensor) -> Tensor:
     """The first process's bytes."""
     length = torch.tensor([len(content)])
-    with talking():
+    with raise_peer_errors():
         dist.broadcast(length, 0, group=_host_group())
-        if place() > 0:
+        if rank() > 0:
             content = torch.empty(int(length), dtype=torch.uint8)
         dist.broadcast(content, 0, group=_host_group())
     return content
@@ -231,12 +233,12 @@ def _hand_out(content: Tensor) -> Tensor:
 
 def _collect(content: bytes) -> list[bytes]:
     """Each process's bytes, in their order, in the first; nothing in the others."""
-    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(processes())]
-    with talking():
+    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(world_size())]
+    with raise_peer_errors():
         dist.all_gather(lengths, torch.tensor([len(content)]), group=_host_group())
         sizes = [int(length) for length in lengths]
         mine = _as_tensor(content.ljust(max(sizes), b"\0"))  # a gather is of one size
-        parts = [torch.empty_like(mine) for _ in sizes] if place() == 0 else None
+        parts = [torch.empty_like(mine) for _ in sizes] if rank() == 0 else None
         dist.gather(mine, parts, 0, group=_host_group())
     return [bytes(p[:n].numpy()) for p, n in zip(parts or [], sizes, strict=False)]
 
@@ -250,7 +252,7 @@ _PAUSE = 0.02
 """Seconds between two looks at who is there."""
 
 
-def meet(timeout: timedelta) -> tuple[Store, int, int]:
+def rendezvous_per_restart(timeout: timedelta) -> tuple[Store, int, int]:
     """The store of this attempt, the number of this process in it, and how many there are.
 
     ProcessLostError where the others do not come.

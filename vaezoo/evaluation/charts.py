@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from vaezoo.io import write_atomically
+from vaezoo.io import atomic_write
 
 _SCALE = 2
 """Drawn at twice the size and shrunk: smooth lines without a plotting library."""
@@ -89,7 +89,7 @@ def _panels(path: Path, count: int, height: int) -> Iterator[list[_Panel]]:
         for number in range(count)
     ]
     small = picture.resize(size, Image.Resampling.LANCZOS)
-    write_atomically(path, lambda temporary: small.save(temporary, format="PNG"))
+    atomic_write(path, lambda temporary: small.save(temporary, format="PNG"))
 
 
 def ticks(low: float, high: float) -> list[float]:

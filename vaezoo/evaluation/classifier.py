@@ -100,20 +100,20 @@ def _targets(splits: Splits) -> tuple[str, Targets]:
             return found
 
         return "factors", factors
-    if not splits.spec.classes:
+    if not splits.spec.class_names:
         raise NoNumber("the data has no classes and no known factors to train a classifier on")
 
     def labels(split: Split, index: Tensor) -> Tensor:
-        found = split.take(index.to(split.device))[1]
+        found = split.get_batch(index.to(split.device))[1]
         assert found is not None
         return found[:, None].long()
 
-    return "classes", labels
+    return "class_names", labels
 
 
 def _counts(splits: Splits, targets: Targets) -> list[int]:
     if not splits.factor_names:
-        return [len(splits.spec.classes)]
+        return [len(splits.spec.class_names)]
     everything = targets(splits.train, torch.arange(len(splits.train)))
     return [int(column.max()) + 1 for column in everything.T]
 
@@ -180,7 +180,7 @@ def _path(splits: Splits, binarize: Binarize, of: str) -> Path:
 
 
 def _spec(spec: DataSpec) -> tuple[object, ...]:
-    return spec.shape, spec.domain, spec.classes
+    return spec.shape, spec.domain, spec.class_names
 
 
 def _read(path: Path, network: Classifier) -> float | None:

@@ -17,7 +17,7 @@ def comparable(spec: MetricSpec, setting: Setting, measured: Measured) -> str:
         "examples": f"{measured.examples or setting.examples} examples",
         "network": f"network {measured.network}",
     }
-    return ", ".join(told[word] for word in spec.shares)
+    return ", ".join(told[word] for word in spec.comparable_keys)
 
 
 def _data(setting: Setting) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 from vaezoo.data.base import Splits
 from vaezoo.errors import DataError, OptionError, nearest
 from vaezoo.evaluation.latents import Survey
-from vaezoo.io import need
+from vaezoo.io import require_extra
 
 Method = Literal["pca", "umap", "tsne"]
 METHODS: tuple[Method, ...] = ("pca", "umap", "tsne")
@@ -33,7 +33,7 @@ class Map:
     by: str | None
     values: Tensor | None
     names: Sequence[str]
-    shares: list[float]
+    comparable_keys: list[float]
 
     @property
     def title(self) -> str:
@@ -42,23 +42,23 @@ class Map:
 
     @property
     def axes(self) -> tuple[str, str]:
-        if not self.shares:
+        if not self.comparable_keys:
             return "", ""
-        first, second = (f"{share:.0%} of the variance" for share in self.shares)
+        first, second = (f"{share:.0%} of the variance" for share in self.comparable_keys)
         return first, second
 
     @property
     def told(self) -> str:
-        if not self.shares:
+        if not self.comparable_keys:
             return "by neighbourhood: distances on it mean little"
-        return f"which holds {sum(self.shares):.0%} of their variance"
+        return f"which holds {sum(self.comparable_keys):.0%} of their variance"
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "method": self.method,
             "by": self.by,
             "names": list(self.names),
-            "shares": self.shares,
+            "comparable_keys": self.comparable_keys,
             "examples": self.index.tolist(),
             "points": self.points.tolist(),
             "values": None if self.values is None else self.values.tolist(),
@@ -80,7 +80,7 @@ def make_map(
         raise OptionError(f"--by {by}: {what}{nearest(by, known)}")
     by = by or next(iter(known), None)
     points, shares = embed(latents.points, method, seed)
-    values, names = latents.labels, splits.spec.classes
+    values, names = latents.labels, splits.spec.class_names
     if by in factors and by != "class":
         found = splits.test.factors(latents.index)
         assert found is not None
@@ -101,11 +101,11 @@ def embed(points: Tensor, method: Method = "pca", seed: int = 0) -> tuple[Tensor
         return principal_plane(points)
     what, array = f"--method {method}", points.numpy()
     if method == "umap":
-        umap = need("umap", what, "maps")
+        umap = require_extra("umap", what, "maps")
         neighbours = min(15, len(points) - 1)
         fit = umap.UMAP(n_components=2, n_neighbors=neighbours, random_state=seed, n_jobs=1)
     else:
-        manifold = need("sklearn.manifold", what, "maps")
+        manifold = require_extra("sklearn.manifold", what, "maps")
         perplexity = min(30.0, (len(points) - 1) / 3)
         fit = manifold.TSNE(n_components=2, perplexity=perplexity, random_state=seed, init="pca")
     return torch.from_numpy(np.asarray(fit.fit_transform(array), dtype=np.float32)), []

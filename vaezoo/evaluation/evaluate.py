@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from vaezoo.distributed import alone, place, processes
-from vaezoo.distributed.launch import by_the_first, tensors_to_the_first, told_to_the_first
+from vaezoo.distributed import local_only, rank, world_size
+from vaezoo.distributed.launch import gather_objects, gather_tensors, on_rank0_broadcast
 from vaezoo.errors import OptionError, VaezooError
 from vaezoo.evaluation.comparable import comparable
 from vaezoo.evaluation.metric import (
@@ -25,7 +25,7 @@ from vaezoo.evaluation.metric import (
 )
 from vaezoo.evaluation.metrics.latent import LatentKls, Spread, latent_report
 from vaezoo.plugins.registry import registry
-from vaezoo.plugins.specs import METRIC_GROUPS, METRIC_NEEDS, MetricSpec
+from vaezoo.plugins.specs import METRIC_GROUPS, METRIC_REQUIRES, MetricSpec
 from vaezoo.runtime.seed import evaluation_mode, seeded
 
 _NOT_ASKED = "it was not asked for"
@@ -47,7 +47,7 @@ class Number:
     note: str
     label: str
     unit: str
-    better: str
+    direction: str
     comparable: str
 
 
@@ -145,9 +145,9 @@ def evaluate(setting: Setting, specs: Sequence[MetricSpec]) -> Evaluation:
     found: dict[str, Measured] = {}
     metrics: dict[str, BaseMetric] = {}
     for spec in specs:
-        missing = next((need for need in spec.needs if not setting.has(need)), None)
+        missing = next((need for need in spec.requires if not setting.has(need)), None)
         if missing is not None:
-            found[spec.name] = Measured(None, note=METRIC_NEEDS[missing])
+            found[spec.name] = Measured(None, note=METRIC_REQUIRES[missing])
         else:
             metrics[spec.name] = _load(spec)
     model = setting.model
@@ -167,7 +167,7 @@ def evaluate(setting: Setting, specs: Sequence[MetricSpec]) -> Evaluation:
                 raise next(iter(watch.errors.values()))
             return _evaluation(setting, specs, found, watch).to_dict()
 
-        return Evaluation.from_dict(by_the_first(measured))
+        return Evaluation.from_dict(on_rank0_broadcast(measured))
 
 
 class _Pass:
@@ -183,9 +183,9 @@ class _Pass:
         self.errors: dict[str, Exception] = {}
         self.collectors: dict[type[Collector], Collector] = {}
         for kind in self.kinds:
-            if kind.shared or place() == 0:
+            if kind.shared or rank() == 0:
                 try:
-                    with alone():
+                    with local_only():
                         self.collectors[kind] = kind(setting)
                 except Exception as error:
                     self.failed[kind] = error
@@ -194,12 +194,12 @@ class _Pass:
         batches, done = self.setting.batches, 0
         everything = torch.arange(len(batches.split))
         for number, index in enumerate(everything.split(batches.batch_size)):
-            ours = number % processes() == place()
+            ours = number % world_size() == rank()
             left = [kind for kind in self.collectors if kind not in self.failed]
             shared = [kind for kind in left if kind.shared and ours]
             whole = [kind for kind in left if not kind.shared]
             if shared or whole:
-                with alone():
+                with local_only():
                     view = View(self.setting, batches.batch(index), index, number)
                     self._see(view, shared, whole)
             done += len(index)
@@ -223,7 +223,7 @@ class _Pass:
 
     def join(self) -> None:
         """Bring what the processes have kept, and why some have not, to the first."""
-        if processes() == 1:
+        if world_size() == 1:
             return
         shared = {str(n): kind for n, kind in enumerate(self.kinds) if kind.shared}
         failed = {n: _told(self.failed[kind]) for n, kind in shared.items() if kind in self.failed}
@@ -234,10 +234,10 @@ class _Pass:
             for name, sum_ in self.collectors[kind].sums.items()
             if (tensor := sum_.state) is not None
         }
-        for trouble in told_to_the_first(failed):
+        for trouble in gather_objects(failed):
             for n, words in trouble.items():
                 self.failed.setdefault(shared[n], _heard(words))
-        for tensors in tensors_to_the_first(kept)[1:]:
+        for tensors in gather_tensors(kept)[1:]:
             for key, tensor in tensors.items():
                 n, _, name = key.partition(".")
                 if shared[n] not in self.failed:
@@ -276,7 +276,7 @@ def _evaluation(
             measured.note,
             measured.label or spec.name,
             spec.unit,
-            spec.better,
+            spec.direction,
             comparable(spec, setting, measured),
         )
         for spec in specs

@@ -13,7 +13,7 @@ from vaezoo.data.loader import Batches
 from vaezoo.errors import OptionError
 from vaezoo.evaluation.metrics.latent import latent_kls
 from vaezoo.models.base import BaseVAE
-from vaezoo.models.distributions import draw, point
+from vaezoo.models.distributions import mode, sample_prior
 from vaezoo.runtime.seed import evaluation_mode, seeded
 
 ENOUGH = 2000
@@ -64,7 +64,7 @@ def survey(model: BaseVAE, batches: Batches, examples: int = ENOUGH) -> Survey:
             batch = batches.batch(part)
             y = model.labels(batch.y)
             posterior = model.encode(batch.x, y)
-            points.append(point(posterior).flatten(1).float().cpu())
+            points.append(mode(posterior).flatten(1).float().cpu())
             labels.append(None if batch.y is None else batch.y.cpu())
             kl = latent_kls(posterior, prior or model.prior(y))
             kls.append(None if kl is None else kl.double().sum(0).cpu())
@@ -91,7 +91,7 @@ def quantiles(model: BaseVAE, shares: Tensor, label: int | None = None) -> Tenso
         return prior.base_dist.icdf(each)
     prior = model.prior(_labels(model, label, _DRAWS))
     with seeded(0, model._origin.device):
-        draws = draw(prior, _DRAWS)
+        draws = sample_prior(prior, _DRAWS)
     return torch.quantile(draws.float(), shares.to(draws.device).float(), dim=0)
 
 
@@ -103,9 +103,9 @@ def center(model: BaseVAE, label: int | None = None) -> Tensor:
     prior = model.prior(_labels(model, label, 1))
     with seeded(0, model._origin.device):
         try:
-            return draw(prior, 1, 0.0)
+            return sample_prior(prior, 1, 0.0)
         except OptionError:
-            return draw(prior, 1)
+            return sample_prior(prior, 1)
 
 
 def onto_prior(prior: Distribution, z: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ from vaezoo.data.base import Batch, Split, Splits
 from vaezoo.data.loader import Batches
 from vaezoo.evaluation.sums import Mean, Sum
 from vaezoo.models.base import BaseVAE
-from vaezoo.models.distributions import kl_divergence, point
-from vaezoo.plugins.specs import METRIC_NEEDS
+from vaezoo.models.distributions import kl_divergence, mode
+from vaezoo.plugins.specs import METRIC_REQUIRES
 from vaezoo.runtime.seed import seeded
 
 CollectorT = TypeVar("CollectorT", bound="Collector")
@@ -118,7 +118,7 @@ class Setting:
         return seeded(self.seed * 0x9E3779B1 + stream + 1 & 0x7FFFFFFF, self.device)
 
     def has(self, need: str) -> bool:
-        """Whether model and data have what a word of METRIC_NEEDS asks for."""
+        """Whether model and data have what a word of METRIC_REQUIRES asks for."""
         data = self.model.data
         return {
             "density": "deterministic" not in self.capabilities,
@@ -172,7 +172,7 @@ class View:
     @functools.cached_property
     def latents(self) -> Tensor:
         """What stands for each posterior, its mean as a rule: [batch, latents]."""
-        return point(self.posterior).flatten(1)
+        return mode(self.posterior).flatten(1)
 
     @functools.cached_property
     def reconstruction(self) -> Tensor:
@@ -185,7 +185,7 @@ class View:
         split = self.setting.loaded or self.setting.split
         found = split.factors(self.index.to(split.device))
         if found is None:
-            raise NoNumber(METRIC_NEEDS["factors"])
+            raise NoNumber(METRIC_REQUIRES["factors"])
         return found.cpu()
 
 

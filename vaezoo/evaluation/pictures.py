@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from vaezoo.io import write_atomically
+from vaezoo.io import atomic_write
 
 _GAP = 2
 """Pixels between images, and twice that between pairs of rows."""
@@ -68,5 +68,5 @@ def _save(path: Path, rows: list[Tensor], columns: int, paired: bool = False) ->
             canvas[:, top : top + height, left : left + width] = image
     pixels = (canvas * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     picture = Image.fromarray(pixels)
-    write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"))
+    atomic_write(path, lambda temporary: picture.save(temporary, format="PNG"))
     return True

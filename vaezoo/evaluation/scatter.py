@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from vaezoo.io import write_atomically
+from vaezoo.io import atomic_write
 
 Color = tuple[int, int, int]
 
@@ -80,7 +80,7 @@ def save_scatter(
         pen.ellipse((left, top - 5 * _SCALE, left + 10 * _SCALE, top + 5 * _SCALE), fill=color)
         pen.text((left + 18 * _SCALE, top), name_of(value, names), _INK, font=small, anchor="lm")
     shrunk = picture.resize((size[0] // _SCALE, size[1] // _SCALE), Image.Resampling.LANCZOS)
-    write_atomically(path, lambda temporary: shrunk.save(temporary, format="PNG"))
+    atomic_write(path, lambda temporary: shrunk.save(temporary, format="PNG"))
 
 
 def palette(values: Tensor | None) -> dict[int, Color]:

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
-from vaezoo.io import write_atomically
+from vaezoo.io import atomic_write
 
 MOVING = (".gif", ".webp")
 """Endings of files whose pictures move."""
@@ -60,12 +60,12 @@ def save_rows(path: Path, rows: Sequence[Tensor], names: Sequence[str]) -> None:
     """
     if path.suffix.lower() not in MOVING:
         picture = rows_picture(rows, names)
-        write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"))
+        atomic_write(path, lambda temporary: picture.save(temporary, format="PNG"))
         return
     frames = [rows_picture([row[i : i + 1] for row in rows], names) for i in range(len(rows[0]))]
     there_and_back = [*frames, *frames[-2:0:-1]]
     kind = path.suffix[1:].upper()
-    write_atomically(
+    atomic_write(
         path,
         lambda temporary: there_and_back[0].save(
             temporary,

@@ -20,9 +20,9 @@ from torch import Tensor
 from vaezoo.checkpoint.format import load_into, load_weights
 from vaezoo.errors import RunError
 from vaezoo.export.graphs import Graph, Part, example_inputs, make_graph
-from vaezoo.io import need, write_atomically
+from vaezoo.io import atomic_write, require_extra
 from vaezoo.models.base import BaseVAE
-from vaezoo.models.distributions import unchecked
+from vaezoo.models.distributions import no_validate_args
 from vaezoo.runs.build import build_model
 from vaezoo.runs.run import Run
 
@@ -65,7 +65,7 @@ def check_extra(format_: Format, who: str = "") -> None:
     """
     if format_ == "onnx":
         for module in ("onnx", "onnxscript", "onnxruntime"):
-            need(module, who or "--format onnx", "export")
+            require_extra(module, who or "--format onnx", "export")
 
 
 def export_part(run: Run, part: Part, format_: Format, path: Path) -> Exported:
@@ -98,7 +98,7 @@ def export_part(run: Run, part: Part, format_: Format, path: Path) -> Exported:
             found.append(largest_difference(graph, answer, model, part))
         _check(found[0], f"the {part}")
 
-    write_atomically(path, write)
+    atomic_write(path, write)
     names = input_names(model, part)
     shapes: list[list[int | str]] = [["batch", *shape] for shape in (_shape(model, part), ())]
     return Exported(
@@ -125,7 +125,7 @@ def export_weights(run: Run, path: Path) -> Exported:
             difference = max(difference, largest_difference(graph, other, model, part))
         _check(difference, "the model")
 
-    write_atomically(path, write)
+    atomic_write(path, write)
     with safe_open(path, framework="pt") as file:
         names = list(file.keys())
     return Exported(path, None, {}, names, difference)
@@ -164,7 +164,7 @@ def onnx_bytes(graph: Graph, model: BaseVAE, part: Part, told: str) -> bytes:
 
 def onnx_answer(data: bytes) -> Answer:
     """The model run by onnxruntime."""
-    runtime = need("onnxruntime", "--format onnx", "export")
+    runtime = require_extra("onnxruntime", "--format onnx", "export")
     session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
 
@@ -202,7 +202,7 @@ def _program(graph: Graph, model: BaseVAE, part: Part) -> torch.export.ExportedP
     first, y = example_inputs(model, part, 2)
     inputs = (first,) if y is None else (first, y)
     batch = torch.export.Dim("batch")
-    with torch.no_grad(), unchecked():  # a graph holds nothing that follows from values
+    with torch.no_grad(), no_validate_args():  # a graph holds nothing that follows from values
         return torch.export.export(
             graph, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs), strict=False
         )

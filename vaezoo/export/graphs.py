@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
 from vaezoo.models.base import BaseVAE
-from vaezoo.models.distributions import point
+from vaezoo.models.distributions import mode
 
 Part = Literal["encoder", "decoder"]
 PARTS: tuple[Part, ...] = ("encoder", "decoder")
@@ -38,7 +38,7 @@ class EncoderGraph(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, ...]:
         posterior = self.model.encode(x, y)
-        z = point(posterior)
+        z = mode(posterior)
         return (z, posterior.stddev) if self.gaussian else (z,)
 
 
@@ -72,4 +72,4 @@ def example_inputs(model: BaseVAE, part: Part, n: int) -> tuple[Tensor, Tensor |
     device = model._origin.device
     if not model.conditional:
         return first.to(device), None
-    return first.to(device), (torch.arange(n) % max(1, len(model.data.classes))).to(device)
+    return first.to(device), (torch.arange(n) % max(1, len(model.data.class_names))).to(device)

@@ -15,28 +15,28 @@ from vaezoo.models.base import BaseVAE
 from vaezoo.options import Options
 
 
-class Context(NamedTuple):
+class StepContext(NamedTuple):
     """What a loss may want to know besides the batch.
 
-    step: how many training steps have been taken before this one, a 0-dim int64 tensor on the
+    global_step: how many training steps have been taken before this one, a 0-dim int64 tensor on the
         device; never read back to the host. In evaluation it stays where training left it.
     total_steps: how many there will be.
-    examples: how many training examples there are.
+    num_examples: how many training examples there are.
     """
 
-    step: Tensor
+    global_step: Tensor
     total_steps: int
-    examples: int
+    num_examples: int
 
 
 class LossOutput(NamedTuple):
     """The scalar to minimise, and its named terms: [batch] or 0-dim, in nats per example."""
 
-    objective: Tensor
+    loss: Tensor
     terms: Mapping[str, Tensor]
 
 
-Objective = Callable[[BaseVAE, Batch, Context], LossOutput]
+LossFunction = Callable[[BaseVAE, Batch, StepContext], LossOutput]
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Phase:
 
     name: str
     parameters: Sequence[nn.Parameter]
-    objective: Objective
-    lr_factor: float = 1.0
+    loss_fn: LossFunction
+    lr_scale: float = 1.0
     betas: tuple[float, float] | None = None
 
 
@@ -60,11 +60,11 @@ class BaseLoss(nn.Module, ABC):
     Built from its typed options, and from the model and data that it will be used with.
     """
 
-    one_process_only: ClassVar[str] = ""
+    single_process_reason: ClassVar[str] = ""
     """Why several processes cannot share its training steps, where they cannot."""
-    whole_layers_only: str = ""
+    no_shard_reason: str = ""
     """Why no layer that it goes through can be spread over processes (--shard), if none can."""
-    known_failures: ClassVar[Mapping[str, str]] = {}
+    expected_failures: ClassVar[Mapping[str, str]] = {}
     """Checks of vaezoo.testing that it does not pass: name -> why that is as it should be."""
 
     def __init__(self, options: Options, model: BaseVAE, data: DataSpec) -> None:
@@ -72,7 +72,7 @@ class BaseLoss(nn.Module, ABC):
         self.options = options
 
     @abstractmethod
-    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         """The objective of the main phase."""
 
     def phases(self, model: BaseVAE) -> list[Phase]:

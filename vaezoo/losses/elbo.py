@@ -6,7 +6,7 @@ from torch import Tensor
 
 from vaezoo.data.base import Batch
 from vaezoo.data.spec import DataSpec
-from vaezoo.losses.base import BaseLoss, Context, LossOutput
+from vaezoo.losses.base import BaseLoss, LossOutput, StepContext
 from vaezoo.losses.options import ElboOptions
 from vaezoo.models.base import BaseVAE, VAEOutput
 from vaezoo.models.distributions import kl_divergence
@@ -37,14 +37,14 @@ class ElboLoss(BaseLoss):
     def __init__(self, options: ElboOptions, model: BaseVAE, data: DataSpec) -> None:
         super().__init__(options, model, data)
 
-    def forward(self, model: BaseVAE, batch: Batch, context: Context) -> LossOutput:
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         terms = elbo_terms(model(batch.x, batch.y), batch.x)
         objective = terms["distortion"] + self.beta(context) * terms["rate"]
         return LossOutput(objective.mean(), terms)
 
-    def beta(self, context: Context) -> float | Tensor:
+    def beta(self, context: StepContext) -> float | Tensor:
         """The weight at this step: it rises linearly from 0 during the warm-up, then stays."""
         steps = self.options.warmup * context.total_steps
         if steps < 1:
             return self.options.beta
-        return self.options.beta * ((context.step + 1) / steps).clamp(max=1.0)
+        return self.options.beta * ((context.global_step + 1) / steps).clamp(max=1.0)

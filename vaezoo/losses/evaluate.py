@@ -6,17 +6,17 @@ import torch
 from torch import Tensor
 
 from vaezoo.data.loader import Batches
-from vaezoo.distributed import alone, total
-from vaezoo.losses.base import BaseLoss, Context
+from vaezoo.distributed import all_reduce, local_only
+from vaezoo.losses.base import BaseLoss, StepContext
 from vaezoo.models.base import BaseVAE
 from vaezoo.runtime.seed import evaluation_mode, seeded
 
 
-def mean_terms(
+def evaluate_loss(
     model: BaseVAE,
     loss: BaseLoss,
     batches: Batches,
-    context: Context,
+    context: StepContext,
     seed: int,
     together: bool = False,
 ) -> dict[str, float]:
@@ -29,14 +29,14 @@ def mean_terms(
     """
     sums: dict[str, Tensor] = {}
     with evaluation_mode(model, loss), torch.no_grad():
-        for number, batch, counts in batches.dealt(all_to_all=together):
-            with seeded(seed + number, batches.device), alone():
+        for number, batch, counts in batches.sharded(all_to_all=together):
+            with seeded(seed + number, batches.device), local_only():
                 output = loss(model, batch, context)
-            for name, value in {"objective": output.objective, **output.terms}.items():
+            for name, value in {"loss": output.loss, **output.terms}.items():
                 # A term that is one number for the batch counts for each of its examples.
                 share = value.float().mean() * len(batch.x)
                 share = share if counts else torch.zeros_like(share)
                 sums[name] = sums[name] + share if name in sums else share
     names = list(sums)
-    means = total(torch.stack([sums[name] for name in names])) / len(batches.split)
+    means = all_reduce(torch.stack([sums[name] for name in names])) / len(batches.split)
     return dict(zip(names, means.tolist(), strict=True))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaezoo.data.spec import DataSpec
-from vaezoo.models.distributions import diagonal_normal, draw, log_mean_exp, point
+from vaezoo.models.distributions import diagonal_normal, log_mean_exp, mode, sample_prior
 from vaezoo.models.likelihoods import Likelihood
 from vaezoo.options import Options
 
@@ -47,9 +47,9 @@ class BaseVAE(nn.Module, ABC):
 
     conditional: ClassVar[bool] = False
     min_batch_size: ClassVar[int] = 1
-    one_process_only: ClassVar[str] = ""
+    single_process_reason: ClassVar[str] = ""
     """Why several processes cannot share its training steps, where they cannot."""
-    known_failures: ClassVar[Mapping[str, str]] = {}
+    expected_failures: ClassVar[Mapping[str, str]] = {}
     """Checks of vaezoo.testing that it does not pass: name -> why that is as it should be."""
 
     options: Options
@@ -116,11 +116,11 @@ class BaseVAE(nn.Module, ABC):
         """n examples from the model, [n, *data.shape].
 
         y: class numbers, [n], for conditional models. temperature: scales the prior's spread, see
-        vaezoo.models.distributions.draw. mean: the likelihood's mean, else a draw from it.
+        vaezoo.models.distributions.sample_prior. mean: the likelihood's mean, else a draw from it.
         """
         y = self.labels(y)
         prior = self.prior(y)
-        likelihood = self.decode(draw(prior, n, temperature), y)
+        likelihood = self.decode(sample_prior(prior, n, temperature), y)
         drawn: Tensor = likelihood.mean if mean else likelihood.sample()
         return drawn
 
@@ -128,7 +128,7 @@ class BaseVAE(nn.Module, ABC):
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The likelihood's mean at the posterior's mean, [batch, *data.shape]."""
         y = self.labels(y)
-        reconstruction: Tensor = self.decode(point(self.encode(x, y)), y).mean
+        reconstruction: Tensor = self.decode(mode(self.encode(x, y)), y).mean
         return reconstruction
 
     def importance_log_weights(
@@ -141,9 +141,11 @@ class BaseVAE(nn.Module, ABC):
         """
         y = self.labels(y)
         posterior, prior = self.encode(x, y), self.prior(y)
-        return self.log_weights(posterior, prior, posterior.rsample(torch.Size((samples,))), x, y)
+        return self.log_importance_weights(
+            posterior, prior, posterior.rsample(torch.Size((samples,))), x, y
+        )
 
-    def log_weights(
+    def log_importance_weights(
         self,
         posterior: Distribution,
         prior: Distribution,
@@ -177,7 +179,7 @@ class BaseVAE(nn.Module, ABC):
         posterior, prior = self.encode(x, y), self.prior(y)
         at_once = max(1, chunk // max(1, len(x)))
         weights = [
-            self.log_weights(
+            self.log_importance_weights(
                 posterior,
                 prior,
                 posterior.rsample(torch.Size((min(at_once, samples - done),))),

@@ -24,7 +24,7 @@ _ONE = torch.Size()
 
 
 @contextmanager
-def unchecked() -> Iterator[None]:
+def no_validate_args() -> Iterator[None]:
     """Distributions look at no values in here, not even those that torch makes inside of others.
 
     OneHotCategorical's Categorical does otherwise, whatever the outer one was told.
@@ -54,16 +54,16 @@ def isotropic_normal(loc: Tensor, scale: Tensor, event_dims: int = 1) -> Distrib
     return _Isotropic(loc, scale, event_dims)
 
 
-def diagonal_normal_from(
-    parameters: Tensor, dim: int = 1, log_variance: tuple[float, float] = (-20.0, 20.0)
+def gaussian_from_params(
+    parameters: Tensor, dim: int = 1, logvar_range: tuple[float, float] = (-20.0, 20.0)
 ) -> Distribution:
     """A diagonal Gaussian from means and log-variances that stand side by side in `dim`.
 
-    parameters: [batch, 2·n, ...]. log_variance: the range that it is kept in; at first far outside
+    parameters: [batch, 2·n, ...]. logvar_range: the range that it is kept in; at first far outside
     of what training visits, so that no input makes the scale 0 or infinite.
     """
-    loc, raw = full_precision(parameters).chunk(2, dim)
-    scale = torch.exp(0.5 * raw.clamp(*log_variance))
+    loc, raw = to_float32(parameters).chunk(2, dim)
+    scale = torch.exp(0.5 * raw.clamp(*logvar_range))
     return diagonal_normal(loc, scale, loc.dim() - 1)
 
 
@@ -83,7 +83,7 @@ class _Isotropic(Independent[Normal]):
         return _Isotropic(loc, self.scale, self.reinterpreted_batch_ndims)
 
 
-class PointMass(Distribution):
+class Delta(Distribution):
     """All of the mass at one value: the posterior of an encoder that answers with a point.
 
     It samples and has a mean, so a deterministic autoencoder speaks the language of the others.
@@ -122,7 +122,7 @@ class PointMass(Distribution):
         return torch.zeros_like(self.value)
 
 
-def full_precision(values: Tensor) -> Tensor:
+def to_float32(values: Tensor) -> Tensor:
     """Half-precision values as float32, others as they are: nats are summed in full precision."""
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
@@ -147,7 +147,7 @@ def kl_divergence(posterior: Distribution, prior: Distribution, z: Tensor) -> Te
         return posterior.log_prob(z) - prior.log_prob(z)
 
 
-def point(posterior: Distribution) -> Tensor:
+def mode(posterior: Distribution) -> Tensor:
     """The one value that stands for the posterior: [batch, *event].
 
     Its mean; what it calls its `center`, where it has none in closed form (a flow) or not among its
@@ -163,7 +163,7 @@ def point(posterior: Distribution) -> Tensor:
     return mean
 
 
-def draw(prior: Distribution, n: int, temperature: float = 1.0) -> Tensor:
+def sample_prior(prior: Distribution, n: int, temperature: float = 1.0) -> Tensor:
     """n samples of a prior, [n, *event]; of a conditional one, whose batch is those n, one each.
 
     Distances from the prior's mean are multiplied by the temperature. A prior to which that does
@@ -173,7 +173,7 @@ def draw(prior: Distribution, n: int, temperature: float = 1.0) -> Tensor:
     shape = _ONE if prior.batch_shape else torch.Size((n,))
     if temperature == 1.0:
         return prior.sample(shape)
-    tempered = getattr(prior, "tempered", None)
+    tempered = getattr(prior, "with_temperature", None)
     if tempered is not None:
         return tempered(temperature).sample(shape)
     try:

@@ -16,7 +16,7 @@ from torch.distributions import Bernoulli, Distribution, Independent
 
 from vaezoo.data.spec import DataSpec, Domain
 from vaezoo.errors import DataError
-from vaezoo.models.distributions import full_precision, isotropic_normal
+from vaezoo.models.distributions import isotropic_normal, to_float32
 from vaezoo.models.options import LikelihoodOptions
 
 SMALLEST_SCALE = 1 / 256
@@ -44,7 +44,7 @@ class Likelihood(nn.Module, ABC):
         """
         if data.domain not in self.normalised_on:
             return None
-        bits = nats / (data.values * math.log(2))
+        bits = nats / (data.numel * math.log(2))
         return bits + math.log2(255) if data.domain == "unit" else bits
 
 
@@ -57,7 +57,7 @@ class BernoulliLikelihood(Likelihood):
     normalised_on = ("binary",)
 
     def forward(self, raw: Tensor) -> Distribution:
-        pixels = Bernoulli(logits=full_precision(raw), validate_args=False)
+        pixels = Bernoulli(logits=to_float32(raw), validate_args=False)
         return Independent(pixels, raw.dim() - 1, validate_args=False)
 
 
@@ -83,7 +83,7 @@ class GaussianLikelihood(Likelihood):
             self.register_buffer("log_scale", log_scale, persistent=False)
 
     def forward(self, raw: Tensor) -> Distribution:
-        raw = full_precision(raw)
+        raw = to_float32(raw)
         mean = (torch.tanh(raw) + 1.0) / 2.0 if self.squash else raw
         scale = self.log_scale.clamp(min=math.log(SMALLEST_SCALE)).exp()
         return isotropic_normal(mean, scale, mean.dim() - 1)

@@ -23,7 +23,7 @@ class TooLargeError(MemoryError):
 
 
 @contextmanager
-def modules_within(limit: int) -> Iterator[None]:
+def limit_memory(limit: int) -> Iterator[None]:
     """TooLargeError as soon as modules built inside hold more than `limit` bytes together.
 
     It comes when a parameter or a buffer is registered. On the meta device nothing has been
@@ -53,7 +53,7 @@ def modules_within(limit: int) -> Iterator[None]:
 
 
 @contextmanager
-def on_paper() -> Iterator[None]:
+def meta_device() -> Iterator[None]:
     """Modules built inside have shapes and no memory, and draw no random numbers of ours."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         yield

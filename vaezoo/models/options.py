@@ -32,10 +32,10 @@ class LikelihoodOptions(Options):
 NetworkName = Literal["conv", "resnet", "mlp", "gated_mlp"]
 
 
-class BodyOptions(Options):
+class BackboneOptions(Options):
     """The encoder's and decoder's bodies, and the size of the latent."""
 
-    checked_with: ClassVar[Mapping[str, Any]] = {"latent_dim": 4, "hidden": (16, 16)}
+    test_defaults: ClassVar[Mapping[str, Any]] = {"latent_dim": 4, "hidden": (16, 16)}
 
     latent_dim: int = Field(128, ge=1, description="size of the latent vector")
     network: NetworkName = Field(
@@ -57,19 +57,19 @@ class BodyOptions(Options):
         return (512, 256) if "mlp" in self.network else (32, 64, 128, 256, 512)
 
 
-class NetworkOptions(BodyOptions, LikelihoodOptions):
+class NetworkOptions(BackboneOptions, LikelihoodOptions):
     """The encoder's and decoder's bodies, the size of the latent, and the likelihood."""
 
 
 class GaussianOptions(NetworkOptions):
     """The same with a Gaussian posterior."""
 
-    log_variance: tuple[float, float] = Field(
+    logvar_range: tuple[float, float] = Field(
         (-20.0, 20.0),
         description="range that the posterior's log-variance is kept in",
     )
 
-    @field_validator("log_variance")
+    @field_validator("logvar_range")
     @classmethod
     def _rising(cls, value: tuple[float, float]) -> tuple[float, float]:
         if value[0] >= value[1]:

@@ -1,22 +1,22 @@
 """Building blocks that models share."""
 
-from vaezoo.nn.borrowed import borrowed
-from vaezoo.nn.conv import Centre, ConvDecoder, ConvDown, ConvEncoder, ConvUp, level_sizes
-from vaezoo.nn.mlp import DenseDecoder, DenseEncoder, GatedLinear
+from vaezoo.nn.borrowed import freeze_bn_stats
+from vaezoo.nn.conv import ConvDecoder, ConvDown, ConvEncoder, ConvUp, Rescale, level_sizes
+from vaezoo.nn.mlp import GatedLinear, MLPDecoder, MLPEncoder
 from vaezoo.nn.networks import make_decoder, make_encoder
 from vaezoo.nn.resnet import ResidualBlock
 
 __all__ = [
-    "Centre",
     "ConvDecoder",
     "ConvDown",
     "ConvEncoder",
     "ConvUp",
-    "DenseDecoder",
-    "DenseEncoder",
     "GatedLinear",
+    "MLPDecoder",
+    "MLPEncoder",
+    "Rescale",
     "ResidualBlock",
-    "borrowed",
+    "freeze_bn_stats",
     "level_sizes",
     "make_decoder",
     "make_encoder",

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @contextmanager
-def borrowed(*networks: nn.Module) -> Iterator[None]:
+def freeze_bn_stats(*networks: nn.Module) -> Iterator[None]:
     """Inside, batch norm of these networks goes by the batch and remembers nothing of it.
 
     A phase changes only what is its own. Its gradients are taken with respect to its own

@@ -19,7 +19,7 @@ class ConvDown(nn.Sequential):
 
     def __init__(self, shape: Sequence[int], hidden: Sequence[int], residual: bool = False) -> None:
         channels = shape[0]
-        levels: list[nn.Module] = [Centre()]
+        levels: list[nn.Module] = [Rescale()]
         for wide in hidden:
             levels.append(_level(StridedConv2d(channels, wide), wide))
             if residual:
@@ -85,7 +85,7 @@ def level_sizes(shape: Sequence[int], levels: int) -> list[tuple[int, int]]:
     return sizes
 
 
-class Centre(nn.Module):
+class Rescale(nn.Module):
     """Images from [0, 1] to [-1, 1]."""
 
     def forward(self, x: Tensor) -> Tensor:

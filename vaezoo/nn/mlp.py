@@ -8,27 +8,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaezoo.data.spec import DataSpec
-from vaezoo.nn.conv import Centre
+from vaezoo.nn.conv import Rescale
 
 
-class DenseEncoder(nn.Sequential):
+class MLPEncoder(nn.Sequential):
     """Dense layers: [batch, *shape] -> [batch, out_features]."""
 
     def __init__(self, data: DataSpec, hidden: Sequence[int], gated: bool = False) -> None:
         # Real numbers have no middle to be moved to.
-        start = [nn.Flatten()] if data.domain == "real" else [Centre(), nn.Flatten()]
-        super().__init__(*start, *_layers([data.values, *hidden], gated))
+        start = [nn.Flatten()] if data.domain == "real" else [Rescale(), nn.Flatten()]
+        super().__init__(*start, *_layers([data.numel, *hidden], gated))
         self.out_features = hidden[-1]
 
 
-class DenseDecoder(nn.Sequential):
+class MLPDecoder(nn.Sequential):
     """The encoder mirrored: [batch, in_features] -> [batch, *shape], unbounded."""
 
     def __init__(
         self, in_features: int, data: DataSpec, hidden: Sequence[int], gated: bool = False
     ) -> None:
         widths = [in_features, *reversed(hidden)]
-        last = nn.Linear(hidden[0], data.values)
+        last = nn.Linear(hidden[0], data.numel)
         super().__init__(*_layers(widths, gated), last, nn.Unflatten(1, data.shape))
 
 

@@ -6,36 +6,36 @@ from torch import nn
 
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import DataError
-from vaezoo.models.options import BodyOptions
+from vaezoo.models.options import BackboneOptions
 from vaezoo.nn.conv import ConvDecoder, ConvEncoder
-from vaezoo.nn.mlp import DenseDecoder, DenseEncoder
+from vaezoo.nn.mlp import MLPDecoder, MLPEncoder
 
 
-def make_encoder(options: BodyOptions, data: DataSpec, out_features: int) -> nn.Sequential:
+def make_encoder(options: BackboneOptions, data: DataSpec, out_features: int) -> nn.Sequential:
     """A network from examples to features: [batch, *data.shape] -> [batch, out_features].
 
     DataError when the network is for images and the data is vectors.
     """
-    body: ConvEncoder | DenseEncoder
+    body: ConvEncoder | MLPEncoder
     if "mlp" in options.network:
-        body = DenseEncoder(data, options.levels(), gated=options.network == "gated_mlp")
+        body = MLPEncoder(data, options.levels(), gated=options.network == "gated_mlp")
     else:
         _check_image(options, data)
         body = ConvEncoder(data.shape, options.levels(), residual=options.network == "resnet")
     return nn.Sequential(body, nn.Linear(body.out_features, out_features))
 
 
-def make_decoder(options: BodyOptions, data: DataSpec, in_features: int) -> nn.Sequential:
+def make_decoder(options: BackboneOptions, data: DataSpec, in_features: int) -> nn.Sequential:
     """The encoder mirrored: [batch, in_features] -> [batch, *data.shape], unbounded."""
     if "mlp" in options.network:
         gated = options.network == "gated_mlp"
-        return DenseDecoder(in_features, data, options.levels(), gated)
+        return MLPDecoder(in_features, data, options.levels(), gated)
     _check_image(options, data)
     residual = options.network == "resnet"
     return ConvDecoder(in_features, data.shape, options.levels(), residual)
 
 
-def _check_image(options: BodyOptions, data: DataSpec) -> None:
+def _check_image(options: BackboneOptions, data: DataSpec) -> None:
     if not data.is_image:
         raise DataError(
             f"--network {options.network} is for images, and this data is vectors of "

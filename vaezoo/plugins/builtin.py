@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from vaezoo.evaluation.builtin_metrics import METRICS
 from vaezoo.plugins.hookspecs import hookimpl
-from vaezoo.plugins.specs import DatasetSpec, LossSpec, MetricSpec, WriterSpec
+from vaezoo.plugins.specs import DatasetSpec, LoggerSpec, LossSpec, MetricSpec
 
 
 @hookimpl
@@ -19,7 +19,7 @@ def register_losses(register: Callable[[LossSpec], None]) -> None:
             summary="The negative ELBO with a weight on the KL: distortion + beta · rate",
             paper="Kingma & Welling 2013, arXiv:1312.6114; beta: Higgins et al. 2017",
             tags=("elbo", "beta"),
-            needs=("elbo",),
+            requires=("elbo",),
         )
     )
 
@@ -137,11 +137,11 @@ def register_metrics(register: Callable[[MetricSpec], None]) -> None:
 
 
 @hookimpl
-def register_writers(register: Callable[[WriterSpec], None]) -> None:
+def register_loggers(register: Callable[[LoggerSpec], None]) -> None:
     register(
-        WriterSpec(
+        LoggerSpec(
             name="tensorboard",
-            target="vaezoo.training.tensorboard:TensorBoardWriter",
+            target="vaezoo.training.tensorboard:TensorBoardLogger",
             summary="Event files in the run folder for TensorBoard; needs vaezoo[tensorboard]",
         )
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pluggy
 
-from vaezoo.plugins.specs import DatasetSpec, LossSpec, MetricSpec, ModelSpec, WriterSpec
+from vaezoo.plugins.specs import DatasetSpec, LoggerSpec, LossSpec, MetricSpec, ModelSpec
 
 hookspec = pluggy.HookspecMarker("vaezoo")
 hookimpl = pluggy.HookimplMarker("vaezoo")
@@ -33,5 +33,5 @@ def register_metrics(register: Callable[[MetricSpec], None]) -> None:
 
 
 @hookspec
-def register_writers(register: Callable[[WriterSpec], None]) -> None:
-    """Call `register` with a WriterSpec for each writer that the plugin brings."""
+def register_loggers(register: Callable[[LoggerSpec], None]) -> None:
+    """Call `register` with a LoggerSpec for each writer that the plugin brings."""

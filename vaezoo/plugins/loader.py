@@ -29,13 +29,13 @@ from vaezoo.plugins import hookspecs
 from vaezoo.plugins.isolation import TookTooLong, captured, deadline
 from vaezoo.plugins.specs import (
     DatasetSpec,
+    InputSpec,
     Kind,
+    LoggerSpec,
     LossSpec,
     MetricSpec,
     ModelSpec,
     Spec,
-    Takes,
-    WriterSpec,
 )
 
 MORE = "VAEZOO_PLUGINS"
@@ -98,7 +98,7 @@ _HOOKS: dict[str, type[Spec]] = {
     "register_losses": LossSpec,
     "register_datasets": DatasetSpec,
     "register_metrics": MetricSpec,
-    "register_writers": WriterSpec,
+    "register_loggers": LoggerSpec,
 }
 
 
@@ -150,7 +150,7 @@ class PluginRecord:
         lines = [frame.lineno for frame in frames if frame.filename == self.module]
         return f" (line {lines[-1]})" if lines else ""
 
-    def trouble(self) -> str | None:
+    def problem(self) -> str | None:
         """What is wrong with it, in one line, or None."""
         what = f"plugin {self.name!r} ({self.source})"
         if self.error:
@@ -172,13 +172,13 @@ def load_all(
             record = PluginRecord(entry.name, entry.value, *distribution_of(entry), disabled=True)
         else:
             record = load(entry, switches.seconds)
-        records.append(claim(record, records))
+        records.append(check_conflicts(record, records))
     for text in switches.more:
-        records.append(claim(load_named(NamedSource.parse(text)), records))
+        records.append(check_conflicts(load_named(PluginSource.parse(text)), records))
     return records
 
 
-def claim(record: PluginRecord, holders: Iterable[PluginRecord]) -> PluginRecord:
+def check_conflicts(record: PluginRecord, holders: Iterable[PluginRecord]) -> PluginRecord:
     """The record, failed if one of its names is held by another."""
     held = {(spec.kind, spec.name): holder for holder in holders for spec in holder.specs}
     for spec in record.specs:
@@ -204,7 +204,7 @@ def load(entry: EntryPoint, seconds: float = Switches.seconds) -> PluginRecord:
     return record
 
 
-def load_named(source: NamedSource) -> PluginRecord:
+def load_named(source: PluginSource) -> PluginRecord:
     """The same for a module or file that the user named, who may wait for it as long as it takes.
 
     It brings what its hooks register. Without hooks it brings the classes that it defines.
@@ -236,11 +236,11 @@ def collect(module: Any) -> list[Spec]:
     return specs
 
 
-def warn_of_trouble(records: Iterable[PluginRecord], switches: Switches | None = None) -> None:
+def warn_problems(records: Iterable[PluginRecord], switches: Switches | None = None) -> None:
     """One line on stderr for each plugin that failed or printed, and each unknown name."""
     records = list(records)
     known = {record.name for record in records}
-    lines = [record.trouble() for record in records]
+    lines = [record.problem() for record in records]
     for name in (switches or Switches()).fewer:
         if name not in known:
             lines.append(f"{FEWER} names no plugin by {name!r}{nearest(name, known)}")
@@ -248,9 +248,9 @@ def warn_of_trouble(records: Iterable[PluginRecord], switches: Switches | None =
         print(f"vaezoo: {line}", file=sys.stderr)
 
 
-def require_no_trouble(records: Iterable[PluginRecord]) -> None:
+def raise_problems(records: Iterable[PluginRecord]) -> None:
     """VaezooError if any plugin failed or printed: what a strict caller asks for."""
-    names = [repr(record.name) for record in records if record.trouble()]
+    names = [repr(record.name) for record in records if record.problem()]
     if names:
         raise VaezooError(
             f"plugins are held to be strict, and there is trouble with {', '.join(names)} "
@@ -362,7 +362,7 @@ def is_source(text: str) -> bool:
 
 
 @dataclass(frozen=True)
-class NamedSource:
+class PluginSource:
     """A module or a file that the user named, as a whole or one class of it.
 
     where: `package.module`, or the absolute path of a file. attribute: the class, or "".
@@ -372,7 +372,7 @@ class NamedSource:
     attribute: str
 
     @classmethod
-    def parse(cls, text: str) -> NamedSource:
+    def parse(cls, text: str) -> PluginSource:
         match = _ONE_CLASS.fullmatch(text)
         where, attribute = (match[1], match[2]) if match else (text, "")
         if where.endswith(".py"):
@@ -472,7 +472,10 @@ def spec_of_class(found: type) -> Spec:
     }
     if kind is ModelSpec:
         conditional = ("labels",) if getattr(found, "conditional", False) else ()
-        about |= {"tags": ("elbo", "importance", *conditional), "takes": Takes(vectors=True)}
+        about |= {
+            "tags": ("elbo", "importance", *conditional),
+            "input_spec": InputSpec(vectors=True),
+        }
     return kind(**about)
 
 

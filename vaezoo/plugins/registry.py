@@ -9,24 +9,24 @@ from typing import cast
 from vaezoo.errors import UnknownNameError, VaezooError, nearest, quoted
 from vaezoo.plugins.loader import (
     MORE,
-    NamedSource,
     PluginRecord,
+    PluginSource,
     Switches,
-    claim,
+    check_conflicts,
     is_source,
     load_all,
     load_named,
-    require_no_trouble,
-    warn_of_trouble,
+    raise_problems,
+    warn_problems,
 )
 from vaezoo.plugins.specs import (
     DatasetSpec,
     Kind,
+    LoggerSpec,
     LossSpec,
     MetricSpec,
     ModelSpec,
     Spec,
-    WriterSpec,
 )
 
 PLURALS: dict[str, Kind] = {
@@ -34,14 +34,14 @@ PLURALS: dict[str, Kind] = {
     "losses": "loss",
     "datasets": "dataset",
     "metrics": "metric",
-    "writers": "writer",
+    "loggers": "logger",
 }
 WORDS: dict[Kind, str] = {
     "model": "model",
     "loss": "loss",
     "dataset": "data set",
     "metric": "metric",
-    "writer": "writer",
+    "logger": "logger",
 }
 
 
@@ -62,12 +62,12 @@ class Registry:
 
         Naming it again loads it again if its file has changed. VaezooError when it fails.
         """
-        named = NamedSource.parse(source)
+        named = PluginSource.parse(source)
         before = next((record for record in self.records if record.name == str(named)), None)
         if before is not None and not before.error and before.version == named.version():
             return before
         others = [record for record in self.records if record is not before]
-        record = claim(load_named(named), others)
+        record = check_conflicts(load_named(named), others)
         if record.error:
             raise VaezooError(f"{source}: {record.error}")
         self.records = [*others, record]
@@ -78,14 +78,14 @@ class Registry:
         """What the user named, as it would be named again: what a subprocess has to be told."""
         return [record.name for record in self.records if not record.is_installed]
 
-    def pick(self, kind: Kind, word: str) -> Spec:
+    def resolve(self, kind: Kind, word: str) -> Spec:
         """The spec that a user's word means: a registered name, or FILE.py:Class, which is loaded.
 
         For what the user says, never for what a file says: `get` loads nothing.
         """
         if not is_source(word):
             return self.get(kind, word)
-        record, source = self.add(word), NamedSource.parse(word)
+        record, source = self.add(word), PluginSource.parse(word)
         found = [spec for spec in record.specs if spec.kind == kind and source.picks(spec)]
         if len(found) != 1:
             brings = " and ".join(f"the {WORDS[s.kind]} {s.name}" for s in record.specs)
@@ -107,7 +107,7 @@ class Registry:
         spec = self._specs.get((kind, name))
         if isinstance(spec, ModelSpec) and not spec.target:
             raise UnknownNameError(
-                f"model {name} is a variant of {spec.variant_of!r}, which is no model with a class "
+                f"model {name} is a variant of {spec.base!r}, which is no model with a class "
                 "of its own here: install the plugin that brings it"
             )
         if spec is None:
@@ -131,8 +131,8 @@ class Registry:
     def metric(self, name: str) -> MetricSpec:
         return cast(MetricSpec, self.get("metric", name))
 
-    def writer(self, name: str) -> WriterSpec:
-        return cast(WriterSpec, self.get("writer", name))
+    def logger(self, name: str) -> LoggerSpec:
+        return cast(LoggerSpec, self.get("logger", name))
 
     def find(self, name: str) -> list[Spec]:
         """Every spec that a user's word means, of whatever kind, or UnknownNameError.
@@ -140,13 +140,13 @@ class Registry:
         A metric may be called like a loss, as `elbo` is; it is meant where nothing else is.
         """
         if is_source(name):
-            source = NamedSource.parse(name)
+            source = PluginSource.parse(name)
             return [self.get(s.kind, s.name) for s in self.add(name).specs if source.picks(s)]
         found = [self.get(kind, name) for kind in WORDS if (kind, name) in self._specs]
         if not found:
             known = {spec.name for spec in self.specs()}
             raise UnknownNameError(
-                f"there is no model, loss, data set, metric or writer {quoted(name)}"
+                f"there is no model, loss, data set, metric or logger {quoted(name)}"
                 f"{nearest(name, known)} (vaezoo list --kind all shows them)"
             )
         return [spec for spec in found if spec.kind != "metric"] or found
@@ -154,10 +154,10 @@ class Registry:
 
 def _whole(spec: Spec, registered: Mapping[tuple[Kind, str], Spec]) -> Spec:
     """A variant with what it has from its base, if that is here; anything else as it is."""
-    if isinstance(spec, ModelSpec) and spec.variant_of is not None:
-        base = registered.get(("model", spec.variant_of))
+    if isinstance(spec, ModelSpec) and spec.base is not None:
+        base = registered.get(("model", spec.base))
         if isinstance(base, ModelSpec) and base.target:
-            return spec.built_on(base)
+            return spec.inherit(base)
     return spec
 
 
@@ -166,9 +166,9 @@ def registry() -> Registry:
     """The registry of this process: plugins are loaded at the first call, troubles told once."""
     switches = Switches.read()
     records = load_all(switches=switches)
-    warn_of_trouble(records, switches)
+    warn_problems(records, switches)
     if switches.strict:
-        require_no_trouble(records)
+        raise_problems(records)
     return Registry(records)
 
 

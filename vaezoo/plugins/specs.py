@@ -16,7 +16,7 @@ from vaezoo.errors import DataError, VaezooError
 API_VERSION = 1
 """The version of the plugin interface. A spec made for a later one is refused."""
 
-Kind = Literal["model", "loss", "dataset", "metric", "writer"]
+Kind = Literal["model", "loss", "dataset", "metric", "logger"]
 
 CAPABILITIES: Mapping[str, str] = MappingProxyType(
     {
@@ -30,7 +30,7 @@ CAPABILITIES: Mapping[str, str] = MappingProxyType(
 )
 """Tags with a meaning to evaluation, so that numbers which do not compare are not put together."""
 
-METRIC_NEEDS: Mapping[str, str] = MappingProxyType(
+METRIC_REQUIRES: Mapping[str, str] = MappingProxyType(
     {
         "elbo": "this model has no ELBO",
         "importance": "this model has no importance weights",
@@ -48,7 +48,7 @@ elbo, importance, discrete: the model has that tag. density, continuous: it has 
 deterministic, discrete. images, bounded, factors: of the data.
 """
 
-METRIC_SHARES: Mapping[str, str] = MappingProxyType(
+METRIC_COMPARABLE_KEYS: Mapping[str, str] = MappingProxyType(
     {
         "data": "the data set, as it was read, and the split",
         "likelihood": "what the nats are of: a density or a probability, given labels or not",
@@ -74,7 +74,7 @@ _IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Takes:
+class InputSpec:
     """What data a model takes; checked before anything is allocated.
 
     min_size: smallest height and width in pixels; max_size likewise, None for no limit.
@@ -128,7 +128,7 @@ class Takes:
                     f"{model} takes {' or '.join(map(str, self.channels))} channels, "
                     f"not {data.channels}"
                 )
-        if self.labels and not data.classes:
+        if self.labels and not data.class_names:
             raise DataError(f"{model} needs class labels, and this data has none")
 
 
@@ -213,7 +213,7 @@ class ModelSpec(Spec):
     loss: the objective it is trained with unless told otherwise.
     model_options, loss_options, train_options: defaults that differ from those of the classes.
     takes: what data it takes.
-    variant_of: the name of a registered model whose class and options this one has: an entry that
+    base: the name of a registered model whose class and options this one has: an entry that
         differs in its objective or defaults alone needs no class of its own. `target` and
         `options` are then left out; `tags` and `takes` are the base's unless given.
     """
@@ -224,8 +224,8 @@ class ModelSpec(Spec):
     model_options: Mapping[str, Any] = field(default_factory=dict)
     loss_options: Mapping[str, Any] = field(default_factory=dict)
     train_options: Mapping[str, Any] = field(default_factory=dict)
-    takes: Takes = Takes()
-    variant_of: str | None = None
+    input_spec: InputSpec = InputSpec()
+    base: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -233,22 +233,22 @@ class ModelSpec(Spec):
             raise VaezooError(f"model {self.name}: {self.loss!r} is no name of a loss")
         for label in ("model_options", "loss_options", "train_options"):
             self._check_mapping(label, getattr(self, label))
-        if not isinstance(self.takes, Takes):
-            raise VaezooError(f"model {self.name}: takes must be vaezoo.Takes(...)")
-        if self.variant_of is not None and self.options is not None:
+        if not isinstance(self.input_spec, InputSpec):
+            raise VaezooError(f"model {self.name}: takes must be vaezoo.InputSpec(...)")
+        if self.base is not None and self.options is not None:
             raise VaezooError(
-                f"model {self.name} is a variant of {self.variant_of}: leave out target and "
+                f"model {self.name} is a variant of {self.base}: leave out target and "
                 "options, which are that model's"
             )
 
-    def built_on(self, base: ModelSpec) -> ModelSpec:
+    def inherit(self, base: ModelSpec) -> ModelSpec:
         """This variant with what it has from its base."""
         whole = copy.copy(self)
         # Past the check that a plugin's own words must pass.
         for name, value in {
             "target": base.target,
             "options": base.options,
-            "takes": base.takes if self.takes == Takes() else self.takes,
+            "input_spec": base.input_spec if self.input_spec == InputSpec() else self.input_spec,
             "tags": self.tags or base.tags,
             "model_options": {**base.model_options, **self.model_options},
             "train_options": {**base.train_options, **self.train_options},
@@ -257,11 +257,11 @@ class ModelSpec(Spec):
         return whole
 
     def _check_target(self) -> None:
-        if self.variant_of is None:
+        if self.base is None:
             super()._check_target()
-        elif self.target or not _NAME.fullmatch(self.variant_of):
+        elif self.target or not _NAME.fullmatch(self.base):
             raise VaezooError(
-                f"model {self.name}: variant_of is the name of a model, and goes without target"
+                f"model {self.name}: base is the name of a model, and goes without target"
             )
 
 
@@ -270,11 +270,11 @@ class LossSpec(Spec):
     """An objective: see Spec. `needs` are the capability tags that a model must have for it."""
 
     kind: ClassVar[Kind] = "loss"
-    needs: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_words("needs", self.needs)
+        self._check_words("requires", self.requires)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,7 +296,7 @@ class MetricSpec(Spec):
     target: a subclass of vaezoo.BaseMetric.
     formula: the number in one line, as in the equation of the paper.
     unit: "" for a bare number. better: which way is better, "neither" where none is.
-    group: one of METRIC_GROUPS. needs: words of METRIC_NEEDS. shares: words of METRIC_SHARES, what
+    group: one of METRIC_GROUPS. needs: words of METRIC_REQUIRES. shares: words of METRIC_COMPARABLE_KEYS, what
         two numbers must share to be ranked.
     cost: in words. quick: whether it is measured unless others are asked for, after training too.
     extra: the optional part of vaezoo that has to be installed for it, "" for none.
@@ -305,17 +305,20 @@ class MetricSpec(Spec):
     kind: ClassVar[Kind] = "metric"
     formula: str
     unit: str = ""
-    better: Literal["higher", "lower", "neither"]
+    direction: Literal["higher", "lower", "neither"]
     group: str
-    needs: tuple[str, ...] = ()
-    shares: tuple[str, ...] = ("data",)
+    requires: tuple[str, ...] = ()
+    comparable_keys: tuple[str, ...] = ("data",)
     cost: str = "one pass over the split"
     quick: bool = False
     extra: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for label, known in (("needs", METRIC_NEEDS), ("shares", METRIC_SHARES)):
+        for label, known in (
+            ("requires", METRIC_REQUIRES),
+            ("comparable_keys", METRIC_COMPARABLE_KEYS),
+        ):
             self._check_words(label, getattr(self, label))
             for word in getattr(self, label):
                 if word not in known:
@@ -328,7 +331,7 @@ class MetricSpec(Spec):
                 f"metric {self.name}: there is no group {self.group!r}, but "
                 f"{', '.join(METRIC_GROUPS)}"
             )
-        if self.better not in ("higher", "lower", "neither"):
+        if self.direction not in ("higher", "lower", "neither"):
             raise VaezooError(f"metric {self.name}: better is higher, lower or neither")
         for label in ("formula", "unit", "cost", "extra"):
             text = getattr(self, label)
@@ -337,13 +340,13 @@ class MetricSpec(Spec):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WriterSpec(Spec):
+class LoggerSpec(Spec):
     """Where the numbers of training go beside metrics.jsonl: see Spec.
 
-    target: a subclass of vaezoo.BaseWriter.
+    target: a subclass of vaezoo.BaseLogger.
     """
 
-    kind: ClassVar[Kind] = "writer"
+    kind: ClassVar[Kind] = "logger"
 
 
 def _import(path: str, what: str) -> Any:

@@ -78,7 +78,7 @@ def term_names(runs: Sequence[RunFacts]) -> list[str]:
         for name in dict.fromkeys(name for line in run.history for name in line["terms"]):
             counts[name] = counts.get(name, 0) + 1
     least = 1 if len(runs) == 1 else 2
-    first = ("elbo", "rate", "distortion", "objective")
+    first = ("elbo", "rate", "distortion", "loss")
     names = [name for name in first if counts.get(name, 0) >= least]
     return [*names, *(n for n in counts if n not in first and counts[n] >= least)]
 

@@ -138,11 +138,11 @@ def _about(run: Run, facts: RunFacts, number: int, why_no_encoder: str) -> dict[
             {"n": n, "kl": kls.get(n), "low": _round(low[n]), "high": _round(high[n])}
             for n in order
         ],
-        "first": [_round(v) for v in run.latent_of(first, label).flatten()],
+        "first": [_round(v) for v in run.encode_example(first, label).flatten()],
         "label": label,
         "center": [_round(v) for v in center(model, label).flatten()],
         "draws": [[_round(v) for v in draw] for draw in draws.flatten(1)],
-        "classes": list(data.classes) if model.conditional else [],
+        "class_names": list(data.class_names) if model.conditional else [],
         "encodes": not why_no_encoder,
         "why_not": why_no_encoder,
     }

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from vaezoo.checkpoint.folder import RunFolder, metrics_line
-from vaezoo.config import load_recipe
+from vaezoo.config import load_config
 from vaezoo.errors import RunError, VaezooError
 from vaezoo.evaluation.evaluate import Evaluation
 from vaezoo.evaluation.latents import Survey
@@ -193,7 +193,7 @@ def _read_folder(folder: RunFolder, facts: RunFacts) -> None:
 
 def _read_config(folder: RunFolder, facts: RunFacts) -> None:
     """As text, without asking any plugin: its own may not be here."""
-    facts.config = config = load_recipe(folder.config)
+    facts.config = config = load_config(folder.config)
     chosen = {
         section: str(config.get(section, {}).get("name", ""))
         for section in ("model", "loss", "data")

@@ -10,7 +10,7 @@ from vaezoo.report.html import Markup, join, tag
 from vaezoo.report.spelling import spelled
 
 _MOST_BARS = 64
-_IN_NATS = ("elbo", "rate", "distortion", "objective")
+_IN_NATS = ("elbo", "rate", "distortion", "loss")
 
 
 def curves(runs: Sequence[RunFacts]) -> Markup | None:

@@ -31,7 +31,7 @@ class _Metric:
     """What the page says of a column: its heading, what it means, which direction is better."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.better = name, "neither"
+        self.name, self.direction = name, "neither"
         self.heading = spelled(name)
         self.unit, self.meaning = "", "no plugin here knows it"
         if name in _TRAINING:
@@ -39,18 +39,18 @@ class _Metric:
             return
         spec = next((s for s in registry().specs("metric") if s.name == name), None)
         if isinstance(spec, MetricSpec):
-            self.better, self.unit = spec.better, spec.unit
+            self.direction, self.unit = spec.direction, spec.unit
             self.meaning = f"{spec.summary}: {spec.formula}. {spec.paper}".rstrip(". ") + "."
 
     @property
     def arrow(self) -> str:
-        return {"higher": " ↑", "lower": " ↓"}.get(self.better, "")
+        return {"higher": " ↑", "lower": " ↓"}.get(self.direction, "")
 
     @property
     def explained(self) -> str:
         direction = {"higher": " Higher is better.", "lower": " Lower is better."}
         unit = f" In {self.unit}." if self.unit else ""
-        return f"{self.meaning}{unit}{direction.get(self.better, '')}"
+        return f"{self.meaning}{unit}{direction.get(self.direction, '')}"
 
 
 def _columns(runs: Sequence[RunFacts]) -> list[_Metric]:
@@ -65,7 +65,7 @@ def numbers(runs: Sequence[RunFacts]) -> Markup | None:
     metrics = _columns(runs)
     if not metrics:
         return None
-    winners = {metric.name: compare.best(runs, metric.name, metric.better) for metric in metrics}
+    winners = {metric.name: compare.best(runs, metric.name, metric.direction) for metric in metrics}
     rows = []
     for i, run in enumerate(runs):
         cells = [_cell(run, i, metric, i in winners[metric.name]) for metric in metrics]

@@ -11,14 +11,14 @@ from typing import TypeVar
 
 from torch import OutOfMemoryError
 
-from vaezoo.config import Choice
+from vaezoo.config import Components
 from vaezoo.data.base import BaseDataset, Splits
 from vaezoo.data.options import DataOptions
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import BrokenPluginError, OptionError, VaezooError
 from vaezoo.losses.base import BaseLoss
 from vaezoo.models.base import BaseVAE
-from vaezoo.models.memory import TooLargeError, modules_within, on_paper
+from vaezoo.models.memory import TooLargeError, limit_memory, meta_device
 from vaezoo.options import Options
 from vaezoo.plugins.registry import WORDS, registry
 from vaezoo.plugins.specs import DatasetSpec, Spec
@@ -28,22 +28,22 @@ BaseT = TypeVar("BaseT", BaseVAE, BaseLoss, BaseDataset)
 
 
 def build_model(
-    choice: Choice, model_options: Options, loss_options: Options, data: DataSpec
+    choice: Components, model_options: Options, loss_options: Options, data: DataSpec
 ) -> BaseVAE:
     """The model with its objective at `model.loss`, both on the CPU.
 
     DataError when the model does not take this data; nothing is allocated then.
     """
-    choice.model.takes.check(data, choice.model.name)
+    choice.model.input_spec.check(data, choice.model.name)
     model_class = load_class(choice.model, BaseVAE)  # type: ignore[type-abstract]
     loss_class = load_class(choice.loss, BaseLoss)  # type: ignore[type-abstract]
     with _told((choice.model, model_class), (choice.loss, loss_class)):
-        return assemble(
+        return build_from_classes(
             choice.model.name, model_class, model_options, loss_class, loss_options, data
         )
 
 
-def assemble(
+def build_from_classes(
     name: str,
     model_class: type[BaseVAE],
     model_options: Options,
@@ -60,7 +60,7 @@ def assemble(
     limit = available_memory()
     try:
         _build_on_paper(build, limit)
-        with modules_within(limit), _memory_errors():
+        with limit_memory(limit), _memory_errors():
             model, loss = build()
     except MemoryError as error:
         if isinstance(error, TooLargeError) and error.limit < limit:
@@ -124,7 +124,7 @@ def _told(*parts: tuple[Spec, type]) -> Iterator[None]:
 def _build_on_paper(build: Callable[[], object], limit: int) -> None:
     """MemoryError when what is built would be too large. Whatever else is wrong comes up again."""
     try:
-        with modules_within(limit), _memory_errors(), on_paper():
+        with limit_memory(limit), _memory_errors(), meta_device():
             build()
     except MemoryError:
         raise

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from vaezoo.checkpoint.folder import RunFolder
-from vaezoo.config import Choice, Sections, choose
+from vaezoo.config import Components, Sections, resolve_components
 from vaezoo.errors import RunError, UnknownNameError, printable
 from vaezoo.io import read_json
 from vaezoo.plugins.registry import registry
@@ -18,7 +18,7 @@ _LONGEST = 300
 """Characters of a name in a record: that of a plugin may be a path."""
 
 
-def choose_again(folder: RunFolder, recipe: Sections) -> Choice:
+def load_components(folder: RunFolder, recipe: Sections) -> Components:
     """The model, loss and data set of a run whose configuration is `recipe`.
 
     RunError when one of them is not here, with what to do. A file that has another content than
@@ -27,14 +27,14 @@ def choose_again(folder: RunFolder, recipe: Sections) -> Choice:
     record = read_json(folder.record)
     made_by = {kind: _MadeBy.read(record.get(kind)) for kind in ("model", "loss", "data")}
     try:
-        choice = choose(None, None, None, recipe)
+        choice = resolve_components(None, None, None, recipe)
     except UnknownNameError as error:
         for kind, source in made_by.items():
             # Not among the names that are near it.
             if source.name and repr(source.name) in str(error).partition("; did you mean")[0]:
                 raise RunError(
                     f"{folder.path} was made with the {kind} {source.name!r} of plugin "
-                    f"{source.plugin!r}, which is not here: if you trust it, {source.how_to_get()}"
+                    f"{source.plugin!r}, which is not here: if you trust it, {source.install_hint()}"
                 ) from None
         raise RunError(f"{folder.config}: {error}") from None
     for kind, spec in (("model", choice.model), ("loss", choice.loss), ("data", choice.data)):
@@ -67,7 +67,7 @@ class _MadeBy:
             }
         )
 
-    def how_to_get(self) -> str:
+    def install_hint(self) -> str:
         if self.distribution:
             return f"install {self.distribution} {self.version}"
         return (

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.checkpoint.format import load_into, load_weights
-from vaezoo.config import RunConfig, load_recipe, resolve
+from vaezoo.config import RunConfig, build_config, load_config
 from vaezoo.data.base import Batch, Split, Splits
 from vaezoo.data.loader import Batches
 from vaezoo.data.spec import DataSpec
@@ -25,11 +25,11 @@ from vaezoo.evaluation.metric import FeatureChoice, Setting, Tell, silent
 from vaezoo.evaluation.traversal import Traversal, refuse_codes, traverse
 from vaezoo.io import read_json
 from vaezoo.models.base import BaseVAE
-from vaezoo.models.distributions import point
-from vaezoo.models.memory import TooLargeError, modules_within
+from vaezoo.models.distributions import mode
+from vaezoo.models.memory import TooLargeError, limit_memory
 from vaezoo.runs.build import build_dataset, build_model
-from vaezoo.runs.provenance import choose_again
-from vaezoo.runtime.device import pick_device
+from vaezoo.runs.provenance import load_components
+from vaezoo.runtime.device import resolve_device
 from vaezoo.runtime.seed import seeded
 
 SplitName = Literal["train", "validation", "test"]
@@ -50,7 +50,7 @@ class Run:
 
     def __init__(self, path: Path | str, device: str = "auto") -> None:
         self.folder = RunFolder(Path(path))
-        self.device = pick_device(device)
+        self.device = resolve_device(device)
 
     @functools.cached_property
     def record(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class Run:
         held = sum(tensor.nbytes for tensor in weights.values())
         try:
             # A configuration, whosesoever, allocates nothing that its weights do not bear out.
-            with modules_within(_PER_BYTE * held + _BESIDE):
+            with limit_memory(_PER_BYTE * held + _BESIDE):
                 model = build_model(config.choice, config.model, config.loss, self.data_spec)
         except TooLargeError:
             raise RunError(
@@ -174,7 +174,7 @@ class Run:
         refuse_codes(capabilities)
         begin = None if start is None else self.example(start)
         y = self._one_class(label, [begin] if begin else [])
-        z = None if begin is None else self.latent_of(begin, y)
+        z = None if begin is None else self.encode_example(begin, y)
         return traverse(
             self.model,
             latents or self.survey(examples),
@@ -192,7 +192,7 @@ class Run:
         refuse_codes(self.config.choice.model.tags)
         ends = [self.example(which) for which in (a, b)]
         y = self._one_class(label, ends)
-        latents = [self.latent_of(end, y) for end in ends]
+        latents = [self.encode_example(end, y) for end in ends]
         with torch.no_grad():
             prior = self.model.prior(None)
             z = onto_prior(prior, between(latents[0], latents[1], steps, way))
@@ -219,17 +219,17 @@ class Run:
         if not self.data_spec.is_image:
             raise DataError("this run's data is vectors: there are no pictures of them")
 
-    def latent_of(self, example: Batch, label: int | None = None) -> Tensor:
+    def encode_example(self, example: Batch, label: int | None = None) -> Tensor:
         """Where an example lies, [1, *latent_shape]. label: its class, where it has none itself."""
         y = example.y if label is None or example.y is not None else torch.full((1,), label)
         with torch.no_grad():
             known = None if y is None else y.to(self.device)
-            return point(self.model.encode(example.x, self.model.labels(known)))
+            return mode(self.model.encode(example.x, self.model.labels(known)))
 
     def _one_class(self, label: str | None, examples: list[Batch]) -> int | None:
         """The class to decode with: as given, else that of all the examples. None: no labels."""
         if label is not None:
-            return self.find_class(label)
+            return self.class_index(label)
         if not self.model.conditional:
             return None
         found = {int(batch.y) if batch.y is not None else -1 for batch in examples}
@@ -237,9 +237,9 @@ class Run:
             return found.pop()
         raise OptionError("this model is conditional: give --class, the class to decode with")
 
-    def find_class(self, text: str) -> int:
+    def class_index(self, text: str) -> int:
         """The number of a class, by its number or name. OptionError if there is none such."""
-        classes = self.data_spec.classes
+        classes = self.data_spec.class_names
         if not self.model.conditional:
             raise OptionError("--class: this model is not conditional, it takes no labels")
         if text in classes:
@@ -271,9 +271,9 @@ class Run:
         tell: hears of progress.
 
         In a group of processes all of them must ask, and share the work; inside
-        vaezoo.distributed.alone one does it by itself.
+        vaezoo.distributed.local_only one does it by itself.
         """
-        setting = setting_of(
+        setting = eval_context(
             self.model,
             self.config,
             self.splits,
@@ -289,10 +289,10 @@ class Run:
         return evaluate(setting, pick_metrics(metrics))
 
     def _read_config(self) -> RunConfig:
-        recipe = load_recipe(self.folder.config)
-        choice = choose_again(self.folder, recipe)
+        recipe = load_config(self.folder.config)
+        choice = load_components(self.folder, recipe)
         try:
-            return resolve(choice, recipe, {})
+            return build_config(choice, recipe, {})
         except OptionError as error:
             raise RunError(f"{self.folder.config}: {error}") from None
 
@@ -334,7 +334,7 @@ def test_batches(config: RunConfig, splits: Splits, device: torch.device) -> Bat
     return Batches(splits.test, batch_size=_AT_ONCE, device=device, binarize=config.data.binarize)
 
 
-def setting_of(
+def eval_context(
     model: BaseVAE,
     config: RunConfig,
     splits: Splits,
@@ -381,7 +381,7 @@ def _labels(model: BaseVAE, n: int, label: int | None) -> Tensor | None:
         if label is not None:
             raise OptionError("--class: this model is not conditional, it takes no labels")
         return None
-    classes = len(model.data.classes)
+    classes = len(model.data.class_names)
     if label is None:
         return torch.arange(n) % classes
     if not 0 <= label < classes:

@@ -10,18 +10,18 @@ from typing import Any
 import torch
 
 import vaezoo
-from vaezoo.checkpoint.folder import OthersFolder, RunFolder, check_absent
+from vaezoo.checkpoint.folder import NullRunFolder, RunFolder, check_absent
 from vaezoo.config import RunConfig
 from vaezoo.data.base import Splits
 from vaezoo.data.loader import Batches
-from vaezoo.distributed import alone, place, processes
+from vaezoo.distributed import local_only, rank, world_size
 from vaezoo.distributed.launch import (
-    by_the_first,
-    job,
+    barrier,
+    local_rank0_first,
     may_restart,
-    one_after_the_other,
-    wait,
-    was_started_again,
+    on_rank0_broadcast,
+    process_group,
+    was_restarted,
 )
 from vaezoo.errors import DataError, OptionError
 from vaezoo.evaluation.curves import save_curves
@@ -32,20 +32,20 @@ from vaezoo.models.base import BaseVAE
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import Spec
 from vaezoo.runs.build import build_model, load_splits
-from vaezoo.runs.run import Run, check_same_data, draw_samples, setting_of, test_batches
+from vaezoo.runs.run import Run, check_same_data, draw_samples, eval_context, test_batches
 from vaezoo.runtime.device import (
     device_name,
-    keep_freed_memory,
-    pick_device,
-    pick_precision,
+    resolve_device,
+    resolve_precision,
+    tune_malloc,
 )
 from vaezoo.runtime.seed import seeded
 from vaezoo.training.batch_size import check_batch_size
-from vaezoo.training.crash import kept
-from vaezoo.training.loggers import check_writers, writing
-from vaezoo.training.progress import Reporter
-from vaezoo.training.signals import Stops
-from vaezoo.training.state import Position
+from vaezoo.training.crash import save_on_error
+from vaezoo.training.loggers import check_loggers, writing
+from vaezoo.training.progress import ProgressCallback
+from vaezoo.training.signals import SignalHandler
+from vaezoo.training.state import Progress
 from vaezoo.training.trainer import Trainer
 
 _EVALUATION_BATCH = 256
@@ -53,7 +53,7 @@ _PICTURED = 32
 _SAMPLED = 64
 
 
-def start_run(config: RunConfig, out: Path | None, reporter: Reporter) -> Run:
+def start_run(config: RunConfig, out: Path | None, reporter: ProgressCallback) -> Run:
     """Train by a configuration into a new run folder.
 
     Whatever is wrong with the options, the data or the folder is told before anything is written;
@@ -64,21 +64,21 @@ def start_run(config: RunConfig, out: Path | None, reporter: Reporter) -> Run:
     """
     if may_restart() and out is None:
         raise OptionError("torchrun --max-restarts: give --out, where the job finds its run again")
-    with job(config.train.device):
-        goes_on = out is not None and was_started_again()
-        if out is not None and by_the_first(lambda: goes_on and _is_of_this_job(out, config)):
-            if by_the_first(RunFolder(out).summary.exists):  # one was lost when all was done
-                return Run(out, str(pick_device(config.train.device)))
+    with process_group(config.train.device):
+        goes_on = out is not None and was_restarted()
+        if out is not None and on_rank0_broadcast(lambda: goes_on and _is_of_this_job(out, config)):
+            if on_rank0_broadcast(RunFolder(out).summary.exists):  # one was lost when all was done
+                return Run(out, str(resolve_device(config.train.device)))
             return _resume(out, config, reporter)
         return _start(config, out, reporter)
 
 
-def resume_run(path: Path, config: RunConfig, reporter: Reporter) -> Run:
+def resume_run(path: Path, config: RunConfig, reporter: ProgressCallback) -> Run:
     """Go on with a run from its newest sound checkpoint, or from the beginning if it has none.
 
     config: the run's, or one that trains longer. RunError when another process trains it.
     """
-    with job(config.train.device):
+    with process_group(config.train.device):
         return _resume(path, config, reporter)
 
 
@@ -90,22 +90,22 @@ def _is_of_this_job(out: Path, config: RunConfig) -> bool:
         return False
 
 
-def _start(config: RunConfig, out: Path | None, reporter: Reporter) -> Run:
+def _start(config: RunConfig, out: Path | None, reporter: ProgressCallback) -> Run:
     if out is not None:
-        by_the_first(lambda: check_absent(out))
-    device = pick_device(config.train.device)
-    precision = pick_precision(config.train.precision, device)
+        on_rank0_broadcast(lambda: check_absent(out))
+    device = resolve_device(config.train.device)
+    precision = resolve_precision(config.train.precision, device)
     with seeded(config.train.seed, device):
         splits, model = _prepare(config, device)
-        stops = Stops()
+        stops = SignalHandler()
         with stops.caught():
             folder = _new_folder(config, out, splits)
-            with folder.held():
+            with folder.lock():
                 try:
                     trainer = _trainer(config, model, splits, folder, precision, reporter, stops)
                     return _train(trainer, config, splits)
                 except BaseException:
-                    if not folder.begun:
+                    if not folder.has_progress:
                         folder.remove()
                     raise
 
@@ -119,28 +119,28 @@ def _new_folder(config: RunConfig, out: Path | None, splits: Splits) -> RunFolde
         made.append(RunFolder.create(out, name, config.to_yaml(), _record(config, splits)))
         return str(made[0].path)
 
-    path = by_the_first(make)
-    return made[0] if made else OthersFolder(Path(path))
+    path = on_rank0_broadcast(make)
+    return made[0] if made else NullRunFolder(Path(path))
 
 
-def _resume(path: Path, config: RunConfig, reporter: Reporter) -> Run:
-    folder = RunFolder.existing(path) if place() == 0 else OthersFolder(path)
-    if folder.writes:
+def _resume(path: Path, config: RunConfig, reporter: ProgressCallback) -> Run:
+    folder = RunFolder.existing(path) if rank() == 0 else NullRunFolder(path)
+    if folder.is_writer:
         folder.check_own()
-    record = read_json(folder.record) if folder.writes else {}
-    device = pick_device(config.train.device)
-    precision = pick_precision(config.train.precision, device)
-    with folder.held(), seeded(config.train.seed, device):
+    record = read_json(folder.record) if folder.is_writer else {}
+    device = resolve_device(config.train.device)
+    precision = resolve_precision(config.train.precision, device)
+    with folder.lock(), seeded(config.train.seed, device):
         splits, model = _prepare(config, device)
-        if folder.writes:
+        if folder.is_writer:
             check_same_data(record, splits)
-        stops = Stops()
+        stops = SignalHandler()
         with stops.caught():
             trainer = _trainer(config, model, splits, folder, precision, reporter, stops)
             trainer.resume()
-            if by_the_first(lambda: trainer.done and folder.summary.exists()):
+            if on_rank0_broadcast(lambda: trainer.done and folder.summary.exists()):
                 raise OptionError(_why_done(trainer, path))
-            if folder.writes:
+            if folder.is_writer:
                 # What stands at the end of a run stands there again when it has come to its end.
                 folder.summary.unlink(missing_ok=True)
                 folder.traceback.unlink(missing_ok=True)
@@ -156,20 +156,22 @@ def _why_done(trainer: Trainer, path: Path) -> str:
 
 
 def _prepare(config: RunConfig, device: torch.device) -> tuple[Splits, BaseVAE]:
-    splits = one_after_the_other(lambda: load_splits(config.choice.data, config.data))
-    if by_the_first(lambda: splits.fingerprint) != splits.fingerprint:
+    splits = local_rank0_first(lambda: load_splits(config.choice.data, config.data))
+    if on_rank0_broadcast(lambda: splits.fingerprint) != splits.fingerprint:
         raise DataError("the data of this machine is not that of the first one")
-    check_writers(config.train.log)
+    check_loggers(config.train.log)
     if config.data.flip and not splits.spec.is_image:
         raise DataError("--flip mirrors images, and this data is vectors")
     # Weights are drawn on the CPU: the same ones on every device.
     model = build_model(config.choice, config.model, config.loss, splits.spec)
     check_batch_size(config.train.batch_size, len(splits.train), model)
-    why_not = model.one_process_only or (model.loss.one_process_only if model.loss else "")
-    if why_not and processes() > 1:
+    why_not = model.single_process_reason or (
+        model.loss.single_process_reason if model.loss else ""
+    )
+    if why_not and world_size() > 1:
         raise OptionError(f"{config.choice.model.name} is trained by one process only: {why_not}")
-    if config.train.shard and model.loss and model.loss.whole_layers_only:
-        raise OptionError(f"--shard: its layers must stay whole: {model.loss.whole_layers_only}")
+    if config.train.shard and model.loss and model.loss.no_shard_reason:
+        raise OptionError(f"--shard: its layers must stay whole: {model.loss.no_shard_reason}")
     return splits, model
 
 
@@ -179,15 +181,15 @@ def _trainer(
     splits: Splits,
     folder: RunFolder,
     precision: str,
-    reporter: Reporter,
-    stops: Stops,
+    reporter: ProgressCallback,
+    stops: SignalHandler,
 ) -> Trainer:
-    device = pick_device(config.train.device)
+    device = resolve_device(config.train.device)
     loss = model.loss
     assert loss is not None
     for module in (model, loss):
         module.to(device).to(memory_format=torch.channels_last)
-    keep_freed_memory()
+    tune_malloc()
 
     def rebuild() -> BaseVAE:
         again = build_model(config.choice, config.model, config.loss, splits.spec)
@@ -213,7 +215,7 @@ def _trainer(
         options=config.train,
         folder=folder,
         precision=precision,
-        reporter=reporter if folder.writes else Reporter(),
+        reporter=reporter if folder.is_writer else ProgressCallback(),
         stops=stops,
         rebuild=rebuild,
     )
@@ -221,28 +223,28 @@ def _trainer(
 
 def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
     title = f"{config.choice.model.name} on {config.choice.data.name}, {trainer.device}"
-    if processes() > 1:
-        title += f", {processes()} processes"
+    if world_size() > 1:
+        title += f", {world_size()} processes"
     trainer.reporter.start(title, trainer.total_steps, trainer.position.step)
-    with kept(trainer):
+    with save_on_error(trainer):
         try:
             with writing(trainer.folder, config, trainer.reporter.note):
                 position = trainer.fit()
         finally:
             trainer.reporter.stop()
-        with trainer.leaving():
+        with trainer.interruptible():
             _measure(trainer, config, splits, position)
-    wait()
+    barrier()
     return Run(trainer.folder.path, str(trainer.device))
 
 
-def _measure(trainer: Trainer, config: RunConfig, splits: Splits, position: Position) -> None:
+def _measure(trainer: Trainer, config: RunConfig, splits: Splits, position: Progress) -> None:
     """The numbers and pictures of a trained model; the numbers are found by all processes."""
-    model, count = trainer.model.eval(), processes()
-    setting = setting_of(model, config, splits, trainer.device, seed=config.train.seed)
+    model, count = trainer.model.eval(), world_size()
+    setting = eval_context(model, config, splits, trainer.device, seed=config.train.seed)
     evaluation = evaluate(setting, quick_metrics())
-    if trainer.folder.writes:
-        with alone():
+    if trainer.folder.is_writer:
+        with local_only():
             _leave(trainer, config, splits, position, evaluation, count)
 
 
@@ -250,7 +252,7 @@ def _leave(
     trainer: Trainer,
     config: RunConfig,
     splits: Splits,
-    position: Position,
+    position: Progress,
     evaluation: Evaluation,
     count: int,
 ) -> None:
@@ -277,7 +279,7 @@ def _leave(
     )
 
 
-def _speed(position: Position) -> dict[str, Any]:
+def _speed(position: Progress) -> dict[str, Any]:
     rate = position.images / position.train_seconds if position.train_seconds else 0.0
     return {
         "images_per_second": round(rate, 1),

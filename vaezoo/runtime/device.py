@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 
 from vaezoo.errors import OptionError
-from vaezoo.models.distributions import unchecked
+from vaezoo.models.distributions import no_validate_args
 
 _KEEP = (1 << 31) - 1
 """Bytes: freed buffers up to this stay with the process, and as much at the end of its heap."""
@@ -22,7 +22,7 @@ _HUGE_PAGE = 1 << 21
 _MADV_HUGEPAGE = 14
 
 
-def pick_device(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     """The device of that name; `auto` is a GPU where there is one. OptionError if there is none."""
     if name == "auto":
         if torch.cuda.is_available():
@@ -48,7 +48,7 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def pick_precision(name: str, device: torch.device) -> str:
+def resolve_precision(name: str, device: torch.device) -> str:
     """fp32, tf32 or bf16. OptionError where the device does not have it.
 
     auto: tf32 on GPUs that have it; bf16 on processors that multiply it in tiles, where a step took
@@ -66,7 +66,7 @@ def pick_precision(name: str, device: torch.device) -> str:
 
 
 @contextlib.contextmanager
-def arithmetic(precision: str, deterministic: bool) -> Iterator[None]:
+def precision_context(precision: str, deterministic: bool) -> Iterator[None]:
     """Set torch's global switches for a run, and set them back afterwards.
 
     Distributions do not check their arguments meanwhile: the host would wait for each answer.
@@ -82,7 +82,7 @@ def arithmetic(precision: str, deterministic: bool) -> Iterator[None]:
     backends.cudnn.deterministic = deterministic
     backends.cudnn.benchmark = not deterministic
     try:
-        with unchecked():
+        with no_validate_args():
             yield
     finally:
         (
@@ -98,7 +98,7 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def keep_freed_memory() -> bool:
+def tune_malloc() -> bool:
     """Tell glibc to reuse large freed buffers, and to have them in huge pages.
 
     Activations are allocated and freed at every step. Unmapped each time, their page faults cost a

@@ -27,7 +27,7 @@ class Subject(Protocol):
     @property
     def tags(self) -> tuple[str, ...]: ...
     @property
-    def known_failures(self) -> Mapping[str, str]: ...
+    def expected_failures(self) -> Mapping[str, str]: ...
 
 
 SubjectT = TypeVar("SubjectT", bound=Subject)
@@ -37,7 +37,7 @@ SubjectT = TypeVar("SubjectT", bound=Subject)
 class Check(Generic[SubjectT]):
     """One thing that must be true of a subject.
 
-    what: what must be true. mend: what to do where it is not. needs: tags of those that it is for.
+    what: what must be true. mend: what to do where it is not. requires: tags of those that it is for.
     slow: whether it is left out unless asked for.
     """
 
@@ -45,7 +45,7 @@ class Check(Generic[SubjectT]):
     what: str
     mend: str
     function: Callable[[SubjectT], None]
-    needs: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
     slow: bool = False
 
 
@@ -74,13 +74,13 @@ class Result:
 
 
 def check(
-    mend: str, *, needs: tuple[str, ...] = (), slow: bool = False
+    mend: str, *, requires: tuple[str, ...] = (), slow: bool = False
 ) -> Callable[[Callable[[SubjectT], None]], Check[SubjectT]]:
     """Make a check of a function, whose name and docstring's first line are the check's."""
 
     def make(function: Callable[[SubjectT], None]) -> Check[SubjectT]:
         what = (function.__doc__ or "").splitlines()[0].removesuffix(".")
-        return Check(function.__name__, what, mend, function, needs, slow)
+        return Check(function.__name__, what, mend, function, requires, slow)
 
     return make
 
@@ -89,7 +89,7 @@ def run_check(
     check: Check[SubjectT], subject: SubjectT, expected: Mapping[str, str] | None = None
 ) -> Result:
     """Run one check. expected: check -> why it is known to fail; it must, then."""
-    excuse = {**subject.known_failures, **(expected or {})}.get(check.name)
+    excuse = {**subject.expected_failures, **(expected or {})}.get(check.name)
     error: Exception | None = None
     try:
         with warnings.catch_warnings():
@@ -103,7 +103,7 @@ def run_check(
         return Result(check.name, check.what, "passed")
     if error is None:
         reason = f"it is known to fail ({excuse}), and passes"
-        return Result(check.name, check.what, "failed", reason, "take it off known_failures")
+        return Result(check.name, check.what, "failed", reason, "take it off expected_failures")
     if excuse is not None:
         return Result(check.name, check.what, "expected failure", excuse)
     said = " ".join(str(error).split())

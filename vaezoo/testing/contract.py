@@ -45,9 +45,9 @@ class Contract:
             if name not in own:
                 hint = nearest(name, own) or f" (there are {', '.join(own)})"
                 raise OptionError(f"there is no check {name!r} of {subject.name}{hint}")
-        for name, reason in {**subject.known_failures, **self.expected}.items():
+        for name, reason in {**subject.expected_failures, **self.expected}.items():
             if name not in NAMES:
-                raise OptionError(f"{subject.name}: known_failures names no check by {name!r}")
+                raise OptionError(f"{subject.name}: expected_failures names no check by {name!r}")
             if not reason.strip():
                 raise OptionError(f"{subject.name}: say why check {name} is known to fail")
 
@@ -57,12 +57,12 @@ class Contract:
             check
             for check in self.checks
             if (check.name in self.only if self.only else self.slow or not check.slow)
-            and {*check.needs} <= {*self.subject.tags}
+            and {*check.requires} <= {*self.subject.tags}
         ]
 
     def result(self, check: Check[Any]) -> Result:
         """What comes of one check; those that were not chosen are not run."""
-        lacking = [tag for tag in check.needs if tag not in self.subject.tags]
+        lacking = [tag for tag in check.requires if tag not in self.subject.tags]
         if lacking:
             why = f"it has no tag {' or '.join(lacking)}"
             return Result(check.name, check.what, "does not apply", why)
@@ -217,14 +217,14 @@ def _pair_for(loss: Named, model: Named | None, options: Mapping[str, Any] | Non
 def _partner(loss: Named) -> Named:
     if isinstance(loss, type):
         return ReferenceVAE
-    spec = registry().pick("loss", loss) if isinstance(loss, str) else loss
+    spec = registry().resolve("loss", loss) if isinstance(loss, str) else loss
     assert isinstance(spec, LossSpec)
-    if {*spec.needs} <= {*_REFERENCE_TAGS}:
+    if {*spec.requires} <= {*_REFERENCE_TAGS}:
         return ReferenceVAE
     for model in registry().specs("model"):
-        if isinstance(model, ModelSpec) and {*spec.needs} <= {*model.tags}:
+        if isinstance(model, ModelSpec) and {*spec.requires} <= {*model.tags}:
             return model
     raise OptionError(
-        f"loss {spec.name} needs a model with {' and '.join(spec.needs)}, and none is here: "
+        f"loss {spec.name} needs a model with {' and '.join(spec.requires)}, and none is here: "
         "say which to check it with"
     )

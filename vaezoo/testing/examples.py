@@ -10,24 +10,24 @@ from torch import Tensor
 
 from vaezoo.data.base import Batch
 from vaezoo.data.spec import DataSpec
-from vaezoo.plugins.specs import Takes
+from vaezoo.plugins.specs import InputSpec
 
 CLASSES = ("first", "second", "third")
 EXAMPLES = 64
 """How many training examples there are said to be."""
 
 
-def small_image(takes: Takes) -> DataSpec:
+def small_image(takes: InputSpec) -> DataSpec:
     """The image that most checks use: 16×16 grey, or what comes nearest."""
     size = max(16, takes.min_size)
     return _image(takes, size, size)
 
 
 def small_vector() -> DataSpec:
-    return DataSpec(shape=(12,), domain="real", classes=CLASSES, examples=EXAMPLES)
+    return DataSpec(shape=(12,), domain="real", class_names=CLASSES, num_examples=EXAMPLES)
 
 
-def corners(takes: Takes) -> Iterator[DataSpec]:
+def corners(takes: InputSpec) -> Iterator[DataSpec]:
     """Data specs at the ends of what a model takes: sizes, channels, domains, labels, vectors."""
     low = max(takes.min_size, 4)
     for height, width in ((28, 28), (32, 32), (64, 64), (low, low), (low, low + 9), (37, 29)):
@@ -35,17 +35,17 @@ def corners(takes: Takes) -> Iterator[DataSpec]:
         for channels in takes.channels or (1, 3):
             yield _image(takes, height, width, channels)
     yield DataSpec(
-        shape=small_image(takes).shape, domain="binary", classes=CLASSES, examples=EXAMPLES
+        shape=small_image(takes).shape, domain="binary", class_names=CLASSES, num_examples=EXAMPLES
     )
     if not takes.labels:
-        yield DataSpec(shape=small_image(takes).shape, examples=EXAMPLES)
+        yield DataSpec(shape=small_image(takes).shape, num_examples=EXAMPLES)
     if takes.vectors:
         for domain, values in (("real", 12), ("unit", 5), ("binary", 30)):
             yield DataSpec(
                 shape=(values,),
                 domain=domain,  # type: ignore[arg-type]
-                classes=CLASSES,
-                examples=EXAMPLES,
+                class_names=CLASSES,
+                num_examples=EXAMPLES,
             )
 
 
@@ -60,7 +60,7 @@ def make_batch(data: DataSpec, count: int) -> Batch:
     if data.is_image:
         x = _spots(across, down, data)
     else:
-        position = torch.arange(data.values) / data.values
+        position = torch.arange(data.numel) / data.numel
         weights = torch.stack([across, down, 1 - across]) - 0.5
         waves = torch.stack([torch.sin(2 * math.pi * k * position + k) for k in (1, 2, 3)])
         x = 2.0 * weights.T @ waves
@@ -68,7 +68,7 @@ def make_batch(data: DataSpec, count: int) -> Batch:
             x = torch.sigmoid(2 * x)
     if data.domain == "binary":
         x = (x >= 0.5).float()
-    return Batch(x, number % len(data.classes) if data.classes else None)
+    return Batch(x, number % len(data.class_names) if data.class_names else None)
 
 
 def _spots(across: Tensor, down: Tensor, data: DataSpec) -> Tensor:
@@ -82,11 +82,11 @@ def _spots(across: Tensor, down: Tensor, data: DataSpec) -> Tensor:
     return spots[:, None] * shades[None, :, None, None]
 
 
-def _image(takes: Takes, height: int, width: int, channels: int | None = None) -> DataSpec:
+def _image(takes: InputSpec, height: int, width: int, channels: int | None = None) -> DataSpec:
     channels = channels or (takes.channels or (1,))[0]
     shape = (channels, _within(takes, height), _within(takes, width))
-    return DataSpec(shape=shape, classes=CLASSES, examples=EXAMPLES)
+    return DataSpec(shape=shape, class_names=CLASSES, num_examples=EXAMPLES)
 
 
-def _within(takes: Takes, side: int) -> int:
+def _within(takes: InputSpec, side: int) -> int:
     return max(takes.min_size, min(side, takes.max_size or side))

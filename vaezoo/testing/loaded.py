@@ -34,8 +34,8 @@ class Loaded:
         return self.spec.tags
 
     @property
-    def known_failures(self) -> Mapping[str, str]:
-        return self.dataset_class.known_failures
+    def expected_failures(self) -> Mapping[str, str]:
+        return self.dataset_class.expected_failures
 
     def load(self, **changes: Any) -> Splits:
         """Load it anew, with some options changed."""

@@ -20,7 +20,7 @@ def found(named: Named, kind: type[Spec], base: type[Any]) -> tuple[Any, Any]:
         if not issubclass(named, base):
             raise VaezooError(f"{named.__name__} is no {base.__name__}")
         return spec_of_class(named), named
-    spec = registry().pick(kind.kind, named) if isinstance(named, str) else named
+    spec = registry().resolve(kind.kind, named) if isinstance(named, str) else named
     if not isinstance(spec, kind):
         raise VaezooError(f"{spec.kind} {spec.name} is no {kind.kind}")
     return spec, load_class(spec, base)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from vaezoo.distributed import gather, processes, share
+from vaezoo.distributed import all_gather, local_chunk, world_size
 
 
 class SameNoise(TorchDispatchMode):
@@ -39,7 +39,7 @@ class SameNoise(TorchDispatchMode):
             return func(*args, **kwargs)
         self.draws += 1
         torch.manual_seed(self.draws)
-        if processes() == 1:
+        if world_size() == 1:
             return func(*args, **kwargs)
         drawn = func(*map(self._of_all, args), **kwargs)
         ours = tree_map_only(Tensor, self._ours, drawn)
@@ -50,17 +50,17 @@ class SameNoise(TorchDispatchMode):
     def _of_all(self, argument: Any) -> Any:
         """A size, or a parameter of a distribution, as one process would have it."""
         if isinstance(argument, Tensor):
-            return self._along(argument, gather)
+            return self._along(argument, all_gather)
         if isinstance(argument, (list, tuple)) and all(isinstance(n, int) for n in argument):
             axis = self._axis(argument, self.count)
-            return [n * processes() if i == axis else n for i, n in enumerate(argument)]
+            return [n * world_size() if i == axis else n for i, n in enumerate(argument)]
         return argument
 
     def _ours(self, drawn: Tensor) -> Tensor:
-        return self._along(drawn, share)
+        return self._along(drawn, local_chunk)
 
     def _along(self, values: Tensor, change: Any) -> Tensor:
-        count = self.count * (processes() if change is share else 1)
+        count = self.count * (world_size() if change is local_chunk else 1)
         axis = self._axis(values.shape, count)
         if axis is None:
             return values

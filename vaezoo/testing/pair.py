@@ -13,16 +13,16 @@ from torch import Tensor
 from vaezoo.data.base import Batch
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import DataError, OptionError, nearest
-from vaezoo.losses.base import BaseLoss, Context, LossOutput
+from vaezoo.losses.base import BaseLoss, LossOutput, StepContext
 from vaezoo.models.base import BaseVAE
 from vaezoo.options import Options, parse
 from vaezoo.plugins.specs import LossSpec, ModelSpec
-from vaezoo.runs.build import assemble
+from vaezoo.runs.build import build_from_classes
 from vaezoo.runtime.seed import seeded
 from vaezoo.testing.examples import EXAMPLES, make_batch, small_image, small_vector
 from vaezoo.testing.named import Named, found
 from vaezoo.training.options import TrainOptions
-from vaezoo.training.train_step import Updates
+from vaezoo.training.train_step import TrainStep
 
 CPU = torch.device("cpu")
 LEARNING_STEPS = 200
@@ -48,7 +48,7 @@ class Pair:
         loss = self.model_spec.loss if loss is None else loss
         self.loss_spec, self.loss_class = found(loss, LossSpec, BaseLoss)
         self.name = self.model_spec.name if about == "model" else self.loss_spec.name
-        missing = [tag for tag in self.loss_spec.needs if tag not in self.tags]
+        missing = [tag for tag in self.loss_spec.requires if tag not in self.tags]
         if missing:
             raise OptionError(
                 f"loss {self.loss_spec.name} needs a model with {' and '.join(missing)}, which "
@@ -61,17 +61,17 @@ class Pair:
         return self.model_spec.tags
 
     @property
-    def known_failures(self) -> Mapping[str, str]:
-        return {**self.model_class.known_failures, **self.loss_class.known_failures}
+    def expected_failures(self) -> Mapping[str, str]:
+        return {**self.model_class.expected_failures, **self.loss_class.expected_failures}
 
     @functools.cached_property
     def data(self) -> DataSpec:
         """A small image, or where the model itself refuses images, a small vector."""
-        image = small_image(self.model_spec.takes)
+        image = small_image(self.model_spec.input_spec)
         try:
             self.build(image)
         except DataError:
-            if not self.model_spec.takes.vectors:
+            if not self.model_spec.input_spec.vectors:
                 raise
             return small_vector()
         return image
@@ -83,12 +83,12 @@ class Pair:
         model's are its own business; DataError when it does not take the data.
         """
         data = self.data if data is None else data
-        self.model_spec.takes.check(data, self.model_spec.name)
+        self.model_spec.input_spec.check(data, self.model_spec.name)
         own = self.model_options
         if options:
             own = type(own)(**{**own.model_dump(), **options})
         with seeded(seed, CPU):
-            model = assemble(
+            model = build_from_classes(
                 self.name, self.model_class, own, self.loss_class, self.loss_options, data
             )
         return model.train()
@@ -98,14 +98,14 @@ class Pair:
         least = max(4, self.model_class.min_batch_size)
         return make_batch(self.data if data is None else data, least if count is None else count)
 
-    def context(self, step: int = 0, total_steps: int = 100) -> Context:
-        return Context(torch.tensor(step), total_steps, EXAMPLES)
+    def context(self, step: int = 0, total_steps: int = 100) -> StepContext:
+        return StepContext(torch.tensor(step), total_steps, EXAMPLES)
 
     def train(self, model: BaseVAE, batch: Batch, steps: int) -> Iterator[Tensor]:
         """Train on one batch, a step each time; gives its values, [terms], the objective first."""
         loss = loss_of(model).train()
         model.train()
-        updates = Updates(
+        updates = TrainStep(
             model,
             loss,
             self.train_options,
@@ -183,7 +183,7 @@ def _parse(
     """Options with what they are checked with, where that goes with the other defaults."""
     small: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
-        small |= vars(base).get("checked_with", {})
+        small |= vars(base).get("test_defaults", {})
     try:
         return parse(cls, {**defaults, **small, **given}, what)
     except OptionError:

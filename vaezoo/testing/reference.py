@@ -7,7 +7,7 @@ from torch.distributions import Distribution
 
 from vaezoo.data.spec import DataSpec
 from vaezoo.models.base import BaseVAE
-from vaezoo.models.distributions import diagonal_normal_from
+from vaezoo.models.distributions import gaussian_from_params
 from vaezoo.models.likelihoods import make_likelihood
 from vaezoo.models.options import LikelihoodOptions
 
@@ -23,18 +23,18 @@ class ReferenceVAE(BaseVAE):
         super().__init__(options, data)
         self.latent_shape = (_LATENTS,)
         self.encoder = nn.Sequential(
-            nn.Flatten(), nn.Linear(data.values, _WIDE), nn.Tanh(), nn.Linear(_WIDE, 2 * _LATENTS)
+            nn.Flatten(), nn.Linear(data.numel, _WIDE), nn.Tanh(), nn.Linear(_WIDE, 2 * _LATENTS)
         )
         self.decoder = nn.Sequential(
             nn.Linear(_LATENTS, _WIDE),
             nn.Tanh(),
-            nn.Linear(_WIDE, data.values),
+            nn.Linear(_WIDE, data.numel),
             nn.Unflatten(1, data.shape),
         )
         self.likelihood = make_likelihood(options, data)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
-        return diagonal_normal_from(self.encoder(x))
+        return gaussian_from_params(self.encoder(x))
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
         return self.likelihood(self.decoder(z))

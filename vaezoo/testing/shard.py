@@ -17,16 +17,16 @@ from torch import Tensor
 
 from vaezoo.checkpoint.format import load_weights, save_weights
 from vaezoo.data.base import Batch
-from vaezoo.distributed import processes, share
-from vaezoo.distributed.batch_norm import share_batch_norm
-from vaezoo.distributed.fsdp import all_whole, spread_layers
+from vaezoo.distributed import local_chunk, world_size
+from vaezoo.distributed.batch_norm import sync_batch_norm
+from vaezoo.distributed.fsdp import apply_fsdp, full_state_dict
 from vaezoo.losses.base import Phase
 from vaezoo.options import to_dict
 from vaezoo.plugins.registry import subprocess_environment
 from vaezoo.testing.check import Broken
 from vaezoo.testing.noise import SameNoise
 from vaezoo.testing.pair import CPU, Pair, loss_of
-from vaezoo.training.train_step import Updates
+from vaezoo.training.train_step import TrainStep
 
 _SHARE = 7
 """Examples of each process, if the model can do with so few: a prime, see SameNoise."""
@@ -61,19 +61,19 @@ class Work(NamedTuple):
     def _gradients(self, count: int) -> dict[str, Tensor]:
         pair, each = self.pair, max(_SHARE, self.pair.model_class.min_batch_size)
         x, y = pair.batch(count * each)
-        batch = Batch(share(x).to(self.dtype), None if y is None else share(y))
+        batch = Batch(local_chunk(x).to(self.dtype), None if y is None else local_chunk(y))
         model = pair.build()
         loss = loss_of(model)
         for module in (model, loss):
             module.to(self.dtype)
         options = pair.train_options.model_copy(update={"lr": _LR})
-        if processes() > 1:
-            share_batch_norm(model, loss)
+        if world_size() > 1:
+            sync_batch_norm(model, loss)
             if self.sharded:
-                spread_layers(model, loss, large=1)
+                apply_fsdp(model, loss, large=1)
                 options = options.model_copy(update={"shard": True})
         named = [*model.named_parameters(), *loss.named_parameters("loss")]
-        updates = Updates(
+        updates = TrainStep(
             model,
             loss,
             options,
@@ -87,7 +87,7 @@ class Work(NamedTuple):
 
             def keep(*_: object, phase: Phase = phase) -> None:
                 gradients = {n: p.grad.clone() for n, p in named if p.grad is not None}
-                for name, gradient in all_whole(gradients).items():
+                for name, gradient in full_state_dict(gradients).items():
                     if gradient.any():
                         found[f"the gradient of {name} in phase {phase.name}"] = gradient
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vaezoo.distributed import processes
+from vaezoo.distributed import world_size
 from vaezoo.errors import OptionError
 from vaezoo.models.base import BaseVAE
 
@@ -19,7 +19,7 @@ def check_batch_size(batch_size: int, examples: int, model: BaseVAE) -> None:
             f"--batch-size {batch_size} is too small for this model: "
             f"give --batch-size {model.min_batch_size} or more"
         )
-    count = processes()
+    count = world_size()
     if batch_size % count:
         raise OptionError(
             f"--batch-size {batch_size} cannot be shared by {count} processes: "

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from vaezoo.checkpoint.format import list_checkpoints, step_of
-from vaezoo.distributed import processes
+from vaezoo.distributed import world_size
 from vaezoo.errors import RunError, RunStopped, TrainingError, VaezooError, how_to_resume
 from vaezoo.io import write_text
 from vaezoo.training.options import TrainOptions
@@ -19,7 +19,7 @@ from vaezoo.training.trainer import Trainer
 
 
 @contextmanager
-def kept(trainer: Trainer) -> Iterator[None]:
+def save_on_error(trainer: Trainer) -> Iterator[None]:
     """Whatever ends the body leaves a run that goes on, where there is one, and is told so.
 
     What is no error of vaezoo's becomes a TrainingError in one line, its traceback a file of
@@ -34,16 +34,16 @@ def kept(trainer: Trainer) -> Iterator[None]:
         with suppress(VaezooError):
             trainer.background.wait()  # whether there is a checkpoint is known then
         if isinstance(error, VaezooError):
-            if folder.begun:
+            if folder.has_progress:
                 _rescue(trainer, save=not isinstance(error, RunError))
                 error.args = (f"{error}; {how_to_resume(folder.path)}",)
             raise
         if is_out_of_memory(error):
             torch.cuda.empty_cache()
             what = f"{trainer.device} is out of memory: "
-            what += what_to_lower(trainer.options, trainer.precision)
-        elif folder.begun:
-            what = in_one_line(error)
+            what += oom_advice(trainer.options, trainer.precision)
+        elif folder.has_progress:
+            what = summarize_exception(error)
         else:
             raise
         raise TrainingError(_failed(trainer, what, error)) from error
@@ -54,7 +54,7 @@ def _failed(trainer: Trainer, what: str, error: Exception) -> str:
     step, folder = trainer.position.step, trainer.folder
     when = f"in step {step + 1}" if trainer.within_step else f"after step {step}"
     message = f"training broke {when}: {what}"
-    if not folder.begun:
+    if not folder.has_progress:
         return message
     with suppress(RunError):
         write_text(folder.traceback, "".join(traceback.format_exception(error)))
@@ -72,7 +72,7 @@ def _rescue(trainer: Trainer, *, save: bool) -> None:
     """
     with suppress(VaezooError):
         trainer.background.wait()
-        if processes() == 1 and save and not trainer.within_step and trainer.position.step:
+        if world_size() == 1 and save and not trainer.within_step and trainer.position.step:
             trainer.saver.save()
             trainer.background.wait()
 
@@ -83,7 +83,7 @@ _PYTHON = Path(sysconfig.get_path("stdlib"))
 _SITES = _PYTHON / "site-packages"
 
 
-def in_one_line(error: BaseException) -> str:
+def summarize_exception(error: BaseException) -> str:
     """What it is, what it says, and where in the code of a plugin it came up."""
     said = (str(error).strip().splitlines() or [""])[0][:200]
     frames = traceback.extract_tb(error.__traceback__)
@@ -100,7 +100,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def what_to_lower(options: TrainOptions, precision: str) -> str:
+def oom_advice(options: TrainOptions, precision: str) -> str:
     """Options that take less memory, the one that helps most first."""
     ways = []
     if options.batch_size > 1:

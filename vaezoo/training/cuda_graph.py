@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 
 from vaezoo.data.base import Batch
-from vaezoo.distributed import processes
+from vaezoo.distributed import world_size
 from vaezoo.errors import OptionError
-from vaezoo.losses.base import BaseLoss, Context
+from vaezoo.losses.base import BaseLoss, StepContext
 from vaezoo.models.base import BaseVAE
 from vaezoo.training.options import TrainOptions
-from vaezoo.training.train_step import Updates, first_line
+from vaezoo.training.train_step import TrainStep, first_line
 
 _WARM_UP_STEPS = 3
 """Steps taken as usual first: libraries choose their kernels and optimizers make their state."""
 
 
-class GraphedUpdates(Updates):
+class CUDAGraphStep(TrainStep):
     """Updates whose steps, after a few, are replays of a recorded one.
 
     Batches of another shape than the recorded one are stepped through as usual. A model that
@@ -44,7 +44,7 @@ class GraphedUpdates(Updates):
         """Whether steps are replays by now."""
         return self._graph is not None
 
-    def __call__(self, batch: Batch, context: Context, step: int) -> Tensor:
+    def __call__(self, batch: Batch, context: StepContext, step: int) -> Tensor:
         if not self._recordable or (self._graph and not self._fits(batch)):
             return super().__call__(batch, context, step)
         if self._taken < _WARM_UP_STEPS:
@@ -55,11 +55,11 @@ class GraphedUpdates(Updates):
             if self._graph is None:
                 return super().__call__(batch, context, step)
         self._fill(batch)
-        self.set_rates(step)
+        self.set_lr(step)
         self._graph.replay()
         return self._values
 
-    def _warm_up(self, batch: Batch, context: Context, step: int) -> Tensor:
+    def _warm_up(self, batch: Batch, context: StepContext, step: int) -> Tensor:
         """A step on a stream of its own, as recording asks for."""
         main = torch.cuda.current_stream(self.device)
         stream = torch.cuda.Stream(self.device)
@@ -70,9 +70,9 @@ class GraphedUpdates(Updates):
         values.record_stream(main)
         return values
 
-    def _record(self, batch: Batch, context: Context, step: int) -> None:
+    def _record(self, batch: Batch, context: StepContext, step: int) -> None:
         """Record a step without taking it; nothing is recorded where that fails."""
-        laid_out = self.laid_out(batch)
+        laid_out = self.to_channels_last(batch)
         self._place = Batch(laid_out.x.clone(), None if laid_out.y is None else laid_out.y.clone())
         random = torch.cuda.get_rng_state(self.device)
         graph = torch.cuda.CUDAGraph()
@@ -99,7 +99,7 @@ class GraphedUpdates(Updates):
             self._place.y.copy_(batch.y)
 
 
-def make_updates(
+def make_train_step(
     model: BaseVAE,
     loss: BaseLoss,
     options: TrainOptions,
@@ -108,7 +108,7 @@ def make_updates(
     precision: str,
     total_steps: int,
     note: Callable[[str], None],
-) -> Updates:
+) -> TrainStep:
     """The steps of a run: recorded ones on a GPU unless the options say otherwise.
 
     OptionError when a graph is asked for where there are none. Processes that share their steps
@@ -116,10 +116,10 @@ def make_updates(
     """
     if options.graph == "on" and device.type != "cuda":
         raise OptionError(f"--graph on: {device} has no CUDA graphs; give auto, or off")
-    if options.graph == "on" and processes() > 1:
+    if options.graph == "on" and world_size() > 1:
         raise OptionError("--graph on: several processes share each step; give auto, or off")
-    graphed = device.type == "cuda" and options.graph != "off" and processes() == 1
-    return (GraphedUpdates if graphed else Updates)(
+    graphed = device.type == "cuda" and options.graph != "off" and world_size() == 1
+    return (CUDAGraphStep if graphed else TrainStep)(
         model,
         loss,
         options,

@@ -17,8 +17,8 @@ Line = Mapping[str, Any]
 """A line of metrics.jsonl: `kind`, `step`, `epoch`, `terms` in nats, and what docs/json.md says."""
 
 
-class BaseWriter(ABC):
-    """Gets every line of metrics.jsonl when it is written. Registered with a vaezoo.WriterSpec.
+class BaseLogger(ABC):
+    """Gets every line of metrics.jsonl when it is written. Registered with a vaezoo.LoggerSpec.
 
     folder: the run's. config: all options, as in config.yaml.
     """
@@ -48,7 +48,7 @@ class BaseWriter(ABC):
         return
 
 
-def check_writers(names: Iterable[str]) -> None:
+def check_loggers(names: Iterable[str]) -> None:
     """VaezooError unless there are such writers, and what they need is here."""
     for name in names:
         _load(name).check()
@@ -80,7 +80,7 @@ class _Guarded:
     """A writer whose failures are told once and end it."""
 
     def __init__(
-        self, name: str, writer: BaseWriter, past: Sequence[Line], note: Callable[[str], None]
+        self, name: str, writer: BaseLogger, past: Sequence[Line], note: Callable[[str], None]
     ) -> None:
         self.name, self.writer, self.past, self.note = name, writer, past, note
         self.started = self.broken = False
@@ -106,9 +106,9 @@ class _Guarded:
             self.note(f"--log {self.name} gets no more: {reason}")
 
 
-def _load(name: str) -> type[BaseWriter]:
-    spec = registry().writer(name)
+def _load(name: str) -> type[BaseLogger]:
+    spec = registry().logger(name)
     found = spec.load()
-    if not (isinstance(found, type) and issubclass(found, BaseWriter)):
-        raise VaezooError(f"writer {name}: {spec.target} is no BaseWriter")
+    if not (isinstance(found, type) and issubclass(found, BaseLogger)):
+        raise VaezooError(f"writer {name}: {spec.target} is no BaseLogger")
     return found

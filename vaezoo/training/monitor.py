@@ -5,28 +5,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vaezoo.checkpoint.async_writer import Background
+from vaezoo.checkpoint.async_writer import AsyncWriter
 from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.checkpoint.format import list_checkpoints, save_weights
-from vaezoo.distributed.fsdp import all_whole, total_norm
+from vaezoo.distributed.fsdp import full_state_dict, total_norm
 from vaezoo.errors import TrainingError, how_to_resume
 from vaezoo.training.state import TrainingState, first_broken
 
 
-class Health:
+class NonFiniteMonitor:
     """Looks for what is not finite when training waits for the device anyway.
 
     When it finds something it leaves the last good weights in the run folder.
     """
 
-    def __init__(self, state: TrainingState, folder: RunFolder, background: Background) -> None:
+    def __init__(self, state: TrainingState, folder: RunFolder, background: AsyncWriter) -> None:
         self.state = state
         self.folder = folder
         self.background = background
         self._good: dict[str, Tensor] = {}
         self._good_step = 0
 
-    def remember(self) -> None:
+    def snapshot(self) -> None:
         """Keep these weights as the last good ones, if they are."""
         self._check_weights()
         weights = self.state.model.state_dict()
@@ -42,7 +42,7 @@ class Health:
 
         Where a guard leaves such steps out, the log line counts them. Waits for the device.
         """
-        if self.state.begun and self.state.updates.guard is None:
+        if self.state.begun and self.state.train_step.guard is None:
             self.check_steps(self.state.window.peek())
         self._check_weights()
 
@@ -51,9 +51,9 @@ class Health:
 
         rows: the values of each, as the window has them.
         """
-        position, guard = self.state.position, self.state.updates.guard
+        position, guard = self.state.position, self.state.train_step.guard
         first = position.step - len(rows) + 1
-        broken = first_broken(rows, self.state.updates.names)
+        broken = first_broken(rows, self.state.train_step.names)
         if broken and guard is None:
             row, name, value = broken
             raise self._broke(f"{name} became {value} at step {first + row}")
@@ -80,13 +80,13 @@ class Health:
 
     def _broke(self, what: str) -> TrainingError:
         self.background.wait()
-        good = all_whole(self._good)
-        if self.folder.writes:
+        good = full_state_dict(self._good)
+        if self.folder.is_writer:
             save_weights(self.folder.weights, good)
         found = list_checkpoints(self.folder.checkpoints)
         saved = f", and the last good checkpoint is {found[-1]}" if found else ""
         ways = ["a smaller --lr", "--grad-clip 1"]
-        if self.state.updates.guard is None:
+        if self.state.train_step.guard is None:
             ways.append("--on-nonfinite skip")
         return TrainingError(
             f"training broke: {what}; the weights of step {self._good_step} are kept in "

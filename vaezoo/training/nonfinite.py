@@ -38,7 +38,9 @@ class Guard:
         for before, buffer in zip(self._before, self._buffers, strict=True):
             before.copy_(buffer)
 
-    def judge(self, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> None:
+    def check_grads(
+        self, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]
+    ) -> None:
         """Before an optimizer's step: whether it may move these parameters."""
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)

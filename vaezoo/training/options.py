@@ -82,7 +82,7 @@ class TrainOptions(Options):
         2, ge=1, description="how many of the newest checkpoints to keep, beside the best one"
     )
     log: tuple[str, ...] = Field(
-        (), description="writers that get these lines too, with commas (vaezoo list --kind writers)"
+        (), description="writers that get these lines too, with commas (vaezoo list --kind loggers)"
     )
 
     @model_validator(mode="before")

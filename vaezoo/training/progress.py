@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainMetrics:
     """Where a run stands. terms: means of the last log window, nats per image; None: no number."""
 
     step: int
@@ -18,7 +18,7 @@ class Progress:
     terms: Mapping[str, float | None]
 
 
-class Reporter:
+class ProgressCallback:
     """Silent by itself; the command line and notebooks have ones that show something."""
 
     def start(self, title: str, total_steps: int, done: int) -> None:
@@ -27,7 +27,7 @@ class Reporter:
     def step(self) -> None:
         """A step has been handed to the device."""
 
-    def window(self, progress: Progress) -> None:
+    def window(self, progress: TrainMetrics) -> None:
         """A log window is full."""
 
     def validation(self, epoch: int, record: Mapping[str, Any]) -> None:

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from vaezoo.distributed import processes
+from vaezoo.distributed import world_size
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class StopAsked(BaseException):
+class StopRequested(BaseException):
     """The first signal, where the body may be left anywhere: past every `except Exception`."""
 
 
@@ -25,7 +25,7 @@ class StopAtOnce(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
-class Stops:
+class SignalHandler:
     """What was asked for by signals.
 
     asked: the number of the first signal; 0 until then.
@@ -49,18 +49,18 @@ class Stops:
                 signal.signal(number, handler)
 
     @contextmanager
-    def leaving(self) -> Iterator[None]:
+    def interruptible(self) -> Iterator[None]:
         """The body is left by StopAsked as soon as a stop is asked for, or was before.
 
         Not where several processes do it together: none may leave the others.
         """
-        if processes() > 1:
+        if world_size() > 1:
             yield
             return
         self._leaving = True
         try:
             if self.asked:
-                raise StopAsked
+                raise StopRequested
             yield
         finally:
             self._leaving = False
@@ -73,4 +73,4 @@ class Stops:
             raise StopAtOnce(number)
         self.asked = number
         if self._leaving:
-            raise StopAsked
+            raise StopRequested

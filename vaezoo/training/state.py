@@ -20,15 +20,15 @@ from vaezoo.checkpoint.format import (
     random_state,
     set_random_state,
 )
-from vaezoo.distributed import processes, total
-from vaezoo.distributed.fsdp import all_whole, spread_like
+from vaezoo.distributed import all_reduce, world_size
+from vaezoo.distributed.fsdp import distribute_like, full_state_dict
 from vaezoo.losses.base import BaseLoss
 from vaezoo.models.base import BaseVAE
-from vaezoo.training.train_step import Updates
+from vaezoo.training.train_step import TrainStep
 
 
 @dataclass
-class Position:
+class Progress:
     """How far training is; with the tensors of a checkpoint, all that going on needs."""
 
     step: int = 0
@@ -55,25 +55,27 @@ class TrainingState:
     counted: until when the position has the wall time, on the clock of time.perf_counter.
     """
 
-    def __init__(self, model: BaseVAE, loss: BaseLoss, updates: Updates, *, log_every: int) -> None:
+    def __init__(
+        self, model: BaseVAE, loss: BaseLoss, updates: TrainStep, *, log_every: int
+    ) -> None:
         self.model = model
         self.loss = loss
-        self.updates = updates
+        self.train_step = updates
         self.device = updates.device
         self.log_every = log_every
-        self.position = Position()
+        self.position = Progress()
         self.step_on_device = torch.zeros((), dtype=torch.int64, device=self.device)
         self.best = Best()
         self.score: float | None = None
         self.validation_due = False
         self.counted = time.perf_counter()
-        self._window: Window | None = None
+        self._window: MetricBuffer | None = None
 
     @property
-    def window(self) -> Window:
+    def window(self) -> MetricBuffer:
         """The steps since the last log line. The first step must have told what their terms are."""
         if self._window is None:
-            self._window = Window(self.log_every, len(self.updates.names), self.device)
+            self._window = MetricBuffer(self.log_every, len(self.train_step.names), self.device)
         return self._window
 
     @property
@@ -97,17 +99,17 @@ class TrainingState:
     def tensors(self) -> dict[str, Mapping[str, Tensor]]:
         """All tensors that going on needs, by the file that they are kept in."""
         tensors: dict[str, Mapping[str, Tensor]] = {
-            "model": all_whole(self.model.state_dict()),
-            "loss": all_whole(self.loss.state_dict()),
-            "optimizers": all_whole(optimizer_tensors(self.updates.optimizers)),
+            "model": full_state_dict(self.model.state_dict()),
+            "loss": full_state_dict(self.loss.state_dict()),
+            "optimizers": full_state_dict(optimizer_tensors(self.train_step.optimizers)),
             "random": random_state(self.device),
         }
         if self.begun:
             tensors["window"] = {"values": self.window.saved()}
-        if self.updates.guard is not None:
-            tensors["guard"] = self.updates.guard.saved()
+        if self.train_step.guard is not None:
+            tensors["guard"] = self.train_step.guard.saved()
         if self.best.weights:
-            tensors["best"] = all_whole(self.best.weights)
+            tensors["best"] = full_state_dict(self.best.weights)
         return tensors
 
     def rest(self) -> dict[str, Any]:
@@ -118,7 +120,7 @@ class TrainingState:
             "best": best if self.best.weights else None,
             "score": self.score,
             "validation_due": self.validation_due,
-            "names": list(self.updates.names),
+            "names": list(self.train_step.names),
         }
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -129,27 +131,27 @@ class TrainingState:
         path, tensors, rest = checkpoint
         load_into(self.model, tensors["model"], path)
         load_into(self.loss, tensors.get("loss", {}), path)
-        load_optimizers(self.updates.optimizers, tensors.get("optimizers", {}), path)
+        load_optimizers(self.train_step.optimizers, tensors.get("optimizers", {}), path)
         set_random_state(tensors["random"], self.device)
-        self.position = Position(**rest["position"])
+        self.position = Progress(**rest["position"])
         self.step_on_device.fill_(self.position.step)
-        self.updates.names = tuple(rest["names"])
-        if self.updates.names:
+        self.train_step.names = tuple(rest["names"])
+        if self.train_step.names:
             self.window.restore(tensors["window"]["values"])
-        if self.updates.guard is not None and "guard" in tensors:
-            self.updates.guard.restore(tensors["guard"])
+        if self.train_step.guard is not None and "guard" in tensors:
+            self.train_step.guard.restore(tensors["guard"])
         if rest["best"]:
             own = self.model.state_dict()
             check_fit(own, tensors["best"], path)
             best = {
-                name: spread_like(tensor.to(self.device), own[name])
+                name: distribute_like(tensor.to(self.device), own[name])
                 for name, tensor in tensors["best"].items()
             }
             self.best = Best(**rest["best"], weights=best)
         self.validation_due = rest["validation_due"]
 
 
-class Window:
+class MetricBuffer:
     """Values of each step, [steps, terms], without a synchronisation until they are read."""
 
     def __init__(self, steps: int, terms: int, device: torch.device) -> None:
@@ -178,7 +180,7 @@ class Window:
 
     def saved(self) -> Tensor:
         """What a checkpoint keeps of a window: means over the processes that share its steps."""
-        return total(self.values[: self.count]) / processes()
+        return all_reduce(self.values[: self.count]) / world_size()
 
     def restore(self, saved: Tensor) -> None:
         self.values[: len(saved)] = saved.to(self.values.device)
@@ -209,6 +211,6 @@ def first_broken(
             if not math.isfinite(value)
         ]
         if broken:
-            name, value = min(broken, key=lambda pair: pair[0].endswith("objective"))
+            name, value = min(broken, key=lambda pair: pair[0].endswith("loss"))
             return row, name, value
     return None

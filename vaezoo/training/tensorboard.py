@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from vaezoo.io import need
-from vaezoo.training.loggers import BaseWriter, Line
+from vaezoo.io import require_extra
+from vaezoo.training.loggers import BaseLogger, Line
 
 FOLDER = "tensorboard"
 """In the run folder. `tensorboard --logdir runs` finds those of all runs."""
 
 
-class TensorBoardWriter(BaseWriter):
+class TensorBoardLogger(BaseLogger):
     """Scalars as `elbo/train` and `elbo/validation`, so that one chart shows both.
 
     A run that goes on hides what was written after its checkpoint; a run that had no event files
@@ -21,7 +21,7 @@ class TensorBoardWriter(BaseWriter):
 
     @classmethod
     def check(cls) -> None:
-        need("tensorboard", "--log tensorboard", "tensorboard")
+        require_extra("tensorboard", "--log tensorboard", "tensorboard")
 
     def start(self, past: Sequence[Line]) -> None:
         from torch.utils.tensorboard import SummaryWriter  # imports all of TensorBoard

@@ -11,10 +11,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from vaezoo.data.base import Batch
-from vaezoo.distributed import is_spread, processes, talking
-from vaezoo.distributed.fsdp import clip_gradients
+from vaezoo.distributed import is_sharded, raise_peer_errors, world_size
+from vaezoo.distributed.fsdp import clip_grad_norm
 from vaezoo.errors import OptionError, TrainingError
-from vaezoo.losses.base import BaseLoss, Context, LossOutput, Objective, Phase
+from vaezoo.losses.base import BaseLoss, LossFunction, LossOutput, Phase, StepContext
 from vaezoo.models.base import BaseVAE
 from vaezoo.runtime.device import autocast
 from vaezoo.training.nonfinite import Guard
@@ -25,7 +25,7 @@ _PAYS_FROM = 100_000
 """Steps from which compiling on a GPU is taken to pay: it costs up to minutes."""
 
 
-class Updates:
+class TrainStep:
     """The phases of a loss with an optimizer each.
 
     Calling it takes one step and returns the values of that step, [terms], on the device: the
@@ -52,7 +52,7 @@ class Updates:
         self.phases = [phase for phase in loss.phases(model) if len(phase.parameters)]
         if not self.phases:
             raise TrainingError("there is nothing to train: no phase of the loss has parameters")
-        self.objectives: list[Objective] = [phase.objective for phase in self.phases]
+        self.objectives: list[LossFunction] = [phase.loss_fn for phase in self.phases]
         self.trying_to_compile = compiles(options, device, total_steps)
         if self.trying_to_compile:
             self.objectives = [torch.compile(objective) for objective in self.objectives]
@@ -78,20 +78,20 @@ class Updates:
                 raise OptionError(f"--on-nonfinite skip: {where} cannot; give stop")
             self.guard = Guard([model, loss], device)
 
-    def __call__(self, batch: Batch, context: Context, step: int) -> Tensor:
+    def __call__(self, batch: Batch, context: StepContext, step: int) -> Tensor:
         """Take step number `step` (from 0); context.step is the same number on the device."""
-        batch = self.laid_out(batch)
-        self.set_rates(step)
-        self.model.on_train_step(context.step)
+        batch = self.to_channels_last(batch)
+        self.set_lr(step)
+        self.model.on_train_step(context.global_step)
         if self.guard is not None:
             self.guard.begin()
         named: dict[str, Tensor] = {}
         for number, (phase, optimizer) in enumerate(zip(self.phases, self.optimizers, strict=True)):
             output = self._objective(number, batch, context)
-            self._backward(phase, output.objective)
+            self._backward(phase, output.loss)
             average_gradients(phase.parameters)
             if self.guard is not None:
-                self.guard.judge(optimizer, phase.parameters)
+                self.guard.check_grads(optimizer, phase.parameters)
             if self.options.grad_clip is not None:
                 self._clip(phase.parameters, self.options.grad_clip)
             optimizer.step()
@@ -117,24 +117,24 @@ class Updates:
 
     def _clip(self, parameters: Sequence[nn.Parameter], longest: float) -> None:
         if self.options.shard:
-            clip_gradients(parameters, longest)
+            clip_grad_norm(parameters, longest)
         else:
             torch.nn.utils.clip_grad_norm_(parameters, longest)
 
-    def set_rates(self, step: int) -> None:
+    def set_lr(self, step: int) -> None:
         """Give every phase's optimizer its learning rate for a step (from 0)."""
         if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             return  # a recorded step reads what was set before it
-        factor = lr_factor(self.options.schedule, step, self.total_steps)
+        factor = lr_scale(self.options.schedule, step, self.total_steps)
         for phase, optimizer in zip(self.phases, self.optimizers, strict=True):
             for group in optimizer.param_groups:
-                rate = self.options.lr * phase.lr_factor * factor
+                rate = self.options.lr * phase.lr_scale * factor
                 if isinstance(group["lr"], Tensor):
                     group["lr"].fill_(rate)
                 else:
                     group["lr"] = rate
 
-    def _objective(self, number: int, batch: Batch, context: Context) -> LossOutput:
+    def _objective(self, number: int, batch: Batch, context: StepContext) -> LossOutput:
         if not self.trying_to_compile:
             return self._run(number, batch, context)
         state = torch.get_rng_state()
@@ -143,18 +143,18 @@ class Updates:
         except Exception as error:  # whatever the compiler raises; the eager step raises real ones
             self.note(f"goes on without --compile: {first_line(error)}")
             torch.set_rng_state(state)
-            self.objectives = [phase.objective for phase in self.phases]
+            self.objectives = [phase.loss_fn for phase in self.phases]
             self.trying_to_compile = False
             return self._run(number, batch, context)
         if number == len(self.phases) - 1:
             self.trying_to_compile = False  # every phase has been through it
         return output
 
-    def _run(self, number: int, batch: Batch, context: Context) -> LossOutput:
+    def _run(self, number: int, batch: Batch, context: StepContext) -> LossOutput:
         with autocast(self.precision, self.device):
             return self.objectives[number](self.model, batch, context)
 
-    def laid_out(self, batch: Batch) -> Batch:
+    def to_channels_last(self, batch: Batch) -> Batch:
         """The batch in the layout of the networks."""
         if batch.x.dim() != 4:
             return batch
@@ -178,7 +178,7 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {message[0][:120]}"
 
 
-def lr_factor(schedule: str, step: int, total_steps: int) -> float:
+def lr_scale(schedule: str, step: int, total_steps: int) -> float:
     """What multiplies the learning rate at a step (from 0): from 1 down to nearly 0, or 1."""
     done = step / total_steps
     if schedule == "linear":
@@ -190,7 +190,7 @@ def lr_factor(schedule: str, step: int, total_steps: int) -> float:
 
 def _collect(named: dict[str, Tensor], phase: Phase, output: LossOutput, *, alone: bool) -> None:
     """Put a phase's values with the others; a name that is taken gets the phase's before it."""
-    values = {"objective" if alone else f"{phase.name}_objective": output.objective}
+    values = {"loss" if alone else f"{phase.name}_loss": output.loss}
     values.update(output.terms)
     for name, value in values.items():
         if name in named:
@@ -205,9 +205,9 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
     examples went different ways still send messages of one size. Of a sharded layer the gradients
     are averaged where they are made.
     """
-    if processes() == 1:
+    if world_size() == 1:
         return
-    parameters = [parameter for parameter in parameters if not is_spread(parameter)]
+    parameters = [parameter for parameter in parameters if not is_sharded(parameter)]
     if not parameters:
         return
     for parameter in parameters:
@@ -221,9 +221,9 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
 @torch.no_grad()
 def _average(tensors: Sequence[Tensor]) -> None:
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    with talking():
+    with raise_peer_errors():
         dist.all_reduce(flat)
-    flat.div_(processes())
+    flat.div_(world_size())
     parts = flat.split([tensor.numel() for tensor in tensors])
     for tensor, part in zip(tensors, parts, strict=True):
         tensor.copy_(part.view_as(tensor))

@@ -12,28 +12,28 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from vaezoo.checkpoint.async_writer import Background
+from vaezoo.checkpoint.async_writer import AsyncWriter
 from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.checkpoint.format import save_weights
-from vaezoo.checkpoint.manager import Saver
+from vaezoo.checkpoint.manager import CheckpointManager
 from vaezoo.data.base import Batch
 from vaezoo.data.loader import Batches
-from vaezoo.distributed import processes
-from vaezoo.distributed.batch_norm import share_batch_norm
-from vaezoo.distributed.fsdp import all_whole, spread_layers
-from vaezoo.distributed.launch import agreed, done_by_the_first, draw_for_step, hand_out
+from vaezoo.distributed import world_size
+from vaezoo.distributed.batch_norm import sync_batch_norm
+from vaezoo.distributed.fsdp import apply_fsdp, full_state_dict
+from vaezoo.distributed.launch import all_reduce_max, broadcast_module, run_on_rank0, seed_step
 from vaezoo.errors import OptionError, RunStopped
-from vaezoo.losses.base import BaseLoss, Context
-from vaezoo.losses.evaluate import mean_terms
+from vaezoo.losses.base import BaseLoss, StepContext
+from vaezoo.losses.evaluate import evaluate_loss
 from vaezoo.models.base import BaseVAE
-from vaezoo.runtime.device import arithmetic
-from vaezoo.training.cuda_graph import make_updates
-from vaezoo.training.monitor import Health
+from vaezoo.runtime.device import precision_context
+from vaezoo.training.cuda_graph import make_train_step
+from vaezoo.training.monitor import NonFiniteMonitor
 from vaezoo.training.options import TrainOptions
-from vaezoo.training.progress import Progress, Reporter
-from vaezoo.training.signals import StopAsked, Stops
-from vaezoo.training.state import Best, Position, TrainingState, finite, means
-from vaezoo.training.train_step import lr_factor
+from vaezoo.training.progress import ProgressCallback, TrainMetrics
+from vaezoo.training.signals import SignalHandler, StopRequested
+from vaezoo.training.state import Best, Progress, TrainingState, finite, means
+from vaezoo.training.train_step import lr_scale
 
 
 class Trainer:
@@ -52,17 +52,17 @@ class Trainer:
         options: TrainOptions,
         folder: RunFolder,
         precision: str,
-        reporter: Reporter,
-        stops: Stops,
+        reporter: ProgressCallback,
+        stops: SignalHandler,
         rebuild: Callable[[], BaseVAE],
     ) -> None:
-        if processes() > 1:
-            share_batch_norm(model, loss)
-            hand_out(model, loss)  # drawn from one seed, but perhaps by different machines
+        if world_size() > 1:
+            sync_batch_norm(model, loss)
+            broadcast_module(model, loss)  # drawn from one seed, but perhaps by different machines
         if options.shard:
-            if processes() == 1:
+            if world_size() == 1:
                 raise OptionError("--shard spreads a model over several processes: leave it out")
-            spread_layers(model, loss)
+            apply_fsdp(model, loss)
         self.device = train.device
         self.model = model
         self.loss = loss
@@ -75,7 +75,7 @@ class Trainer:
         self.stops = stops
         self.rebuild = rebuild
         self.total_steps = options.steps or (options.epochs or 1) * len(train)
-        self.updates = make_updates(
+        self.train_step = make_train_step(
             model,
             loss,
             options,
@@ -84,17 +84,17 @@ class Trainer:
             total_steps=self.total_steps,
             note=reporter.note,
         )
-        self.state = TrainingState(model, loss, self.updates, log_every=options.log_every)
-        self.background = Background()
-        self.health = Health(self.state, folder, self.background)
-        self.saver = Saver(
+        self.state = TrainingState(model, loss, self.train_step, log_every=options.log_every)
+        self.background = AsyncWriter()
+        self.health = NonFiniteMonitor(self.state, folder, self.background)
+        self.saver = CheckpointManager(
             self.state, folder, options, background=self.background, health=self.health
         )
         self.within_step = False
         self.notes: list[str] = []
 
     @property
-    def position(self) -> Position:
+    def position(self) -> Progress:
         return self.state.position
 
     @property
@@ -108,13 +108,13 @@ class Trainer:
         """Go back to the newest sound checkpoint of the run folder, or to the beginning."""
         self.saver.resume(self.notes.append)
 
-    def fit(self) -> Position:
+    def fit(self) -> Progress:
         """Train to the end. RunStopped when asked to stop, TrainingError when the loss breaks."""
         self.clock = self.saver.last_saved = self.state.counted = time.perf_counter()
         for note in self.notes:
             self.reporter.note(note)
-        self.health.remember()
-        with arithmetic(self.precision, self.options.deterministic):
+        self.health.snapshot()
+        with precision_context(self.precision, self.options.deterministic):
             self.model.train()
             self.loss.train()
             if self.state.validation_due:  # it was broken off by a stop
@@ -123,17 +123,17 @@ class Trainer:
                 self._epoch()
             self.saver.save()
             self.background.wait()
-            with self.leaving():
+            with self.interruptible():
                 self._finish()
         return self.position
 
     @contextmanager
-    def leaving(self) -> Iterator[None]:
+    def interruptible(self) -> Iterator[None]:
         """What follows the last checkpoint: it is left as soon as a stop is asked for."""
         try:
-            with self.stops.leaving():
+            with self.stops.interruptible():
                 yield
-        except StopAsked:
+        except StopRequested:
             raise self._stopped() from None
 
     def _epoch(self) -> None:
@@ -149,8 +149,8 @@ class Trainer:
                 self._validate(epoch + 1)
             self.background.look()
             stop, due = self.stops.asked, int(self.saver.due)
-            if processes() > 1:  # they decide together, and between two log lines they do not talk
-                stop, due = agreed(stop, due) if logs else (0, 0)
+            if world_size() > 1:  # they decide together, and between two log lines they do not talk
+                stop, due = all_reduce_max(stop, due) if logs else (0, 0)
             if due or self.saver.planned:
                 self.clock += self.saver.save()
             if stop:
@@ -160,28 +160,28 @@ class Trainer:
 
     def _step(self, batch: Batch) -> None:
         self.within_step = True
-        draw_for_step(self.options.seed, self.position.step)
-        self.state.advance(self.updates(batch, self._context(), self.position.step))
+        seed_step(self.options.seed, self.position.step)
+        self.state.advance(self.train_step(batch, self._context(), self.position.step))
         self.reporter.step()
         self.within_step = False
 
-    def _context(self) -> Context:
-        return Context(self.state.step_on_device, self.total_steps, len(self.train.split))
+    def _context(self) -> StepContext:
+        return StepContext(self.state.step_on_device, self.total_steps, len(self.train.split))
 
     def _log(self, epoch: int) -> None:
         """Read the window, the one synchronisation, and write its line."""
         rows = self.state.window.read()
         skipped = self.health.check_steps(rows)
-        self.health.remember()
+        self.health.snapshot()
         now = time.perf_counter()
         seconds, self.clock = now - self.clock, now
         images = len(rows) * self.options.batch_size
         self.position.train_seconds += seconds
         self.position.images += images
-        counted = means(finite(rows)) if finite(rows) else [None] * len(self.updates.names)
-        terms = dict(zip(self.updates.names, counted, strict=True))
+        counted = means(finite(rows)) if finite(rows) else [None] * len(self.train_step.names)
+        terms = dict(zip(self.train_step.names, counted, strict=True))
         rate = images / seconds
-        factor = lr_factor(self.options.schedule, self.position.step - 1, self.total_steps)
+        factor = lr_scale(self.options.schedule, self.position.step - 1, self.total_steps)
         record: dict[str, Any] = {
             "kind": "train",
             "step": self.position.step,
@@ -192,13 +192,13 @@ class Trainer:
             "skipped": skipped,
         }
         self.folder.append_metrics(record)
-        self.reporter.window(Progress(self.position.step, self.total_steps, epoch, rate, terms))
+        self.reporter.window(TrainMetrics(self.position.step, self.total_steps, epoch, rate, terms))
 
     def _validate(self, epoch: int) -> None:
         self.state.validation_due = True
         try:
-            with self.stops.leaving():
-                terms = mean_terms(
+            with self.stops.interruptible():
+                terms = evaluate_loss(
                     self.model,
                     self.loss,
                     self.validation,
@@ -206,7 +206,7 @@ class Trainer:
                     seed=self.options.seed,
                     together=self.options.shard,
                 )
-        except StopAsked:
+        except StopRequested:
             raise self._stopped() from None
         record: dict[str, Any] = {
             "kind": "validation",
@@ -217,7 +217,7 @@ class Trainer:
             "bits_per_dim": self._bits_per_dim(terms),
         }
         self.folder.append_metrics(record)
-        score = terms.get("elbo", -terms["objective"])
+        score = terms.get("elbo", -terms["loss"])
         self.state.score = score if math.isfinite(score) else None
         if self.options.patience is not None:
             self._compare(score)
@@ -249,11 +249,11 @@ class Trainer:
         if self.options.patience is not None and self.state.best.weights:
             self.model.load_state_dict(self.state.best.weights)
         if self.options.shard:
-            state = all_whole(self.model.state_dict())
+            state = full_state_dict(self.model.state_dict())
             self.model = self.rebuild()
             self.model.load_state_dict(state)
-        done_by_the_first(lambda: self.model.fit_prior(self.train.ordered), self.model)
-        if self.folder.writes:
+        run_on_rank0(lambda: self.model.fit_prior(self.train.sequential), self.model)
+        if self.folder.is_writer:
             save_weights(self.folder.weights, self.model.state_dict())
         self.state.count_time()
 

@@ -108,4 +108,4 @@ class ExplainedVariance(BaseMetric):
         spread = float(errors.x.variance.sum())
         if not spread:
             raise NoNumber("the examples do not differ")
-        return Measured(1.0 - errors.mse.mean * data.values / spread)
+        return Measured(1.0 - errors.mse.mean * data.numel / spread)

@@ -180,4 +180,4 @@ def _pick_network(setting: Setting) -> tuple[nn.Module, str, str]:
 
 
 def _of(what: str) -> str:
-    return "classifier" if what == "classes" else f"{what}-classifier"
+    return "classifier" if what == "class_names" else f"{what}-classifier"

@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vaezoo.bench.counts import count
-from vaezoo.runtime.device import arithmetic, autocast
+from vaezoo.runtime.device import autocast, precision_context
 from vaezoo.runtime.seed import seeded
 from vaezoo.testing.check import Broken, check
 from vaezoo.testing.pair import CPU, Pair, loss_of
@@ -29,7 +29,7 @@ _NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
 """Where frames are not the plugin's."""
 
 
-@check("sum nats in float32: see vaezoo.models.distributions.full_precision")
+@check("sum nats in float32: see vaezoo.models.distributions.to_float32")
 def half_precision(pair: Pair) -> None:
     """A step in bfloat16 comes near the one in float32, and its terms are float32"""
     model = pair.build()
@@ -37,15 +37,15 @@ def half_precision(pair: Pair) -> None:
         outputs = []
         for precision in ("fp32", "bf16"):
             with seeded(0, CPU), autocast(precision, CPU):
-                outputs.append(phase.objective(model, pair.batch(), pair.context()))
+                outputs.append(phase.loss_fn(model, pair.batch(), pair.context()))
         full, half = outputs
-        for name, value in {"objective": half.objective, **half.terms}.items():
+        for name, value in {"loss": half.loss, **half.terms}.items():
             if value.dtype != torch.float32:
                 raise Broken(f"{name} of phase {phase.name} is {value.dtype}")
-        half.objective.backward(inputs=list(phase.parameters))
+        half.loss.backward(inputs=list(phase.parameters))
         if "discrete" in pair.tags:
             continue  # a code that is nearly another one becomes it
-        a, b = full.objective.item(), half.objective.item()
+        a, b = full.loss.item(), half.loss.item()
         if not abs(a - b) <= 0.2 * abs(a) + 1.0:
             raise Broken(f"phase {phase.name}: {b:.4g} in bfloat16, {a:.4g} in float32")
 
@@ -59,11 +59,11 @@ def compiled(pair: Pair) -> None:
         for phase in loss_of(model).phases(model):
             outputs = []
             # Without code generation, which takes long and draws its own random numbers.
-            for objective in (phase.objective, torch.compile(phase.objective, backend="aot_eager")):
+            for objective in (phase.loss_fn, torch.compile(phase.loss_fn, backend="aot_eager")):
                 with seeded(0, CPU):
                     outputs.append(objective(model, pair.batch(), pair.context()))
-                outputs[-1].objective.backward(inputs=list(phase.parameters))
-            eager, compiled = (output.objective.item() for output in outputs)
+                outputs[-1].loss.backward(inputs=list(phase.parameters))
+            eager, compiled = (output.loss.item() for output in outputs)
             if not abs(eager - compiled) <= 1e-3 * (1 + abs(eager)):
                 raise Broken(f"phase {phase.name}: {compiled:.6g} compiled, {eager:.6g} not")
     finally:
@@ -77,12 +77,12 @@ def flops(pair: Pair) -> None:
     loss, batch, context = loss_of(model), pair.batch(), pair.context()
 
     def step() -> None:
-        model.on_train_step(context.step)
+        model.on_train_step(context.global_step)
         for phase in loss.phases(model):
-            output = phase.objective(model, batch, context)
-            output.objective.backward(inputs=list(phase.parameters))
+            output = phase.loss_fn(model, batch, context)
+            output.loss.backward(inputs=list(phase.parameters))
 
-    with arithmetic("fp32", deterministic=True), _NoReadingBack():
+    with precision_context("fp32", deterministic=True), _NoReadingBack():
         counted = count(step)
     if counted.flops <= 0:
         raise Broken("a step has no matrix product and no convolution that is counted")

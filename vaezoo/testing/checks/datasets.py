@@ -20,27 +20,31 @@ _LOOKED_AT = 256
 _COMPARED = 5_000
 
 
-@check("give take() examples of `spec.shape`, uint8 or float32, and class numbers or None")
+@check("give get_batch() examples of `spec.shape`, uint8 or float32, and class numbers or None")
 def examples(data: Loaded) -> None:
     """Examples are of the shape, type and classes that the spec says"""
     spec = data.splits.spec
-    if spec.examples != len(data.splits.train):
-        raise Broken(f"spec.examples is {spec.examples}, and there are {len(data.splits.train)}")
+    if spec.num_examples != len(data.splits.train):
+        raise Broken(
+            f"spec.num_examples is {spec.num_examples}, and there are {len(data.splits.train)}"
+        )
     for name, split in data.parts().items():
         if not len(split):
             raise Broken(f"the {name} split is empty")
         index = _some(split, _LOOKED_AT)
-        x, y = split.take(index)
+        x, y = split.get_batch(index)
         if tuple(x.shape) != (len(index), *spec.shape):
-            raise Broken(f"{name}: take gives {tuple(x.shape)}, not {(len(index), *spec.shape)}")
+            raise Broken(
+                f"{name}: get_batch gives {tuple(x.shape)}, not {(len(index), *spec.shape)}"
+            )
         if x.dtype not in (torch.uint8, torch.float32):
-            raise Broken(f"{name}: take gives {x.dtype}, not uint8 or float32")
+            raise Broken(f"{name}: get_batch gives {x.dtype}, not uint8 or float32")
         if x.dtype == torch.float32 and spec.domain != "real":
             raise Broken(f"{name}: float32 is for real data, and this is {spec.domain}: give uint8")
         if not x.float().isfinite().all():
             raise Broken(f"{name}: an example is not finite")
-        _check_labels(name, y, len(index), spec.classes)
-        one = split.take(index[-1:])[0]
+        _check_labels(name, y, len(index), spec.class_names)
+        one = split.get_batch(index[-1:])[0]
         if not one.equal(x[-1:]):
             raise Broken(f"{name}: an example taken alone is another one")
 
@@ -56,7 +60,7 @@ def values(data: Loaded) -> None:
             device=torch.device("cpu"),
             binarize=data.options.binarize,
         )
-        x = next(iter(batches.ordered())).x
+        x = next(iter(batches.sequential())).x
         if x.dtype != torch.float32:
             raise Broken(f"{name}: a batch is {x.dtype}")
         if spec.domain == "binary" and not ((x == 0) | (x == 1)).all():
@@ -76,7 +80,9 @@ def repeatable(data: Loaded) -> None:
     for name, split in data.parts().items():
         other: Split = getattr(again, name)
         index = _some(split, _LOOKED_AT)
-        if len(other) != len(split) or not other.take(index)[0].equal(split.take(index)[0]):
+        if len(other) != len(split) or not other.get_batch(index)[0].equal(
+            split.get_batch(index)[0]
+        ):
             raise Broken(f"the {name} split is another one each time")
 
 
@@ -155,7 +161,7 @@ def _contents(split: Split, most: int) -> list[bytes]:
     return [
         example.numpy().tobytes()
         for index in _some(split, most).split(512)
-        for example in split.take(index)[0]
+        for example in split.get_batch(index)[0]
     ]
 
 

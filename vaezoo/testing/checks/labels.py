@@ -17,7 +17,7 @@ from vaezoo.testing.pair import CPU, Pair
 def labels(pair: Pair) -> None:
     """Labels are used if they are declared"""
     conditional = pair.model_class.conditional
-    declared = "labels" in pair.tags or pair.model_spec.takes.labels
+    declared = "labels" in pair.tags or pair.model_spec.input_spec.labels
     if declared and not conditional:
         raise Broken("it is declared to use labels, and not conditional = True: it never sees any")
     if not conditional:
@@ -32,13 +32,13 @@ def labels(pair: Pair) -> None:
                 drawn.append(model.sample(4, y))
         if drawn[0].equal(drawn[1]):
             raise Broken("samples of two classes are the same")
-    if not pair.model_spec.takes.labels:
-        without = DataSpec(shape=pair.data.shape, domain=pair.data.domain, examples=64)
+    if not pair.model_spec.input_spec.labels:
+        without = DataSpec(shape=pair.data.shape, domain=pair.data.domain, num_examples=64)
         try:
             pair.build(without)(pair.batch(data=without).x)
         except Exception as error:
             raise Broken(
-                f"without labels: {type(error).__name__}: {error}; say Takes(labels=True) if it "
+                f"without labels: {type(error).__name__}: {error}; say InputSpec(labels=True) if it "
                 "cannot do without"
             ) from error
 
@@ -54,7 +54,7 @@ def sampling(pair: Pair) -> None:
 
 def _draw(pair: Pair, model: BaseVAE, when: str) -> None:
     for count, temperature, mean in ((1, 1.0, True), (3, 1.0, False), (3, 0.5, True)):
-        y = torch.arange(count) % len(pair.data.classes) if model.conditional else None
+        y = torch.arange(count) % len(pair.data.class_names) if model.conditional else None
         with seeded(0, CPU):
             try:
                 drawn: Tensor = model.sample(count, y, temperature, mean)

@@ -31,7 +31,7 @@ def gradients(pair: Pair) -> None:
     for step in range(_STEPS):
         model.on_train_step(torch.tensor(step))
         for phase in phases:
-            phase.objective(model, batch, pair.context(step, _STEPS)).objective.backward(
+            phase.loss_fn(model, batch, pair.context(step, _STEPS)).loss.backward(
                 inputs=list(phase.parameters)
             )
             moved |= {id(p) for p in phase.parameters if p.grad is not None and p.grad.any()}
@@ -72,8 +72,8 @@ def phases(pair: Pair) -> None:
         if not {*own} <= known:
             raise Broken(f"phase {phase.name} has a parameter that is neither model's nor loss's")
         before = {p: p.detach().clone() for p in names}
-        output = phase.objective(model, pair.batch(), pair.context())
-        output.objective.backward(inputs=list(phase.parameters))
+        output = phase.loss_fn(model, pair.batch(), pair.context())
+        output.loss.backward(inputs=list(phase.parameters))
         for parameter, name in names.items():
             if id(parameter) not in own and parameter.grad is not None:
                 raise Broken(f"phase {phase.name} gives {name} a gradient, and does not have it")

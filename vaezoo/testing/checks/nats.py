@@ -16,7 +16,9 @@ _ERRORS = 5.0
 """Standard errors that a mean of draws may be away from the truth."""
 
 
-@check("look at the KL: its direction, its factors of one half, what it sums over", needs=("elbo",))
+@check(
+    "look at the KL: its direction, its factors of one half, what it sums over", requires=("elbo",)
+)
 def rate(pair: Pair) -> None:
     """The rate is a KL divergence: not negative, 0 at the prior, the mean of log q - log p"""
     with pair.watched(learned=True) as model:
@@ -42,7 +44,7 @@ def rate(pair: Pair) -> None:
                 )
 
 
-@check("look at log_prob of posterior, prior and likelihood", needs=("elbo", "importance"))
+@check("look at log_prob of posterior, prior and likelihood", requires=("elbo", "importance"))
 def bound(pair: Pair) -> None:
     """The importance-weighted bound is not below the ELBO, and is the ELBO for one sample"""
     with pair.watched(learned=True) as model:
@@ -69,17 +71,17 @@ def terms(pair: Pair) -> None:
     model = pair.build()
     batch = pair.batch()
     for phase in loss_of(model).phases(model):
-        output = phase.objective(model, batch, pair.context())
-        named = {"objective": output.objective, **output.terms}
+        output = phase.loss_fn(model, batch, pair.context())
+        named = {"loss": output.loss, **output.terms}
         for name, value in named.items():
             if not isinstance(value, Tensor):
                 raise Broken(f"{name} of phase {phase.name} is a {type(value).__name__}: no tensor")
-            shapes = [()] if name == "objective" else [(), (len(batch.x),)]
+            shapes = [()] if name == "loss" else [(), (len(batch.x),)]
             if tuple(value.shape) not in shapes:
                 raise Broken(f"{name} is {tuple(value.shape)}, not {' or '.join(map(str, shapes))}")
             if value.dtype != torch.float32:
                 raise Broken(f"{name} is {value.dtype}, not torch.float32")
-        if output.objective.grad_fn is None:
+        if output.loss.grad_fn is None:
             raise Broken(f"the objective of phase {phase.name} has no gradient")
     main = loss_of(model)(model, batch, pair.context()).terms
     if {"elbo", "rate", "distortion"} <= {*main}:
@@ -95,9 +97,9 @@ def extremes(pair: Pair) -> None:
         model = pair.build()
         batch = pair.batch(len(x))._replace(x=x)
         for phase in loss_of(model).phases(model):
-            output = phase.objective(model, batch, pair.context())
-            _all_finite({"objective": output.objective, **output.terms}, f"on {what}")
-            output.objective.backward(inputs=list(phase.parameters))
+            output = phase.loss_fn(model, batch, pair.context())
+            _all_finite({"loss": output.loss, **output.terms}, f"on {what}")
+            output.loss.backward(inputs=list(phase.parameters))
             gradients = {
                 f"the gradient of phase {phase.name}": p.grad
                 for p in phase.parameters
@@ -108,7 +110,7 @@ def extremes(pair: Pair) -> None:
         loss_of(model).eval()
         with torch.no_grad():
             output = loss_of(model)(model, batch, pair.context())
-        _all_finite({"objective": output.objective, **output.terms}, f"on {what}, in evaluation,")
+        _all_finite({"loss": output.loss, **output.terms}, f"on {what}, in evaluation,")
 
 
 @check("average over the batch: the objective is a mean of what is summed within an example")
@@ -123,7 +125,7 @@ def batch_size(pair: Pair) -> None:
     with torch.no_grad():
         pairs = [
             [
-                {"objective": o.objective, **o.terms}
+                {"loss": o.loss, **o.terms}
                 for o in (loss_of(model)(model, batch, pair.context()) for batch in (few, many))
             ]
             for _ in range(8)

@@ -18,7 +18,7 @@ def processes(pair: Pair) -> None:
     for spec in (pair.model_spec, pair.loss_spec):
         if spec not in registry().specs(spec.kind):
             raise Excused("another process can only be told of what has a registered name")
-    why_not = pair.model_class.one_process_only or pair.loss_class.one_process_only
+    why_not = pair.model_class.single_process_reason or pair.loss_class.single_process_reason
     if why_not:
         raise Excused(f"it is trained by one process only: {why_not}")
     (different,) = compare([pair])

@@ -26,11 +26,11 @@ _SEARCHED = 6
 def shapes(pair: Pair) -> None:
     """Shapes and ranges are right for all data that it takes"""
     kinds = {"images": False, "vectors": False}
-    for data in corners(pair.model_spec.takes):
+    for data in corners(pair.model_spec.input_spec):
         kinds["images" if data.is_image else "vectors"] |= _fits(pair, data)
     if not any(kinds.values()):
         raise Broken("it refuses every data that was tried")
-    if pair.model_spec.takes.vectors and not kinds["vectors"]:
+    if pair.model_spec.input_spec.vectors and not kinds["vectors"]:
         raise Broken("`takes` says vectors, and it refuses every one")
     if importlib.util.find_spec("hypothesis") is not None:
         _search(pair)
@@ -43,7 +43,7 @@ def _fits(pair: Pair, data: DataSpec) -> bool:
     except DataError:
         return False
     where = f"{'×'.join(map(str, data.shape))} {data.domain}"
-    where += "" if data.classes else " without labels"
+    where += "" if data.class_names else " without labels"
     try:
         _evaluated(pair, model, data)
         _trained(pair, model, data)
@@ -110,8 +110,8 @@ def _densities(
 def _trained(pair: Pair, model: BaseVAE, data: DataSpec) -> None:
     model.train()
     for phase in loss_of(model).phases(model):
-        output = phase.objective(model, pair.batch(data=data), pair.context())
-        _is(output.objective, (), f"the objective of phase {phase.name}")
+        output = phase.loss_fn(model, pair.batch(data=data), pair.context())
+        _is(output.loss, (), f"the objective of phase {phase.name}")
 
 
 def _is(found: Any, shape: tuple[int, ...], what: str) -> None:
@@ -135,7 +135,7 @@ def _search(pair: Pair) -> None:
     from hypothesis import HealthCheck, given, settings
     from hypothesis import strategies as st
 
-    takes = pair.model_spec.takes
+    takes = pair.model_spec.input_spec
     sides = st.integers(max(takes.min_size, 4), min(takes.max_size or 40, max(40, takes.min_size)))
     channels = st.sampled_from(takes.channels) if takes.channels else st.integers(1, 4)
 
@@ -148,6 +148,8 @@ def _search(pair: Pair) -> None:
         suppress_health_check=list(HealthCheck),
     )
     def fits(shape: tuple[int, int, int], domain: Any) -> None:
-        _fits(pair, DataSpec(shape=shape, domain=domain, classes=CLASSES, examples=EXAMPLES))
+        _fits(
+            pair, DataSpec(shape=shape, domain=domain, class_names=CLASSES, num_examples=EXAMPLES)
+        )
 
     fits()

@@ -12,7 +12,7 @@ from vaezoo.checkpoint.format import load_into, load_weights, save_weights
 from vaezoo.data.base import Batch
 from vaezoo.losses.base import LossOutput
 from vaezoo.models.base import BaseVAE
-from vaezoo.options import Options, describe, parse, show, to_dict
+from vaezoo.options import Options, describe, format_value, parse, to_dict
 from vaezoo.runtime.seed import seeded
 from vaezoo.testing.check import Broken, check
 from vaezoo.testing.pair import CPU, Pair, loss_of, objective
@@ -34,7 +34,7 @@ def weights(pair: Pair) -> None:
                 path = Path(folder) / f"{name}.safetensors"
                 save_weights(path, module.state_dict())
                 load_into(copy, load_weights(path), path)
-        for what in ("objective", "sample", "reconstruct"):
+        for what in ("loss", "sample", "reconstruct"):
             if not torch.equal(_value(what, pair, model, batch), _value(what, pair, other, batch)):
                 raise Broken(f"{what} comes out otherwise after loading")
 
@@ -53,7 +53,7 @@ def check_options(options: Options, what: str) -> None:
         if not info.help:
             raise Broken(f"{what}: option {info.name} has no description")
     read = yaml.safe_load(yaml.safe_dump(to_dict(options), sort_keys=False, allow_unicode=True))
-    as_text = {name: show(value) for name, value in to_dict(options).items()}
+    as_text = {name: format_value(value) for name, value in to_dict(options).items()}
     for how, values in (("YAML", read), ("text", as_text)):
         back = parse(cls, values, what)
         for name in cls.model_fields:
@@ -66,8 +66,8 @@ def check_options(options: Options, what: str) -> None:
 
 def _value(what: str, pair: Pair, model: BaseVAE, batch: Batch) -> torch.Tensor:
     y = model.labels(batch.y)
-    if what == "objective":
+    if what == "loss":
         output: LossOutput = objective(pair, model, batch)
-        return output.objective
+        return output.loss
     with seeded(3, CPU):
         return model.sample(3, y) if what == "sample" else model.reconstruct(batch.x, y)
