@@ -39,9 +39,9 @@ class MyVAE(vaezoo.BaseVAE):
     def __init__(self, options, data):
         super().__init__(options, data)
         self.latent_shape = (options.size,)
-        self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(data.values, 2 * options.size))
+        self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(data.numel, 2 * options.size))
         self.decoder = nn.Sequential(
-            nn.Linear(options.size, data.values), nn.Unflatten(1, data.shape)
+            nn.Linear(options.size, data.numel), nn.Unflatten(1, data.shape)
         )
         self.likelihood = make_likelihood(options, data)
 

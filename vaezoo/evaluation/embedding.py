@@ -24,7 +24,7 @@ class Map:
     """points: [n, 2]. index: which examples of the test split they are.
 
     by: what `values` are, one whole number an example (-1: unknown), and None without. names: of
-    the values 0, 1, ... where they have some. shares: of the variance, by axis; of PCA only.
+    the values 0, 1, ... where they have some. explained_variance: fraction per axis; of PCA only.
     """
 
     points: Tensor
@@ -33,7 +33,7 @@ class Map:
     by: str | None
     values: Tensor | None
     names: Sequence[str]
-    comparable_keys: list[float]
+    explained_variance: list[float]
 
     @property
     def title(self) -> str:
@@ -42,23 +42,23 @@ class Map:
 
     @property
     def axes(self) -> tuple[str, str]:
-        if not self.comparable_keys:
+        if not self.explained_variance:
             return "", ""
-        first, second = (f"{share:.0%} of the variance" for share in self.comparable_keys)
+        first, second = (f"{share:.0%} of the variance" for share in self.explained_variance)
         return first, second
 
     @property
     def told(self) -> str:
-        if not self.comparable_keys:
+        if not self.explained_variance:
             return "by neighbourhood: distances on it mean little"
-        return f"which holds {sum(self.comparable_keys):.0%} of their variance"
+        return f"which holds {sum(self.explained_variance):.0%} of their variance"
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "method": self.method,
             "by": self.by,
             "names": list(self.names),
-            "comparable_keys": self.comparable_keys,
+            "explained_variance": self.explained_variance,
             "examples": self.index.tolist(),
             "points": self.points.tolist(),
             "values": None if self.values is None else self.values.tolist(),

@@ -44,7 +44,7 @@ class CodeCounts(Collector):
         self.counts.add(torch.bincount(codes, minlength=posterior.code_count))
 
     @property
-    def comparable_keys(self) -> Tensor:
+    def fractions(self) -> Tensor:
         counts = self.counts.values
         assert counts is not None
         return counts.double() / counts.sum()
@@ -54,7 +54,7 @@ class CodeUse(BaseMetric):
     collects = (CodeCounts,)
 
     def measure(self, evidence: Evidence) -> Measured:
-        shares = evidence[CodeCounts].comparable_keys
+        shares = evidence[CodeCounts].fractions
         return Measured(float((shares > 0).double().mean()), note=f"of {len(shares):,} codes")
 
 
@@ -62,6 +62,6 @@ class CodePerplexity(BaseMetric):
     collects = (CodeCounts,)
 
     def measure(self, evidence: Evidence) -> Measured:
-        shares = evidence[CodeCounts].comparable_keys
+        shares = evidence[CodeCounts].fractions
         perplexity = float(torch.special.entr(shares).sum().exp())
         return Measured(perplexity, note=f"of {len(shares):,} codes")
