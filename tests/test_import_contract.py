@@ -38,7 +38,7 @@ RANKS = [
     "vaezoo.cli",
     "vaezoo.__main__",
 ]
-"""The packages and top-level modules, each with a rank of its own: it imports what stands before it."""
+"""The packages and top-level modules in order: each imports only what stands before it."""
 
 WITHOUT_TORCH = (
     "vaezoo.errors",

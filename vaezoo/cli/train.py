@@ -113,7 +113,8 @@ class TrainCommand(click.Command):
     "--resume",
     metavar="RUN",
     shell_complete=complete.runs,
-    help=f"Go on with a run; of its options only {', '.join(map(cli_flag, _RESUMABLE))} may change.",
+    help="Go on with a run; of its options only "
+    f"{', '.join(map(cli_flag, _RESUMABLE))} may change.",
 )
 @click.pass_context
 def command(

@@ -18,8 +18,8 @@ from vaezoo.options import Options
 class StepContext(NamedTuple):
     """What a loss may want to know besides the batch.
 
-    global_step: how many training steps have been taken before this one, a 0-dim int64 tensor on the
-        device; never read back to the host. In evaluation it stays where training left it.
+    global_step: how many training steps have been taken before this one, a 0-dim int64 tensor on
+        the device; never read back to the host. In evaluation it stays where training left it.
     total_steps: how many there will be.
     num_examples: how many training examples there are.
     """

@@ -295,9 +295,9 @@ class MetricSpec(Spec):
 
     target: a subclass of vaezoo.BaseMetric.
     formula: the number in one line, as in the equation of the paper.
-    unit: "" for a bare number. better: which way is better, "neither" where none is.
-    group: one of METRIC_GROUPS. needs: words of METRIC_REQUIRES. shares: words of METRIC_COMPARABLE_KEYS, what
-        two numbers must share to be ranked.
+    unit: "" for a bare number. direction: which way is better, "neither" where none is.
+    group: one of METRIC_GROUPS. requires: words of METRIC_REQUIRES.
+    comparable_keys: words of METRIC_COMPARABLE_KEYS, what two numbers must share to be ranked.
     cost: in words. quick: whether it is measured unless others are asked for, after training too.
     extra: the optional part of vaezoo that has to be installed for it, "" for none.
     """

@@ -34,7 +34,8 @@ def load_components(folder: RunFolder, recipe: Sections) -> Components:
             if source.name and repr(source.name) in str(error).partition("; did you mean")[0]:
                 raise RunError(
                     f"{folder.path} was made with the {kind} {source.name!r} of plugin "
-                    f"{source.plugin!r}, which is not here: if you trust it, {source.install_hint()}"
+                    f"{source.plugin!r}, which is not here: if you trust it, "
+                    f"{source.install_hint()}"
                 ) from None
         raise RunError(f"{folder.config}: {error}") from None
     for kind, spec in (("model", choice.model), ("loss", choice.loss), ("data", choice.data)):

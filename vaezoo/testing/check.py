@@ -37,8 +37,8 @@ SubjectT = TypeVar("SubjectT", bound=Subject)
 class Check(Generic[SubjectT]):
     """One thing that must be true of a subject.
 
-    what: what must be true. mend: what to do where it is not. requires: tags of those that it is for.
-    slow: whether it is left out unless asked for.
+    what: what must be true. mend: what to do where it is not.
+    requires: tags of those that it is for. slow: whether it is left out unless asked for.
     """
 
     name: str

@@ -38,8 +38,8 @@ def labels(pair: Pair) -> None:
             pair.build(without)(pair.batch(data=without).x)
         except Exception as error:
             raise Broken(
-                f"without labels: {type(error).__name__}: {error}; say InputSpec(labels=True) if it "
-                "cannot do without"
+                f"without labels: {type(error).__name__}: {error}; say InputSpec(labels=True) if "
+                "it cannot do without"
             ) from error
 
 
