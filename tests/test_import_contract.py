@@ -33,8 +33,8 @@ RANKS = [
     "vaezoo.report",
     "vaezoo.api",
     "vaezoo.scaffold",
-    "vaezoo.testing",
     "vaezoo.bench",
+    "vaezoo.testing",
     "vaezoo.cli",
     "vaezoo.__main__",
 ]

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vaezoo.distributed import all_reduce, world_size
-from vaezoo.models.distributions import to_float32
 
 
 def sync_batch_norm(*modules: nn.Module) -> None:
@@ -32,7 +31,7 @@ class _Shared(_BatchNorm):
         if not by_the_batch or world_size() == 1:
             return super().forward(input)
         self._check_input_dim(input)
-        x = to_float32(input)
+        x = input.to(torch.promote_types(input.dtype, torch.float32))
         over = [axis for axis in range(x.dim()) if axis != 1]
         wide = [1, -1] + [1] * (x.dim() - 2)
         count = world_size() * x.numel() // x.shape[1]

@@ -22,9 +22,9 @@ from vaezoo.errors import RunError
 from vaezoo.export.graphs import Graph, Part, example_inputs, make_graph
 from vaezoo.io import atomic_write, require_extra
 from vaezoo.models.base import BaseVAE
-from vaezoo.models.distributions import no_validate_args
 from vaezoo.runs.build import build_model
 from vaezoo.runs.run import Run
+from vaezoo.runtime.device import no_validate_args
 
 Format = Literal["onnx", "torch-export", "safetensors"]
 ENDINGS: Mapping[Format, str] = {

@@ -7,8 +7,6 @@ synchronisation with the host.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -21,20 +19,6 @@ from vaezoo.errors import OptionError
 
 _ONE = torch.Size()
 """The shape of a single sample."""
-
-
-@contextmanager
-def no_validate_args() -> Iterator[None]:
-    """Distributions look at no values in here, not even those that torch makes inside of others.
-
-    OneHotCategorical's Categorical does otherwise, whatever the outer one was told.
-    """
-    before: bool = Distribution._validate_args
-    Distribution.set_default_validate_args(False)
-    try:
-        yield
-    finally:
-        Distribution.set_default_validate_args(before)
 
 
 def diagonal_normal(loc: Tensor, scale: Tensor, event_dims: int = 1) -> Distribution:

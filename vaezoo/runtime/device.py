@@ -1,4 +1,4 @@
-"""The machine that a model is trained on: device, arithmetic, memory."""
+"""Device, precision and allocator settings of a run."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import functools
 import platform
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
+from torch.distributions import Distribution
 
 from vaezoo.errors import OptionError
-from vaezoo.models.distributions import no_validate_args
 
 _KEEP = (1 << 31) - 1
 """Bytes: freed buffers up to this stay with the process, and as much at the end of its heap."""
@@ -20,6 +21,29 @@ _HUGE = 3 << 29
 """Bytes of the heap that are asked to be in huge pages: more than _KEEP would be given back."""
 _HUGE_PAGE = 1 << 21
 _MADV_HUGEPAGE = 14
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What a run computes with: its device and precision, and this process's rank.
+
+    It is resolved once, when a run starts, and passed on.
+
+    device: a resolved device, with an index on GPUs. precision: fp32, tf32 or bf16.
+    """
+
+    device: torch.device
+    precision: str
+    rank: int = 0
+    world_size: int = 1
+
+    @classmethod
+    def resolve(
+        cls, device: str = "auto", precision: str = "auto", *, rank: int = 0, world_size: int = 1
+    ) -> Runtime:
+        """The runtime for the values of --device and --precision. OptionError if there is none."""
+        found = resolve_device(device)
+        return cls(found, resolve_precision(precision, found), rank, world_size)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -91,6 +115,20 @@ def precision_context(precision: str, deterministic: bool) -> Iterator[None]:
             backends.cudnn.deterministic,
             backends.cudnn.benchmark,
         ) = before
+
+
+@contextlib.contextmanager
+def no_validate_args() -> Iterator[None]:
+    """Turn off the validation of arguments in torch.distributions.
+
+    validate_args=False is not enough: OneHotCategorical makes a Categorical without it.
+    """
+    before: bool = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(before)
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
