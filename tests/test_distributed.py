@@ -13,27 +13,27 @@ import torch
 
 from vaezoo.distributed import all_gather, all_reduce, local_chunk, local_only, rank, world_size
 from vaezoo.plugins.registry import registry
-from vaezoo.testing.pair import Pair
+from vaezoo.testing.model_with_loss import ModelWithLoss
 from vaezoo.testing.shard import compare
 
 OURS = [s.name for s in registry().specs("model") if registry().plugin(s).distribution == "vaezoo"]
 MORE = {
-    "dip_vae, type ii": Pair("dip_vae", options={"dip_type": "ii"}),
-    "vq_vae, by gradient": Pair("vq_vae", options={"codebook": "gradient"}),
-    "vq_vae, no code revived": Pair("vq_vae", options={"revive_after": None}),
-    "rae, its decoder limited": Pair("rae", options={"regulariser": "spectral_norm"}),
-    "rae, its decoder's slope": Pair("rae", options={"regulariser": "gradient_penalty"}),
-    "iwae, doubly": Pair("iwae", options={"gradient": "doubly_reparameterized"}),
-    "beta_tc, weighted": Pair("beta_tc", options={"estimator": "weighted"}),
-    "vanilla, dense": Pair("vanilla", options={"network": "mlp"}),
-    "vanilla, residual": Pair("vanilla", options={"network": "resnet"}),
+    "dip_vae, type ii": ModelWithLoss("dip_vae", options={"dip_type": "ii"}),
+    "vq_vae, by gradient": ModelWithLoss("vq_vae", options={"codebook": "gradient"}),
+    "vq_vae, no code revived": ModelWithLoss("vq_vae", options={"revive_after": None}),
+    "rae, its decoder limited": ModelWithLoss("rae", options={"regulariser": "spectral_norm"}),
+    "rae, its decoder's slope": ModelWithLoss("rae", options={"regulariser": "gradient_penalty"}),
+    "iwae, doubly": ModelWithLoss("iwae", options={"gradient": "doubly_reparameterized"}),
+    "beta_tc, weighted": ModelWithLoss("beta_tc", options={"estimator": "weighted"}),
+    "vanilla, dense": ModelWithLoss("vanilla", options={"network": "mlp"}),
+    "vanilla, residual": ModelWithLoss("vanilla", options={"network": "resnet"}),
 }
 """Ways through the models that their defaults do not take."""
 
 
 @pytest.fixture(scope="module")
 def differences() -> dict[str, str | None]:
-    pairs = {**{name: Pair(name) for name in OURS}, **MORE}
+    pairs = {**{name: ModelWithLoss(name) for name in OURS}, **MORE}
     return dict(zip(pairs, compare(list(pairs.values()), 2), strict=True))
 
 
@@ -46,7 +46,7 @@ def test_two_processes_find_the_gradients_of_one(
 
 def test_three_processes_find_the_gradients_of_one() -> None:
     names = ["beta_tc", "factor_vae", "vq_vae"]
-    assert compare([Pair(name) for name in names], 3) == [None] * len(names)
+    assert compare([ModelWithLoss(name) for name in names], 3) == [None] * len(names)
 
 
 WIDE_RANGE = ["vae_gan", "vamp_prior", "rae", "vq_vae", "ladder_vae"]
@@ -55,13 +55,13 @@ WIDE_RANGE = ["vae_gan", "vamp_prior", "rae", "vq_vae", "ladder_vae"]
 
 def test_spread_over_two_processes_they_find_the_gradients_of_one() -> None:
     """Every layer in parts, however small: where each is read, it must be whole."""
-    found = compare([Pair(name) for name in WIDE_RANGE], 2, sharded=True)
+    found = compare([ModelWithLoss(name) for name in WIDE_RANGE], 2, sharded=True)
     assert dict(zip(WIDE_RANGE, found, strict=True)) == dict.fromkeys(WIDE_RANGE)
 
 
 @pytest.mark.slow
 def test_all_models_can_be_spread() -> None:
-    pairs = {**{name: Pair(name) for name in OURS}, **MORE}
+    pairs = {**{name: ModelWithLoss(name) for name in OURS}, **MORE}
     slope = pairs.pop("rae, its decoder's slope")
     found = compare(list(pairs.values()), 2, sharded=True)
     assert dict(zip(pairs, found, strict=True)) == dict.fromkeys(pairs)
@@ -126,10 +126,10 @@ def test_a_share_of_the_batch_is_not_the_batch(forgetful: Path) -> None:
     """
     names = ["dip_vae", "beta_tc", "wae_mmd", "info_vae", "sigma_vae", "factor_vae", "vq_vae"]
     pairs = {
-        "batch norm": Pair("vanilla", f"{forgetful}:ForgetsBatchNorm"),
-        "gradients": Pair("vanilla", f"{forgetful}:ForgetsToAverage"),
-        "nothing forgotten": Pair("vanilla", f"{forgetful}:Remembers"),
-        **{name: Pair(name) for name in names},
+        "batch norm": ModelWithLoss("vanilla", f"{forgetful}:ForgetsBatchNorm"),
+        "gradients": ModelWithLoss("vanilla", f"{forgetful}:ForgetsToAverage"),
+        "nothing forgotten": ModelWithLoss("vanilla", f"{forgetful}:Remembers"),
+        **{name: ModelWithLoss(name) for name in names},
     }
     found = dict(zip(pairs, compare(list(pairs.values())), strict=True))
     assert [name for name, different in found.items() if not different] == ["nothing forgotten"]

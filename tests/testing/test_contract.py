@@ -25,7 +25,7 @@ from vaezoo.testing import (
 )
 from vaezoo.testing.checks import MODEL_CHECKS
 from vaezoo.testing.contract import Contract
-from vaezoo.testing.pair import Pair
+from vaezoo.testing.model_with_loss import ModelWithLoss
 
 HERE = Path(__file__).parent
 MODELS = import_file(str(HERE / "wrong_models.py"))
@@ -84,7 +84,7 @@ class TestKnownFailures:
 
 
 def test_tags_choose_the_checks() -> None:
-    pair = Pair(MODELS.Right)
+    pair = ModelWithLoss(MODELS.Right)
     both = {check.name for check in Contract(pair, MODEL_CHECKS, {}).chosen()}
     object.__setattr__(pair.model_spec, "tags", ("deterministic",))
     contract = Contract(pair, MODEL_CHECKS, {})
@@ -219,7 +219,7 @@ class TestCommand:
         told = capsys.readouterr().out.splitlines()
         assert told[0].split()[:2] == ["gradients", "failed"]
         assert "why: spare.weight, spare.bias: no gradient, or 0" in told[1]
-        assert "mend: use it in the objective" in told[2]
+        assert "hint: use it in the objective" in told[2]
         assert told[3] == "idle breaks the contract: 1 failed"
 
     def test_json_is_as_documented(

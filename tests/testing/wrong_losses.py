@@ -20,7 +20,7 @@ class RightLoss(BaseLoss):
     def phases(self, model: BaseVAE) -> list[Phase]:
         return [
             Phase("train", list(model.parameters()), self),
-            Phase("critic", list(self.critic.parameters()), self.check_grads),
+            Phase("critic", list(self.critic.parameters()), self.critic_loss),
         ]
 
     def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
@@ -31,7 +31,7 @@ class RightLoss(BaseLoss):
         terms = {"elbo": -distortion - rate, "rate": rate, "distortion": distortion}
         return LossOutput(objective, terms)
 
-    def check_grads(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
+    def critic_loss(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         z = model.encode(batch.x, model.labels(batch.y)).rsample().detach()
         drawn, encoded = (to_float32(self.critic(v)) for v in (torch.randn_like(z), z))
         wrong = F.softplus(encoded) + F.softplus(-drawn)
@@ -64,8 +64,8 @@ class WrongElbo(RightLoss):
 
 
 class NoGradient(RightLoss):
-    def check_grads(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
-        output = super().check_grads(model, batch, context)
+    def critic_loss(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
+        output = super().critic_loss(model, batch, context)
         return LossOutput(output.loss.detach(), output.terms)
 
 
@@ -100,21 +100,21 @@ class ClipsTheCritic(RightLoss):
 class StepsItself(RightLoss):
     """Leaves gradients in parameters of the model."""
 
-    def check_grads(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
+    def critic_loss(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         super().forward(model, batch, context).loss.backward()
-        return super().check_grads(model, batch, context)
+        return super().critic_loss(model, batch, context)
 
 
 class OneName(RightLoss):
     def phases(self, model: BaseVAE) -> list[Phase]:
         first, second = super().phases(model)
-        return [first, Phase(first.name, second.parameters, second.loss)]
+        return [first, Phase(first.name, second.parameters, second.loss_fn)]
 
 
-class Stranger(RightLoss):
+class ForeignParameter(RightLoss):
     def phases(self, model: BaseVAE) -> list[Phase]:
         first, second = super().phases(model)
-        return [first, Phase("critic", [nn.Parameter(torch.ones(1))], second.loss)]
+        return [first, Phase("critic", [nn.Parameter(torch.ones(1))], second.loss_fn)]
 
 
 class LeavesTheCritic(RightLoss):

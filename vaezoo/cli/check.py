@@ -49,7 +49,7 @@ def command(
     """Check that a model, loss or data set keeps the contract.
 
     NAME is registered, or a file and a class as in ./my_vae.py:MyVAE. Exit code 1 if a check
-    fails. What a check looks at, why it failed and how to mend that stands beside it.
+    fails. What a check looks at, why it failed and how to fix that stands beside it.
     """
     spec = _spec(name, kind)
     options = _options(spec, settings)
@@ -101,7 +101,7 @@ def _options(spec: Spec, settings: tuple[str, ...]) -> dict[str, Any]:
 
 def _tell(result: Result) -> None:
     click.echo(f"{result.check:16}{result.status:18}{result.what}")
-    for label, words in (("why", result.reason), ("mend", result.mend)):
+    for label, words in (("why", result.reason), ("hint", result.hint)):
         if words:
             click.echo(f"{'':34}{label}: {words}")
     if result.details:

@@ -11,11 +11,11 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 Status = Literal["passed", "failed", "expected failure", "does not apply", "left out"]
 
 
-class Broken(AssertionError):
+class CheckFailed(AssertionError):
     """What a check found wrong, in one line."""
 
 
-class Excused(Exception):
+class CheckSkipped(Exception):
     """Raised by a check that has nothing to look at, with the reason."""
 
 
@@ -37,13 +37,13 @@ SubjectT = TypeVar("SubjectT", bound=Subject)
 class Check(Generic[SubjectT]):
     """One thing that must be true of a subject.
 
-    what: what must be true. mend: what to do where it is not.
+    what: what must be true. hint: what to do where it is not.
     requires: tags of those that it is for. slow: whether it is left out unless asked for.
     """
 
     name: str
     what: str
-    mend: str
+    hint: str
     function: Callable[[SubjectT], None]
     requires: tuple[str, ...] = ()
     slow: bool = False
@@ -57,7 +57,7 @@ class Result:
     what: str
     status: Status
     reason: str = ""
-    mend: str = ""
+    hint: str = ""
     error: BaseException | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,19 +68,19 @@ class Result:
     @property
     def details(self) -> str:
         """The traceback of what a check ran into and did not look for; "" otherwise."""
-        if self.error is None or isinstance(self.error, Broken):
+        if self.error is None or isinstance(self.error, CheckFailed):
             return ""
         return "".join(traceback.format_exception(self.error))
 
 
 def check(
-    mend: str, *, requires: tuple[str, ...] = (), slow: bool = False
+    hint: str, *, requires: tuple[str, ...] = (), slow: bool = False
 ) -> Callable[[Callable[[SubjectT], None]], Check[SubjectT]]:
     """Make a check of a function, whose name and docstring's first line are the check's."""
 
     def make(function: Callable[[SubjectT], None]) -> Check[SubjectT]:
         what = (function.__doc__ or "").splitlines()[0].removesuffix(".")
-        return Check(function.__name__, what, mend, function, requires, slow)
+        return Check(function.__name__, what, hint, function, requires, slow)
 
     return make
 
@@ -95,7 +95,7 @@ def run_check(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             check.function(subject)
-    except Excused as excused:
+    except CheckSkipped as excused:
         return Result(check.name, check.what, "does not apply", str(excused))
     except Exception as raised:
         error = raised
@@ -107,5 +107,5 @@ def run_check(
     if excuse is not None:
         return Result(check.name, check.what, "expected failure", excuse)
     said = " ".join(str(error).split())
-    reason = said if isinstance(error, Broken) else f"{type(error).__name__}: {said}"
-    return Result(check.name, check.what, "failed", reason, check.mend, error)
+    reason = said if isinstance(error, CheckFailed) else f"{type(error).__name__}: {said}"
+    return Result(check.name, check.what, "failed", reason, check.hint, error)

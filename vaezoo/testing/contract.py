@@ -13,15 +13,15 @@ from vaezoo.plugins.specs import LossSpec, ModelSpec, Spec
 from vaezoo.testing.check import Check, Result, Subject, run_check
 from vaezoo.testing.checks import DATASET_CHECKS, LOSS_CHECKS, MODEL_CHECKS, NAMES
 from vaezoo.testing.loaded import Loaded
+from vaezoo.testing.model_with_loss import ModelWithLoss
 from vaezoo.testing.named import Named
-from vaezoo.testing.pair import Pair
 from vaezoo.testing.reference import ReferenceVAE
 
 _REFERENCE_TAGS = ("elbo", "importance")
 
 
 class ContractError(AssertionError):
-    """What did not pass, and how to mend it, in a line a check."""
+    """What did not pass, and how to fix it, in a line a check."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def check_model(
     expected_failures: check -> why it fails as it should. It must fail, then.
     slow: whether to run the slow checks (compiled, processes). only: the checks to run.
     """
-    pair = Pair(model, loss, options=options)
+    pair = ModelWithLoss(model, loss, options=options)
     return _hold(Contract(pair, MODEL_CHECKS, expected_failures or {}, slow, tuple(only)))
 
 
@@ -139,7 +139,7 @@ def contract_of(
         return Contract(Loaded(named, options), DATASET_CHECKS, expected, slow, **choice)
     if kind == "loss":
         return Contract(_pair_for(named, None, options), LOSS_CHECKS, expected, slow, **choice)
-    return Contract(Pair(named, options=options), MODEL_CHECKS, expected, slow, **choice)
+    return Contract(ModelWithLoss(named, options=options), MODEL_CHECKS, expected, slow, **choice)
 
 
 def parametrize_with_checks(*subjects: Named, slow: bool = False) -> Any:
@@ -194,7 +194,7 @@ def _hold(contract: Contract) -> list[Result]:
 
 
 def _line(result: Result) -> str:
-    return f"{result.check}: {result.reason} ({result.mend})"
+    return f"{result.check}: {result.reason} ({result.hint})"
 
 
 def _kind(named: str | type) -> str:
@@ -209,9 +209,9 @@ def _kind(named: str | type) -> str:
     return kinds[0]
 
 
-def _pair_for(loss: Named, model: Named | None, options: Mapping[str, Any] | None) -> Pair:
+def _pair_for(loss: Named, model: Named | None, options: Mapping[str, Any] | None) -> ModelWithLoss:
     """A loss with the model given, or with one that it is for."""
-    return Pair(model or _partner(loss), loss, about="loss", options=options)
+    return ModelWithLoss(model or _partner(loss), loss, about="loss", options=options)
 
 
 def _partner(loss: Named) -> Named:

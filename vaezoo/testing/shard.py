@@ -23,9 +23,9 @@ from vaezoo.distributed.fsdp import apply_fsdp, full_state_dict
 from vaezoo.losses.base import Phase
 from vaezoo.options import to_dict
 from vaezoo.plugins.registry import subprocess_environment
-from vaezoo.testing.check import Broken
+from vaezoo.testing.check import CheckFailed
+from vaezoo.testing.model_with_loss import CPU, ModelWithLoss, loss_of
 from vaezoo.testing.noise import SameNoise
-from vaezoo.testing.pair import CPU, Pair, loss_of
 from vaezoo.training.train_step import TrainStep
 
 _SHARE = 7
@@ -40,7 +40,7 @@ _LR = 1e-6
 class Work(NamedTuple):
     """What several processes are to do: a batch through a model with its loss."""
 
-    pair: Pair
+    pair: ModelWithLoss
     dtype: torch.dtype
     sharded: bool = False
     """Whether each process holds a part of every layer."""
@@ -116,7 +116,9 @@ def _kind(name: str) -> str:
     return name.partition(" in phase ")[2] or name
 
 
-def compare(pairs: Sequence[Pair], count: int = 2, *, sharded: bool = False) -> list[str | None]:
+def compare(
+    pairs: Sequence[ModelWithLoss], count: int = 2, *, sharded: bool = False
+) -> list[str | None]:
     """For each pair what differs between one process and `count` that share its batch, if any.
 
     sharded: each of these holds a part of every layer. Broken where the processes do not come to
@@ -135,7 +137,7 @@ def compare(pairs: Sequence[Pair], count: int = 2, *, sharded: bool = False) -> 
     ]
 
 
-def _alone(pair: Pair, count: int, sharded: bool) -> tuple[Work, dict[str, Tensor]]:
+def _alone(pair: ModelWithLoss, count: int, sharded: bool) -> tuple[Work, dict[str, Tensor]]:
     """What one process finds: in double precision, so that no rounding decides on which side of 0
     a ReLU is; in single where the model cannot do otherwise."""
     try:
@@ -164,14 +166,14 @@ def run(works: Sequence[Work], count: int, folder: Path) -> None:
     try:
         said = [process.communicate(timeout=seconds)[1] for process in running]
     except subprocess.TimeoutExpired:
-        raise Broken(f"{count} processes are not done after {seconds} s: one waits") from None
+        raise CheckFailed(f"{count} processes are not done after {seconds} s: one waits") from None
     finally:
         for process in running:
             process.kill()
     for process, words in zip(running, said, strict=True):
         if process.returncode:
             last = words.strip().splitlines() or [f"exit code {process.returncode}"]
-            raise Broken(f"a process ended: {last[-1]}")
+            raise CheckFailed(f"a process ended: {last[-1]}")
 
 
 def _told(work: Work) -> dict[str, object]:
@@ -197,7 +199,7 @@ def main() -> None:
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count
     )
     for number, told in enumerate(job["works"]):
-        pair = Pair(told["model"], told["loss"], options=told["options"])
+        pair = ModelWithLoss(told["model"], told["loss"], options=told["options"])
         dtype = torch.float64 if told["double"] else torch.float32
         work = Work(pair, dtype, told["sharded"])
         try:

@@ -6,19 +6,19 @@ from vaezoo.testing.check import Check
 from vaezoo.testing.checks import (
     arithmetic,
     datasets,
-    door,
     labels,
     learning,
-    nats,
     processes,
     repeatable,
     shapes,
     storage,
 )
+from vaezoo.testing.checks import lazy_import as door
+from vaezoo.testing.checks import likelihood as nats
 from vaezoo.testing.loaded import Loaded
-from vaezoo.testing.pair import Pair
+from vaezoo.testing.model_with_loss import ModelWithLoss
 
-LOSS_CHECKS: tuple[Check[Pair], ...] = (
+LOSS_CHECKS: tuple[Check[ModelWithLoss], ...] = (
     door.registration,
     storage.options,
     nats.terms,
@@ -36,7 +36,7 @@ LOSS_CHECKS: tuple[Check[Pair], ...] = (
 )
 """What a loss must keep, with a model that it is for."""
 
-MODEL_CHECKS: tuple[Check[Pair], ...] = (
+MODEL_CHECKS: tuple[Check[ModelWithLoss], ...] = (
     shapes.shapes,
     nats.rate,
     nats.bound,

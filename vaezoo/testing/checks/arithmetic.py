@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vaezoo.bench.counts import count
 from vaezoo.runtime.device import autocast, precision_context
 from vaezoo.runtime.seed import seeded
-from vaezoo.testing.check import Broken, check
-from vaezoo.testing.pair import CPU, Pair, loss_of
+from vaezoo.testing.check import CheckFailed, check
+from vaezoo.testing.model_with_loss import CPU, ModelWithLoss, loss_of
 
 _READS_BACK = {
     "_local_scalar_dense": "item(), float() or a truth value",
@@ -30,7 +30,7 @@ _NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
 
 
 @check("sum nats in float32: see vaezoo.models.distributions.to_float32")
-def half_precision(pair: Pair) -> None:
+def half_precision(pair: ModelWithLoss) -> None:
     """A step in bfloat16 comes near the one in float32, and its terms are float32"""
     model = pair.build()
     for phase in loss_of(model).phases(model):
@@ -41,17 +41,17 @@ def half_precision(pair: Pair) -> None:
         full, half = outputs
         for name, value in {"loss": half.loss, **half.terms}.items():
             if value.dtype != torch.float32:
-                raise Broken(f"{name} of phase {phase.name} is {value.dtype}")
+                raise CheckFailed(f"{name} of phase {phase.name} is {value.dtype}")
         half.loss.backward(inputs=list(phase.parameters))
         if "discrete" in pair.tags:
             continue  # a code that is nearly another one becomes it
         a, b = full.loss.item(), half.loss.item()
         if not abs(a - b) <= 0.2 * abs(a) + 1.0:
-            raise Broken(f"phase {phase.name}: {b:.4g} in bfloat16, {a:.4g} in float32")
+            raise CheckFailed(f"phase {phase.name}: {b:.4g} in bfloat16, {a:.4g} in float32")
 
 
 @check("keep Python values that come from tensors out of the step", slow=True)
-def compiled(pair: Pair) -> None:
+def compiled(pair: ModelWithLoss) -> None:
     """A step goes through torch.compile, and comes out the same"""
     model = pair.build()
     torch._dynamo.reset()
@@ -65,13 +65,13 @@ def compiled(pair: Pair) -> None:
                 outputs[-1].loss.backward(inputs=list(phase.parameters))
             eager, compiled = (output.loss.item() for output in outputs)
             if not abs(eager - compiled) <= 1e-3 * (1 + abs(eager)):
-                raise Broken(f"phase {phase.name}: {compiled:.6g} compiled, {eager:.6g} not")
+                raise CheckFailed(f"phase {phase.name}: {compiled:.6g} compiled, {eager:.6g} not")
     finally:
         torch._dynamo.reset()
 
 
 @check("read no value back to the host in a step: no .item(), float(tensor), `if tensor`")
-def flops(pair: Pair) -> None:
+def flops(pair: ModelWithLoss) -> None:
     """The arithmetic of a step is counted, and waits for no value"""
     model = pair.build()
     loss, batch, context = loss_of(model), pair.batch(), pair.context()
@@ -85,7 +85,7 @@ def flops(pair: Pair) -> None:
     with precision_context("fp32", deterministic=True), _NoReadingBack():
         counted = count(step)
     if counted.flops <= 0:
-        raise Broken("a step has no matrix product and no convolution that is counted")
+        raise CheckFailed("a step has no matrix product and no convolution that is counted")
 
 
 class _NoReadingBack(TorchDispatchMode):
@@ -96,7 +96,7 @@ class _NoReadingBack(TorchDispatchMode):
     ) -> Any:
         name = func.overloadpacket.__name__
         if name in _READS_BACK:
-            raise Broken(f"a value is read back by {_READS_BACK[name]}{_where()}")
+            raise CheckFailed(f"a value is read back by {_READS_BACK[name]}{_where()}")
         return func(*args, **(kwargs or {}))
 
 

@@ -11,8 +11,8 @@ from vaezoo.data.base import Split
 from vaezoo.data.loader import Batches
 from vaezoo.data.options import DiskOptions
 from vaezoo.errors import DataError
-from vaezoo.testing.check import Broken, Excused, check
-from vaezoo.testing.checks.door import check_registration
+from vaezoo.testing.check import CheckFailed, CheckSkipped, check
+from vaezoo.testing.checks.lazy_import import check_registration
 from vaezoo.testing.checks.storage import check_options
 from vaezoo.testing.loaded import Loaded
 
@@ -25,28 +25,28 @@ def examples(data: Loaded) -> None:
     """Examples are of the shape, type and classes that the spec says"""
     spec = data.splits.spec
     if spec.num_examples != len(data.splits.train):
-        raise Broken(
+        raise CheckFailed(
             f"spec.num_examples is {spec.num_examples}, and there are {len(data.splits.train)}"
         )
     for name, split in data.parts().items():
         if not len(split):
-            raise Broken(f"the {name} split is empty")
+            raise CheckFailed(f"the {name} split is empty")
         index = _some(split, _LOOKED_AT)
         x, y = split.get_batch(index)
         if tuple(x.shape) != (len(index), *spec.shape):
-            raise Broken(
+            raise CheckFailed(
                 f"{name}: get_batch gives {tuple(x.shape)}, not {(len(index), *spec.shape)}"
             )
         if x.dtype not in (torch.uint8, torch.float32):
-            raise Broken(f"{name}: get_batch gives {x.dtype}, not uint8 or float32")
+            raise CheckFailed(f"{name}: get_batch gives {x.dtype}, not uint8 or float32")
         if x.dtype == torch.float32 and spec.domain != "real":
-            raise Broken(f"{name}: float32 is for real data, and this is {spec.domain}: give uint8")
+            raise CheckFailed(f"{name}: {spec.domain} data must be uint8, not float32")
         if not x.float().isfinite().all():
-            raise Broken(f"{name}: an example is not finite")
+            raise CheckFailed(f"{name}: an example is not finite")
         _check_labels(name, y, len(index), spec.class_names)
         one = split.get_batch(index[-1:])[0]
         if not one.equal(x[-1:]):
-            raise Broken(f"{name}: an example taken alone is another one")
+            raise CheckFailed(f"{name}: an example taken alone is another one")
 
 
 @check("bring values into [0, 1]: uint8 levels, or 0 and 1 where the domain is binary")
@@ -62,11 +62,11 @@ def values(data: Loaded) -> None:
         )
         x = next(iter(batches.sequential())).x
         if x.dtype != torch.float32:
-            raise Broken(f"{name}: a batch is {x.dtype}")
+            raise CheckFailed(f"{name}: a batch is {x.dtype}")
         if spec.domain == "binary" and not ((x == 0) | (x == 1)).all():
-            raise Broken(f"{name}: the domain is binary, and a value is neither 0 nor 1")
+            raise CheckFailed(f"{name}: the domain is binary, and a value is neither 0 nor 1")
         if spec.domain == "unit" and not ((x >= 0) & (x <= 1)).all():
-            raise Broken(f"{name}: a value is outside [0, 1]")
+            raise CheckFailed(f"{name}: a value is outside [0, 1]")
 
 
 @check("follow a seed in the options, and fingerprint what the splits hold")
@@ -74,16 +74,16 @@ def repeatable(data: Loaded) -> None:
     """Loaded again it is the same, and says so by its fingerprint"""
     again = data.load()
     if not data.splits.fingerprint:
-        raise Broken("it has no fingerprint")
+        raise CheckFailed("it has no fingerprint")
     if again.fingerprint != data.splits.fingerprint:
-        raise Broken("its fingerprint is another one each time")
+        raise CheckFailed("its fingerprint is another one each time")
     for name, split in data.parts().items():
         other: Split = getattr(again, name)
         index = _some(split, _LOOKED_AT)
         if len(other) != len(split) or not other.get_batch(index)[0].equal(
             split.get_batch(index)[0]
         ):
-            raise Broken(f"the {name} split is another one each time")
+            raise CheckFailed(f"the {name} split is another one each time")
 
 
 @check("hold test examples out before anything else is done with them")
@@ -96,7 +96,9 @@ def disjoint(data: Loaded) -> None:
         both = sum(content in train for content in held_out)
         # Real data holds a picture twice now and then.
         if both > max(1, 0.2 * share * len(held_out)):
-            raise Broken(f"{both} of {len(held_out)} examples of the {name} split are trained on")
+            raise CheckFailed(
+                f"{both} of {len(held_out)} {name} examples are also in the train split"
+            )
 
 
 @check("hold out `options.validation` examples of those to train on")
@@ -105,12 +107,12 @@ def validation(data: Loaded) -> None:
     whole = data.splits
     count = max(1, len(whole.train) // 10)
     if len(whole.train) <= 2 * count or data.options.validation:
-        raise Excused("it is too small, or holds some out already")
+        raise CheckSkipped("it is too small, or holds some out already")
     splits = data.load(validation=count)
     if len(splits.validation) != count:
-        raise Broken(f"asked for {count}, it holds {len(splits.validation)} out")
+        raise CheckFailed(f"asked for {count}, it holds {len(splits.validation)} out")
     if len(splits.train) != len(whole.train) - count or len(splits.test) != len(whole.test):
-        raise Broken("they are not taken from the training examples")
+        raise CheckFailed("they are not taken from the training examples")
 
 
 @check("give Splits plain numbers and words")
@@ -118,24 +120,24 @@ def record(data: Loaded) -> None:
     """What a run folder keeps of it is JSON, and says in one line how the splits came about"""
     splits = data.splits
     if not splits.how or "\n" in splits.how:
-        raise Broken("`how` is not one line")
+        raise CheckFailed("`how` is not one line")
     kept = splits.record()
     if json.loads(json.dumps(kept))["splits"] != kept["splits"]:
-        raise Broken("its record does not come back from JSON")
+        raise CheckFailed("its record does not come back from JSON")
 
 
 @check("raise DataError with what is missing and what to do")
 def missing(data: Loaded) -> None:
     """Data that is not there is told in one line"""
     if not isinstance(data.options, DiskOptions):
-        raise Excused("it reads nothing from disk")
+        raise CheckSkipped("it reads nothing from disk")
     try:
         data.load(root="/there/is/no/such/place")
     except DataError as error:
         if "\n" in str(error):
-            raise Broken("it is told in several lines") from None
+            raise CheckFailed("it is told in several lines") from None
     else:
-        raise Broken("a root that does not exist is not noticed")
+        raise CheckFailed("a root that does not exist is not noticed")
 
 
 @check("give each option a default, a description, and a type that YAML and a command line know")
@@ -168,9 +170,9 @@ def _contents(split: Split, most: int) -> list[bytes]:
 def _check_labels(name: str, y: Tensor | None, count: int, classes: tuple[str, ...]) -> None:
     if y is None:
         if classes:
-            raise Broken(f"{name}: there are classes, and no labels")
+            raise CheckFailed(f"{name}: there are classes, and no labels")
         return
     if y.dtype != torch.int64 or tuple(y.shape) != (count,):
-        raise Broken(f"{name}: labels are {y.dtype} {tuple(y.shape)}, not int64 ({count},)")
+        raise CheckFailed(f"{name}: labels are {y.dtype} {tuple(y.shape)}, not int64 ({count},)")
     if y.min() < -1 or y.max() >= max(1, len(classes)):
-        raise Broken(f"{name}: labels go from {int(y.min())} to {int(y.max())}")
+        raise CheckFailed(f"{name}: labels go from {int(y.min())} to {int(y.max())}")

@@ -9,21 +9,21 @@ from vaezoo.data.spec import DataSpec
 from vaezoo.errors import OptionError
 from vaezoo.models.base import BaseVAE
 from vaezoo.runtime.seed import seeded
-from vaezoo.testing.check import Broken, Excused, check
-from vaezoo.testing.pair import CPU, Pair
+from vaezoo.testing.check import CheckFailed, CheckSkipped, check
+from vaezoo.testing.model_with_loss import CPU, ModelWithLoss
 
 
 @check("set `conditional = True`, tag it `labels`, and use y in decode or prior")
-def labels(pair: Pair) -> None:
+def labels(pair: ModelWithLoss) -> None:
     """Labels are used if they are declared"""
     conditional = pair.model_class.conditional
     declared = "labels" in pair.tags or pair.model_spec.input_spec.labels
     if declared and not conditional:
-        raise Broken("it is declared to use labels, and not conditional = True: it never sees any")
+        raise CheckFailed("it declares labels, but without conditional = True it never gets any")
     if not conditional:
-        raise Excused("it is not conditional")
+        raise CheckSkipped("it is not conditional")
     if not declared:
-        raise Broken("it is conditional, and has no tag `labels`")
+        raise CheckFailed("it is conditional, and has no tag `labels`")
     with pair.watched() as model:
         first, second = (torch.full((4,), label) for label in (0, 1))
         drawn = []
@@ -31,20 +31,20 @@ def labels(pair: Pair) -> None:
             with seeded(0, CPU):
                 drawn.append(model.sample(4, y))
         if drawn[0].equal(drawn[1]):
-            raise Broken("samples of two classes are the same")
+            raise CheckFailed("samples of two classes are the same")
     if not pair.model_spec.input_spec.labels:
         without = DataSpec(shape=pair.data.shape, domain=pair.data.domain, num_examples=64)
         try:
             pair.build(without)(pair.batch(data=without).x)
         except Exception as error:
-            raise Broken(
+            raise CheckFailed(
                 f"without labels: {type(error).__name__}: {error}; say InputSpec(labels=True) if "
                 "it cannot do without"
             ) from error
 
 
 @check("give `prior` something to draw from before anything is fitted, too")
-def sampling(pair: Pair) -> None:
+def sampling(pair: ModelWithLoss) -> None:
     """Samples can be drawn before and after training, with a temperature, as means and draws"""
     _draw(pair, pair.build().eval(), "before training")
     with pair.watched() as model:
@@ -52,7 +52,7 @@ def sampling(pair: Pair) -> None:
         _draw(pair, model, "after training")
 
 
-def _draw(pair: Pair, model: BaseVAE, when: str) -> None:
+def _draw(pair: ModelWithLoss, model: BaseVAE, when: str) -> None:
     for count, temperature, mean in ((1, 1.0, True), (3, 1.0, False), (3, 0.5, True)):
         y = torch.arange(count) % len(pair.data.class_names) if model.conditional else None
         with seeded(0, CPU):
@@ -63,8 +63,8 @@ def _draw(pair: Pair, model: BaseVAE, when: str) -> None:
                     raise
                 continue  # a prior without a spread has nothing to be scaled
         if tuple(drawn.shape) != (count, *pair.data.shape):
-            raise Broken(f"{when} sample({count}) is {tuple(drawn.shape)}")
+            raise CheckFailed(f"{when} sample({count}) is {tuple(drawn.shape)}")
         if not drawn.isfinite().all():
-            raise Broken(f"{when} sample({count}) is not finite")
+            raise CheckFailed(f"{when} sample({count}) is not finite")
         if mean and pair.data.domain != "real" and not ((drawn >= 0) & (drawn <= 1)).all():
-            raise Broken(f"{when} sample({count}) leaves [0, 1]")
+            raise CheckFailed(f"{when} sample({count}) leaves [0, 1]")

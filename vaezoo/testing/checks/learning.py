@@ -7,8 +7,8 @@ from torch import nn
 
 from vaezoo.losses.base import Phase
 from vaezoo.models.base import BaseVAE
-from vaezoo.testing.check import Broken, check
-from vaezoo.testing.pair import LEARNING_STEPS, Pair, loss_of
+from vaezoo.testing.check import CheckFailed, check
+from vaezoo.testing.model_with_loss import LEARNING_STEPS, ModelWithLoss, loss_of
 
 _STEPS = 3
 _EXPLAINED = 0.3
@@ -16,7 +16,7 @@ _EXPLAINED = 0.3
 
 
 @check("use it in the objective of a phase that has it, or make it a buffer, or freeze it")
-def gradients(pair: Pair) -> None:
+def gradients(pair: ModelWithLoss) -> None:
     """Every parameter gets a gradient"""
     model = pair.build()
     batch, loss = pair.batch(), loss_of(model)
@@ -25,7 +25,7 @@ def gradients(pair: Pair) -> None:
     in_phases = {id(p) for phase in phases for p in phase.parameters}
     for parameter, name in names.items():
         if parameter.requires_grad and id(parameter) not in in_phases:
-            raise Broken(f"{name} is in no phase")
+            raise CheckFailed(f"{name} is in no phase")
     # A layer that starts at zero hides those behind it in the first step.
     moved: set[int] = set()
     for step in range(_STEPS):
@@ -41,22 +41,24 @@ def gradients(pair: Pair) -> None:
     moved |= {id(p) for p in names if not p.detach().equal(before[id(p)])}
     still = [name for p, name in names.items() if p.requires_grad and id(p) not in moved]
     if still:
-        raise Broken(f"{', '.join(still[:3])}{' …' if len(still) > 3 else ''}: no gradient, or 0")
+        raise CheckFailed(
+            f"{', '.join(still[:3])}{' …' if len(still) > 3 else ''}: no gradient, or 0"
+        )
 
 
 @check("look at the signs and weights of the objective, and at what stops gradients on their way")
-def overfit(pair: Pair) -> None:
+def overfit(pair: ModelWithLoss) -> None:
     """One batch can be learned by heart"""
     _, before, after = pair.learned
     if not after >= _EXPLAINED:
-        raise Broken(
+        raise CheckFailed(
             f"after {LEARNING_STEPS} steps on a few examples, reconstructions explain "
             f"{after:.2f} of their variance (before: {before:.2f}), not {_EXPLAINED} or more"
         )
 
 
 @check("keep each phase's objective from changing anything itself: updates are the trainer's")
-def phases(pair: Pair) -> None:
+def phases(pair: ModelWithLoss) -> None:
     """A phase changes its own parameters and no others"""
     model = pair.build()
     phases = loss_of(model).phases(model)
@@ -64,27 +66,27 @@ def phases(pair: Pair) -> None:
     known = {id(parameter) for parameter in names}
     titles = [phase.name for phase in phases]
     if len({*titles}) < len(titles):
-        raise Broken(f"two of the phases {', '.join(titles)} have one name")
+        raise CheckFailed(f"two of the phases {', '.join(titles)} have one name")
     for phase in phases:
         own = [id(p) for p in phase.parameters]
         if len({*own}) < len(own):
-            raise Broken(f"phase {phase.name} has a parameter twice")
+            raise CheckFailed(f"phase {phase.name} has a parameter twice")
         if not {*own} <= known:
-            raise Broken(f"phase {phase.name} has a parameter that is neither model's nor loss's")
+            raise CheckFailed(f"phase {phase.name} has a parameter of neither model nor loss")
         before = {p: p.detach().clone() for p in names}
         output = phase.loss_fn(model, pair.batch(), pair.context())
         output.loss.backward(inputs=list(phase.parameters))
         for parameter, name in names.items():
             if id(parameter) not in own and parameter.grad is not None:
-                raise Broken(f"phase {phase.name} gives {name} a gradient, and does not have it")
+                raise CheckFailed(f"phase {phase.name} gives a gradient to {name}, not its own")
         _descend(phase)
         changed = {id(p) for p in names if not p.detach().equal(before[p])}
         for parameter, name in names.items():
             # One that no gradient moves may be set: to its best value in closed form, for one.
             if parameter.requires_grad and id(parameter) in changed and id(parameter) not in own:
-                raise Broken(f"phase {phase.name} changes {name}, and does not have it")
+                raise CheckFailed(f"phase {phase.name} changes {name}, and does not have it")
         if not changed:
-            raise Broken(f"phase {phase.name} changes nothing")
+            raise CheckFailed(f"phase {phase.name} changes nothing")
 
 
 def _names(model: BaseVAE) -> dict[nn.Parameter, str]:

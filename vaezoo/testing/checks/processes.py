@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from vaezoo.plugins.registry import registry
-from vaezoo.testing.check import Broken, Excused, check
-from vaezoo.testing.pair import Pair
+from vaezoo.testing.check import CheckFailed, CheckSkipped, check
+from vaezoo.testing.model_with_loss import ModelWithLoss
 from vaezoo.testing.shard import compare
 
 
@@ -13,14 +13,14 @@ from vaezoo.testing.shard import compare
     "vaezoo.distributed (gather, share, total), asked for when it is needed",
     slow=True,
 )
-def processes(pair: Pair) -> None:
+def processes(pair: ModelWithLoss) -> None:
     """Two processes with half a batch each find the gradients of one with the whole"""
     for spec in (pair.model_spec, pair.loss_spec):
         if spec not in registry().specs(spec.kind):
-            raise Excused("another process can only be told of what has a registered name")
+            raise CheckSkipped("another process can only be told of what has a registered name")
     why_not = pair.model_class.single_process_reason or pair.loss_class.single_process_reason
     if why_not:
-        raise Excused(f"it is trained by one process only: {why_not}")
+        raise CheckSkipped(f"it is trained by one process only: {why_not}")
     (different,) = compare([pair])
     if different:
-        raise Broken(f"{different} in two processes")
+        raise CheckFailed(f"{different} in two processes")

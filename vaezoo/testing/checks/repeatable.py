@@ -6,34 +6,34 @@ import torch
 from torch import Tensor
 
 from vaezoo.runtime.seed import seeded
-from vaezoo.testing.check import Broken, check
-from vaezoo.testing.pair import CPU, Pair, loss_of, objective
+from vaezoo.testing.check import CheckFailed, check
+from vaezoo.testing.model_with_loss import CPU, ModelWithLoss, loss_of, objective
 
 
 @check("draw every random number from torch's generator")
-def seeds(pair: Pair) -> None:
+def seeds(pair: ModelWithLoss) -> None:
     """The same seed gives the same weights, steps and samples, another one others"""
     first, second = pair.build(seed=0), pair.build(seed=0)
     for name, tensor in first.state_dict().items():
         if not tensor.equal(second.state_dict()[name]):
-            raise Broken(f"{name} starts otherwise from the same seed")
+            raise CheckFailed(f"{name} starts otherwise from the same seed")
     batch = pair.batch()
     steps = [list(pair.train(model, batch, 2)) for model in (first, second)]
     if not all(a.equal(b) for a, b in zip(*steps, strict=True)):
-        raise Broken("training steps come out otherwise from the same seed")
+        raise CheckFailed("training steps come out otherwise from the same seed")
     y = None if batch.y is None else batch.y[:3]
     samples = []
     for model, seed in ((first, 0), (second, 0), (second, 1)):
         with seeded(seed, CPU):
             samples.append(model.eval().sample(3, y))
     if not samples[0].equal(samples[1]):
-        raise Broken("samples come out otherwise from the same seed")
+        raise CheckFailed("samples come out otherwise from the same seed")
     if samples[1].equal(samples[2]):
-        raise Broken("samples do not depend on the seed")
+        raise CheckFailed("samples do not depend on the seed")
 
 
 @check("use statistics of the batch in training mode only")
-def independence(pair: Pair) -> None:
+def independence(pair: ModelWithLoss) -> None:
     """In evaluation an example's numbers do not depend on the others of its batch"""
     with pair.watched() as model:
         batch = pair.batch(5)
@@ -55,11 +55,11 @@ def independence(pair: Pair) -> None:
         for what, (together, by_itself) in pairs.items():
             if not torch.allclose(together, by_itself, rtol=1e-3, atol=1e-4):
                 apart = (together - by_itself).abs().max()
-                raise Broken(f"{what} of an example moves by {apart:.3g} with the others there")
+                raise CheckFailed(f"{what} of an example moves by {apart:.3g} with its batch")
 
 
 @check("change buffers in training mode only, schedules in on_train_step only")
-def evaluation(pair: Pair) -> None:
+def evaluation(pair: ModelWithLoss) -> None:
     """Looking at a model without gradients works, and changes nothing"""
     with pair.watched() as model:
         batch = pair.batch(3)
@@ -74,10 +74,10 @@ def evaluation(pair: Pair) -> None:
         after = {**model.state_dict(), **_loss_state(pair)}
         for name, tensor in before.items():
             if not after[name].equal(tensor):
-                raise Broken(f"{name} changes when the model is looked at")
+                raise CheckFailed(f"{name} changes when the model is looked at")
         if not first.loss.equal(second.loss):
-            raise Broken("the same batch gives another objective the second time")
+            raise CheckFailed("the same batch gives another objective the second time")
 
 
-def _loss_state(pair: Pair) -> dict[str, Tensor]:
+def _loss_state(pair: ModelWithLoss) -> dict[str, Tensor]:
     return {f"the loss's {k}": v for k, v in loss_of(pair.stepped).state_dict().items()}

@@ -14,29 +14,29 @@ from vaezoo.errors import DataError, OptionError
 from vaezoo.models.base import BaseVAE
 from vaezoo.models.distributions import kl_divergence
 from vaezoo.runtime.seed import seeded
-from vaezoo.testing.check import Broken, check
+from vaezoo.testing.check import CheckFailed, check
 from vaezoo.testing.examples import CLASSES, EXAMPLES, corners
-from vaezoo.testing.pair import CPU, Pair, loss_of
+from vaezoo.testing.model_with_loss import CPU, ModelWithLoss, loss_of
 
 _SEARCHED = 6
 """How many data specs hypothesis draws beside those at the corners."""
 
 
 @check("return distributions of these shapes, or narrow `takes`, or raise DataError in __init__")
-def shapes(pair: Pair) -> None:
+def shapes(pair: ModelWithLoss) -> None:
     """Shapes and ranges are right for all data that it takes"""
     kinds = {"images": False, "vectors": False}
     for data in corners(pair.model_spec.input_spec):
         kinds["images" if data.is_image else "vectors"] |= _fits(pair, data)
     if not any(kinds.values()):
-        raise Broken("it refuses every data that was tried")
+        raise CheckFailed("it refuses every data that was tried")
     if pair.model_spec.input_spec.vectors and not kinds["vectors"]:
-        raise Broken("`takes` says vectors, and it refuses every one")
+        raise CheckFailed("`takes` says vectors, and it refuses every one")
     if importlib.util.find_spec("hypothesis") is not None:
         _search(pair)
 
 
-def _fits(pair: Pair, data: DataSpec) -> bool:
+def _fits(pair: ModelWithLoss, data: DataSpec) -> bool:
     """Whether the model takes the data; Broken if it does and something is of a wrong shape."""
     try:
         model = _built(pair, data)
@@ -47,14 +47,14 @@ def _fits(pair: Pair, data: DataSpec) -> bool:
     try:
         _evaluated(pair, model, data)
         _trained(pair, model, data)
-    except Broken as broken:
-        raise Broken(f"on {where}: {broken}") from None
+    except CheckFailed as broken:
+        raise CheckFailed(f"on {where}: {broken}") from None
     except Exception as error:
-        raise Broken(f"on {where}: {type(error).__name__}: {error}") from error
+        raise CheckFailed(f"on {where}: {type(error).__name__}: {error}") from error
     return True
 
 
-def _built(pair: Pair, data: DataSpec) -> BaseVAE:
+def _built(pair: ModelWithLoss, data: DataSpec) -> BaseVAE:
     """For vectors, with dense networks if its own are for images."""
     if data.is_image or "network" not in type(pair.model_options).model_fields:
         return pair.build(data)
@@ -64,7 +64,7 @@ def _built(pair: Pair, data: DataSpec) -> BaseVAE:
         return pair.build(data)
 
 
-def _evaluated(pair: Pair, model: BaseVAE, data: DataSpec) -> None:
+def _evaluated(pair: ModelWithLoss, model: BaseVAE, data: DataSpec) -> None:
     """The last batch of a split may be of one example."""
     model.eval()
     with seeded(0, CPU), torch.no_grad():
@@ -80,7 +80,7 @@ def _evaluated(pair: Pair, model: BaseVAE, data: DataSpec) -> None:
             prior = model.prior(y)
             _is(prior.event_shape, latent, "prior's event_shape")
             if tuple(prior.batch_shape) not in ((), (count,)):
-                raise Broken(f"prior's batch_shape is {tuple(prior.batch_shape)}")
+                raise CheckFailed(f"prior's batch_shape is {tuple(prior.batch_shape)}")
             likelihood = model.decode(z, y)
             _is(likelihood.mean, (count, *shape), "the mean of decode's")
             _is(likelihood.log_prob(batch.x), (count,), "log p(x|z)")
@@ -91,7 +91,7 @@ def _evaluated(pair: Pair, model: BaseVAE, data: DataSpec) -> None:
 
 
 def _densities(
-    pair: Pair,
+    pair: ModelWithLoss,
     model: BaseVAE,
     posterior: Distribution,
     prior: Distribution,
@@ -107,7 +107,7 @@ def _densities(
         _is(model.importance_log_weights(x, y, 2), (2, len(x)), "importance_log_weights")
 
 
-def _trained(pair: Pair, model: BaseVAE, data: DataSpec) -> None:
+def _trained(pair: ModelWithLoss, model: BaseVAE, data: DataSpec) -> None:
     model.train()
     for phase in loss_of(model).phases(model):
         output = phase.loss_fn(model, pair.batch(data=data), pair.context())
@@ -118,19 +118,19 @@ def _is(found: Any, shape: tuple[int, ...], what: str) -> None:
     """found: a tensor, or a shape itself."""
     tensor = isinstance(found, Tensor)
     if tuple(found.shape if tensor else found) != shape:
-        raise Broken(f"{what} is {tuple(found.shape if tensor else found)}, not {shape}")
+        raise CheckFailed(f"{what} is {tuple(found.shape if tensor else found)}, not {shape}")
     if tensor and found.dtype != torch.float32:
-        raise Broken(f"{what} is {found.dtype}, not torch.float32")
+        raise CheckFailed(f"{what} is {found.dtype}, not torch.float32")
     if tensor and not found.isfinite().all():
-        raise Broken(f"{what} is not finite")
+        raise CheckFailed(f"{what} is not finite")
 
 
 def _in_range(mean: Tensor, data: DataSpec, what: str) -> None:
     if data.domain != "real" and not ((mean >= 0) & (mean <= 1)).all():
-        raise Broken(f"{what} goes from {mean.min():.3g} to {mean.max():.3g}, past [0, 1]")
+        raise CheckFailed(f"{what} goes from {mean.min():.3g} to {mean.max():.3g}, past [0, 1]")
 
 
-def _search(pair: Pair) -> None:
+def _search(pair: ModelWithLoss) -> None:
     """Between the corners, by hypothesis, which tells the smallest data that it fails on."""
     from hypothesis import HealthCheck, given, settings
     from hypothesis import strategies as st

@@ -7,8 +7,8 @@ import sys
 
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import Spec
-from vaezoo.testing.check import Broken, Excused, check
-from vaezoo.testing.pair import Pair
+from vaezoo.testing.check import CheckFailed, CheckSkipped, check
+from vaezoo.testing.model_with_loss import ModelWithLoss
 
 _SECONDS = 60
 
@@ -29,7 +29,7 @@ for spec in collect(importlib.import_module(sys.argv[1])):
 
 
 @check("keep hooks and options in modules that import no torch, targets as strings")
-def registration(pair: Pair) -> None:
+def registration(pair: ModelWithLoss) -> None:
     """Registering it and reading its options imports no torch"""
     check_registration(pair.model_spec if pair.name == pair.model_spec.name else pair.loss_spec)
 
@@ -38,10 +38,10 @@ def check_registration(spec: Spec) -> None:
     """Broken if the plugin that brings this spec imports what is heavy."""
     known = registry()
     if spec not in known.specs(spec.kind):
-        raise Excused("no plugin brings it")
+        raise CheckSkipped("no plugin brings it")
     plugin = known.plugin(spec)
     if not plugin.is_installed:
-        raise Excused("it was named, not installed")
+        raise CheckSkipped("it was named, not installed")
     done = subprocess.run(
         [sys.executable, "-c", _BEHIND_A_WALL, plugin.module],
         capture_output=True,
@@ -49,4 +49,4 @@ def check_registration(spec: Spec) -> None:
         timeout=_SECONDS,
     )
     if done.returncode:
-        raise Broken(f"{plugin.module}: {done.stderr.strip().splitlines()[-1]}")
+        raise CheckFailed(f"{plugin.module}: {done.stderr.strip().splitlines()[-1]}")

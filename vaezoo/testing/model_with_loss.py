@@ -33,7 +33,7 @@ _LOOKS_EVERY = 20
 _FEW_STEPS = 3
 
 
-class Pair:
+class ModelWithLoss:
     """A model and a loss, by their specs and classes, with options that make them small."""
 
     def __init__(
@@ -195,7 +195,7 @@ def loss_of(model: BaseVAE) -> BaseLoss:
     return model.loss
 
 
-def objective(pair: Pair, model: BaseVAE, batch: Batch, step: int = 50) -> LossOutput:
+def objective(pair: ModelWithLoss, model: BaseVAE, batch: Batch, step: int = 50) -> LossOutput:
     """The main objective, drawn from one seed."""
     with seeded(1, CPU):
         return loss_of(model)(model, batch, pair.context(step))

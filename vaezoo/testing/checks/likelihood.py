@@ -7,9 +7,9 @@ from torch import Tensor
 
 from vaezoo.models.base import BaseVAE
 from vaezoo.models.distributions import kl_divergence
-from vaezoo.testing.check import Broken, check
+from vaezoo.testing.check import CheckFailed, check
 from vaezoo.testing.examples import make_batch
-from vaezoo.testing.pair import Pair, loss_of
+from vaezoo.testing.model_with_loss import ModelWithLoss, loss_of
 
 _DRAWS = 100
 _ERRORS = 5.0
@@ -19,7 +19,7 @@ _ERRORS = 5.0
 @check(
     "look at the KL: its direction, its factors of one half, what it sums over", requires=("elbo",)
 )
-def rate(pair: Pair) -> None:
+def rate(pair: ModelWithLoss) -> None:
     """The rate is a KL divergence: not negative, 0 at the prior, the mean of log q - log p"""
     with pair.watched(learned=True) as model:
         x, y = _examples(pair, model)
@@ -28,24 +28,24 @@ def rate(pair: Pair) -> None:
         rates = torch.stack([kl_divergence(posterior, prior, z) for z in draws])
         mean, error = _mean(rates)
         if (mean < -_ERRORS * error - 1e-4).any():
-            raise Broken(f"the rate of an example is {mean.min():.3g} nats")
+            raise CheckFailed(f"the rate of an example is {mean.min():.3g} nats")
         # One draw an example from a prior that has no batch of its own.
         own = prior.sample(torch.Size() if prior.batch_shape else torch.Size((len(x),)))
         at_prior = kl_divergence(prior, prior, own)
         if at_prior.abs().max() > 1e-4:
-            raise Broken(f"from the prior to itself it is {at_prior.abs().max():.3g} nats")
+            raise CheckFailed(f"from the prior to itself it is {at_prior.abs().max():.3g} nats")
         if "importance" in pair.tags:
             ratios = torch.stack([posterior.log_prob(z) - prior.log_prob(z) for z in draws])
             estimate, error = _mean(ratios - rates)
             if (estimate.abs() > _ERRORS * error + 1e-3 * (1 + mean.abs())).any():
-                raise Broken(
+                raise CheckFailed(
                     f"it is {mean.mean():.4g} nats, and the mean of log q - log p over "
                     f"{_DRAWS} draws {ratios.mean():.4g}"
                 )
 
 
 @check("look at log_prob of posterior, prior and likelihood", requires=("elbo", "importance"))
-def bound(pair: Pair) -> None:
+def bound(pair: ModelWithLoss) -> None:
     """The importance-weighted bound is not below the ELBO, and is the ELBO for one sample"""
     with pair.watched(learned=True) as model:
         x, y = _examples(pair, model)
@@ -57,16 +57,18 @@ def bound(pair: Pair) -> None:
         single, error = _mean(model.importance_log_weights(x, y, 2 * _DRAWS))
         slack = _ERRORS * (elbo_error + error) + 1e-4 * (1 + elbo.abs())
         if ((elbo - single).abs() > slack).any():
-            raise Broken(
+            raise CheckFailed(
                 f"of one sample it is {single.mean():.4g} nats, the ELBO {elbo.mean():.4g}"
             )
         many = model.log_likelihood(x, y, samples=2 * _DRAWS)
         if (many < elbo - slack).any():
-            raise Broken(f"of many samples it is {many.mean():.4g}, the ELBO {elbo.mean():.4g}")
+            raise CheckFailed(
+                f"with many samples it is {many.mean():.4g}, the ELBO {elbo.mean():.4g}"
+            )
 
 
 @check("name each term, in nats: one number an example, or one for the batch; float32 throughout")
-def terms(pair: Pair) -> None:
+def terms(pair: ModelWithLoss) -> None:
     """The objective is one number, and its terms are named nats"""
     model = pair.build()
     batch = pair.batch()
@@ -75,23 +77,27 @@ def terms(pair: Pair) -> None:
         named = {"loss": output.loss, **output.terms}
         for name, value in named.items():
             if not isinstance(value, Tensor):
-                raise Broken(f"{name} of phase {phase.name} is a {type(value).__name__}: no tensor")
+                raise CheckFailed(
+                    f"{name} of phase {phase.name} is no tensor but {type(value).__name__}"
+                )
             shapes = [()] if name == "loss" else [(), (len(batch.x),)]
             if tuple(value.shape) not in shapes:
-                raise Broken(f"{name} is {tuple(value.shape)}, not {' or '.join(map(str, shapes))}")
+                raise CheckFailed(
+                    f"{name} is {tuple(value.shape)}, not {' or '.join(map(str, shapes))}"
+                )
             if value.dtype != torch.float32:
-                raise Broken(f"{name} is {value.dtype}, not torch.float32")
+                raise CheckFailed(f"{name} is {value.dtype}, not torch.float32")
         if output.loss.grad_fn is None:
-            raise Broken(f"the objective of phase {phase.name} has no gradient")
+            raise CheckFailed(f"the objective of phase {phase.name} has no gradient")
     main = loss_of(model)(model, batch, pair.context()).terms
     if {"elbo", "rate", "distortion"} <= {*main}:
         apart = main["elbo"] + main["rate"] + main["distortion"]
         if apart.abs().max() > 1e-4 * (1 + main["elbo"].abs().max()):
-            raise Broken("elbo is not -(rate + distortion)")
+            raise CheckFailed("elbo is not -(rate + distortion)")
 
 
 @check("keep exponents and logarithms in range: clamp log-variances, use logsumexp, softplus")
-def extremes(pair: Pair) -> None:
+def extremes(pair: ModelWithLoss) -> None:
     """Terms and gradients are finite on extreme examples"""
     for what, x in _extreme(pair).items():
         model = pair.build()
@@ -114,7 +120,7 @@ def extremes(pair: Pair) -> None:
 
 
 @check("average over the batch: the objective is a mean of what is summed within an example")
-def batch_size(pair: Pair) -> None:
+def batch_size(pair: ModelWithLoss) -> None:
     """The objective does not grow with the batch"""
     model = pair.build().eval()
     loss_of(model).eval()
@@ -137,13 +143,13 @@ def batch_size(pair: Pair) -> None:
         spread = _ERRORS * (small.std() + large.std()) / len(pairs) ** 0.5
         apart = (small.mean() - large.mean()).abs()
         if apart > 0.5 * torch.maximum(small.mean().abs(), large.mean().abs()) + spread + 1e-3:
-            raise Broken(
+            raise CheckFailed(
                 f"{name} is {small.mean():.4g} on {len(few.x)} examples and {large.mean():.4g} on "
                 "the same ones eight times over"
             )
 
 
-def _examples(pair: Pair, model: BaseVAE) -> tuple[Tensor, Tensor | None]:
+def _examples(pair: ModelWithLoss, model: BaseVAE) -> tuple[Tensor, Tensor | None]:
     batch = make_batch(pair.data, 4)
     return batch.x, model.labels(batch.y)
 
@@ -153,7 +159,7 @@ def _mean(draws: Tensor) -> tuple[Tensor, Tensor]:
     return draws.mean(0), draws.std(0) / len(draws) ** 0.5
 
 
-def _extreme(pair: Pair) -> dict[str, Tensor]:
+def _extreme(pair: ModelWithLoss) -> dict[str, Tensor]:
     shape = pair.batch().x.shape
     board = torch.arange(shape[1:].numel()).remainder(2).view(1, *shape[1:]).expand(shape).float()
     examples = {"zeros": torch.zeros(shape), "ones": torch.ones(shape), "a checkerboard": board}
@@ -165,4 +171,4 @@ def _extreme(pair: Pair) -> dict[str, Tensor]:
 def _all_finite(values: dict[str, Tensor], where: str) -> None:
     for name, value in values.items():
         if not value.isfinite().all():
-            raise Broken(f"{where} {name} is {value[~value.isfinite()].flatten()[0]:g}")
+            raise CheckFailed(f"{where} {name} is {value[~value.isfinite()].flatten()[0]:g}")
