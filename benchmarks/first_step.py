@@ -23,9 +23,9 @@ def main() -> None:
         os.environ["VAEZOO_CACHE"] = cache
         told = contest(
             {
-                "tutorial": script("first_step_way.py", "tutorial", *images),
-                "vaezoo cold": script("first_step_way.py", "vaezoo", *images, "--cold"),
-                "vaezoo": script("first_step_way.py", "vaezoo", *images),
+                "tutorial": script("measure_first_step.py", "tutorial", *images),
+                "vaezoo cold": script("measure_first_step.py", "vaezoo", *images, "--cold"),
+                "vaezoo": script("measure_first_step.py", "vaezoo", *images),
             },
             rounds=args.rounds,
         )

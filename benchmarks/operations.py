@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 from harness import publish
-from subject import training_subject
 from torch.utils._python_dispatch import TorchDispatchMode
+from workload import training_workload
 
 from vaezoo.bench.counts import count
 from vaezoo.bench.peaks import gemm_rate
-from vaezoo.bench.subject import Subject
+from vaezoo.bench.workload import Workload
 from vaezoo.runtime.device import device_name, precision_context, tune_malloc
 
 _STEPS = 12
@@ -59,7 +59,7 @@ def main() -> None:
     device = torch.device("cpu")
     tune_malloc()
     with precision_context(args.precision, deterministic=False):
-        subject = training_subject(
+        subject = training_workload(
             device, batch_size=args.batch_size, precision=args.precision, model=args.model
         )
         flops = count(subject.counted).flops
@@ -86,7 +86,7 @@ def main() -> None:
     publish(f"operations-{args.precision}", device_name(device), [line], record)
 
 
-def timed(subject: Subject) -> list[float]:
+def timed(subject: Workload) -> list[float]:
     """Seconds of each of a number of steps."""
     seconds = []
     for _ in range(_STEPS):

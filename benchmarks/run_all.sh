@@ -7,7 +7,7 @@ photographs=$(mktemp -d)/photographs
 python photographs.py "$1" "$photographs" --count 4000
 python tutorial.py --images "$photographs" --rounds 3 --workers 4
 python first_step.py --images "$photographs" --rounds 3
-if python -c 'import pythae' 2>/dev/null; then python peer.py; else echo "no pythae here: peer.py is left out"; fi
+if python -c 'import pythae' 2>/dev/null; then python pythae_trainer.py; else echo "no pythae here: pythae_trainer.py is left out"; fi
 python scaling.py --largest-batch 4096 --largest-image 256 --most-images 700000
 python speedrun.py --images "$1"
 python -m vaezoo bench --json "results/bench-$(date +%F).json" --markdown results/bench.md --plot results/bench.png

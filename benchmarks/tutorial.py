@@ -24,11 +24,11 @@ def main() -> None:
     common = ["--batch-size", str(args.batch_size)]
     steps = contest(
         {
-            "tutorial": script("tutorial_way.py", "--mode", "step", *common),
-            "vaezoo": script("vaezoo_way.py", "--mode", "step", *common),
+            "tutorial": script("baseline_tutorial.py", "--mode", "step", *common),
+            "vaezoo": script("vaezoo_tutorial.py", "--mode", "step", *common),
             # The tutorial's own arithmetic: what is left where a device has nothing faster.
             "vaezoo fp32": script(
-                "vaezoo_way.py", "--mode", "step", "--precision", "fp32", *common
+                "vaezoo_tutorial.py", "--mode", "step", "--precision", "fp32", *common
             ),
         },
         rounds=args.rounds,
@@ -39,8 +39,8 @@ def main() -> None:
         os.environ["VAEZOO_CACHE"] = str(Path(cache))
         jobs = contest(
             {
-                "tutorial": script("tutorial_way.py", *job, "--workers", str(args.workers)),
-                "vaezoo": script("vaezoo_way.py", *job),
+                "tutorial": script("baseline_tutorial.py", *job, "--workers", str(args.workers)),
+                "vaezoo": script("vaezoo_tutorial.py", *job),
             },
             rounds=args.rounds,
             seeded=True,

@@ -15,7 +15,7 @@ from vaezoo.bench import report
 from vaezoo.bench.job import Case
 from vaezoo.bench.peaks import PEAKS, specified
 from vaezoo.bench.plot import save_plot
-from vaezoo.bench.row import blank, bound_by, impossible
+from vaezoo.bench.row import bound_by, empty_row, sanity_check
 from vaezoo.bench.timing import time_step
 from vaezoo.errors import OptionError, RunError
 
@@ -37,7 +37,7 @@ def row(**changes: Any) -> dict[str, Any]:
         "gemm_share": 0.5,
         "peak_memory_bytes": 2**20,
     }
-    return {**blank("m", CASE, "ok"), **filled, **changes}
+    return {**empty_row("m", CASE, "ok"), **filled, **changes}
 
 
 def test_timing_of_a_step_of_known_length() -> None:
@@ -56,9 +56,9 @@ def test_first_step_is_told_apart() -> None:
 
 
 def test_more_than_the_whole_machine_is_an_error() -> None:
-    assert impossible(row(gemm_share=1.0)) is None
-    assert "GEMM" in str(impossible(row(gemm_share=1.01)))
-    assert "peak" in str(impossible(row(peak_share=5.63)))
+    assert sanity_check(row(gemm_share=1.0)) is None
+    assert "GEMM" in str(sanity_check(row(gemm_share=1.01)))
+    assert "peak" in str(sanity_check(row(peak_share=5.63)))
 
 
 def test_unknown_peak_is_no_guess() -> None:
@@ -98,7 +98,7 @@ def test_report_round_trip_and_comparison(tmp_path: Path) -> None:
 
 
 def test_markdown_has_a_cell_a_heading_for_every_row(tmp_path: Path) -> None:
-    failed = blank("broken", CASE, "crashed", "exit code -11 | at once")
+    failed = empty_row("broken", CASE, "crashed", "exit code -11 | at once")
     report.save_markdown(tmp_path / "r.md", ENVIRONMENT, [row(), failed])
     table = [x for x in (tmp_path / "r.md").read_text().splitlines() if x.startswith("|")]
     assert len(table) == 4

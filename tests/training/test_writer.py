@@ -205,7 +205,7 @@ def test_of_two_processes_one_writes(tmp_path: Path) -> None:
     out = tmp_path / "run"
     options = {**TINY, "epochs": 2, "out": out, "log": "tensorboard", "hidden": "8,8"}
     words = [w for key, value in options.items() for w in (f"--{key.replace('_', '-')}", value)]
-    # Without the two dashes torchrun takes --log for one of its own: docs/many_processes.md.
+    # Without the two dashes torchrun takes --log for one of its own: docs/distributed.md.
     job = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "vaezoo"]
     subprocess.run(
         [sys.executable, "-m", *job, "train", "vanilla", *map(str, words)],

@@ -11,7 +11,7 @@ LAUNCH_SHARE = 0.9
 """A step is launch-bound when handing it over takes this share of its time or more."""
 
 
-def blank(model: str, case: Case, status: str, reason: str = "") -> dict[str, Any]:
+def empty_row(model: str, case: Case, status: str, reason: str = "") -> dict[str, Any]:
     """A row of a case that gave no numbers, and why."""
     return {
         "model": model,
@@ -57,7 +57,7 @@ def bound_by(
     return "compute" if gemm_share >= copy_share else "memory"
 
 
-def impossible(row: Mapping[str, Any]) -> str | None:
+def sanity_check(row: Mapping[str, Any]) -> str | None:
     """Why a row cannot be true: more than the whole of a machine was used. None if it can."""
     for share, of in (("gemm_share", "measured GEMM rate"), ("peak_share", "specified peak")):
         value = row[share]

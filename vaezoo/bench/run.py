@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 from vaezoo.bench.job import Job
-from vaezoo.bench.row import blank
+from vaezoo.bench.row import empty_row
 from vaezoo.plugins.registry import subprocess_environment
 
 Told = Callable[[dict[str, Any]], None]
@@ -71,7 +71,7 @@ def run_job(job: Job, timeout: float) -> list[dict[str, Any]]:
             reader.join()
     if status == "crashed":
         reason = f"exit code {code}" + (f": {last_words[-1][:200]}" if last_words else "")
-    return rows + [blank(job.model, case, status, reason) for case in job.cases[len(rows) :]]
+    return rows + [empty_row(job.model, case, status, reason) for case in job.cases[len(rows) :]]
 
 
 def _next_line(lines: queue.Queue[str | None], timeout: float) -> tuple[str, str, str | None]:

@@ -17,9 +17,9 @@ import torch
 from vaezoo.bench.counts import Counts, count
 from vaezoo.bench.job import Case, Job
 from vaezoo.bench.peaks import specified
-from vaezoo.bench.row import blank, bound_by, impossible
-from vaezoo.bench.subject import Subject
+from vaezoo.bench.row import bound_by, empty_row, sanity_check
 from vaezoo.bench.timing import Timing, time_step
+from vaezoo.bench.workload import Workload
 from vaezoo.errors import BrokenPluginError, VaezooError
 from vaezoo.runtime.device import precision_context, resolve_device, tune_malloc
 
@@ -44,25 +44,25 @@ def measure(job: Job, case: Case) -> dict[str, Any]:
             case = _largest(job, case)
         return _measure(job, case)
     except BrokenPluginError as error:
-        return blank(job.model, case, "failed", str(error))
+        return empty_row(job.model, case, "failed", str(error))
     except VaezooError as error:
-        return blank(job.model, case, "refused", str(error))
+        return empty_row(job.model, case, "refused", str(error))
     except (MemoryError, torch.OutOfMemoryError):
-        return blank(job.model, case, "out of memory", "a smaller batch may fit")
+        return empty_row(job.model, case, "out of memory", "a smaller batch may fit")
     except Exception as error:  # a plugin may raise anything: it is told, and the others go on
         first = (str(error).strip().splitlines() or [""])[0]
-        return blank(job.model, case, "failed", f"{type(error).__name__}: {first[:200]}")
+        return empty_row(job.model, case, "failed", f"{type(error).__name__}: {first[:200]}")
 
 
 def _measure(job: Job, case: Case) -> dict[str, Any]:
     device = resolve_device(job.device)
     with precision_context(case.precision, deterministic=False):
-        subject = Subject(job, case, device)
+        subject = Workload(job, case, device)
         counts = _count(job, case)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         timing = time_step(subject.step, device, windows=job.windows, seconds=job.seconds)
-    row = blank(job.model, case, "ok", subject.notes)
+    row = empty_row(job.model, case, "ok", subject.notes)
     row.update(_speed(case, timing))
     row.update(_shares(job, case, counts, timing, device))
     row["graph"] = subject.graphed
@@ -70,7 +70,7 @@ def _measure(job: Job, case: Case) -> dict[str, Any]:
     row["end_to_end"] = job.end_to_end and case.mode == "train"
     row["parameters"] = sum(p.numel() for p in subject.model.parameters() if p.requires_grad)
     row["peak_memory_bytes"] = _peak_memory(device)
-    wrong = impossible(row)
+    wrong = sanity_check(row)
     if wrong:
         row["status"], row["reason"] = "error", wrong
     return row
@@ -115,11 +115,11 @@ def _count(job: Job, case: Case) -> Counts:
     """On meta tensors where the model can live there, else on the CPU with the case's batch."""
     eager = Case(**{**vars(case), "compile": "off"})
     try:
-        return count(Subject(job, eager, torch.device("meta")).counted)
+        return count(Workload(job, eager, torch.device("meta")).counted)
     except VaezooError:
         raise
     except Exception:  # a model that reads a value back cannot run on meta tensors
-        return count(Subject(job, eager, torch.device("cpu")).counted)
+        return count(Workload(job, eager, torch.device("cpu")).counted)
 
 
 def _largest(job: Job, case: Case) -> Case:
@@ -129,7 +129,7 @@ def _largest(job: Job, case: Case) -> Case:
     trial = case
     while trial.batch_size <= _LARGEST_TRIED:
         try:
-            subject = Subject(job, trial, device)
+            subject = Workload(job, trial, device)
             subject.step()
             subject.step()
         except (MemoryError, torch.OutOfMemoryError):

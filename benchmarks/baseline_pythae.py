@@ -11,25 +11,23 @@ import time
 
 import numpy as np
 import torch
+from baseline_tutorial import HIDDEN, TutorialVAE
 from pythae.data.datasets import BaseDataset
 from pythae.models import VAE, VAEConfig
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.trainers import BaseTrainer, BaseTrainerConfig
-from tutorial_way import HIDDEN, TutorialVAE
 
 
 class Encoder(BaseEncoder):
     def __init__(self, network: TutorialVAE) -> None:
         super().__init__()
         self.body = network.encoder
-        self.mean, self.logvar_range = network.mean, network.logvar_range
+        self.mean, self.logvar = network.mean, network.logvar
 
     def forward(self, x: torch.Tensor) -> ModelOutput:
         features = self.body(2 * x - 1).flatten(1)
-        return ModelOutput(
-            embedding=self.mean(features), log_covariance=self.logvar_range(features)
-        )
+        return ModelOutput(embedding=self.mean(features), log_covariance=self.logvar(features))
 
 
 class Decoder(BaseDecoder):

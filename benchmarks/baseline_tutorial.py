@@ -61,7 +61,7 @@ class TutorialVAE(nn.Module):
             channels = wide
         self.encoder = nn.Sequential(*down)
         self.mean = nn.Linear(HIDDEN[-1] * 4, latent)
-        self.logvar_range = nn.Linear(HIDDEN[-1] * 4, latent)
+        self.logvar = nn.Linear(HIDDEN[-1] * 4, latent)
         self.start = nn.Linear(latent, HIDDEN[-1] * 4)
         up = []
         widths = [*reversed(HIDDEN), HIDDEN[0]]
@@ -75,16 +75,16 @@ class TutorialVAE(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         features = self.encoder(x).flatten(1)
-        mean, logvar_range = self.mean(features), self.logvar_range(features)
-        z = mean + torch.randn_like(mean) * torch.exp(0.5 * logvar_range)
+        mean, logvar = self.mean(features), self.logvar(features)
+        z = mean + torch.randn_like(mean) * torch.exp(0.5 * logvar)
         decoded = self.decoder(self.start(z).view(-1, HIDDEN[-1], 2, 2))
-        return decoded, mean, logvar_range
+        return decoded, mean, logvar
 
 
 def loss_of(model: TutorialVAE, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    decoded, mean, logvar_range = model(x)
+    decoded, mean, logvar = model(x)
     mse = F.mse_loss(decoded, x)
-    kld = (-0.5 * (1 + logvar_range - mean**2 - logvar_range.exp()).sum(1)).mean()
+    kld = (-0.5 * (1 + logvar - mean**2 - logvar.exp()).sum(1)).mean()
     return mse + KLD_WEIGHT * kld, mse, kld
 
 

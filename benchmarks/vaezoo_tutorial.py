@@ -1,4 +1,4 @@
-"""The same job as tutorial_way.py, done by vaezoo. Prints one JSON object."""
+"""The same job as baseline_tutorial.py, done by vaezoo. Prints one JSON object."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import tempfile
 import time
 from pathlib import Path
 
-from subject import training_subject
+from workload import training_workload
 
 from vaezoo.bench.timing import synchronise
 from vaezoo.runtime.device import precision_context, resolve_device, resolve_precision, tune_malloc
 
 
-def step_rate(batch_size: int, steps: int, compiled: str, arithmetic_of: str) -> float:
+def step_rate(batch_size: int, steps: int, compiled: str, precision_name: str) -> float:
     tune_malloc()
     device = resolve_device("auto")
-    precision = resolve_precision(arithmetic_of, device)
+    precision = resolve_precision(precision_name, device)
     with precision_context(precision, deterministic=False):
-        subject = training_subject(
+        subject = training_workload(
             device,
             batch_size=batch_size,
             precision=precision,

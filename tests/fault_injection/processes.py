@@ -76,7 +76,7 @@ class Server:
     def __init__(self, cache: Path) -> None:
         """cache: where decoded images are kept, unless a call names another place."""
         self.cache = cache
-        self._folder = tempfile.TemporaryDirectory(prefix="vaezoo-torture-")
+        self._folder = tempfile.TemporaryDirectory(prefix="vaezoo-faults-")
         self._number = 0
         root = HERE.parents[1]
         paths = [str(root), str(root / "plugins"), os.environ.get("PYTHONPATH", "")]

@@ -25,7 +25,7 @@ from vaezoo.plugins.registry import registry
 from vaezoo.runs.build import build_model
 from vaezoo.training.progress import ProgressCallback
 
-SCRIPT = Path(__file__).with_name("shared_job.py")
+SCRIPT = Path(__file__).with_name("training_job.py")
 ROOT = SCRIPT.parents[2]
 JOB = import_file(str(SCRIPT))
 STEPS, EPOCH = 21, 7

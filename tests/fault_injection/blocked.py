@@ -1,6 +1,6 @@
 """How long training waits for a checkpoint, against how long writing one takes.
 
-    python tests/torture/blocked.py --millions 50 --json FILE
+    python tests/fault_injection/blocked.py --millions 50 --json FILE
 
 Builds a dense model of about so many million parameters with its optimizer's state, and saves it as
 the trainer does: copied on the host, written by a thread. For comparison the same is written while

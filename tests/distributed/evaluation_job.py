@@ -1,4 +1,4 @@
-"""What several processes that share an evaluation find, and what one does: for shared_job.py."""
+"""What several processes that share an evaluation find, and what one does: for training_job.py."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Broken(Nothing):
 OWN = [
     MetricSpec(
         name=metric.__name__.lower(),
-        target=f"shared_evaluation:{metric.__name__}",
+        target=f"evaluation_job:{metric.__name__}",
         summary="For a test",
         formula="1",
         direction="neither",

@@ -1,6 +1,6 @@
 """Torture: random trials of every kind for as long as asked, each from a seed, each to the bit.
 
-    python tests/torture/run.py --minutes 60 --seed 1 --json FILE
+    python tests/fault_injection/run.py --minutes 60 --seed 1 --json FILE
 
 Every file `trials_*.py` beside this one brings kinds of trials: a list KINDS. The exit code is 1 if
 anything was lost; `--only SEED` does one trial again.
@@ -35,7 +35,7 @@ def kinds() -> list[Kind]:
     return [kind for name in names for kind in importlib.import_module(name).KINDS]
 
 
-def torture(
+def inject_faults(
     *,
     minutes: float,
     seed: int,
@@ -53,7 +53,7 @@ def torture(
     outcomes: dict[str, Counter[str]] = defaultdict(Counter)
     lost: list[dict[str, Any]] = []
     number = 0
-    with tempfile.TemporaryDirectory(prefix="vaezoo-torture-") as name:
+    with tempfile.TemporaryDirectory(prefix="vaezoo-faults-") as name:
         folder = Path(name)
         with Server(folder / "cache") as server:
             references = References(server, folder / "references", jobs)
@@ -129,7 +129,7 @@ def main() -> int:
     parser.add_argument("--kinds", help="of these kinds alone, with commas")
     parser.add_argument("--jobs", help="these jobs alone, with commas")
     args = parser.parse_args()
-    found = torture(
+    found = inject_faults(
         minutes=args.minutes,
         seed=args.seed,
         json_file=args.json,

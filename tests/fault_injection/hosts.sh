@@ -2,7 +2,7 @@
 # Two machines, made of network namespaces: a job over both; one that loses a process, and then a
 # machine, and is started again; one whose second machine vanishes for good.
 #
-#     bash tests/torture/hosts.sh [FOLDER]
+#     bash tests/fault_injection/hosts.sh [FOLDER]
 #
 # Needs root; without it one line says so. Ends with 1 if anything is not as it must be.
 set -euo pipefail

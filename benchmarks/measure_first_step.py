@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 
 
 def tutorial(images: str) -> float:
-    command = [sys.executable, str(HERE / "tutorial_way.py"), "--mode", "epochs"]
+    command = [sys.executable, str(HERE / "baseline_tutorial.py"), "--mode", "epochs"]
     begun = time.perf_counter()
     with subprocess.Popen(
         [*command, "--images", images, "--tell-steps"],

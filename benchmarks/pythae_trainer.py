@@ -1,6 +1,6 @@
 """pythae's trainer against vaezoo: the same tensors, networks and batches.
 
-python benchmarks/peer.py [--images 3000] [--epochs 2] [--rounds 3]
+python benchmarks/pythae_trainer.py [--images 3000] [--epochs 2] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ def main() -> None:
         job = ["--array", str(array), "--epochs", str(args.epochs)]
         job += ["--batch-size", str(args.batch_size)]
         told = contest(
-            {"pythae": script("peer_way.py", *job), "vaezoo": script("peer_ours.py", *job)},
+            {
+                "pythae": script("baseline_pythae.py", *job),
+                "vaezoo": script("vaezoo_pythae.py", *job),
+            },
             rounds=args.rounds,
         )
     ours, theirs = (median(told[name], "images_per_second") for name in ("vaezoo", "pythae"))

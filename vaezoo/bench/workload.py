@@ -26,7 +26,7 @@ _STEPS = 1_000_000
 _CLASSES = tuple(f"class {number}" for number in range(10))
 
 
-class Subject:
+class Workload:
     """A model on a device with its input, in one mode; `step` does what is timed.
 
     The input is noise in [0, 1]: the time of these networks does not depend on the values.

@@ -1,4 +1,4 @@
-"""docs/torture.md holds the figures of the runs whose JSON is kept."""
+"""docs/fault_injection.md holds the figures of the runs whose JSON is kept."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 from vaezoo.plugins.loader import import_file
 
-FIGURES = import_file(str(Path(__file__).parent / "torture" / "figures.py"))
+FIGURES = import_file(str(Path(__file__).with_name("figures.py")))
 
 
 def test_the_page_is_as_the_results_have_it() -> None:
-    """After another run: `python tests/torture/figures.py`."""
+    """After another run: `python tests/fault_injection/figures.py`."""
     assert FIGURES.PAGE.read_text(encoding="utf-8") == FIGURES.page()

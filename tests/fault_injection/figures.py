@@ -1,6 +1,6 @@
-"""Write docs/torture.md from the JSON of runs.
+"""Write docs/fault_injection.md from the JSON of runs.
 
-    python tests/torture/figures.py
+    python tests/fault_injection/figures.py
 
 reads benchmarks/results/torture.json (of run.py) and benchmarks/results/blocked.json (of
 blocked.py). What stands above the mark in the page is written by hand, and stays.
@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "torture.md"
+PAGE = ROOT / "docs" / "fault_injection.md"
 RESULTS = ROOT / "benchmarks" / "results"
-MARK = "<!-- from here on written by tests/torture/figures.py -->\n"
+MARK = "<!-- from here on written by tests/fault_injection/figures.py -->\n"
 
 
 def page() -> str:
     """The whole page, as the results have it."""
-    torture, blocked = (
+    faults, blocked = (
         json.loads((RESULTS / name).read_text()) for name in ("torture.json", "blocked.json")
     )
     kept = PAGE.read_text(encoding="utf-8").partition(MARK)[0]
-    return kept + MARK + "\n" + _figures(torture) + "\n" + _waiting(blocked)
+    return kept + MARK + "\n" + _figures(faults) + "\n" + _waiting(blocked)
 
 
 def _figures(found: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Runs killed at any moment and gone on with: every bit as if nothing had been.
 
-The trials are those of tests/torture, from fixed seeds: a few here, many when asked for by
-`pytest -m slow`, and as many as an hour holds by `python tests/torture/run.py`.
+The trials are those of tests/fault_injection, from fixed seeds: a few here, many when asked for by
+`pytest -m slow`, and as many as an hour holds by `python tests/fault_injection/run.py`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-TORTURE = Path(__file__).parents[1] / "torture" / "run.py"
+RUN = Path(__file__).with_name("run.py")
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
 
 
-def torture(tmp_path: Path, *args: str) -> dict[str, Any]:
+def inject(tmp_path: Path, *args: str) -> dict[str, Any]:
     found = tmp_path / "found.json"
-    command = [sys.executable, str(TORTURE), "--json", str(found), *args]
+    command = [sys.executable, str(RUN), "--json", str(found), *args]
     done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0, done.stdout + done.stderr
     report: dict[str, Any] = json.loads(found.read_text())
@@ -36,17 +36,17 @@ def kills(report: dict[str, Any]) -> int:
 
 def test_a_few_kills(tmp_path: Path) -> None:
     args = ("--kinds", "kill", "--jobs", "dropping,aae", "--seed", "11", "--trials", "4")
-    assert kills(torture(tmp_path, *args)) >= 4
+    assert kills(inject(tmp_path, *args)) >= 4
 
 
 @pytest.mark.slow
 def test_fifty_kills_of_every_model(tmp_path: Path) -> None:
-    assert kills(torture(tmp_path, "--kinds", "kill", "--seed", "1", "--trials", "60")) >= 50
+    assert kills(inject(tmp_path, "--kinds", "kill", "--seed", "1", "--trials", "60")) >= 50
 
 
 @pytest.mark.slow
 def test_every_kind_of_trouble(tmp_path: Path) -> None:
-    report = torture(tmp_path, "--seed", "2", "--trials", "120")
+    report = inject(tmp_path, "--seed", "2", "--trials", "120")
     assert len(report["outcomes"]) + len(report["not_tried"]) >= 9
 
 
@@ -55,8 +55,8 @@ def test_what_is_lost_is_noticed(tmp_path: Path) -> None:
     """The trials can fail: a resume that forgets the generators is told."""
     wrong = tmp_path / "wrong.py"
     wrong.write_text(
-        f"import runpy, sys\nsys.path.insert(0, {str(TORTURE.parent)!r})\n"
-        f"sys.argv[0] = {str(TORTURE)!r}\n"
+        f"import runpy, sys\nsys.path.insert(0, {str(RUN.parent)!r})\n"
+        f"sys.argv[0] = {str(RUN)!r}\n"
         "import processes\n"
         "honest = processes.Server.start\n"
         "def start(server, args, *, faults=None, **more):\n"

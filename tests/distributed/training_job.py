@@ -1,4 +1,4 @@
-"""One process of a training job, for test_processes.py: `shared_job.py FOLDER RANK COUNT`.
+"""One process of a training job, for test_training_jobs.py: `training_job.py FOLDER RANK COUNT`.
 
 Everything that needs several processes is done by the same ones, one thing after the other:
 starting a process takes longer than all of it. What comes of it is a line of JSON for each.
@@ -193,7 +193,7 @@ def main() -> None:
     folder, rank, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     meeting = f"file://{folder}/meeting"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count)
-    from shared_evaluation import measured  # its folder is this script's, not the test's
+    from evaluation_job import measured  # its folder is this script's, not the test's
 
     results: dict[str, Any] = {
         "numbers": numbers(),

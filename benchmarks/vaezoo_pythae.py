@@ -1,4 +1,4 @@
-"""vaezoo's side of peer.py: the same images, networks and batches. Prints one JSON object."""
+"""vaezoo's side of pythae_trainer.py, with the same data and networks. Prints one JSON object."""
 
 from __future__ import annotations
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from vaezoo.bench.job import Case, Job
-from vaezoo.bench.subject import Subject
+from vaezoo.bench.workload import Workload
 
 
-def training_subject(
+def training_workload(
     device: torch.device,
     *,
     batch_size: int,
@@ -16,7 +16,7 @@ def training_subject(
     model: str = "vanilla",
     likelihood: str | None = None,
     compile: str = "off",
-) -> Subject:
+) -> Workload:
     """A step of the model on 64×64 colour images, on this device. likelihood: as the model's."""
     case = Case(mode="train", batch_size=batch_size, precision=precision, compile=compile)
     job = Job(
@@ -33,4 +33,4 @@ def training_subject(
         gemm={},
         copy=1.0,
     )
-    return Subject(job, case, device)
+    return Workload(job, case, device)
