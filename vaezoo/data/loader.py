@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,8 +10,7 @@ from torch import Tensor
 from vaezoo.data.base import Batch, Split
 from vaezoo.data.options import Binarize
 from vaezoo.distributed import local_chunk, rank, world_size
-
-NumberT = TypeVar("NumberT", int, Tensor)
+from vaezoo.runtime.seed import mix_bits
 
 EVALUATION_STREAM = 0
 """The stream of random numbers that binarizes held-out images: the same in every run."""
@@ -113,8 +111,8 @@ def dynamic_binarize(raw: Tensor, index: Tensor, stream: int) -> Tensor:
     """
     values = raw[0].numel()
     position = torch.arange(values, device=raw.device)
-    key = _hash(index + _hash(stream))
-    draws = _hash(position[None, :] ^ key[:, None]).view(raw.shape)
+    key = mix_bits(index + mix_bits(stream))
+    draws = mix_bits(position[None, :] ^ key[:, None]).view(raw.shape)
     # draw / 2^32 < raw / 255, in whole numbers
     return (draws * 255 < raw.to(torch.int64) << 32).float()
 
@@ -125,23 +123,10 @@ def random_hflip(raw: Tensor, index: Tensor, stream: int) -> Tensor:
     raw: [n, channels, height, width]. index: int64 [n].
     """
     # Of another stream than the binarization of the same example.
-    mirrored = _hash(index + _hash(stream ^ _MIRRORS)) & 1 == 1
+    mirrored = mix_bits(index + mix_bits(stream ^ _MIRRORS)) & 1 == 1
     return torch.where(mirrored.view(-1, 1, 1, 1), raw.flip(-1), raw)
-
-
-def _hash(x: NumberT) -> NumberT:
-    """32 well-mixed bits of a whole number (the multipliers are C. Wellons's low-bias pair)."""
-    x = x & 0xFFFFFFFF
-    x = ((x ^ (x >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
-    x = ((x ^ (x >> 15)) * 0x846CA68B) & 0xFFFFFFFF
-    return x ^ (x >> 16)
-
-
-def derive_seed(seed: int, place: int, step: int) -> int:
-    """A seed for what process number `place` draws in a step; another one in every step."""
-    return _hash(_hash(_hash(seed) + place) + step)
 
 
 def _stream(seed: int, epoch: int) -> int:
     """One number of a pair; never the evaluation stream."""
-    return (_hash(seed) ^ _hash(epoch + 0x9E3779B9)) | (1 << 32)
+    return (mix_bits(seed) ^ mix_bits(epoch + 0x9E3779B9)) | (1 << 32)

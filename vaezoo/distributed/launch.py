@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from vaezoo.data.loader import derive_seed
 from vaezoo.distributed import local_only, raise_peer_errors, rank, world_size
 from vaezoo.errors import OptionError, ProcessLostError
 from vaezoo.runtime.device import resolve_device
+from vaezoo.runtime.seed import derive_seed
 
 ResultT = TypeVar("ResultT")
 
