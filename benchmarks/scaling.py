@@ -41,11 +41,11 @@ def data_seconds(images: int) -> dict[str, float]:
     """How long a shuffled epoch of sprites takes to draw and gather, and to set up."""
     code = (
         "import sys, time, torch, vaezoo\n"
-        "from vaezoo.data.loader import Batches\n"
+        "from vaezoo.data.loader import BatchLoader\n"
         "from vaezoo.runtime.device import resolve_device\n"
         "begun = time.perf_counter()\n"
         "splits = vaezoo.load_data('sprites', examples=int(sys.argv[1]), test=100)\n"
-        "batches = Batches(splits.train, batch_size=256, device=resolve_device('auto'))\n"
+        "batches = BatchLoader(splits.train, batch_size=256, device=resolve_device('auto'))\n"
         "ready = time.perf_counter() - begun\n"
         "total = sum(batch.x.sum() for batch in batches.epoch(0))\n"
         "float(total)\n"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vaezoo.data.base import TensorSplit
-from vaezoo.data.loader import Batches, dynamic_binarize
+from vaezoo.data.loader import BatchLoader, dynamic_binarize
 from vaezoo.data.options import Binarize
 
 CPU = torch.device("cpu")
@@ -21,11 +21,11 @@ def split(count: int = 40) -> TensorSplit:
     return TensorSplit(images, torch.arange(count))
 
 
-def batches(size: int = 8, *, binarize: Binarize = "none", flip: bool = False) -> Batches:
-    return Batches(split(), batch_size=size, device=CPU, binarize=binarize, flip=flip, seed=3)
+def batches(size: int = 8, *, binarize: Binarize = "none", flip: bool = False) -> BatchLoader:
+    return BatchLoader(split(), batch_size=size, device=CPU, binarize=binarize, flip=flip, seed=3)
 
 
-def gathered(source: Batches, epoch: int) -> dict[int, Tensor]:
+def gathered(source: BatchLoader, epoch: int) -> dict[int, Tensor]:
     found: dict[int, Tensor] = {}
     for batch in source.epoch(epoch):
         assert batch.y is not None
@@ -53,7 +53,7 @@ def test_epochs_differ_and_an_epoch_does_not() -> None:
 
 def test_evaluation_is_in_order_with_the_short_batch_and_never_mirrored() -> None:
     source = batches(16, flip=True)
-    given_out = list(source.ordered())
+    given_out = list(source.sequential())
     assert [len(batch.x) for batch in given_out] == [16, 16, 8]
     assert torch.equal(torch.cat([b.y for b in given_out if b.y is not None]), torch.arange(40))
     assert all((batch.x[..., 0] == 200 / 255).all() for batch in given_out)
@@ -83,7 +83,7 @@ def test_binarization_is_drawn_with_the_value_as_probability() -> None:
 
 def test_evaluation_sees_the_same_draw_each_time_and_training_does_not() -> None:
     source = batches(8, binarize="dynamic")
-    first, again = (torch.cat([b.x for b in source.ordered()]) for _ in range(2))
+    first, again = (torch.cat([b.x for b in source.sequential()]) for _ in range(2))
     assert torch.equal(first, again)
     epochs = [gathered(source, number) for number in (0, 1)]
     assert any(not torch.equal(epochs[0][n], epochs[1][n]) for n in epochs[0])

@@ -97,7 +97,7 @@ def test_without_the_list_by_name(tmp_path: Path) -> None:
     assert numbers(splits.train) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
     assert numbers(splits.validation) == [10]
     assert numbers(splits.test) == [11]
-    assert "list_eval_partition.txt is missing" in splits.how
+    assert "list_eval_partition.txt is missing" in splits.description
 
 
 def test_no_image_is_decoded_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

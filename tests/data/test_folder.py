@@ -71,7 +71,7 @@ def test_class_folders_with_the_tutorials_sorted_split(tmp_path: Path) -> None:
         9,
     )
     assert splits.validation is splits.test or numbers(splits.validation) == numbers(splits.test)
-    assert "12 images in 3 classes: 9 to train on, 3 to test, sorted by path" in splits.how
+    assert "12 images in 3 classes: 9 to train on, 3 to test, sorted by path" in splits.description
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,8 @@ def test_train_and_test_folders(tmp_path: Path) -> None:
     assert labels(splits.train) == [0, 0, 1]
     assert labels(splits.test) == [0, 1]
     assert splits.spec.class_names == ("bart", "homer")
-    assert "as the folders say" in splits.how
-    assert "left out: 1" in splits.how
+    assert "as the folders say" in splits.description
+    assert "left out: 1" in splits.description
     assert root.is_dir()
 
 
@@ -137,7 +137,7 @@ def test_a_validation_folder(tmp_path: Path) -> None:
     held_out = load(root, validation=1)
     assert len(held_out.train) == 2
     assert set(numbers(held_out.validation)) < {3, 4, 5}
-    assert "validation folder is not used" in held_out.how
+    assert "validation folder is not used" in held_out.description
     shutil.rmtree(root / "test")
     without = load(root)
     assert numbers(without.test) == numbers(without.validation) == [6, 7, 8]

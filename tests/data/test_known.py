@@ -194,13 +194,13 @@ def test_what_is_damaged_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_emnist_reads_upright_from_class_0(
-    tmp_path: Path, part: str, classes: int, first: str, last: str
+    tmp_path: Path, part: str, class_names: int, first: str, last: str
 ) -> None:
     stems = (f"emnist-{part}-train", f"emnist-{part}-test")
     write_mnist(tmp_path / "EMNIST" / "raw", stems=stems)
     offset = 1 if part == "letters" else 0
     labels = np.arange(TRAIN, dtype=np.uint8) % 10 + offset
-    labels[-1] = classes - 1 + offset
+    labels[-1] = class_names - 1 + offset
     write_idx(tmp_path / "EMNIST" / "raw" / f"{stems[0]}-labels-idx1-ubyte", labels)
     write_idx(
         tmp_path / "EMNIST" / "raw" / f"{stems[1]}-labels-idx1-ubyte",
@@ -210,8 +210,8 @@ def test_emnist_reads_upright_from_class_0(
     images, read = everything(splits.train)
     assert np.array_equal(images[:, 0].numpy(), grey(TRAIN, TRAIN).transpose(0, 2, 1))
     assert read.min() == 0
-    assert read.max() == classes - 1
-    assert len(splits.spec.class_names) == classes
+    assert read.max() == class_names - 1
+    assert len(splits.spec.class_names) == class_names
     assert (splits.spec.class_names[0], splits.spec.class_names[-1]) == (first, last)
 
 

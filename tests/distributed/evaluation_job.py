@@ -8,7 +8,7 @@ import torch
 
 import vaezoo
 from vaezoo import BaseMetric, MetricSpec
-from vaezoo.data.loader import Batches
+from vaezoo.data.loader import BatchLoader
 from vaezoo.distributed import local_only
 from vaezoo.evaluation.evaluate import evaluate, pick_metrics
 from vaezoo.evaluation.metric import Collector, Evidence, Measured, NoNumber, Setting, View
@@ -134,7 +134,7 @@ def measured() -> dict[str, list[dict[str, Any]]]:
             setting = Setting(
                 model,
                 frozenset(registry().model(name).tags),
-                Batches(splits.test, batch_size=size, device=torch.device("cpu")),
+                BatchLoader(splits.test, batch_size=size, device=torch.device("cpu")),
                 splits=splits,
                 importance_samples=3,
                 seed=5,

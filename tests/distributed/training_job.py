@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 
 import vaezoo
-from vaezoo.data.loader import Batches
+from vaezoo.data.loader import BatchLoader
 from vaezoo.distributed import is_sharded, local_only, rank
 from vaezoo.distributed.fsdp import apply_fsdp
 from vaezoo.distributed.launch import all_reduce_max, broadcast_tensors, on_rank0_broadcast
@@ -131,7 +131,7 @@ def evaluated() -> list[dict[str, float]]:
     context = StepContext(torch.tensor(0), 10, 95)
     found = []
     for size in (4, 25, 64):
-        batches = Batches(splits.test, batch_size=size, device=torch.device("cpu"))
+        batches = BatchLoader(splits.test, batch_size=size, device=torch.device("cpu"))
         assert model.loss is not None
         found.append(evaluate_loss(model, model.loss, batches, context, seed=3))
         with local_only():

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal, kl_divergence
 
 from vaezoo import BaseVAE, DataSpec, Options, TensorSplit
-from vaezoo.data.loader import Batches
+from vaezoo.data.loader import BatchLoader
 from vaezoo.evaluation.evaluate import Evaluation, evaluate, pick_metrics
 from vaezoo.evaluation.metric import Setting
 from vaezoo.models.distributions import diagonal_normal
@@ -42,7 +42,7 @@ def quantiles(count: int, spread: float) -> Tensor:
 
 
 def measure(model: BaseVAE, x: Tensor, batch: int = 256) -> Evaluation:
-    batches = Batches(TensorSplit(x), batch_size=batch, device=torch.device("cpu"))
+    batches = BatchLoader(TensorSplit(x), batch_size=batch, device=torch.device("cpu"))
     setting = Setting(model, frozenset(("elbo", "importance")), batches)
     return evaluate(setting, pick_metrics(PARTS))
 

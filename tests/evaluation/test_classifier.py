@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 
 from vaezoo import BaseVAE, DataSpec, LikelihoodOptions, Splits, TensorSplit
 from vaezoo.data.cache import cache_folder
-from vaezoo.data.loader import Batches
+from vaezoo.data.loader import BatchLoader
 from vaezoo.evaluation import classifier, inception
 from vaezoo.evaluation.classifier import Trained, classifier_of
 from vaezoo.evaluation.evaluate import Evaluation, evaluate, pick_metrics
@@ -42,7 +42,7 @@ def data(**changes: object) -> Splits:
         train=bars(600, 0),
         validation=bars(200, 1),
         test=bars(200, 2),
-        how="made here",
+        description="made here",
         fingerprint="bars",
     )
     return dataclasses.replace(splits, **changes)  # type: ignore[arg-type]
@@ -114,7 +114,7 @@ def test_it_leaves_the_generators_alone() -> None:
 
 def measured(drawn: Tensor, splits: Splits | None, **changes: object) -> Evaluation:
     whole = splits or data()
-    batches = Batches(whole.test, batch_size=64, device=CPU)
+    batches = BatchLoader(whole.test, batch_size=64, device=CPU)
     setting = Setting(
         Copier(drawn), frozenset(), batches, splits=splits, loaded=whole.test, data_name="my_bars"
     )

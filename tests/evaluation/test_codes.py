@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaezoo import BaseVAE, DataSpec, Options, TensorSplit
-from vaezoo.data.loader import Batches
+from vaezoo.data.loader import BatchLoader
 from vaezoo.evaluation.evaluate import Evaluation, evaluate, pick_metrics
 from vaezoo.evaluation.metric import Setting
 from vaezoo.models.distributions import Delta
@@ -40,7 +40,7 @@ class Rounding(BaseVAE):
 
 
 def measure(x: Tensor, count: int, tags: tuple[str, ...] = ("discrete",)) -> Evaluation:
-    batches = Batches(TensorSplit(x.float()), batch_size=3, device=torch.device("cpu"))
+    batches = BatchLoader(TensorSplit(x.float()), batch_size=3, device=torch.device("cpu"))
     metrics = pick_metrics(["code_use", "code_perplexity"])
     return evaluate(Setting(Rounding(count), frozenset(tags), batches), metrics)
 

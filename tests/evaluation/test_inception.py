@@ -16,7 +16,7 @@ import torch
 
 import vaezoo
 from vaezoo.cli.main import main
-from vaezoo.data.loader import Batches
+from vaezoo.data.loader import BatchLoader
 from vaezoo.evaluation import inception
 from vaezoo.evaluation.metrics import samples
 from vaezoo.runtime.seed import seeded
@@ -66,7 +66,7 @@ def test_fid_by_inception_is_that_of_torchmetrics(
     assert "are not those of 2015" in number["note"]
 
     # Once more, by torchmetrics alone: the real images, and the draws that vaezoo made.
-    real = Batches(run.splits.test, batch_size=FEW, device=CPU).batch(torch.arange(FEW)).x
+    real = BatchLoader(run.splits.test, batch_size=FEW, device=CPU).batch(torch.arange(FEW)).x
     model = run.model  # building one draws its first weights
     with seeded(samples._NOISE + 1, CPU), torch.no_grad():
         drawn = model.sample(FEW, None, mean=False).float()

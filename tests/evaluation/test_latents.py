@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import vaezoo
 from vaezoo import BaseVAE, DataSpec, Options, TensorSplit
-from vaezoo.data.loader import Batches
+from vaezoo.data.loader import BatchLoader
 from vaezoo.errors import OptionError
 from vaezoo.evaluation.interpolation import between
 from vaezoo.evaluation.latents import Survey, quantiles, survey
@@ -53,9 +53,9 @@ class Mixed(Dials):
         return MixtureSameFamily(Categorical(torch.ones(2)), parts)
 
 
-def batches(n: int = 400) -> Batches:
+def batches(n: int = 400) -> BatchLoader:
     x = torch.randn(n, 1, 2, 2, generator=torch.Generator().manual_seed(3))
-    return Batches(TensorSplit(x), batch_size=64, device=CPU)
+    return BatchLoader(TensorSplit(x), batch_size=64, device=CPU)
 
 
 def test_the_survey_by_the_closed_form() -> None:
@@ -153,7 +153,7 @@ def test_every_model_is_traversed_or_says_why_not(name: str) -> None:
     model = vaezoo.create_model(name, data=data).eval()
     x = torch.rand(40, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     split = TensorSplit((x * 255).byte(), torch.arange(40) % 3)
-    latents = survey(model, Batches(split, batch_size=32, device=CPU))
+    latents = survey(model, BatchLoader(split, batch_size=32, device=CPU))
     assert latents.points.shape == (40, math.prod(model.latent_shape))
     if "discrete" in tags:
         with pytest.raises(OptionError, match="codes"):
@@ -170,7 +170,7 @@ def test_every_model_is_traversed_or_says_why_not(name: str) -> None:
 def test_levels_that_the_decoder_does_not_see_are_left_out() -> None:
     model = vaezoo.create_model("ladder_vae", data=(1, 16, 16), latent_dim=3, upper=(2, 2)).eval()
     x = torch.rand(20, 1, 16, 16)
-    latents = survey(model, Batches(TensorSplit(x), batch_size=20, device=CPU))
+    latents = survey(model, BatchLoader(TensorSplit(x), batch_size=20, device=CPU))
     found = traverse(model, latents, capabilities=(), rows=99, steps=2)
     assert sorted(row.number for row in found.rows) == [0, 1, 2]
     assert found.silent == 4

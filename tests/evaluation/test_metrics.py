@@ -16,7 +16,7 @@ from torch.distributions import Distribution
 
 from vaezoo import BaseMetric, BaseVAE, DataSpec, MetricSpec, Options, TensorSplit, VaezooError
 from vaezoo.cli.evaluate import best_of
-from vaezoo.data.loader import Batches
+from vaezoo.data.loader import BatchLoader
 from vaezoo.errors import OptionError, UnknownNameError
 from vaezoo.evaluation.comparable import comparable
 from vaezoo.evaluation.evaluate import Number, evaluate, pick_metrics, quick_metrics
@@ -51,7 +51,7 @@ def setting(
 ) -> Setting:
     model = model or Plain([1.0, 0.0], [0.5, 1.0])
     x = torch.randn(200, 2, generator=torch.Generator().manual_seed(1))
-    batches = Batches(TensorSplit(x), batch_size=64, device=torch.device("cpu"))
+    batches = BatchLoader(TensorSplit(x), batch_size=64, device=torch.device("cpu"))
     return Setting(model, frozenset(tags), batches, **changes)
 
 
@@ -165,7 +165,7 @@ class TestLatents:
         for loud, collapsed in ((4, False), (1, True)):
             x = torch.zeros(200, 1)
             x[:loud] = 3.0
-            batches = Batches(TensorSplit(x), batch_size=64, device=torch.device("cpu"))
+            batches = BatchLoader(TensorSplit(x), batch_size=64, device=torch.device("cpu"))
             tags = frozenset(("elbo", "importance"))
             result = evaluate(Setting(Plain([1.0], [1.0]), tags, batches), quick_metrics())
             assert result.latents[0]["collapsed"] is collapsed
@@ -228,7 +228,7 @@ class TestComparable:
             setting(split_name="train"),
             dataclasses.replace(
                 plain,
-                batches=Batches(
+                batches=BatchLoader(
                     plain.split, batch_size=64, device=torch.device("cpu"), binarize="threshold"
                 ),
             ),

@@ -173,7 +173,7 @@ RECORD = {
         **{"name": "sprites", "plugin": "builtin", "distribution": "vaezoo", "version": "0"},
         "spec": {"shape": [1, 16, 16], "domain": "unit", "class_names": ["a"], "examples": 64},
         "splits": {"train": 64, "validation": 16, "test": 16},
-        **{"how": "at random", "fingerprint": "0", "skipped": [], "factor_names": []},
+        **{"description": "at random", "fingerprint": "0", "skipped": [], "factor_names": []},
     },
     "versions": {},
 }

@@ -82,7 +82,7 @@ WRONG_DATASETS = {
     "Nameless": ("repeatable", "no fingerprint"),
     "TestsOnTraining": ("disjoint", "test examples are also in the train split"),
     "NoValidation": ("validation", "asked for 10, it holds 20 out"),
-    "Rambles": ("record", "`how` is not one line"),
+    "Rambles": ("record", "`description` is not one line"),
     "UndescribedData": ("options", "size has no description"),
     "OnDisk": ("missing", "is not noticed"),
     "OnDiskInLines": ("missing", "several lines"),

@@ -38,7 +38,7 @@ class Stripes(BaseDataset):
             train=train,
             validation=validation if len(validation) else test,
             test=test,
-            how="drawn",
+            description="drawn",
             fingerprint=hashlib.sha256(known.encode()).hexdigest(),
         )
 
@@ -109,7 +109,7 @@ class NoValidation(Stripes):
 
 class Rambles(Stripes):
     def load(self) -> Splits:
-        return replace(super().load(), how="drawn\nat random")
+        return replace(super().load(), description="drawn\nat random")
 
 
 class Mute(DataOptions):

@@ -10,7 +10,7 @@ from torch import Tensor
 from vaezoo.bench.job import Case, Job
 from vaezoo.config import build_config, resolve_components, split_by_section
 from vaezoo.data.base import Batch, TensorSplit
-from vaezoo.data.loader import Batches
+from vaezoo.data.loader import BatchLoader
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import OptionError
 from vaezoo.losses.base import StepContext
@@ -113,7 +113,7 @@ class Workload:
         count = max(2 * self.case.batch_size, 4096)
         images = torch.randint(0, 256, (count, *job.shape), dtype=torch.uint8)
         split = TensorSplit(images, torch.arange(count) % len(_CLASSES))
-        batches = Batches(split, batch_size=self.case.batch_size, device=self.device)
+        batches = BatchLoader(split, batch_size=self.case.batch_size, device=self.device)
         epoch = 0
         while True:
             yield from batches.epoch(epoch)

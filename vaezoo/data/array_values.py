@@ -26,7 +26,7 @@ class Levels(NamedTuple):
     domain: Domain
 
 
-def levels_of(arrays: Mapping[str, Array]) -> Levels:
+def infer_domain(arrays: Mapping[str, Array]) -> Levels:
     """Arrays of one data set, by the name that errors call them by, judged together.
 
     True and false, or nothing but 0 and 1: binary, as uint8 0 and 255.

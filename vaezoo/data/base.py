@@ -88,7 +88,8 @@ class Splits:
     """A loaded data set.
 
     validation is what training is watched by; where none was held out it is the test split.
-    how: in one line, how the splits came about. skipped: (file, reason) of what was left out.
+    description: one line that says how the splits were made. skipped: (file, reason) of what was
+    left out.
     factor_names: names of the factors of variation, empty where they are unknown.
     """
 
@@ -96,7 +97,7 @@ class Splits:
     train: Split
     validation: Split
     test: Split
-    how: str
+    description: str
     skipped: Sequence[tuple[str, str]] = ()
     factor_names: tuple[str, ...] = ()
     fingerprint: str = field(default="")
@@ -110,7 +111,7 @@ class Splits:
                 "validation": len(self.validation),
                 "test": len(self.test),
             },
-            "how": self.how,
+            "description": self.description,
             "fingerprint": self.fingerprint,
             "skipped": [list(item) for item in self.skipped],
             "factor_names": list(self.factor_names),

@@ -91,8 +91,8 @@ class CelebaDataset(BaseDataset):
             train=splits[0],
             validation=splits[1],
             test=splits[2],
-            how=f"{parts.how}: {len(parts.train):,} to train on, {len(parts.validation):,} to "
-            f"validate, {len(parts.test):,} to test",
+            description=f"{parts.how}: {len(parts.train):,} to train on, "
+            f"{len(parts.validation):,} to validate, {len(parts.test):,} to test",
             fingerprint=known.hexdigest(),
         )
 

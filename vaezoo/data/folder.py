@@ -80,7 +80,7 @@ class FolderDataset(BaseDataset):
             train=TensorSplit(stored.images, labels, parts.train),
             validation=TensorSplit(stored.images, labels, parts.validation),
             test=TensorSplit(stored.images, labels, parts.test),
-            how=how,
+            description=how,
             skipped=skipped,
             fingerprint=_fingerprint(stored.digest, shape, classes, labels, parts),
         )

@@ -100,7 +100,7 @@ class KnownDataset(BaseDataset):
             train=TensorSplit(*train, part if len(validation) else None),
             validation=watched,
             test=TensorSplit(*test),
-            how=how,
+            description=how,
             fingerprint=content.hexdigest(),
         )
 

@@ -19,7 +19,7 @@ EVALUATION_STREAM = 0
 _MIRRORS = 0x5A17
 
 
-class Batches:
+class BatchLoader:
     """Batches of a split, scaled and binarized on the device.
 
     Everything about an epoch follows from (seed, number of the epoch): its order, binarization and

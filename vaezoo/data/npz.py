@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vaezoo.data.array_values import levels_of
+from vaezoo.data.array_values import infer_domain
 from vaezoo.data.base import BaseDataset, Splits, TensorSplit, random_split
 from vaezoo.data.known import SPLIT_SEED, digest
 from vaezoo.data.options import NpzOptions
@@ -53,7 +53,7 @@ class NpzDataset(BaseDataset):
     of TRAIN_LABELS if there are any; those to test with in TEST and TEST_LABELS, else
     `options.test_fraction` of all are held out at random. Images are [n, H, W], [n, H, W, C] or
     [n, C, H, W] with C at most 4 and sides longer than that; [n, values] is vectors. See
-    `levels_of` for what their values may be. Pickled objects are refused, never loaded.
+    `infer_domain` for what their values may be. Pickled objects are refused, never loaded.
     """
 
     options: NpzOptions
@@ -68,7 +68,7 @@ class NpzDataset(BaseDataset):
         if len(shapes) > 1:
             sizes = " and ".join("×".join(map(str, shape)) for shape in shapes)
             raise DataError(f"{path}: examples to train on and to test with differ: {sizes}")
-        levels = levels_of({f"{path}: {found[role][0]}": examples[role] for role in examples})
+        levels = infer_domain({f"{path}: {found[role][0]}": examples[role] for role in examples})
         domain = self._domain(path, levels.domain, levels.tensors[0])
         labels: dict[str, Tensor] = {
             role: _labels(path, *found[f"{role} labels"], len(examples[role]))
@@ -88,7 +88,7 @@ class NpzDataset(BaseDataset):
             train=train,
             validation=validation if len(validation) else test,
             test=test,
-            how=f"{counts}, {how}",
+            description=f"{counts}, {how}",
             fingerprint=_fingerprint(train, validation, test),
         )
 

@@ -139,7 +139,7 @@ class SpritesDataset(BaseDataset):
             train=splits[0],
             validation=splits[1] if len(validation) else splits[2],
             test=splits[2],
-            how=f"{what}: {len(train):,} to train on, {len(test):,} to test, at random",
+            description=f"{what}: {len(train):,} to train on, {len(test):,} to test, at random",
             factor_names=FACTORS,
             fingerprint=hashlib.sha256(known.encode()).hexdigest(),
         )

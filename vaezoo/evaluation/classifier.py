@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from vaezoo.data.base import Split, Splits
 from vaezoo.data.cache import cache_folder
-from vaezoo.data.loader import Batches
+from vaezoo.data.loader import BatchLoader
 from vaezoo.data.options import Binarize
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import RunError, VaezooError
@@ -126,7 +126,7 @@ def _train(
     targets: Targets,
     tell: Tell,
 ) -> None:
-    batches = Batches(splits.train, batch_size=_BATCH, device=device, binarize=binarize)
+    batches = BatchLoader(splits.train, batch_size=_BATCH, device=device, binarize=binarize)
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(network.parameters(), lr=_LR)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
@@ -163,7 +163,7 @@ def _accuracy(
 ) -> float:
     """On test examples, the mean over heads."""
     network.eval()
-    batches = Batches(splits.test, batch_size=256, device=device, binarize=binarize)
+    batches = BatchLoader(splits.test, batch_size=256, device=device, binarize=binarize)
     right, known = 0, 0
     for index in torch.arange(min(_TESTED, len(splits.test))).split(256):
         wanted = targets(splits.test, index).to(device)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
-from vaezoo.data.loader import Batches
+from vaezoo.data.loader import BatchLoader
 from vaezoo.errors import OptionError
 from vaezoo.evaluation.metrics.latent import latent_kls
 from vaezoo.models.base import BaseVAE
@@ -52,7 +52,7 @@ class Survey:
         return torch.argsort(by, descending=True, stable=True).tolist()
 
 
-def survey(model: BaseVAE, batches: Batches, examples: int = ENOUGH) -> Survey:
+def survey(model: BaseVAE, batches: BatchLoader, examples: int = ENOUGH) -> Survey:
     """Look at the latents of up to `examples` of a split, spread evenly over it."""
     count = len(batches.split)
     index = torch.linspace(0, count - 1, min(count, examples)).round().long()

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaezoo.data.base import Batch, Split, Splits
-from vaezoo.data.loader import Batches
+from vaezoo.data.loader import BatchLoader
 from vaezoo.evaluation.sums import Mean, Sum
 from vaezoo.models.base import BaseVAE
 from vaezoo.models.distributions import kl_divergence, mode
@@ -85,7 +85,7 @@ class Setting:
 
     model: BaseVAE
     capabilities: frozenset[str]
-    batches: Batches
+    batches: BatchLoader
     splits: Splits | None = None
     loaded: Split | None = None
     split_name: str = "test"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vaezoo.data.loader import Batches
+from vaezoo.data.loader import BatchLoader
 from vaezoo.distributed import all_reduce, local_only
 from vaezoo.losses.base import BaseLoss, StepContext
 from vaezoo.models.base import BaseVAE
@@ -15,7 +15,7 @@ from vaezoo.runtime.seed import evaluation_mode, seeded
 def evaluate_loss(
     model: BaseVAE,
     loss: BaseLoss,
-    batches: Batches,
+    batches: BatchLoader,
     context: StepContext,
     seed: int,
     together: bool = False,

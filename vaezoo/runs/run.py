@@ -14,7 +14,7 @@ from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.checkpoint.format import load_into, load_weights
 from vaezoo.config import RunConfig, build_config, load_config
 from vaezoo.data.base import Batch, Split, Splits
-from vaezoo.data.loader import Batches
+from vaezoo.data.loader import BatchLoader
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import DataError, OptionError, RunError, how_to_resume, nearest
 from vaezoo.evaluation.embedding import Map, Method, make_map
@@ -329,9 +329,11 @@ def draw_samples(
     return torch.cat(parts)
 
 
-def test_batches(config: RunConfig, splits: Splits, device: torch.device) -> Batches:
+def test_batches(config: RunConfig, splits: Splits, device: torch.device) -> BatchLoader:
     """The test split in order."""
-    return Batches(splits.test, batch_size=_AT_ONCE, device=device, binarize=config.data.binarize)
+    return BatchLoader(
+        splits.test, batch_size=_AT_ONCE, device=device, binarize=config.data.binarize
+    )
 
 
 def eval_context(
@@ -353,7 +355,7 @@ def eval_context(
     return Setting(
         model,
         frozenset(config.choice.model.tags),
-        Batches(loaded, batch_size=_AT_ONCE, device=device, binarize=config.data.binarize),
+        BatchLoader(loaded, batch_size=_AT_ONCE, device=device, binarize=config.data.binarize),
         splits=splits,
         loaded=loaded,
         split_name=split,

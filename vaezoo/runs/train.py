@@ -13,7 +13,7 @@ import vaezoo
 from vaezoo.checkpoint.folder import NullRunFolder, RunFolder, check_absent
 from vaezoo.config import RunConfig
 from vaezoo.data.base import Splits
-from vaezoo.data.loader import Batches
+from vaezoo.data.loader import BatchLoader
 from vaezoo.distributed import local_only, rank, world_size
 from vaezoo.distributed.launch import (
     barrier,
@@ -198,7 +198,7 @@ def _trainer(
     return Trainer(
         model,
         loss,
-        train=Batches(
+        train=BatchLoader(
             splits.train,
             batch_size=config.train.batch_size,
             device=device,
@@ -206,7 +206,7 @@ def _trainer(
             flip=config.data.flip,
             seed=config.train.seed,
         ),
-        validation=Batches(
+        validation=BatchLoader(
             splits.validation,
             batch_size=_EVALUATION_BATCH,
             device=device,

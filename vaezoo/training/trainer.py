@@ -17,7 +17,7 @@ from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.checkpoint.format import save_weights
 from vaezoo.checkpoint.manager import CheckpointManager
 from vaezoo.data.base import Batch
-from vaezoo.data.loader import Batches
+from vaezoo.data.loader import BatchLoader
 from vaezoo.distributed import world_size
 from vaezoo.distributed.batch_norm import sync_batch_norm
 from vaezoo.distributed.fsdp import apply_fsdp, full_state_dict
@@ -47,8 +47,8 @@ class Trainer:
         model: BaseVAE,
         loss: BaseLoss,
         *,
-        train: Batches,
-        validation: Batches,
+        train: BatchLoader,
+        validation: BatchLoader,
         options: TrainOptions,
         folder: RunFolder,
         precision: str,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vaezoo.data.base import Split
-from vaezoo.data.loader import Batches
+from vaezoo.data.loader import BatchLoader
 from vaezoo.evaluation import fidelity, inception
 from vaezoo.evaluation.classifier import classifier_of
 from vaezoo.evaluation.metric import (
@@ -82,7 +82,7 @@ class Features(Collector):
         size = min(self.size, len(split))
         index = torch.linspace(0, len(split) - 1, size).long()
         measured = self.setting.batches
-        batches = Batches(
+        batches = BatchLoader(
             split, batch_size=_AT_ONCE, device=measured.device, binarize=measured.binarize
         )
         return torch.cat([self.network(batches.batch(i).x) for i in index.split(_AT_ONCE)])

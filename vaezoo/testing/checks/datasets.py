@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vaezoo.data.base import Split
-from vaezoo.data.loader import Batches
+from vaezoo.data.loader import BatchLoader
 from vaezoo.data.options import DiskOptions
 from vaezoo.errors import DataError
 from vaezoo.testing.check import CheckFailed, CheckSkipped, check
@@ -54,7 +54,7 @@ def values(data: Loaded) -> None:
     """Batches have values of the domain, and the last one may be short"""
     spec = data.splits.spec
     for name, split in data.parts().items():
-        batches = Batches(
+        batches = BatchLoader(
             split,
             batch_size=max(1, min(32, len(split) - 1)),
             device=torch.device("cpu"),
@@ -119,8 +119,8 @@ def validation(data: Loaded) -> None:
 def record(data: Loaded) -> None:
     """What a run folder keeps of it is JSON, and says in one line how the splits came about"""
     splits = data.splits
-    if not splits.how or "\n" in splits.how:
-        raise CheckFailed("`how` is not one line")
+    if not splits.description or "\n" in splits.description:
+        raise CheckFailed("`description` is not one line")
     kept = splits.record()
     if json.loads(json.dumps(kept))["splits"] != kept["splits"]:
         raise CheckFailed("its record does not come back from JSON")
