@@ -17,8 +17,8 @@ from typing import Any
 
 import yaml
 
-from vaezoo.report.facts import names_of
-from vaezoo.report.svg import show
+from vaezoo.report.numbers import format_number
+from vaezoo.report.summary import names_of
 
 VOID = {"br", "img", "input", "meta"}
 
@@ -93,7 +93,7 @@ def _cells(page: Page, numbers: Mapping[str, Mapping[str, Any]]) -> int:
         if not cell.attributes["data-value"]:
             continue
         value, metric = float(cell.attributes["data-value"]), cell.attributes["data-metric"]
-        assert cell.text.startswith(show(value))
+        assert cell.text.startswith(format_number(value))
         count += 1
         if "data-of" in cell.attributes:
             wanted = numbers[cell.attributes["data-of"]][metric]
@@ -103,7 +103,8 @@ def _cells(page: Page, numbers: Mapping[str, Mapping[str, Any]]) -> int:
         there = [one for one in each if one is not None]
         assert abs(value - sum(there) / len(there)) <= 1e-9 * abs(value), (metric, value, there)
         if len(there) > 1:
-            assert cell.text.endswith(f" ± {show(statistics.stdev(there), 2)}"), (cell.text, there)
+            std = format_number(statistics.stdev(there), 2)
+            assert cell.text.endswith(f" ± {std}"), (cell.text, there)
             count += 1
     return count
 
@@ -118,8 +119,8 @@ def _curves(page: Page, folders: Mapping[str, Path]) -> int:
             if line["kind"] == "validation":
                 for value in line["terms"].values():
                     if value is not None:
-                        told = f"{name}: {show(value)} held out, step {show(float(line['step']))}"
-                        known.add(told)
+                        step = format_number(float(line["step"]))
+                        known.add(f"{name}: {format_number(value)} held out, step {step}")
     assert said
     assert {*said} <= known
     return len(said)
@@ -128,8 +129,8 @@ def _curves(page: Page, folders: Mapping[str, Path]) -> int:
 def _planes(page: Page, summaries: Mapping[str, Mapping[str, Any]]) -> int:
     said = [e.text for e in page.all("title", "plane") if ": rate" in e.text]
     known = {
-        f"{name}: rate {show(s['rate'])}, distortion {show(s['distortion'])}, "
-        f"ELBO {show(-(s['rate'] + s['distortion']))}"
+        f"{name}: rate {format_number(s['rate'])}, distortion {format_number(s['distortion'])}, "
+        f"ELBO {format_number(-(s['rate'] + s['distortion']))}"
         for name, s in summaries.items()
         if s["rate"] is not None
     }
@@ -145,7 +146,7 @@ def _latents(page: Page, summaries: Mapping[str, dict[str, list[dict[str, float]
         names = sorted(summaries, key=len, reverse=True)
         name = next(name for name in names if figure.text.startswith(f"{name}: "))
         known = {
-            f"z{row['latent']}: {show(row['rate'])} KL, nats"
+            f"z{row['latent']}: {format_number(row['rate'])} KL, nats"
             for row in summaries[name].get("latents", [])
             if row["rate"] is not None
         }

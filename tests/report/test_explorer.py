@@ -17,7 +17,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from vaezoo.cli.main import main
-from vaezoo.report.explorer import RUNTIME
+from vaezoo.report.explorer import RUNTIME_VARIABLE
 from vaezoo.runs.run import load_run
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -36,8 +36,8 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def report(two_runs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not os.environ.get(RUNTIME):
-        pytest.skip(f"{RUNTIME} names no folder with onnxruntime-web")
+    if not os.environ.get(RUNTIME_VARIABLE):
+        pytest.skip(f"{RUNTIME_VARIABLE} names no folder with onnxruntime-web")
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
     path = tmp_path_factory.mktemp("page") / "report.html"

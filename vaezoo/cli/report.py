@@ -77,9 +77,9 @@ def command(
     from vaezoo.export.files import check_extra
     from vaezoo.io import write_text
     from vaezoo.report.compare import differing
-    from vaezoo.report.explorer import Explorable, check_names, find_runtime, make_explorable
-    from vaezoo.report.facts import RunFacts, gather, names_of
-    from vaezoo.report.page import page
+    from vaezoo.report.explorer import ExplorableRun, check_names, find_runtime, make_explorable
+    from vaezoo.report.page import render
+    from vaezoo.report.summary import RunSummary, names_of, read_runs
     from vaezoo.runs.run import Run
 
     if words:
@@ -89,35 +89,36 @@ def command(
     found_runtime = find_runtime(runtime) if wanted else None
     if wanted:
         check_extra("onnx", "--explore")
-    explorables: list[Explorable] = []
+    explorables: list[ExplorableRun] = []
 
-    def opened(run: Run, facts: RunFacts) -> None:
-        if facts.name in wanted:
-            made = make_explorable(run, facts, names.index(facts.name))
+    def on_open(run: Run, summary: RunSummary) -> None:
+        if summary.name in wanted:
+            made = make_explorable(run, summary, names.index(summary.name))
             explorables.extend([made] if made else [])
 
     with Work() as work:
-        facts = gather(
+        summaries = read_runs(
             runs,
             device,
             metrics=words,
             importance_samples=importance_samples,
-            tell=work.tell,
-            opened=opened,
+            on_progress=work.tell,
+            on_open=on_open,
         )
-    write_text(out, page(facts, explorables, found_runtime))
+    write_text(out, render(summaries, explorables, found_runtime))
     if as_json:
         print_json(
             {
                 "report": str(out),
-                "runs": [run.to_dict() for run in facts],
-                "differing": differing(facts),
-                "explorable": [one.about["name"] for one in explorables],
+                "runs": [run.to_dict() for run in summaries],
+                "differing": differing(summaries),
+                "explorable": [one.description["name"] for one in explorables],
             }
         )
         return
     size = out.stat().st_size
-    click.echo(f"{out}: {len(facts)} run{'s' if len(facts) > 1 else ''}, {size / 2**20:.1f} MiB")
-    for run in facts:
+    num_runs = "1 run" if len(summaries) == 1 else f"{len(summaries)} runs"
+    click.echo(f"{out}: {num_runs}, {size / 2**20:.1f} MiB")
+    for run in summaries:
         for remark in run.remarks:
             click.echo(f"  {run.name}: {remark}")

@@ -1,1 +1,1 @@
-"""Runs on one page that needs nothing but a browser."""
+"""Reports: runs side by side on one HTML page that loads nothing."""

@@ -1,237 +1,166 @@
-"""The tables of the page: numbers, options, and what the numbers mean."""
+"""The contents of the page's tables: numbers, seeds, options and the glossary."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from vaezoo.evaluation.seeds import called, over_seeds
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import MetricSpec
-from vaezoo.report import compare, svg
-from vaezoo.report.facts import Number, RunFacts
-from vaezoo.report.html import Markup, join, tag
-from vaezoo.report.spelling import spelled
+from vaezoo.report import compare
+from vaezoo.report.numbers import display_name, format_number
+from vaezoo.report.summary import Number, RunSummary
 
 _TRAINING = {
-    "images_per_second": ("images/s", "Training examples a second, validation left out.", ""),
-    "wall_seconds": ("seconds", "How long training took, validation and checkpoints included.", ""),
-    "steps": ("steps", "Training steps taken.", ""),
-    "parameters": ("parameters", "How many numbers were trained.", ""),
+    "images_per_second": ("images/s", "Training examples per second, without validation."),
+    "wall_seconds": ("seconds", "Duration of training, with validation and checkpoints."),
+    "steps": ("steps", "Number of training steps."),
+    "parameters": ("parameters", "Number of trained parameters."),
 }
+_ARROWS = {"higher": " ↑", "lower": " ↓"}
+_DIRECTIONS = {"higher": " Higher is better.", "lower": " Lower is better."}
 
 
-_STARRED = (
-    " ★ is the best among the runs that it compares with: same data, same kind of likelihood."
-)
+@dataclass(frozen=True)
+class Column:
+    """A metric of the table of numbers. name: of the metric."""
 
-
-class _Metric:
-    """What the page says of a column: its heading, what it means, which direction is better."""
-
-    def __init__(self, name: str) -> None:
-        self.name, self.direction = name, "neither"
-        self.heading = spelled(name)
-        self.unit, self.meaning = "", "no plugin here knows it"
-        if name in _TRAINING:
-            self.heading, self.meaning, self.unit = _TRAINING[name]
-            return
-        spec = next((s for s in registry().specs("metric") if s.name == name), None)
-        if isinstance(spec, MetricSpec):
-            self.direction, self.unit = spec.direction, spec.unit
-            self.meaning = f"{spec.summary}: {spec.formula}. {spec.paper}".rstrip(". ") + "."
+    name: str
+    heading: str
+    explanation: str
+    direction: str = "neither"
 
     @property
     def arrow(self) -> str:
-        return {"higher": " ↑", "lower": " ↓"}.get(self.direction, "")
-
-    @property
-    def explained(self) -> str:
-        direction = {"higher": " Higher is better.", "lower": " Lower is better."}
-        unit = f" In {self.unit}." if self.unit else ""
-        return f"{self.meaning}{unit}{direction.get(self.direction, '')}"
+        return _ARROWS.get(self.direction, "")
 
 
-def _columns(runs: Sequence[RunFacts]) -> list[_Metric]:
-    """Of every number that at least one run has."""
-    names = dict.fromkeys(name for run in runs for name in run.numbers)
-    has = [n for n in names if any(r.numbers[n].value is not None for r in runs if n in r.numbers)]
-    last = [name for name in has if name in _TRAINING]
-    return [_Metric(name) for name in [*(n for n in has if n not in _TRAINING), *last]]
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table of numbers. text: "" where there is no value, and tip says why.
+
+    attributes: of the element, as data for sorting and checking.
+    """
+
+    text: str
+    tip: str
+    std: str = ""
+    is_best: bool = False
+    attributes: Mapping[str, object] | None = None
 
 
-def numbers(runs: Sequence[RunFacts]) -> Markup | None:
-    metrics = _columns(runs)
-    if not metrics:
-        return None
-    winners = {metric.name: compare.best(runs, metric.name, metric.direction) for metric in metrics}
-    rows = []
-    for i, run in enumerate(runs):
-        cells = [_cell(run, i, metric, i in winners[metric.name]) for metric in metrics]
-        name = tag("th", tag("i", class_=f"swatch {svg.color(i)}"), run.name, scope="row")
-        rows.append(tag("tr", name, cells, data_run=i))
-    note = tag(
-        "p",
-        "On held-out data. Choose a heading to sort by it, point at it for what it means, and at a "
-        "dash for why there is no number." + (_STARRED if any(winners.values()) else ""),
-        class_="note",
+@dataclass(frozen=True)
+class Row:
+    """A row of a table of numbers. runs: the indices of the runs that it is about."""
+
+    name: str
+    runs: Sequence[int]
+    cells: Sequence[Cell]
+
+
+def columns(runs: Sequence[RunSummary]) -> list[Column]:
+    """A column for each number that at least one run has; those of training come last."""
+    names = dict.fromkeys(
+        name for run in runs for name, number in run.numbers.items() if number.value is not None
     )
-    return join(note, _sortable("Held-out numbers of each run", "run", metrics, rows), _seeds(runs))
+    return [_column(name) for name in sorted(names, key=lambda name: name in _TRAINING)]
 
 
-def _sortable(caption: str, first: str, metrics: Sequence[_Metric], rows: list[Markup]) -> Markup:
-    """A table with a column for each metric, which can be sorted by any."""
-    headings = [
-        tag(
-            "th",
-            tag(
-                "button",
-                metric.heading,
-                metric.arrow,
-                data_sort=i + 1,
-                data_tip=metric.explained,
-                aria_describedby=f"about-{metric.name}",
-            ),
-            scope="col",
-            aria_sort="none",
-        )
-        for i, metric in enumerate(metrics)
-    ]
-    name = tag("th", tag("button", first, data_sort=0), scope="col", aria_sort="none")
-    table = tag(
-        "table",
-        tag("caption", caption, class_="hidden"),
-        tag("thead", tag("tr", name, headings)),
-        tag("tbody", rows),
-        class_="numbers",
-    )
-    return tag("div", table, class_="scroll", tabindex="0", role="region", aria_label=caption)
+def _column(name: str) -> Column:
+    if name in _TRAINING:
+        return Column(name, *_TRAINING[name])
+    spec = next((spec for spec in registry().specs("metric") if spec.name == name), None)
+    if not isinstance(spec, MetricSpec):
+        return Column(name, display_name(name), "No installed plugin defines this metric.")
+    meaning = f"{spec.summary}: {spec.formula}. {spec.paper}".rstrip(". ") + "."
+    unit = f" In {spec.unit}." if spec.unit else ""
+    meaning += unit + _DIRECTIONS.get(spec.direction, "")
+    return Column(name, display_name(name), meaning, spec.direction)
 
 
-def _dash(why: str) -> Markup:
-    why = why or "not measured"
-    dash = tag("span", "–", data_tip=why, tabindex="0", aria_label=f"none: {why}")
-    return tag("td", dash, data_value="", class_="none")
-
-
-def _cell(run: RunFacts, i: int, metric: _Metric, winner: bool) -> Markup:
-    number = run.numbers.get(metric.name)
-    if number is None or number.value is None:
-        return _dash(number.note if number else "")
-    spread = f"± {svg.show(number.spread, 2)}" if number.spread is not None else None
-    told = " ".join(filter(None, (spread, number.note)))
-    return tag(
-        "td",
-        svg.show(number.value),
-        tag("small", f" {spread}") if spread else None,
-        tag("span", " ★", class_="star", aria_label="best") if winner else None,
-        data_value=repr(number.value),
-        data_metric=metric.name,
-        data_of=run.name,
-        data_tip=told or None,
-    )
-
-
-def _seeds(runs: Sequence[RunFacts]) -> Markup | None:
-    """A row for each configuration of which several seeds were trained."""
-    groups = compare.over_seed_groups(runs)
-    metrics = [metric for metric in _columns(runs) if metric.name not in _TRAINING]
-    if not groups or not metrics:
-        return None
-    rows = []
-    for members in groups:
-        inside = [runs[i] for i in members]
-        marks = [tag("i", class_=f"swatch {svg.color(i)}") for i in members]
-        name = tag("th", marks, called([run.name for run in inside]), scope="row")
-        rows.append(tag("tr", name, [_over(inside, metric) for metric in metrics]))
-    note = (
-        "Runs that differ in their seed alone, together: the mean over them ± their standard "
-        "deviation, which is how much another training may differ. Point at a number for those of "
-        "the runs."
-    )
-    table = _sortable("Numbers over seeds", "configuration", metrics, rows)
-    return join(tag("h3", "Over seeds"), tag("p", note, class_="note"), table)
-
-
-def _over(runs: Sequence[RunFacts], metric: _Metric) -> Markup:
-    """One metric of one configuration."""
-    there = [run.numbers.get(metric.name) or Number(None) for run in runs]
-    found = over_seeds([n.value for n in there], [n.spread for n in there])
-    if found.value is None:
-        return _dash(next((n.note for n in there if n.note), ""))
-    each = ", ".join("–" if value is None else svg.show(value) for value in found.values)
-    told = f"of {len(runs)} runs: {each}"
-    if found.within is not None:
-        told += f"; each by itself ± {svg.show(found.within, 2)}"
-    return tag(
-        "td",
-        svg.show(found.value),
-        None if found.spread is None else tag("small", f" ± {svg.show(found.spread, 2)}"),
-        data_value=repr(found.value),
-        data_metric=metric.name,
-        data_over=json.dumps([run.name for run in runs]),
-        data_tip=told,
-    )
-
-
-def options(runs: Sequence[RunFacts]) -> Markup | None:
-    names = compare.option_names(runs)
-    if not names:
-        return None
-    different = set(compare.differing(runs))
-    rows = []
-    for name in names:
-        usual = compare.usual(runs, name)
-        cells = []
-        for i, run in enumerate(runs):
-            value = run.options.get(name)
-            marks = "none" if name not in run.options else "other" if value != usual else None
-            cells.append(tag("td", _option(run.options, name), data_run=i, class_=marks))
-        kind = "differs" if name in different else "same"
-        rows.append(tag("tr", tag("th", name, scope="row"), cells, class_=kind))
-    headings = [
-        tag("th", tag("i", class_=f"swatch {svg.color(i)}"), run.name, scope="col", data_run=i)
+def number_rows(runs: Sequence[RunSummary], metrics: Sequence[Column]) -> list[Row]:
+    """A row for each run."""
+    best = {metric.name: compare.best(runs, metric.name, metric.direction) for metric in metrics}
+    return [
+        Row(run.name, [i], [_cell(run, metric, i in best[metric.name]) for metric in metrics])
         for i, run in enumerate(runs)
     ]
-    table = tag(
-        "table",
-        tag("caption", "Options of each run", class_="hidden"),
-        tag("thead", tag("tr", tag("th", "option", scope="col"), headings)),
-        tag("tbody", rows),
-        class_="options",
-    )
-    switch = tag(
-        "label",
-        tag("input", type="checkbox", id="only-differing", checked=bool(different)),
-        f" only the {len(different)} that differ, of {len(names)}",
-        class_="switch",
-    )
-    scroll = tag("div", table, class_="scroll", tabindex="0", role="region", aria_label="Options")
-    note = "A dash: the run has no such option, its model, loss or data being another."
-    missing = any(name not in run.options for run in runs for name in names)
-    return join(
-        tag("p", note, class_="note") if missing else None,
-        switch if len(runs) > 1 else None,
-        scroll,
-    )
 
 
-def _option(options: dict[str, Any], name: str) -> str:
-    if name not in options:
-        return "–"
-    value = options[name]
+def _cell(run: RunSummary, metric: Column, is_best: bool) -> Cell:
+    number = run.numbers.get(metric.name, Number(None))
+    if number.value is None:
+        return Cell("", number.note or "not measured")
+    std = "" if number.std is None else f"± {format_number(number.std, 2)}"
+    data = {
+        "data-value": repr(number.value),
+        "data-metric": metric.name,
+        "data-of": run.name,
+    }
+    tip = " ".join(filter(None, (std, number.note)))
+    return Cell(format_number(number.value), tip, std, is_best, data)
+
+
+def seed_rows(runs: Sequence[RunSummary], metrics: Sequence[Column]) -> list[Row]:
+    """A row for each configuration that was trained with several seeds."""
+    rows = []
+    for members in compare.seed_groups(runs):
+        inside = [runs[i] for i in members]
+        cells = [_seed_cell(inside, metric) for metric in metrics if metric.name not in _TRAINING]
+        rows.append(Row(called([run.name for run in inside]), members, cells))
+    return rows
+
+
+def _seed_cell(runs: Sequence[RunSummary], metric: Column) -> Cell:
+    """The mean and standard deviation of one metric over the seeds of one configuration."""
+    numbers = [run.numbers.get(metric.name, Number(None)) for run in runs]
+    found = over_seeds([n.value for n in numbers], [n.std for n in numbers])
+    if found.value is None:
+        return Cell("", next((n.note for n in numbers if n.note), "not measured"))
+    values = ", ".join("–" if value is None else format_number(value) for value in found.values)
+    tip = f"of {len(runs)} runs: {values}"
+    if found.within is not None:
+        tip += f"; each by itself ± {format_number(found.within, 2)}"
+    data = {
+        "data-value": repr(found.value),
+        "data-metric": metric.name,
+        "data-over": json.dumps([run.name for run in runs]),
+    }
+    std = "" if found.spread is None else f"± {format_number(found.spread, 2)}"
+    return Cell(format_number(found.value), tip, std, attributes=data)
+
+
+@dataclass(frozen=True)
+class OptionRow:
+    """One option over the runs. cells: (text, CSS class) for each run."""
+
+    name: str
+    differs: bool
+    cells: Sequence[tuple[str, str | None]]
+
+
+def option_rows(runs: Sequence[RunSummary]) -> list[OptionRow]:
+    """A row for each option that any run has; a dash where a run does not have it."""
+    differing = set(compare.differing(runs))
+    rows = []
+    for name in compare.option_names(runs):
+        common = compare.most_common(runs, name)
+        cells = [
+            (_option_text(run.options[name]), None if run.options[name] == common else "other")
+            if name in run.options
+            else ("–", "none")
+            for run in runs
+        ]
+        rows.append(OptionRow(name, name in differing, cells))
+    return rows
+
+
+def _option_text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     if value is None or isinstance(value, bool):
         return {None: "none", True: "on", False: "off"}[value]
     return str(value)
-
-
-def glossary(runs: Sequence[RunFacts]) -> Markup | None:
-    metrics = _columns(runs)
-    entries = [
-        join(tag("dt", m.heading, m.arrow), tag("dd", m.explained, id=f"about-{m.name}"))
-        for m in metrics
-    ]
-    return tag("dl", entries, class_="glossary") if entries else None

@@ -1,0 +1,347 @@
+"""Read what a report shows of each run. What cannot be read becomes a remark."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vaezoo.checkpoint.folder import RunFolder, metrics_line
+from vaezoo.config import load_config
+from vaezoo.errors import RunError, VaezooError
+from vaezoo.evaluation.evaluate import Evaluation
+from vaezoo.evaluation.metric import Tell, silent
+from vaezoo.evaluation.strips import to_rgb
+from vaezoo.io import read_json
+from vaezoo.runs.run import Run
+
+_ROWS, _STEPS = 8, 9
+"""Of a traversal: latents, and values of each."""
+_MAX_PICTURE_BYTES = 8 * 2**20
+
+_TRAINING = ("images_per_second", "wall_seconds", "steps", "parameters")
+_FLAT = (
+    "elbo",
+    "log_likelihood",
+    "bits_per_dim",
+    "rate",
+    "distortion",
+    "active_units",
+    "mse",
+    "psnr",
+    "ssim",
+    "reconstruction_r2",
+)
+"""Numbers at the top level of summary.json; those under `metrics` are added to them."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """The value of a metric in a report. value: None where there is none; note says why.
+
+    comparable: numbers of one metric may be ranked if this text is the same; "" if not known.
+    """
+
+    value: float | None
+    note: str = ""
+    std: float | None = None
+    comparable: str = ""
+
+
+@dataclass(frozen=True)
+class Latent:
+    """What a report shows of one latent.
+
+    kl: nats; None where the model's KL is not a sum over latents.
+    variance: of the posterior means; None where the latents are categories.
+    """
+
+    number: int
+    kl: float | None
+    variance: float | None
+
+
+@dataclass(frozen=True)
+class TraversalRow:
+    """The images of one latent's traversal, as a PNG. kl: nats. values: of the latent."""
+
+    number: int
+    kl: float | None
+    values: list[float]
+    png: bytes
+
+
+@dataclass
+class RunSummary:
+    """All that a report shows of one run.
+
+    group: runs of one group were trained on the same data; their curves share a chart.
+    config: by section, as in config.yaml; options: the same, by `section.name`.
+    history: the readable lines of metrics.jsonl. latents_source, traversal_source: where these
+        come from. remarks: what is missing, and why; no_traversal is one of them.
+    samples, reconstructions: PNG files.
+    """
+
+    name: str
+    model: str = ""
+    loss: str = ""
+    data: str = ""
+    group: str = ""
+    likelihood: str = ""
+    config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    numbers: dict[str, Number] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    latents: list[Latent] = field(default_factory=list)
+    latents_source: str = ""
+    samples: bytes | None = None
+    reconstructions: bytes | None = None
+    traversal: list[TraversalRow] = field(default_factory=list)
+    traversal_source: str = ""
+    no_traversal: str = ""
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether there is anything to show in its card, or a reason why not."""
+        return bool(self.samples or self.reconstructions or self.traversal or self.no_traversal)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything except pictures and curves, for JSON."""
+        return {
+            "name": self.name,
+            "model": self.model,
+            "loss": self.loss,
+            "data": self.data,
+            "options": self.options,
+            "numbers": {name: vars(number) for name, number in self.numbers.items()},
+            "latents": [vars(latent) for latent in self.latents],
+            "remarks": self.remarks,
+        }
+
+
+def read_runs(
+    paths: Sequence[Path],
+    device: str = "auto",
+    *,
+    metrics: Sequence[str] = (),
+    importance_samples: int = 0,
+    on_progress: Tell = silent,
+    on_open: Callable[[Run, RunSummary], None] = lambda run, summary: None,
+) -> list[RunSummary]:
+    """Read runs. RunError if a path is not a run folder; anything else becomes a remark.
+
+    metrics: measure these again, as `evaluate` does; by default numbers are those of summary.json.
+    on_open: called with each run whose model could be loaded.
+    """
+    folders = [RunFolder.existing(path) for path in paths]
+    summaries = []
+    for i, (folder, name) in enumerate(zip(folders, names_of(paths), strict=True)):
+        on_progress(name, i, len(folders))
+        summary = RunSummary(name)
+        _read_folder(folder, summary)
+        try:
+            run = Run(folder.path, device)
+            if metrics:
+                result = run.evaluate(
+                    metrics=metrics,
+                    importance_samples=importance_samples,
+                    tell=_with_prefix(name, on_progress),
+                )
+                summary.numbers |= _numbers(result)
+            _read_model(run, summary)
+            on_open(run, summary)
+        except Exception as error:  # a plugin may raise anything
+            kind = "" if isinstance(error, VaezooError) else f"{type(error).__name__}: "
+            summary.remarks.append(f"its model was not loaded: {kind}{_one_line(error, folder)}")
+        summaries.append(summary)
+    on_progress("runs", len(folders), len(folders))
+    return summaries
+
+
+def _with_prefix(name: str, on_progress: Tell) -> Tell:
+    return lambda what, done, total: on_progress(f"{name}: {what}", done, total)
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """A name for each run: its folder's, with as many parent folders as make them differ."""
+    parts = [path.resolve().parts for path in paths]
+    if len(set(parts)) < len(parts):
+        raise RunError("a run is given twice")
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(p[-depth:]) for p in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise AssertionError("different paths have different names")
+
+
+def _read_folder(folder: RunFolder, summary: RunSummary) -> None:
+    """What needs no model."""
+    steps = (_read_config, _read_metadata, _read_summary, _read_history, _read_pictures)
+    for step in steps:
+        try:
+            step(folder, summary)
+        except (VaezooError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            summary.remarks.append(f"not read: {_one_line(error, folder)}")
+
+
+def _read_config(folder: RunFolder, summary: RunSummary) -> None:
+    """As text, without the plugins: they may not be installed here."""
+    summary.config = config = load_config(folder.config)
+    summary.model, summary.loss, summary.data = (
+        str(config.get(section, {}).get("name", "")) for section in ("model", "loss", "data")
+    )
+    summary.options = {
+        f"{section}.{key}": value
+        for section, values in config.items()
+        for key, value in values.items()
+        if key != "name"
+    }
+
+
+def _read_metadata(folder: RunFolder, summary: RunSummary) -> None:
+    data = read_json(folder.record)["data"]
+    binarize = summary.options.get("data.binarize", "")
+    summary.group = f"{summary.data} {data['fingerprint']} {binarize}"
+    summary.likelihood = _likelihood_kind(summary.options, str(data["spec"]["domain"]))
+
+
+def _likelihood_kind(options: Mapping[str, Any], domain: str) -> str:
+    """What log p(x) is, as far as the options say: only distortions of one kind compare."""
+    name = str(options.get("model.likelihood", "of its own"))
+    if name == "auto":
+        name = "bernoulli" if domain == "binary" else "gaussian"
+    if name.startswith("gaussian"):
+        return "density"
+    if name == "bernoulli":
+        return "probability" if domain == "binary" else "cross-entropy"
+    return name
+
+
+def _read_summary(folder: RunFolder, summary: RunSummary) -> None:
+    if not folder.summary.exists():
+        summary.remarks.append("it has no summary.json: its training is not finished")
+        return
+    content = read_json(folder.summary)
+    notes = content.get("notes", {})
+    for name in (*_FLAT, *_TRAINING):
+        if name in content:
+            note = str(notes.get(name, "")) if name in _FLAT else ""
+            summary.numbers[name] = Number(number_in(content[name]), note)
+    for name, entry in content.get("metrics", {}).items():
+        summary.numbers[str(name)] = Number(
+            number_in(entry["value"]),
+            str(entry.get("note", "")),
+            number_in(entry.get("spread")),
+            str(entry.get("comparable", "")),
+        )
+    for entry in content.get("latents", []):
+        variance = number_in(entry["mean_variance"])
+        summary.latents.append(Latent(int(entry["latent"]), number_in(entry["rate"]), variance))
+    if summary.latents:
+        summary.latents_source = "from summary.json: all test examples"
+
+
+def _read_history(folder: RunFolder, summary: RunSummary) -> None:
+    """The readable lines of metrics.jsonl."""
+    damaged = 0
+    for text in folder.metrics_lines():
+        try:
+            line = metrics_line(text)
+        except ValueError:
+            damaged += 1
+            continue
+        terms = {name: number_in(value) for name, value in line["terms"].items()}
+        summary.history.append({"kind": line["kind"], "step": line["step"], "terms": terms})
+    if damaged:
+        lines = "lines" if damaged > 1 else "line"
+        summary.remarks.append(f"{damaged} {lines} of {folder.metrics.name} could not be read")
+
+
+def _read_pictures(folder: RunFolder, summary: RunSummary) -> None:
+    summary.samples = _read_png(folder.samples, summary)
+    summary.reconstructions = _read_png(folder.reconstructions, summary)
+
+
+def _read_png(path: Path, summary: RunSummary) -> bytes | None:
+    """The picture encoded again from its pixels, so that only pixels reach the page."""
+    if not path.is_file():
+        return None
+    if path.stat().st_size > _MAX_PICTURE_BYTES:
+        summary.remarks.append(f"{path.name} is larger than {_MAX_PICTURE_BYTES >> 20} MiB")
+        return None
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            return _png(picture.convert("RGB"))
+    except (OSError, ValueError, Image.DecompressionBombError):
+        summary.remarks.append(f"{path.name} is not a readable PNG file")
+        return None
+
+
+def _read_model(run: Run, summary: RunSummary) -> None:
+    """Latents and traversals, computed with the model."""
+    stats = run.survey()
+    if not summary.latents and "discrete" not in run.config.choice.model.tags:
+        kl = stats.kl.tolist() if stats.order == "kl" and stats.kl is not None else None
+        summary.latents = [
+            Latent(i, kl[i] if kl else None, variance)
+            for i, variance in enumerate(stats.spread.square().tolist())
+        ]
+        summary.latents_source = f"measured for this page on {len(stats.index):,} test examples"
+    try:
+        run.check_has_pictures()
+        # From the first test example for all runs: a prior's mean may not decode to a picture.
+        found = run.traverse(_ROWS, steps=_STEPS, start="0", latents=stats)
+    except VaezooError as error:
+        summary.no_traversal = f"no traversals: {_one_line(error, run.folder)}"
+        summary.remarks.append(summary.no_traversal)
+        return
+    summary.traversal = [
+        TraversalRow(row.number, row.kl, row.values, _png(_side_by_side(row.images)))
+        for row in found.rows
+    ]
+    by = "KL" if found.order == "kl" else "the standard deviation of the posterior means"
+    summary.traversal_source = f"from the first test example, by {by}"
+
+
+def _side_by_side(images: Tensor) -> Image.Image:
+    """images: [n, channels, height, width]. One row without gaps."""
+    return Image.fromarray(torch.cat(list(to_rgb(images)), dim=1).numpy())
+
+
+def number_in(value: object) -> float | None:
+    """A finite number, or None: a run folder may hold anything."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        found = float(value)
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _one_line(error: Exception, folder: RunFolder) -> str:
+    """The error without line breaks and without the absolute path of the folder."""
+    text = " ".join(str(error).split())
+    for path in (folder.path.resolve(), folder.path):
+        text = text.replace(f"{path}/", "").replace(str(path), folder.path.name)
+    return text
+
+
+def _numbers(result: Evaluation) -> dict[str, Number]:
+    return {
+        name: Number(n.value, n.note, n.spread, n.comparable) for name, n in result.metrics.items()
+    }
