@@ -71,9 +71,9 @@ def test_onnx_of_any_batch(run: Run, tmp_path: Path, part: Part) -> None:
         wanted = make_graph(run.model, part)(first, y)
     for ours, theirs in zip(wanted, answer, strict=True):
         torch.testing.assert_close(ours, torch.from_numpy(theirs), atol=1e-5, rtol=1e-4)
-    told = json.loads(session.get_modelmeta().custom_metadata_map["vaezoo"])
-    assert told["model"] == "cvae"
-    assert told["latent_shape"] == [4]
+    metadata = json.loads(session.get_modelmeta().custom_metadata_map["vaezoo"])
+    assert metadata["model"] == "cvae"
+    assert metadata["latent_shape"] == [4]
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -113,9 +113,9 @@ def test_weights_alone_build_the_model_again(run: Run, tmp_path: Path) -> None:
     found = files.export_weights(run, path)
     assert found.difference == 0
     with safe_open(path, framework="pt") as file:
-        told = json.loads(file.metadata()["vaezoo"])
-    assert told["data"]["shape"] == [1, 16, 16]
-    assert "latent_dim: 4" in told["config"]
+        metadata = json.loads(file.metadata()["vaezoo"])
+    assert metadata["data"]["shape"] == [1, 16, 16]
+    assert "latent_dim: 4" in metadata["config"]
 
 
 class Wrong(nn.Module):
@@ -140,7 +140,7 @@ def test_what_differs_from_pytorch_is_not_kept(
         "_program",
         lambda graph, model, part: make(Wrong(graph), model, part),  # type: ignore[arg-type]
     )
-    with pytest.raises(RunError, match=r"otherwise than in PyTorch, by 0\.001"):
+    with pytest.raises(RunError, match=r"differs from PyTorch by 0\.001"):
         files.export_part(run, "decoder", "torch-export", tmp_path / "x.pt2")
     assert not list(tmp_path.iterdir())
 

@@ -1,4 +1,4 @@
-"""Writing a model's two directions to files, each held against PyTorch before it is kept."""
+"""Export encoder and decoder to files, and compare each with PyTorch before it is kept."""
 
 from __future__ import annotations
 
@@ -34,18 +34,19 @@ ENDINGS: Mapping[Format, str] = {
 }
 
 TOLERANCE = 1e-4
-"""How far an exported value may be from PyTorch's, in units of the largest one if above 1."""
-_CHECKED_BATCHES = (1, 2, 5)
-_LONGEST_REASON = 160
+"""Largest allowed difference from PyTorch, relative to the largest value if that is above 1."""
+_CHECKED_BATCH_SIZES = (1, 2, 5)
+_MAX_REASON_LENGTH = 160
 
-Answer = Callable[[Tensor, Tensor | None], Sequence[Tensor]]
+Model = Callable[[Tensor, Tensor | None], Sequence[Tensor]]
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that was written. part: None for the whole model.
+    """A file that was written.
 
-    difference: the largest from PyTorch, over the batches of several sizes that it was checked on.
+    part: None for the whole model. inputs: shape by name. difference: the largest from PyTorch,
+    over batches of several sizes; see TOLERANCE.
     """
 
     path: Path
@@ -58,56 +59,56 @@ class Exported:
         return {**vars(self), "path": str(self.path)}
 
 
-def check_extra(format_: Format, who: str = "") -> None:
-    """MissingExtraError unless what writes and checks this format is installed.
+def check_extra(format_: Format, option: str = "--format onnx") -> None:
+    """MissingExtraError unless the packages that write and check this format are installed.
 
-    who: the option that asks for it, --format unless told otherwise.
+    option: the option that needs them, for the message.
     """
     if format_ == "onnx":
         for module in ("onnx", "onnxscript", "onnxruntime"):
-            require_extra(module, who or "--format onnx", "export")
+            require_extra(module, option, "export")
 
 
 def export_part(run: Run, part: Part, format_: Format, path: Path) -> Exported:
-    """One direction of a run's model, for batches of any size.
+    """Export the encoder or the decoder of a run, for batches of any size.
 
-    RunError when the model cannot be exported so, or answers otherwise than in PyTorch: nothing is
-    written then.
+    RunError if the model cannot be exported in this format, or if the exported model gives other
+    values than PyTorch; nothing is written then.
     """
     model = run.model
     graph = make_graph(model, part).eval()
-    told = description(run)
-    found: list[float] = []
+    metadata = description(run)
+    differences: list[float] = []
 
     def write(temporary: Path) -> None:
-        with _quiet(), _told(part, format_):
+        with _silence_exporters(), _one_line_errors(part, format_):
             if format_ == "onnx":
-                data = onnx_bytes(graph, model, part, told)
-                answer = onnx_answer(data)
+                data = onnx_bytes(graph, model, part, metadata)
+                exported = onnx_model(data)
                 temporary.write_bytes(data)
             else:
                 program = _program(graph, model, part)
-                # Under its own name: torch.export.save asks for the ending.
+                # torch.export.save requires this suffix.
                 named = temporary.with_name(f"{temporary.name}.pt2")
                 try:
-                    torch.export.save(program, named, extra_files={"vaezoo.json": told})
-                    answer = torch.export.load(named).module()
+                    torch.export.save(program, named, extra_files={"vaezoo.json": metadata})
+                    exported = torch.export.load(named).module()
                     named.replace(temporary)
                 finally:
                     named.unlink(missing_ok=True)
-            found.append(largest_difference(graph, answer, model, part))
-        _check(found[0], f"the {part}")
+            differences.append(largest_difference(graph, exported, model, part))
+        _check(differences[0], f"the {part}")
 
     atomic_write(path, write)
     names = input_names(model, part)
     shapes: list[list[int | str]] = [["batch", *shape] for shape in (_shape(model, part), ())]
     return Exported(
-        path, part, dict(zip(names, shapes, strict=False)), [*graph.output_names], found[0]
+        path, part, dict(zip(names, shapes, strict=False)), [*graph.output_names], differences[0]
     )
 
 
 def export_weights(run: Run, path: Path) -> Exported:
-    """The weights, with all that builds the model again in the file's header."""
+    """Export the weights to safetensors; the header holds all that is needed to build the model."""
     model = run.model
     again = build_model(run.config.choice, run.config.model, run.config.loss, run.data_spec).eval()
     difference = 0.0
@@ -132,7 +133,7 @@ def export_weights(run: Run, path: Path) -> Exported:
 
 
 def description(run: Run) -> str:
-    """What the file says of itself, as JSON: model, options, data, latent."""
+    """The metadata of an exported file, as JSON: model, options, data, latent shape."""
     return json.dumps(
         {
             "model": run.config.choice.model.name,
@@ -144,8 +145,8 @@ def description(run: Run) -> str:
     )
 
 
-def onnx_bytes(graph: Graph, model: BaseVAE, part: Part, told: str) -> bytes:
-    """An ONNX model with a batch axis of any size, as one file."""
+def onnx_bytes(graph: Graph, model: BaseVAE, part: Part, metadata: str) -> bytes:
+    """An ONNX file whose batch axis has any size."""
     program = torch.onnx.export(
         _program(graph, model, part),
         (),
@@ -158,25 +159,25 @@ def onnx_bytes(graph: Graph, model: BaseVAE, part: Part, told: str) -> bytes:
     assert program is not None
     proto = program.model_proto
     entry = proto.metadata_props.add()
-    entry.key, entry.value = "vaezoo", told
+    entry.key, entry.value = "vaezoo", metadata
     return proto.SerializeToString()
 
 
-def onnx_answer(data: bytes) -> Answer:
-    """The model run by onnxruntime."""
+def onnx_model(data: bytes) -> Model:
+    """The model of an ONNX file, run by onnxruntime."""
     runtime = require_extra("onnxruntime", "--format onnx", "export")
     session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
 
-    def answer(first: Tensor, y: Tensor | None = None) -> list[Tensor]:
+    def run(first: Tensor, y: Tensor | None = None) -> list[Tensor]:
         arrays = [first.numpy()] + ([] if y is None else [y.numpy()])
         return [
-            torch.from_numpy(found)
-            # An input that the model does not look at is not among the names.
-            for found in session.run(None, dict(zip(names, arrays, strict=False)))
+            torch.from_numpy(output)
+            # An input that the model does not use is not among the names.
+            for output in session.run(None, dict(zip(names, arrays, strict=False)))
         ]
 
-    return answer
+    return run
 
 
 def input_names(model: BaseVAE, part: Part) -> list[str]:
@@ -185,14 +186,14 @@ def input_names(model: BaseVAE, part: Part) -> list[str]:
 
 
 @torch.no_grad()
-def largest_difference(graph: Graph, answer: Answer, model: BaseVAE, part: Part) -> float:
-    """The largest between what the graph says and the answer, relative to values above 1."""
+def largest_difference(graph: Graph, exported: Model, model: BaseVAE, part: Part) -> float:
+    """The largest difference between the graph and the exported model; see TOLERANCE."""
     largest = 0.0
-    for n in _CHECKED_BATCHES:
+    for n in _CHECKED_BATCH_SIZES:
         first, y = example_inputs(model, part, n)
-        # A program takes what it was traced with, and that is no `None`.
+        # An exported program takes exactly the inputs that it was traced with, so no `None`.
         given = (first,) if y is None else (first, y)
-        for ours, theirs in zip(graph(*given), answer(*given), strict=True):
+        for ours, theirs in zip(graph(*given), exported(*given), strict=True):
             scale = max(1.0, float(ours.abs().max()))
             largest = max(largest, float((ours - theirs).abs().max()) / scale)
     return largest
@@ -202,7 +203,7 @@ def _program(graph: Graph, model: BaseVAE, part: Part) -> torch.export.ExportedP
     first, y = example_inputs(model, part, 2)
     inputs = (first,) if y is None else (first, y)
     batch = torch.export.Dim("batch")
-    with torch.no_grad(), no_validate_args():  # a graph holds nothing that follows from values
+    with torch.no_grad(), no_validate_args():  # checks of values cannot be traced
         return torch.export.export(
             graph, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs), strict=False
         )
@@ -215,28 +216,27 @@ def _shape(model: BaseVAE, part: Part) -> tuple[int, ...]:
 def _check(difference: float, what: str) -> None:
     if not difference <= TOLERANCE:
         raise RunError(
-            f"{what} as exported answers otherwise than in PyTorch, by {difference:.2g}: "
-            "nothing was written"
+            f"{what} as exported differs from PyTorch by {difference:.2g}: nothing was written"
         )
 
 
 @contextlib.contextmanager
-def _told(part: Part, format_: Format) -> Iterator[None]:
-    """Whatever an exporter cannot do, in one line."""
+def _one_line_errors(part: Part, format_: Format) -> Iterator[None]:
+    """Report what an exporter raises in one line."""
     try:
         yield
     except OSError:
-        raise  # of the disk, and told as such
-    except Exception as error:  # exporters raise anything; nothing of theirs is ours to sort out
-        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+        raise  # of the disk: reported by the caller
+    except Exception as error:  # exporters raise anything
+        reason = " ".join(str(error).split())[:_MAX_REASON_LENGTH] or type(error).__name__
         raise RunError(
             f"the {part} of this model cannot be exported with --format {format_}: {reason}"
         ) from error
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """What exporters print on their way is not for the user."""
+def _silence_exporters() -> Iterator[None]:
+    """Hide warnings, logs and prints of the exporters."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Encoder and decoder as plain functions of tensors, for formats that know no distributions."""
+"""Encoder and decoder as modules from tensors to tensors, for formats without distributions."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ PARTS: tuple[Part, ...] = ("encoder", "decoder")
 
 
 class EncoderGraph(nn.Module):
-    """x [batch, *data.shape], and y [batch] of a conditional model, to where the posterior is.
+    """The encoder: x [batch, *data.shape] and, for a conditional model, y [batch].
 
-    Outputs: z [batch, *latent_shape], what stands for the posterior; for a Gaussian one also its
-    standard deviation, in the same shape.
+    Outputs: z [batch, *latent_shape], the posterior's mode; for a Gaussian posterior also its
+    standard deviation `scale`, in the same shape.
     """
 
     def __init__(self, model: BaseVAE) -> None:
@@ -43,7 +43,7 @@ class EncoderGraph(nn.Module):
 
 
 class DecoderGraph(nn.Module):
-    """z [batch, *latent_shape], and y [batch], to the likelihood's mean x [batch, *data.shape]."""
+    """The decoder: z [batch, *latent_shape] and y [batch] to the mean x [batch, *data.shape]."""
 
     output_names = ("x",)
 
@@ -63,7 +63,7 @@ def make_graph(model: BaseVAE, part: Part) -> Graph:
 
 
 def example_inputs(model: BaseVAE, part: Part, n: int) -> tuple[Tensor, Tensor | None]:
-    """Inputs of a batch of n, always the same ones, on the model's device."""
+    """Inputs for a batch of n, the same at each call, on the model's device."""
     generator = torch.Generator().manual_seed(n)
     if part == "encoder":
         first = torch.rand(n, *model.data.shape, generator=generator)

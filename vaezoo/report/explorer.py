@@ -15,7 +15,7 @@ import torch
 from vaezoo.errors import OptionError, VaezooError
 from vaezoo.evaluation.latents import center, quantiles
 from vaezoo.evaluation.traversal import refuse_codes
-from vaezoo.export.files import TOLERANCE, description, largest_difference, onnx_answer, onnx_bytes
+from vaezoo.export.files import TOLERANCE, description, largest_difference, onnx_bytes, onnx_model
 from vaezoo.export.graphs import Part, make_graph
 from vaezoo.report.summary import RunSummary
 from vaezoo.runs.run import Run
@@ -103,7 +103,7 @@ def _export_checked(run: Run, part: Part) -> bytes:
     graph = make_graph(run.model, part).eval()
     try:
         data = onnx_bytes(graph, run.model, part, description(run))
-        difference = largest_difference(graph, onnx_answer(data), run.model, part)
+        difference = largest_difference(graph, onnx_model(data), run.model, part)
     except VaezooError:
         raise
     except Exception as error:  # exporters raise anything

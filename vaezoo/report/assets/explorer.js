@@ -4,7 +4,7 @@
 
 const FIRST = 12;
 const find = (name) => document.getElementById(name);
-const told = JSON.parse(find("explorables").textContent);
+const descriptions = JSON.parse(find("explorables").textContent);
 const sessions = new Map();
 const now = { run: 0, z: [], label: 0, x: null, shown: FIRST, running: false, wanted: false };
 let runtime = null;
@@ -36,7 +36,7 @@ function session(part, run) {
 }
 
 async function infer(part, values, shape) {
-  const about = told[now.run];
+  const about = descriptions[now.run];
   const [ort, model] = await session(part, now.run);
   const feeds = { [part === "decoder" ? "z" : "x"]: new ort.Tensor("float32", Float32Array.from(values), [1, ...shape]) };
   if (model.inputNames.includes("y")) feeds.y = new ort.Tensor("int64", [BigInt(now.label)], [1]);
@@ -53,8 +53,8 @@ async function show() {
       now.wanted = false;
       await session("decoder", now.run);
       const z = [...now.z], began = performance.now();
-      now.x = await infer("decoder", z, told[now.run].latent_shape);
-      paint(find("picture"), now.x, told[now.run].shape);
+      now.x = await infer("decoder", z, descriptions[now.run].latent_shape);
+      paint(find("picture"), now.x, descriptions[now.run].shape);
       find("state").textContent = `decoded here in ${Math.max(1, Math.round(performance.now() - began))} ms`;
       find("explorer").dataset.shown = JSON.stringify(z);
     } while (now.wanted);
@@ -87,7 +87,7 @@ function element(name, attributes, ...children) {
 }
 
 function sliders() {
-  const { latents } = told[now.run];
+  const { latents } = descriptions[now.run];
   find("sliders").replaceChildren(...latents.slice(0, now.shown).map(({ n, kl, low, high }) => {
     // What was encoded may lie further out than the prior goes.
     const [min, max] = [Math.min(low, now.z[n]), Math.max(high, now.z[n])];
@@ -115,7 +115,7 @@ function go(z) {
 }
 
 function choose(run) {
-  const about = told[run];
+  const about = descriptions[run];
   Object.assign(now, { run, label: about.label ?? 0, shown: FIRST });
   find("class-field").hidden = !about.classes.length;
   find("class").replaceChildren(...about.classes.map((name, i) => element("option", { value: i, textContent: name })));
@@ -127,7 +127,7 @@ function choose(run) {
 }
 
 async function encode(file) {
-  const about = told[now.run], [channels, height, width] = about.shape;
+  const about = descriptions[now.run], [channels, height, width] = about.shape;
   if (!about.encodes) { find("state").textContent = about.why_not; return; }
   let bitmap;
   try {
@@ -172,9 +172,9 @@ async function encode(file) {
 
 find("which").addEventListener("change", (event) => choose(Number(event.target.value)));
 find("class").addEventListener("change", (event) => { now.label = Number(event.target.value); show(); });
-find("reset").addEventListener("click", () => go(told[now.run].center));
+find("reset").addEventListener("click", () => go(descriptions[now.run].center));
 find("draw").addEventListener("click", () => {
-  const { draws } = told[now.run];
+  const { draws } = descriptions[now.run];
   now.draw = ((now.draw ?? -1) + 1) % draws.length;
   go(draws[now.draw]);
 });
