@@ -19,7 +19,7 @@ from torch import nn
 
 import vaezoo
 from vaezoo.cli.main import COMMANDS, group
-from vaezoo.evaluation.builtin_metrics import METRICS
+from vaezoo.evaluation.builtin import METRICS
 from vaezoo.plugins.specs import METRIC_COMPARABLE_KEYS, METRIC_GROUPS, METRIC_REQUIRES, MetricSpec
 
 DOCS = Path(__file__).parents[1] / "docs"

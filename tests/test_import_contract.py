@@ -52,6 +52,7 @@ WITHOUT_TORCH = (
     "vaezoo.plugins.loader",
     "vaezoo.plugins.registry",
     "vaezoo.plugins.builtin",
+    "vaezoo.evaluation.builtin",
     "vaezoo.nn.options",
     "vaezoo.models.options",
     "vaezoo.losses.options",

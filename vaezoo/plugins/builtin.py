@@ -1,12 +1,11 @@
-"""What the core itself brings, by the same door as everyone's: a loss, data sets, metrics."""
+"""The plugin of the core: a loss, data sets and a logger. Metrics: vaezoo.evaluation.builtin."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from vaezoo.evaluation.builtin_metrics import METRICS
 from vaezoo.plugins.hookspecs import hookimpl
-from vaezoo.plugins.specs import DatasetSpec, LoggerSpec, LossSpec, MetricSpec
+from vaezoo.plugins.specs import DatasetSpec, LoggerSpec, LossSpec
 
 
 @hookimpl
@@ -128,12 +127,6 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
                 tags=tags,
             )
         )
-
-
-@hookimpl
-def register_metrics(register: Callable[[MetricSpec], None]) -> None:
-    for spec in METRICS:
-        register(spec)
 
 
 @hookimpl

@@ -1,1 +1,1 @@
-"""The metrics that vaezoo brings; vaezoo.evaluation.builtin_metrics says what each one is."""
+"""The metrics that vaezoo brings; vaezoo.evaluation.builtin says what each one is."""

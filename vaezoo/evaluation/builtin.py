@@ -1,7 +1,10 @@
-"""The metrics that the core brings, in the order in which they are shown. No torch here."""
+"""The plugin that registers the built-in metrics. It imports no torch."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from vaezoo.plugins.hookspecs import hookimpl
 from vaezoo.plugins.specs import MetricSpec
 
 _METRICS = "vaezoo.evaluation.metrics"
@@ -339,3 +342,9 @@ METRICS = (
         cost=_FEATURES,
     ),
 )
+
+
+@hookimpl
+def register_metrics(register: Callable[[MetricSpec], None]) -> None:
+    for spec in METRICS:
+        register(spec)
