@@ -117,8 +117,8 @@ function go(z) {
 function choose(run) {
   const about = descriptions[run];
   Object.assign(now, { run, label: about.label ?? 0, shown: FIRST });
-  find("class-field").hidden = !about.classes.length;
-  find("class").replaceChildren(...about.classes.map((name, i) => element("option", { value: i, textContent: name })));
+  find("class-field").hidden = !about.class_names.length;
+  find("class").replaceChildren(...about.class_names.map((name, i) => element("option", { value: i, textContent: name })));
   find("class").value = now.label;
   find("encode").hidden = !about.encodes;
   find("original").hidden = true;
