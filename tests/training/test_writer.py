@@ -112,7 +112,7 @@ def test_a_process_that_writes_no_line_opens_nothing(tmp_path: Path) -> None:
 
 
 def test_the_writer_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """docs/see.md: its code is run, with a service that remembers what it is sent."""
+    """docs/visualize.md: its code is run, with a service that remembers what it is sent."""
     sent: list[tuple[str, Any]] = []
 
     class Service:

@@ -63,7 +63,7 @@ def command(
 
     Numbers, curves, rate against distortion, the KL of each latent, reconstructions, samples,
     traversals, and the options in which the runs differ; with --explore, the models themselves
-    (docs/see.md).
+    (docs/visualize.md).
     """
     if out.suffix not in (".html", ".htm"):
         raise OptionError(f"--out {out}: a report is a page: give a name that ends in .html")
