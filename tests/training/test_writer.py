@@ -126,7 +126,7 @@ def test_the_writer_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     init = lambda dir, config, resume: sent.append(("init", resume)) or Service()  # noqa: E731
     monkeypatch.setattr(service, "init", init, raising=False)
     monkeypatch.setitem(sys.modules, "service", service)
-    text = (Path(__file__).parents[2] / "docs" / "see.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "visualize.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.S)
     (tmp_path / "guide_writer.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
