@@ -113,7 +113,7 @@ def apart(a: Path, b: Path) -> float:
     config = vaezoo.load_run(b).config
     torch.manual_seed(config.train.seed)
     spec = vaezoo.load_run(b).data_spec
-    start = build_model(config.choice, config.model, config.loss, spec).state_dict()
+    start = build_model(config.components, config.model, config.loss, spec).state_dict()
     first, second = (load_file(folder / "model.safetensors") for folder in (a, b))
     names = [name for name, tensor in start.items() if tensor.dim() > 1]
 

@@ -90,7 +90,7 @@ def train(model: str, out: Path, **options: Any) -> Any:
 
 
 def stop(model: str, out: Path, steps_before: int = 8, **options: Any) -> str:
-    return said(lambda: train(model, out, reporter=StopAfter(steps_before), **options))
+    return said(lambda: train(model, out, callback=StopAfter(steps_before), **options))
 
 
 def resume(run: Path) -> None:

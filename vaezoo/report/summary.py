@@ -288,7 +288,7 @@ def _read_png(path: Path, summary: RunSummary) -> bytes | None:
 def _read_model(run: Run, summary: RunSummary) -> None:
     """Latents and traversals, computed with the model."""
     stats = run.survey()
-    if not summary.latents and "discrete" not in run.config.choice.model.tags:
+    if not summary.latents and "discrete" not in run.config.components.model.tags:
         kl = stats.kl.tolist() if stats.order == "kl" and stats.kl is not None else None
         summary.latents = [
             Latent(i, kl[i] if kl else None, variance)

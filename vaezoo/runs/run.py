@@ -82,7 +82,7 @@ class Run:
         try:
             # A configuration, whosesoever, allocates nothing that its weights do not bear out.
             with limit_memory(_PER_BYTE * held + _BESIDE):
-                model = build_model(config.choice, config.model, config.loss, self.data_spec)
+                model = build_model(config.components, config.model, config.loss, self.data_spec)
         except TooLargeError:
             raise RunError(
                 f"{self.folder.weights} does not fit the model, which is far larger"
@@ -93,7 +93,7 @@ class Run:
     @functools.cached_property
     def splits(self) -> Splits:
         """The data that the run was trained on, read again. RunError when it has changed since."""
-        splits = build_dataset(self.config.choice.data, self.config.data).load()
+        splits = build_dataset(self.config.components.data, self.config.data).load()
         check_same_data(self.record, splits)
         return splits
 
@@ -132,7 +132,7 @@ class Run:
 
         0 or 1 where the data is binary, by threshold at one half.
         """
-        dataset = build_dataset(self.config.choice.data, self.config.data)
+        dataset = build_dataset(self.config.components.data, self.config.data)
         levels = dataset.read_images(paths, self.data_spec)
         return (levels >= 128).float() if self.data_spec.domain == "binary" else levels / 255.0
 
@@ -170,7 +170,7 @@ class Run:
         a class, for conditional models, which need one. latents: a survey that is there already.
         OptionError for latents that are codes.
         """
-        capabilities = self.config.choice.model.tags
+        capabilities = self.config.components.model.tags
         refuse_codes(capabilities)
         begin = None if start is None else self.example(start)
         y = self._one_class(label, [begin] if begin else [])
@@ -189,7 +189,7 @@ class Run:
         self, a: str, b: str, *, steps: int = 10, way: Way = "slerp", label: str | None = None
     ) -> Interpolation:
         """Images on the way between two examples: files, or numbers of test examples."""
-        refuse_codes(self.config.choice.model.tags)
+        refuse_codes(self.config.components.model.tags)
         ends = [self.example(which) for which in (a, b)]
         y = self._one_class(label, ends)
         latents = [self.encode_example(end, y) for end in ends]
@@ -290,9 +290,9 @@ class Run:
 
     def _read_config(self) -> RunConfig:
         recipe = load_config(self.folder.config)
-        choice = load_components(self.folder, recipe)
+        components = load_components(self.folder, recipe)
         try:
-            return build_config(choice, recipe, {})
+            return build_config(components, recipe, {})
         except OptionError as error:
             raise RunError(f"{self.folder.config}: {error}") from None
 
@@ -354,12 +354,12 @@ def eval_context(
     loaded: Split = getattr(splits, split)
     return Setting(
         model,
-        frozenset(config.choice.model.tags),
+        frozenset(config.components.model.tags),
         BatchLoader(loaded, batch_size=_AT_ONCE, device=device, binarize=config.data.binarize),
         splits=splits,
         loaded=loaded,
         split_name=split,
-        data_name=config.choice.data.name,
+        data_name=config.components.data.name,
         seed=seed,
         importance_samples=importance_samples,
         repeats=repeats,
