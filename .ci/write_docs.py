@@ -125,7 +125,7 @@ def _metric(spec: MetricSpec) -> Iterator[str]:
         yield f"  - no number where {METRIC_REQUIRES[need]}"
     keys = "; ".join(METRIC_COMPARABLE_KEYS[word] for word in spec.comparable_keys)
     yield f"  - ranked by the same: {keys}"
-    asked = "measured always" if spec.quick else "measured when asked for"
+    asked = "measured always" if spec.default else "measured when asked for"
     yield f"  - {asked}; {spec.cost}" + (f"; needs `vaezoo[{spec.extra}]`" if spec.extra else "")
 
 

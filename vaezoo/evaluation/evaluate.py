@@ -110,18 +110,20 @@ _FLAT = (
 """The metrics that Evaluation has as attributes."""
 
 
-def quick_metrics() -> list[MetricSpec]:
+def default_metrics() -> list[MetricSpec]:
     """Those that are measured unless others are asked for."""
-    return [spec for spec in _all_metrics() if spec.quick]
+    return [spec for spec in _all_metrics() if spec.default]
 
 
 def pick_metrics(words: Iterable[str]) -> list[MetricSpec]:
-    """Metrics by name, by group, `quick` or `all`, each once, in the order of the registry."""
+    """Metrics by name, by group, `default` or `all`, each once, in the order of the registry."""
     known, wanted = _all_metrics(), set()
     for word in words:
-        if word in METRIC_GROUPS or word in ("quick", "all"):
+        if word in METRIC_GROUPS or word in ("default", "all"):
             wanted |= {
-                s.name for s in known if word in (s.group, "all") or (word == "quick" and s.quick)
+                s.name
+                for s in known
+                if word in (s.group, "all") or (word == "default" and s.default)
             }
         else:
             wanted.add(registry().metric(word).name)

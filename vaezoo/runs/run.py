@@ -253,7 +253,7 @@ class Run:
     def evaluate(
         self,
         *,
-        metrics: Iterable[str] = ("quick",),
+        metrics: Iterable[str] = ("default",),
         importance_samples: int = 0,
         seed: int = 0,
         split: SplitName = "test",
@@ -264,7 +264,7 @@ class Run:
     ) -> Evaluation:
         """Measure the model on a split; see Evaluation.
 
-        metrics: names, groups, `quick` or `all`. importance_samples: draws an example for the
+        metrics: names, groups, `default` or `all`. importance_samples: draws an example for the
         log-likelihood. repeats: how often a score with chance in it is taken. download: whether
         weights of feature networks may be fetched. features: which network images are compared by:
         `inception`, `classifier` (a small one of this data), or the first of them that is at hand.
