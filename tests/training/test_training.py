@@ -321,7 +321,7 @@ def test_trains_in_a_thread(tmp_path: Path) -> None:
 
 def test_validation_split_is_watched_and_test_is_kept_apart(tmp_path: Path) -> None:
     run = vaezoo.train("vanilla", out=tmp_path / "r", **{**TINY, "epochs": 1}, validation=16)
-    assert run.record["data"]["splits"] == {"train": 80, "validation": 16, "test": 24}
+    assert run.metadata["data"]["splits"] == {"train": 80, "validation": 16, "test": 24}
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])

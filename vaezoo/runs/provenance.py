@@ -24,7 +24,7 @@ def load_components(folder: RunFolder, config: Sections) -> Components:
     RunError when one of them is not here, with what to do. A file that has another content than
     when the run was made costs a line on stderr.
     """
-    record = read_json(folder.record)
+    record = read_json(folder.metadata)
     made_by = {kind: _MadeBy.read(record.get(kind)) for kind in ("model", "loss", "data")}
     try:
         components = resolve_components(None, None, None, config)

@@ -53,9 +53,9 @@ class Run:
         self.device = resolve_device(device)
 
     @functools.cached_property
-    def record(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """The run's run.json."""
-        return read_json(self.folder.record)
+        return read_json(self.folder.metadata)
 
     @functools.cached_property
     def config(self) -> RunConfig:
@@ -94,7 +94,7 @@ class Run:
     def splits(self) -> Splits:
         """The data that the run was trained on, read again. RunError when it has changed since."""
         splits = build_dataset(self.config.components.data, self.config.data).load()
-        check_same_data(self.record, splits)
+        check_same_data(self.metadata, splits)
         return splits
 
     @property
@@ -150,7 +150,7 @@ class Run:
             )
         return batches.batch(torch.tensor([number]))
 
-    def survey(self, examples: int = ENOUGH) -> Survey:
+    def latent_statistics(self, examples: int = ENOUGH) -> Survey:
         """What the latents hold, by examples of the test split."""
         return survey(self.model, test_batches(self.config, self.splits, self.device), examples)
 
@@ -167,7 +167,7 @@ class Run:
         """Rows of images in which one latent value moves, the most informative value first.
 
         start: an image file or the number of a test example; the prior's mean by default. label:
-        a class, for conditional models, which need one. latents: a survey that is there already.
+        a class, for conditional models, which need one. latents: statistics that were computed before.
         OptionError for latents that are codes.
         """
         capabilities = self.config.components.model.tags
@@ -177,7 +177,7 @@ class Run:
         z = None if begin is None else self.encode_example(begin, y)
         return traverse(
             self.model,
-            latents or self.survey(examples),
+            latents or self.latent_statistics(examples),
             capabilities=capabilities,
             rows=rows,
             steps=steps,
@@ -212,7 +212,7 @@ class Run:
         seed: int = 0,
     ) -> Map:
         """Where test examples lie in the latent space, on a plane, and what colours them."""
-        return make_map(self.survey(examples), self.splits, method=method, by=by, seed=seed)
+        return make_map(self.latent_statistics(examples), self.splits, method=method, by=by, seed=seed)
 
     def check_has_pictures(self) -> None:
         """DataError for vectors, of which there is nothing to draw."""
@@ -298,12 +298,12 @@ class Run:
 
     def _read_data_spec(self) -> DataSpec:
         try:
-            return DataSpec.from_dict(self.record["data"]["spec"])
+            return DataSpec.from_dict(self.metadata["data"]["spec"])
         except (KeyError, TypeError, AttributeError):
-            raise RunError(f"{self.folder.record} is damaged: it does not tell the data") from None
+            raise RunError(f"{self.folder.metadata} is damaged: it does not tell the data") from None
         except ValueError as error:
             raise RunError(
-                f"{self.folder.record} is damaged where it tells the data: {error}"
+                f"{self.folder.metadata} is damaged where it tells the data: {error}"
             ) from None
 
 

@@ -127,7 +127,7 @@ def _resume(path: Path, config: RunConfig, callback: ProgressCallback) -> Run:
     folder = RunFolder.existing(path) if rank() == 0 else NullRunFolder(path)
     if folder.is_writer:
         folder.check_own()
-    record = read_json(folder.record) if folder.is_writer else {}
+    record = read_json(folder.metadata) if folder.is_writer else {}
     device = resolve_device(config.train.device)
     precision = resolve_precision(config.train.precision, device)
     with folder.lock(), seeded(config.train.seed, device):
