@@ -167,7 +167,7 @@ class Run:
         """Rows of images in which one latent value moves, the most informative value first.
 
         start: an image file or the number of a test example; the prior's mean by default. label:
-        a class, for conditional models, which need one. latents: statistics that were computed before.
+        a class, for conditional models, which need one. latents: statistics that exist already.
         OptionError for latents that are codes.
         """
         capabilities = self.config.components.model.tags
@@ -212,7 +212,8 @@ class Run:
         seed: int = 0,
     ) -> Map:
         """Where test examples lie in the latent space, on a plane, and what colours them."""
-        return make_map(self.latent_statistics(examples), self.splits, method=method, by=by, seed=seed)
+        latents = self.latent_statistics(examples)
+        return make_map(latents, self.splits, method=method, by=by, seed=seed)
 
     def check_has_pictures(self) -> None:
         """DataError for vectors, of which there is nothing to draw."""
@@ -300,10 +301,12 @@ class Run:
         try:
             return DataSpec.from_dict(self.metadata["data"]["spec"])
         except (KeyError, TypeError, AttributeError):
-            raise RunError(f"{self.folder.metadata} is damaged: it does not tell the data") from None
+            raise RunError(
+                f"{self.folder.metadata} is damaged: it does not describe the data"
+            ) from None
         except ValueError as error:
             raise RunError(
-                f"{self.folder.metadata} is damaged where it tells the data: {error}"
+                f"{self.folder.metadata} is damaged: its description of the data is wrong: {error}"
             ) from None
 
 
