@@ -47,11 +47,13 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "full_tensor",
     ),
     "vaezoo.models.distributions": (
+        "BaseDistribution",
         "Delta",
         "diagonal_normal",
         "gaussian_from_params",
         "sample_prior",
         "to_float32",
+        "independent",
         "isotropic_normal",
         "kl_divergence",
         "log_mean_exp",
@@ -64,7 +66,19 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "SMALLEST_SCALE",
         "make_likelihood",
     ),
-    "vaezoo.nn": tuple(importlib.import_module("vaezoo.nn").__all__),
+    "vaezoo.nn.batch_norm": ("freeze_bn_stats",),
+    "vaezoo.nn.conv": (
+        "ConvDecoder",
+        "ConvDown",
+        "ConvEncoder",
+        "ConvUp",
+        "Rescale",
+        "ResidualBlock",
+        "level_sizes",
+    ),
+    "vaezoo.nn.mlp": ("GatedLinear", "MLPDecoder", "MLPEncoder"),
+    "vaezoo.nn.networks": ("make_decoder", "make_encoder"),
+    "vaezoo.losses.base": ("loss_of",),
     "vaezoo.losses.elbo": ("ElboLoss", "elbo_terms"),
     "vaezoo.losses.options": ("ElboOptions",),
     "vaezoo.data.base": ("domain_of", "random_split"),
@@ -125,7 +139,7 @@ def _metric(spec: MetricSpec) -> Iterator[str]:
         yield f"  - no number where {METRIC_REQUIRES[need]}"
     keys = "; ".join(METRIC_COMPARABLE_KEYS[word] for word in spec.comparable_keys)
     yield f"  - ranked by the same: {keys}"
-    asked = "measured always" if spec.default else "measured when asked for"
+    asked = "measured always" if spec.quick else "measured when asked for"
     yield f"  - {asked}; {spec.cost}" + (f"; needs `vaezoo[{spec.extra}]`" if spec.extra else "")
 
 

@@ -17,11 +17,12 @@ _HOME = {
     "BaseVAE": "vaezoo.models.base",
     "BaseLogger": "vaezoo.training.loggers",
     "Batch": "vaezoo.data.base",
-    "BackboneOptions": "vaezoo.models.options",
+    "BackboneOptions": "vaezoo.nn.options",
     "StepContext": "vaezoo.losses.base",
     "DataOptions": "vaezoo.data.options",
     "DataSpec": "vaezoo.data.spec",
     "DatasetSpec": "vaezoo.plugins.specs",
+    "EncoderDecoderVAE": "vaezoo.models.encoder_decoder",
     "GaussianOptions": "vaezoo.models.options",
     "LikelihoodOptions": "vaezoo.models.options",
     "LossOutput": "vaezoo.losses.base",
@@ -77,10 +78,11 @@ if TYPE_CHECKING:
     from vaezoo.losses.base import StepContext as StepContext
     from vaezoo.models.base import BaseVAE as BaseVAE
     from vaezoo.models.base import VAEOutput as VAEOutput
-    from vaezoo.models.options import BackboneOptions as BackboneOptions
+    from vaezoo.models.encoder_decoder import EncoderDecoderVAE as EncoderDecoderVAE
     from vaezoo.models.options import GaussianOptions as GaussianOptions
     from vaezoo.models.options import LikelihoodOptions as LikelihoodOptions
     from vaezoo.models.options import NetworkOptions as NetworkOptions
+    from vaezoo.nn.options import BackboneOptions as BackboneOptions
     from vaezoo.options import Options as Options
     from vaezoo.plugins.hookspecs import hookimpl as hookimpl
     from vaezoo.plugins.specs import DatasetSpec as DatasetSpec

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from vaezoo import BaseLoss, BaseVAE, Batch, DataSpec, LossOutput, Phase, StepContext
 from vaezoo.models.distributions import sample_prior
-from vaezoo.nn import freeze_bn_stats
+from vaezoo.nn.batch_norm import freeze_bn_stats
 
 from .critics import DenseCritic, cross_entropy
 from .directions import encoder_parameters, trainable

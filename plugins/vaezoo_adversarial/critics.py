@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaezoo.models.distributions import to_float32
-from vaezoo.nn import Rescale, level_sizes
+from vaezoo.nn.conv import Rescale, level_sizes
 
 
 class DenseCritic(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor
 from vaezoo import BaseLoss, BaseVAE, Batch, DataSpec, LossOutput, Phase, StepContext
 from vaezoo.distributed import all_gather, local_chunk
 from vaezoo.models.distributions import kl_divergence
-from vaezoo.nn import freeze_bn_stats
+from vaezoo.nn.batch_norm import freeze_bn_stats
 
 from .critics import DenseCritic, cross_entropy
 from .directions import trainable

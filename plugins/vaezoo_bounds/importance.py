@@ -46,7 +46,7 @@ class IwaeLoss(BaseLoss):
         at_once = draws if torch.is_grad_enabled() else max(1, _DECODED // len(batch.x))
         return torch.cat(
             [
-                model.importance_log_weights(batch.x, batch.y, min(at_once, draws - done))
+                model.log_importance_weights(batch.x, batch.y, min(at_once, draws - done))
                 for done in range(0, draws, at_once)
             ]
         )
@@ -66,7 +66,7 @@ class IwaeLoss(BaseLoss):
         # log q(z|x) depends on the encoder through z and directly. The direct part, the score, has
         # mean 0 and is taken out: the value stays, its gradient goes.
         score = posterior.log_prob(z.detach())
-        log_weights = model.log_importance_weights(posterior, prior, z, batch.x, y)
+        log_weights = model.log_density_ratio(posterior, prior, z, batch.x, y)
         log_weights = log_weights + (score - score.detach())
         shares = self._grouped(log_weights.detach()).softmax(1).flatten(0, 1)
         if z.requires_grad:

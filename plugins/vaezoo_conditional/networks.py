@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vaezoo import DataSpec
-from vaezoo.nn import make_decoder, make_encoder
+from vaezoo.nn.networks import make_decoder, make_encoder
 
 from .plugin import ConditionalOptions
 

@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from vaezoo import BaseVAE, Batch, DataSpec
 from vaezoo.models.distributions import Delta, to_float32
 from vaezoo.models.likelihoods import make_likelihood
-from vaezoo.nn import make_decoder, make_encoder
+from vaezoo.nn.networks import make_decoder, make_encoder
 
 from .mixture import GaussianMixture
 from .options import AutoencoderOptions

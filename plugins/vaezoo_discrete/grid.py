@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 
 from vaezoo import BaseVAE, Batch, DataSpec
 from vaezoo.models.likelihoods import make_likelihood
-from vaezoo.nn import ConvDown, ConvUp, ResidualBlock, level_sizes
+from vaezoo.nn.conv import ConvDown, ConvUp, ResidualBlock, level_sizes
 
 from .codes import CodePosterior, CodePrior
 from .options import GridOptions

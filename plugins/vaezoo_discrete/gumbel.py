@@ -17,7 +17,7 @@ from vaezoo import BaseVAE, DataSpec
 from vaezoo.errors import OptionError
 from vaezoo.models.distributions import to_float32
 from vaezoo.models.likelihoods import make_likelihood
-from vaezoo.nn import make_decoder, make_encoder
+from vaezoo.nn.networks import make_decoder, make_encoder
 
 from .options import GumbelOptions
 

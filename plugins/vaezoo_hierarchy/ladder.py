@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 from vaezoo import BaseVAE, DataSpec
 from vaezoo.models.distributions import diagonal_normal, gaussian_from_params, to_float32
 from vaezoo.models.likelihoods import make_likelihood
-from vaezoo.nn import make_decoder, make_encoder
+from vaezoo.nn.networks import make_decoder, make_encoder
 
 from .plugin import LadderOptions
 from .top_down import LadderPosterior, TopDownPrior

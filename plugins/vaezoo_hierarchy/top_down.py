@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 from torch.types import _size
 
-from vaezoo.models.distributions import diagonal_normal, kl_divergence
-
-_ONE = torch.Size()
+from vaezoo.models.distributions import BaseDistribution, diagonal_normal, kl_divergence
 
 Conditional = Callable[[Tensor], Distribution]
 """From the level above, [..., n above], to a Gaussian over a level, [..., n]."""
 
 
-class TopDownPrior(Distribution):
+class TopDownPrior(BaseDistribution):
     """p(z_L) Π p(z_i | z_i+1): the levels side by side, the lowest first. Batch shape ().
 
     Sønderby et al. (2016), equation 1.
@@ -28,8 +25,6 @@ class TopDownPrior(Distribution):
     sizes: of all levels, the lowest first. temperature: multiplies every standard deviation.
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}
-
     def __init__(
         self,
         below: Sequence[Conditional],
@@ -37,7 +32,7 @@ class TopDownPrior(Distribution):
         sizes: Sequence[int],
         temperature: float = 1.0,
     ) -> None:
-        super().__init__(torch.Size(), torch.Size((sum(sizes),)), validate_args=False)
+        super().__init__((), (sum(sizes),))
         self.below, self.top, self.sizes = below, top, tuple(sizes)
         self.temperature = temperature
 
@@ -54,7 +49,7 @@ class TopDownPrior(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         return _log_prob(self.levels(value), value, self.sizes)
 
-    def sample(self, sample_shape: _size = _ONE) -> Tensor:
+    def sample(self, sample_shape: _size = ()) -> Tensor:
         with torch.no_grad():
             parts = [self._tempered(self.top).sample(sample_shape)]
             for i in reversed(range(len(self.below))):
@@ -71,7 +66,7 @@ class TopDownPrior(Distribution):
         return diagonal_normal(level.mean, self.temperature * level.stddev)
 
 
-class LadderPosterior(Distribution):
+class LadderPosterior(BaseDistribution):
     """q(z_L|x) Π q(z_i | z_i+1, x): what x says of each level, merged with the top-down prior.
 
     Sønderby et al. (2016, section 2): below the top, what x says and p(z_i | z_i+1) are weighted by
@@ -80,15 +75,14 @@ class LadderPosterior(Distribution):
     evidence: what x says of each level, [batch, n], the lowest first.
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}
     has_rsample = True
 
     def __init__(self, evidence: Sequence[Distribution], prior: TopDownPrior) -> None:
-        super().__init__(evidence[0].batch_shape, prior.event_shape, validate_args=False)
+        super().__init__(evidence[0].batch_shape, prior.event_shape)
         self.evidence, self.prior = evidence, prior
         self._drawn: Tensor | None = None
 
-    def rsample(self, sample_shape: _size = _ONE) -> Tensor:
+    def rsample(self, sample_shape: _size = ()) -> Tensor:
         self._drawn = self._descend(lambda level: level.rsample(), sample_shape)
         return self._drawn
 
@@ -114,9 +108,9 @@ class LadderPosterior(Distribution):
         return torch.stack(torch.broadcast_tensors(*kls))
 
     @property
-    def center(self) -> Tensor:
+    def mode(self) -> Tensor:
         """Each level's mean given the mean above it. The mean has no closed form."""
-        return self._descend(lambda level: level.mean, _ONE)
+        return self._descend(lambda level: level.mean, ())
 
     def _level_kls(self, prior: TopDownPrior, z: Tensor) -> list[Tensor]:
         pairs = zip(self.levels(z), prior.levels(z), z.split(self.prior.sizes, -1), strict=True)

@@ -7,7 +7,7 @@ from torch.distributions import Distribution
 
 from vaezoo import BaseVAE, DataSpec, NetworkOptions
 from vaezoo.models.likelihoods import make_likelihood
-from vaezoo.nn import make_decoder
+from vaezoo.nn.networks import make_decoder
 
 
 class NetworkVAE(BaseVAE):

@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
-import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.types import _size
 
 from vaezoo import DataSpec
-from vaezoo.models.distributions import gaussian_from_params
-from vaezoo.nn import make_encoder
+from vaezoo.models.distributions import BaseDistribution, gaussian_from_params
+from vaezoo.nn.networks import make_encoder
 
 from .base import NetworkVAE
 from .flow import Flow
 from .options import IafOptions
 
-_ONE = torch.Size()
 
-
-class FlowPosterior(Distribution):
+class FlowPosterior(BaseDistribution):
     """The distribution of flow(z, context) for z of the base. Event shape (n,).
 
     base: [batch] over (n,). context: [batch, c].
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}
     has_rsample = True
 
     def __init__(self, base: Distribution, flow: Flow, context: Tensor) -> None:
-        super().__init__(base.batch_shape, base.event_shape, validate_args=False)
+        super().__init__(base.batch_shape, base.event_shape)
         self.base, self.flow, self.context = base, flow, context
         self._drawn: tuple[Tensor, Tensor] | None = None
 
-    def rsample(self, sample_shape: _size = _ONE) -> Tensor:
+    def rsample(self, sample_shape: _size = ()) -> Tensor:
         start = self.base.rsample(sample_shape)
         z, log_det = self.flow(start, self.context)
         self._drawn = z, self.base.log_prob(start) - log_det
@@ -52,10 +46,10 @@ class FlowPosterior(Distribution):
         return self.base.log_prob(start) - log_det
 
     @property
-    def center(self) -> Tensor:
-        """Where the base's mean goes. The mean has no closed form."""
-        center, _ = self.flow(self.base.mean, self.context)
-        return center
+    def mode(self) -> Tensor:
+        """The flow of the base's mean: the mean of the flow has no closed form."""
+        z, _ = self.flow(self.base.mean, self.context)
+        return z
 
 
 class FlowEncoder(nn.Module):

@@ -6,36 +6,33 @@ Densities are by the sphere's own surface, of area 2 π^(m/2) / Γ(m/2).
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, register_kl
+from torch.distributions import register_kl
 from torch.nn import functional as F
 from torch.types import _size
+
+from vaezoo.models.distributions import BaseDistribution
 
 from .bessel import log_generating
 from .cosine import draw_cosine, quantile_slope
 
-_ONE = torch.Size()
 
-
-class SphereUniform(Distribution):
+class SphereUniform(BaseDistribution):
     """The uniform distribution. Batch shape (), event shape (m,). like: gives device and type."""
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}
-
     def __init__(self, m: int, like: Tensor) -> None:
-        super().__init__(torch.Size(), torch.Size((m,)), validate_args=False)
+        super().__init__((), (m,))
         self.like = like
 
-    def sample(self, sample_shape: _size = _ONE) -> Tensor:
+    def sample(self, sample_shape: _size = ()) -> Tensor:
         noise = torch.randn(
             *sample_shape, *self.event_shape, dtype=self.like.dtype, device=self.like.device
         )
-        return self.nearest(noise)
+        return self.project(noise)
 
-    def nearest(self, z: Tensor) -> Tensor:
+    def project(self, z: Tensor) -> Tensor:
         """The point of the sphere that is nearest to z, [..., m]."""
         return F.normalize(z, dim=-1)
 
@@ -44,17 +41,16 @@ class SphereUniform(Distribution):
         return value.new_full(value.shape[:-1], -_log_area(self.event_shape[0]))
 
 
-class VonMisesFisher(Distribution):
+class VonMisesFisher(BaseDistribution):
     """Density in proportion to exp(κ μ·z), for z and μ on the unit sphere of R^m, m ≥ 2.
 
     loc: μ, [..., m], of length 1. concentration: κ > 0, [...].
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}
     has_rsample = True
 
     def __init__(self, loc: Tensor, concentration: Tensor) -> None:
-        super().__init__(concentration.shape, loc.shape[-1:], validate_args=False)
+        super().__init__(concentration.shape, loc.shape[-1:])
         self.loc, self.concentration = loc, concentration
         self.log_mass, self.mean_cosine = log_generating(concentration, loc.shape[-1])
 
@@ -64,7 +60,7 @@ class VonMisesFisher(Distribution):
         return self.mean_cosine[..., None].to(self.loc.dtype) * self.loc
 
     @property
-    def center(self) -> Tensor:
+    def mode(self) -> Tensor:
         """μ: the point of the sphere around which the density is."""
         return self.loc
 
@@ -75,7 +71,7 @@ class VonMisesFisher(Distribution):
         top = self.concentration - self.log_mass - _log_area(self.event_shape[0])
         return (top - self.concentration * from_top).to(value.dtype)
 
-    def rsample(self, sample_shape: _size = _ONE) -> Tensor:
+    def rsample(self, sample_shape: _size = ()) -> Tensor:
         """μ turned by a random angle in a random direction (Davidson et al. 2018, algorithm 1).
 
         The direction is uniform in the plane that stands on μ: Gaussian noise less its part along

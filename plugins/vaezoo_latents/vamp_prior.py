@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 from vaezoo import DataSpec
 from vaezoo.models.distributions import gaussian_from_params
-from vaezoo.nn import make_encoder
+from vaezoo.nn.networks import make_encoder
 
 from .base import NetworkVAE
 from .mixture import GaussianMixture

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from vaezoo import DataSpec
 from vaezoo.models.distributions import to_float32
-from vaezoo.nn import make_encoder
+from vaezoo.nn.networks import make_encoder
 
 from .base import NetworkVAE
 from .options import SphericalOptions

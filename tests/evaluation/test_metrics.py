@@ -19,7 +19,7 @@ from vaezoo.cli.evaluate import best_of
 from vaezoo.data.loader import BatchLoader
 from vaezoo.errors import OptionError, UnknownNameError
 from vaezoo.evaluation.comparable import comparable
-from vaezoo.evaluation.evaluate import Number, default_metrics, evaluate, pick_metrics
+from vaezoo.evaluation.evaluate import Number, evaluate, pick_metrics, quick_metrics
 from vaezoo.evaluation.metric import Collector, Evidence, Measured, NoNumber, Setting, View
 from vaezoo.evaluation.metrics.latent import latent_kls
 from vaezoo.models.distributions import diagonal_normal
@@ -73,8 +73,8 @@ class TestChoosing:
         assert likelihood == {"elbo", "log_likelihood", "rate", "distortion", "bits_per_dim"}
         everything = {s.name for s in pick_metrics(["all"])}
         assert everything == {s.name for s in registry().specs("metric")}
-        assert pick_metrics(["default"]) == default_metrics()
-        assert {s.name for s in default_metrics()} < everything
+        assert pick_metrics(["quick"]) == quick_metrics()
+        assert {s.name for s in quick_metrics()} < everything
 
     def test_mistakes_are_told(self) -> None:
         with pytest.raises(UnknownNameError, match="did you mean 'ssim'"):
@@ -83,7 +83,7 @@ class TestChoosing:
             pick_metrics([])
 
     def test_what_is_heavy_is_not_quick(self) -> None:
-        for found in default_metrics():
+        for found in quick_metrics():
             assert found.group not in ("samples", "factors")
             assert not found.extra
 
@@ -122,7 +122,7 @@ class TestOnePass:
         evaluate(setting(model), pick_metrics(["elbo", "rate", "distortion", "active_units"]))
         assert model.encoded == 4
         model = Plain([1.0, 0.0], [0.5, 1.0])
-        evaluate(setting(model), pick_metrics(["default", "mutual_information", "marginal_kl"]))
+        evaluate(setting(model), pick_metrics(["quick", "mutual_information", "marginal_kl"]))
         assert model.encoded == 8
 
     def test_a_number_does_not_depend_on_its_company(self) -> None:
@@ -143,7 +143,7 @@ class TestOnePass:
 class TestLatents:
     def test_a_row_for_each(self) -> None:
         """The first follows its example; the second is the prior whatever the example is."""
-        result = evaluate(setting(), default_metrics())
+        result = evaluate(setting(), quick_metrics())
         first, second = result.latents
         assert first["latent"] == 0
         assert first["active"]
@@ -167,11 +167,11 @@ class TestLatents:
             x[:loud] = 3.0
             batches = BatchLoader(TensorSplit(x), batch_size=64, device=torch.device("cpu"))
             tags = frozenset(("elbo", "importance"))
-            result = evaluate(Setting(Plain([1.0], [1.0]), tags, batches), default_metrics())
+            result = evaluate(Setting(Plain([1.0], [1.0]), tags, batches), quick_metrics())
             assert result.latents[0]["collapsed"] is collapsed
 
     def test_what_has_diverged_is_no_number(self) -> None:
-        result = evaluate(setting(Plain([float("nan"), 0.0], [0.5, 1.0])), default_metrics())
+        result = evaluate(setting(Plain([float("nan"), 0.0], [0.5, 1.0])), quick_metrics())
         first, second = result.latents
         assert first["rate"] is None
         assert first["active"] is None

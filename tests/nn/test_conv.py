@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from vaezoo.nn import ConvDecoder, ConvDown, ConvEncoder, ConvUp, level_sizes
+from vaezoo.nn.conv import ConvDecoder, ConvDown, ConvEncoder, ConvUp, level_sizes
 
 HIDDEN = (4, 6, 8)
 

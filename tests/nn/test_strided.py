@@ -24,7 +24,7 @@ def gradients(y: Tensor, layer: nn.Module, x: Tensor, way: Tensor) -> list[Tenso
 
 def check_same(layer: Any, library: Tensor, x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(strided, "_weights_outweigh", lambda weight, x: True)
+        patch.setattr(strided, "_more_weights_than_inputs", lambda weight, x: True)
         ours = layer(x)
     assert ours.shape == library.shape
     torch.testing.assert_close(ours, library)
@@ -63,12 +63,14 @@ def test_gradients_of_gradients() -> None:
     for layer in (StridedConv2d(4, 6), StridedConvTranspose2d(4, 6, (1, 0))):
         layer.double()
         x = torch.randn(1, 4, 3, 2, dtype=torch.float64, requires_grad=True)
-        assert strided._weights_outweigh(layer.weight, x)
+        assert strided._more_weights_than_inputs(layer.weight, x)
         assert torch.autograd.gradgradcheck(lambda x, layer=layer: layer(x).sin(), (x,))
 
 
 def test_the_library_has_the_large_maps_and_the_accelerators() -> None:
     weight = torch.empty(2, 3, 3, 3)
-    assert strided._weights_outweigh(weight, torch.empty(1, 3, 3, 3))
-    assert not strided._weights_outweigh(weight, torch.empty(1, 3, 6, 3))
-    assert not strided._weights_outweigh(weight.to("meta"), torch.empty(1, 3, 3, 3, device="meta"))
+    assert strided._more_weights_than_inputs(weight, torch.empty(1, 3, 3, 3))
+    assert not strided._more_weights_than_inputs(weight, torch.empty(1, 3, 6, 3))
+    assert not strided._more_weights_than_inputs(
+        weight.to("meta"), torch.empty(1, 3, 3, 3, device="meta")
+    )

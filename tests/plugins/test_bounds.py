@@ -64,7 +64,7 @@ def run(loss: IwaeLoss, vae: BaseVAE, x: Tensor, seed: int = 1) -> LossOutput:
 def weights(vae: BaseVAE, x: Tensor, draws: int, seed: int = 1) -> Tensor:
     """The log-weights that a loss sees: [draws, batch]."""
     torch.manual_seed(seed)
-    return vae.importance_log_weights(x, samples=draws)
+    return vae.log_importance_weights(x, samples=draws)
 
 
 def small(name: str = "iwae", **options: object) -> BaseVAE:
@@ -217,7 +217,7 @@ class TestDoublyReparameterized:
         noise = ((z - vae.loc) / vae.raw.exp()).detach()
         at = z.detach().requires_grad_()
         still = diagonal_normal(vae.loc.detach(), vae.raw.detach().exp())
-        log_weights = vae.log_importance_weights(still, vae.prior(), at, x)
+        log_weights = vae.log_density_ratio(still, vae.prior(), at, x)
         (path,) = torch.autograd.grad(log_weights.sum(), at)
         shares = log_weights.softmax(0).detach().unsqueeze(2)
         by_loc = (shares.square() * path).sum(0)

@@ -96,9 +96,10 @@ class TestLabelsAreUsed:
         self, trained: ConditionalVAE
     ) -> None:
         x, y = halves(12)
-        together = trained.importance_log_weights(x, y, samples=400).mean(0)
+        together = trained.log_importance_weights(x, y, samples=400).mean(0)
         alone = torch.cat(
-            [trained.importance_log_weights(x[i : i + 1], y[i : i + 1], 400) for i in range(12)], 1
+            [trained.log_importance_weights(x[i : i + 1], y[i : i + 1], 400) for i in range(12)],
+            1,
         )
         error = 6 * alone.std(0) / 400**0.5
         assert ((together - alone.mean(0)).abs() < error + 0.05).all()

@@ -248,7 +248,7 @@ class TestBound:
         chosen = (grid.encode(x).codes.flatten(1) * torch.tensor([8, 4, 2, 1])).sum(1)
         assert len(chosen.unique()) > 1
         assert torch.allclose(elbo, joint[torch.arange(20), chosen], rtol=1e-4)
-        weights = grid.importance_log_weights(x, samples=2)
+        weights = grid.log_importance_weights(x, samples=2)
         assert torch.allclose(weights, elbo.expand(2, -1), rtol=1e-4)
 
 
@@ -388,7 +388,7 @@ def test_run_from_training_to_samples(kind: str, tmp_path: Path) -> None:
     assert opened.sample(5, temperature=0.5).shape == (5, 1, 16, 16)
 
     with pytest.raises(RunStopped):
-        vaezoo.train(name, out=tmp_path / "stopped", callback=StopAfter(5), **job)
+        vaezoo.train(name, out=tmp_path / "stopped", reporter=StopAfter(5), **job)
     resume_run(
         tmp_path / "stopped", vaezoo.load_run(tmp_path / "stopped").config, ProgressCallback()
     )

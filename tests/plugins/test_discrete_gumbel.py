@@ -215,7 +215,7 @@ class TestRelaxedDensity:
         assert q.log_prob(z).isfinite().all()
 
     def test_gives_weights_to_train_by(self) -> None:
-        weights = model().importance_log_weights(examples(), samples=4)
+        weights = model().log_importance_weights(examples(), samples=4)
         assert weights.shape == (4, 5)
         assert weights.isfinite().all()
         assert weights.requires_grad
@@ -249,7 +249,7 @@ class TestBound:
         assert elbo.mean() < exact
         # The gap is the KL to the true posterior over codes, which the sum knows as well.
         q = gumbel.encode(x)
-        weights = gumbel.importance_log_weights(x, samples=20_000)
+        weights = gumbel.log_importance_weights(x, samples=20_000)
         assert elbo.mean().item() == pytest.approx(weights.mean().item(), abs=0.05)
         assert exact.item() - elbo.mean().item() < 5
         assert q.mean.shape == (1, VARIABLES, CLASSES)

@@ -73,7 +73,7 @@ def test_takes_any_network_and_data(name: str, network: str, data: str) -> None:
     model.eval()
     assert model.sample(3, None if of.y is None else of.y[:3]).shape == (3, *spec.shape)
     assert model.reconstruct(*of).shape == of.x.shape
-    assert model.importance_log_weights(*of, samples=3).shape == (3, 5)
+    assert model.log_importance_weights(*of, samples=3).shape == (3, 5)
     assert model(*of).z.shape == (5, *model.latent_shape)
 
 
@@ -118,7 +118,7 @@ def test_state_comes_back_from_a_file(name: str, network: str, tmp_path: Path) -
         results = []
         for either in (model, other):
             with seeded(0, CPU):
-                results.append((either.importance_log_weights(*of, 4), either.sample(5, of.y)))
+                results.append((either.log_importance_weights(*of, 4), either.sample(5, of.y)))
     assert all(a.equal(b) for a, b in zip(*results, strict=True))
 
 
@@ -138,7 +138,7 @@ def test_evaluation_moves_nothing(name: str) -> None:
 def test_one_sample_of_the_weights_estimates_the_elbo_and_many_bound_it_above(name: str) -> None:
     model, of = build(name).eval(), batch(n=3)
     with torch.no_grad(), seeded(0, CPU):
-        weights = model.importance_log_weights(*of, samples=4_000)
+        weights = model.log_importance_weights(*of, samples=4_000)
         elbos = torch.stack([loss(model, of).terms["elbo"] for _ in range(300)])
     error = 5 * (elbos.std(0) / 300**0.5 + weights.std(0) / 4_000**0.5)
     assert ((weights.mean(0) - elbos.mean(0)).abs() < error + 1e-3).all()
@@ -179,8 +179,8 @@ def test_its_recipe_can_be_built(name: str) -> None:
     folder = Path(__file__).parents[2] / "configs"
     (path,) = [p for p in folder.glob("*.yaml") if f"  name: {name}\n" in p.read_text()]
     recipe = load_config(path)
-    components = resolve_components(None, None, None, recipe)
-    config = build_config(components, recipe, {})
-    model = build_model(components, config.model, config.loss, GREY)
-    assert components.model.name == name
+    choice = resolve_components(None, None, None, recipe)
+    config = build_config(choice, recipe, {})
+    model = build_model(choice, config.model, config.loss, GREY)
+    assert choice.model.name == name
     assert loss(model, batch(n=2)).loss.isfinite()

@@ -186,7 +186,7 @@ class TestPosterior:
         q = posterior(n=3, steps=0, batch=2)
         z = q.rsample()
         assert torch.allclose(q.log_prob(z), q.base.log_prob(z))
-        assert q.center.equal(q.base.mean)
+        assert q.mode.equal(q.base.mean)
 
     def test_center_stands_still(self) -> None:
         q = posterior(batch=3)

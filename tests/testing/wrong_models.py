@@ -155,11 +155,11 @@ class OffPrior(Right):
 class WeighsTwice(Right):
     """The densities of the latents counted twice in the importance weights."""
 
-    def importance_log_weights(
+    def log_importance_weights(
         self, x: Tensor, y: Tensor | None = None, samples: int = 1
     ) -> Tensor:
         z = self.encode(x).rsample(torch.Size((samples,)))
-        once = super().importance_log_weights(x, y, samples)
+        once = super().log_importance_weights(x, y, samples)
         return once + self.prior().log_prob(z) - self.encode(x).log_prob(z)
 
 
@@ -167,7 +167,7 @@ class LowEstimate(Right):
     def log_likelihood(
         self, x: Tensor, y: Tensor | None = None, samples: int = 100, chunk: int = 1024
     ) -> Tensor:
-        return self.importance_log_weights(x, y, samples).min(0).values - 1000
+        return self.log_importance_weights(x, y, samples).min(0).values - 1000
 
 
 # terms and what they are made of

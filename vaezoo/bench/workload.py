@@ -13,7 +13,7 @@ from vaezoo.data.base import Batch, TensorSplit
 from vaezoo.data.loader import BatchLoader
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import OptionError
-from vaezoo.losses.base import StepContext
+from vaezoo.losses.base import StepContext, loss_of
 from vaezoo.models.distributions import mode
 from vaezoo.runs.build import build_model
 from vaezoo.runtime.device import autocast
@@ -37,14 +37,12 @@ class Workload:
         self.device = device
         self.notes = ""
         data = DataSpec(shape=job.shape, class_names=_CLASSES, num_examples=_EXAMPLES)
-        components = resolve_components(job.model, job.loss, None, {})
-        config = build_config(components, {}, split_by_section(components, job.options))
-        self.model = build_model(components, config.model, config.loss, data)
+        choice = resolve_components(job.model, job.loss, None, {})
+        config = build_config(choice, {}, split_by_section(choice, job.options))
+        self.model = build_model(choice, config.model, config.loss, data)
         if case.batch_size < self.model.min_batch_size:
             raise OptionError(f"{job.model} needs a batch of {self.model.min_batch_size} or more")
-        loss = self.model.loss
-        assert loss is not None
-        self.loss = loss
+        self.loss = loss_of(self.model)
         for module in (self.model, self.loss):
             module.to(device).to(memory_format=torch.channels_last)
         self.context = StepContext(

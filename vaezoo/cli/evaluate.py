@@ -26,9 +26,9 @@ _ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
     "--metric",
     "metrics",
     metavar="NAME,...",
-    default="default",
+    default="quick",
     show_default=True,
-    help=f"Metrics by name, or groups of them: {', '.join(METRIC_GROUPS)}, default, all.",
+    help=f"Metrics by name, or groups of them: {', '.join(METRIC_GROUPS)}, quick, all.",
 )
 @click.option(
     "--importance-samples",
@@ -132,7 +132,7 @@ def command(
 def _checked(words: list[str]) -> list[str]:
     """The words of --metric, if each is a metric or a group: told before anything is loaded."""
     names = [spec.name for spec in registry().specs("metric")]
-    known = [*names, *METRIC_GROUPS, "default", "all"]
+    known = [*names, *METRIC_GROUPS, "quick", "all"]
     for word in words:
         if word not in known:
             raise OptionError(

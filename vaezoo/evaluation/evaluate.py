@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from vaezoo.distributed import local_only, rank, world_size
-from vaezoo.distributed.launch import gather_objects, on_rank0_broadcast
+from vaezoo.distributed.launch import gather_objects, gather_tensors, on_rank0_broadcast
 from vaezoo.errors import OptionError, VaezooError
 from vaezoo.evaluation.comparable import comparable
 from vaezoo.evaluation.metric import (
@@ -110,20 +110,18 @@ _FLAT = (
 """The metrics that Evaluation has as attributes."""
 
 
-def default_metrics() -> list[MetricSpec]:
+def quick_metrics() -> list[MetricSpec]:
     """Those that are measured unless others are asked for."""
-    return [spec for spec in _all_metrics() if spec.default]
+    return [spec for spec in _all_metrics() if spec.quick]
 
 
 def pick_metrics(words: Iterable[str]) -> list[MetricSpec]:
-    """Metrics by name, by group, `default` or `all`, each once, in the order of the registry."""
+    """Metrics by name, by group, `quick` or `all`, each once, in the order of the registry."""
     known, wanted = _all_metrics(), set()
     for word in words:
-        if word in METRIC_GROUPS or word in ("default", "all"):
+        if word in METRIC_GROUPS or word in ("quick", "all"):
             wanted |= {
-                s.name
-                for s in known
-                if word in (s.group, "all") or (word == "default" and s.default)
+                s.name for s in known if word in (s.group, "all") or (word == "quick" and s.quick)
             }
         else:
             wanted.add(registry().metric(word).name)
@@ -230,7 +228,7 @@ class _Pass:
         shared = {str(n): kind for n, kind in enumerate(self.kinds) if kind.shared}
         failed = {n: _told(self.failed[kind]) for n, kind in shared.items() if kind in self.failed}
         kept = {
-            f"{n}.{name}": tensor.cpu()
+            f"{n}.{name}": tensor
             for n, kind in shared.items()
             if kind not in self.failed
             for name, sum_ in self.collectors[kind].sums.items()
@@ -239,7 +237,7 @@ class _Pass:
         for trouble in gather_objects(failed):
             for n, words in trouble.items():
                 self.failed.setdefault(shared[n], _heard(words))
-        for tensors in gather_objects(kept)[1:]:
+        for tensors in gather_tensors(kept)[1:]:
             for key, tensor in tensors.items():
                 n, _, name = key.partition(".")
                 if shared[n] not in self.failed:

@@ -90,7 +90,7 @@ def quantiles(model: BaseVAE, shares: Tensor, label: int | None = None) -> Tenso
         each = shares.to(prior.base_dist.loc).view(-1, *[1] * len(model.latent_shape))
         return prior.base_dist.icdf(each)
     prior = model.prior(_labels(model, label, _DRAWS))
-    with seeded(0, model._origin.device):
+    with seeded(0, model.device):
         draws = sample_prior(prior, _DRAWS)
     return torch.quantile(draws.float(), shares.to(draws.device).float(), dim=0)
 
@@ -101,7 +101,7 @@ def center(model: BaseVAE, label: int | None = None) -> Tensor:
     Where a prior has no such thing (on a sphere), a draw.
     """
     prior = model.prior(_labels(model, label, 1))
-    with seeded(0, model._origin.device):
+    with seeded(0, model.device):
         try:
             return sample_prior(prior, 1, 0.0)
         except OptionError:
@@ -111,10 +111,10 @@ def center(model: BaseVAE, label: int | None = None) -> Tensor:
 def onto_prior(prior: Distribution, z: Tensor) -> Tensor:
     """z, or what is nearest to it of the values that the prior has, where it has not all.
 
-    A prior on a surface has a method `nearest(z)`.
+    A prior on a surface has a method `project(z)`.
     """
-    nearest = getattr(prior, "nearest", None)
-    return z if nearest is None else nearest(z)
+    project = getattr(prior, "project", None)
+    return z if project is None else project(z)
 
 
 def decoded(model: BaseVAE, z: Tensor, label: int | None = None, at_once: int = 256) -> Tensor:
@@ -130,4 +130,4 @@ def decoded(model: BaseVAE, z: Tensor, label: int | None = None, at_once: int = 
 def _labels(model: BaseVAE, label: int | None, n: int) -> Tensor | None:
     if label is None or not model.conditional:
         return None
-    return torch.full((n,), label, device=model._origin.device)
+    return torch.full((n,), label, device=model.device)

@@ -80,7 +80,7 @@ def traverse(
     shares = (torch.arange(steps) + 0.5) / steps
     with torch.no_grad():
         ways = quantiles(model, shares, label).flatten(1)
-        z = center(model, label) if start is None else start.to(model._origin.device)
+        z = center(model, label) if start is None else start.to(model.device)
         prior = model.prior(None)
         found: list[Row] = []
         silent = 0

@@ -69,7 +69,7 @@ def example_inputs(model: BaseVAE, part: Part, n: int) -> tuple[Tensor, Tensor |
         first = torch.rand(n, *model.data.shape, generator=generator)
     else:
         first = torch.randn(n, *model.latent_shape, generator=generator)
-    device = model._origin.device
+    device = model.device
     if not model.conditional:
         return first.to(device), None
     return first.to(device), (torch.arange(n) % max(1, len(model.data.class_names))).to(device)

@@ -1,1 +1,1 @@
-"""Objectives: a registered loss turns distributions into nats."""
+"""Losses: from the distributions of a model to the number that training minimises."""

@@ -1,4 +1,4 @@
-"""The interface of an objective, and the phases in which it is minimised."""
+"""BaseLoss, the interface of all losses, and the phases of a training step."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from vaezoo.options import Options
 
 
 class StepContext(NamedTuple):
-    """What a loss may want to know besides the batch.
+    """What a loss gets besides the model and the batch.
 
-    global_step: how many training steps have been taken before this one, a 0-dim int64 tensor on
-        the device; never read back to the host. In evaluation it stays where training left it.
-    total_steps: how many there will be.
-    num_examples: how many training examples there are.
+    global_step: the number of training steps before this one, a 0-dim int64 tensor on the device;
+        never read back to the host. In evaluation it keeps the last value of training.
+    total_steps: the number of steps of the whole training.
+    num_examples: the number of training examples.
     """
 
     global_step: Tensor
@@ -30,7 +30,7 @@ class StepContext(NamedTuple):
 
 
 class LossOutput(NamedTuple):
-    """The scalar to minimise, and its named terms: [batch] or 0-dim, in nats per example."""
+    """The scalar to minimise, 0-dim, and its named terms: [batch] or 0-dim, in nats per example."""
 
     loss: Tensor
     terms: Mapping[str, Tensor]
@@ -41,10 +41,11 @@ LossFunction = Callable[[BaseVAE, Batch, StepContext], LossOutput]
 
 @dataclass(frozen=True)
 class Phase:
-    """One update of a training step: these parameters, by the gradient of this objective.
+    """One update of a training step: these parameters, by the gradient of this loss.
 
-    Only the phase's own parameters get a gradient, whatever its graph runs through.
-    lr_factor multiplies the run's learning rate; betas are Adam's, None for those of the run.
+    Only the phase's own parameters get a gradient, whatever the loss depends on, and of these only
+    the ones that require one. lr_scale: multiplies the run's learning rate. betas: Adam's; None
+    for those of the run.
     """
 
     name: str
@@ -53,19 +54,23 @@ class Phase:
     lr_scale: float = 1.0
     betas: tuple[float, float] | None = None
 
+    def __post_init__(self) -> None:
+        trainable = [parameter for parameter in self.parameters if parameter.requires_grad]
+        object.__setattr__(self, "parameters", trainable)
+
 
 class BaseLoss(nn.Module, ABC):
-    """An objective. It may own networks (a critic), which are then trained by phases of their own.
+    """A loss: what training minimises, built from its options, the model and the data.
 
-    Built from its typed options, and from the model and data that it will be used with.
+    It may own networks (a discriminator), which are trained in phases of their own.
     """
 
     single_process_reason: ClassVar[str] = ""
-    """Why several processes cannot share its training steps, where they cannot."""
+    """Why its training steps cannot be split over several processes; "" if they can."""
     no_shard_reason: str = ""
-    """Why no layer that it goes through can be spread over processes (--shard), if none can."""
+    """Why the layers that it uses cannot be sharded over processes (--shard); "" if they can."""
     expected_failures: ClassVar[Mapping[str, str]] = {}
-    """Checks of vaezoo.testing that it does not pass: name -> why that is as it should be."""
+    """Checks of vaezoo.testing that fail for a good reason: name -> the reason."""
 
     def __init__(self, options: Options, model: BaseVAE, data: DataSpec) -> None:
         super().__init__()
@@ -73,9 +78,15 @@ class BaseLoss(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
-        """The objective of the main phase."""
+        """The loss of the main phase, also the one that evaluation reports."""
 
     def phases(self, model: BaseVAE) -> list[Phase]:
-        """The updates of a step, in order: one of everything, unless the loss says otherwise."""
-        parameters = [*model.parameters(), *self.parameters()]
-        return [Phase("train", [p for p in parameters if p.requires_grad], self)]
+        """The updates of a training step, in order; by default one of all parameters."""
+        return [Phase("train", [*model.parameters(), *self.parameters()], self)]
+
+
+def loss_of(model: BaseVAE) -> BaseLoss:
+    """The loss at `model.loss`. ValueError if there is none, as in a model built by hand."""
+    if not isinstance(model.loss, BaseLoss):
+        raise ValueError(f"{type(model).__name__} has no loss: build it with create_model")
+    return model.loss

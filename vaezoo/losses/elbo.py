@@ -1,11 +1,10 @@
-"""The evidence lower bound, its terms, and a weight on its KL."""
+"""The evidence lower bound (ELBO), its terms, and the beta-VAE loss."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from vaezoo.data.base import Batch
-from vaezoo.data.spec import DataSpec
 from vaezoo.losses.base import BaseLoss, LossOutput, StepContext
 from vaezoo.losses.options import ElboOptions
 from vaezoo.models.base import BaseVAE, VAEOutput
@@ -16,7 +15,7 @@ def elbo_terms(output: VAEOutput, x: Tensor) -> dict[str, Tensor]:
     """`elbo`, `rate` and `distortion` of a batch, in nats per example: [batch] each.
 
     distortion: -E_q log p(x|z), by one sample. rate: KL(q(z|x) ‖ p(z)). elbo: -(rate + distortion)
-    (Kingma & Welling 2013, equation 3), whatever weights an objective puts on the two.
+    (Kingma & Welling 2013, equation 3), whatever weights a loss puts on the two.
     """
     posterior, z, prior, likelihood = output
     distortion: Tensor = -likelihood.log_prob(x)
@@ -34,16 +33,13 @@ class ElboLoss(BaseLoss):
 
     options: ElboOptions
 
-    def __init__(self, options: ElboOptions, model: BaseVAE, data: DataSpec) -> None:
-        super().__init__(options, model, data)
-
     def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         terms = elbo_terms(model(batch.x, batch.y), batch.x)
-        objective = terms["distortion"] + self.beta(context) * terms["rate"]
-        return LossOutput(objective.mean(), terms)
+        loss = terms["distortion"] + self.beta(context) * terms["rate"]
+        return LossOutput(loss.mean(), terms)
 
     def beta(self, context: StepContext) -> float | Tensor:
-        """The weight at this step: it rises linearly from 0 during the warm-up, then stays."""
+        """The weight at this step: linear from 0 during the warm-up, then constant."""
         steps = self.options.warmup * context.total_steps
         if steps < 1:
             return self.options.beta

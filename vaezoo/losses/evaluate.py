@@ -1,4 +1,4 @@
-"""The terms of a loss on held-out data."""
+"""A loss and its terms, averaged over a data split."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def evaluate_loss(
     seed: int,
     together: bool = False,
 ) -> dict[str, float]:
-    """The objective and its terms in nats per example, each example counted once.
+    """The loss and its terms in nats per example, each example counted once.
 
-    The noise of a batch follows from `seed` and its number: processes that share the batches find
-    what one would. The generators and the modes of the modules are left as they were.
-    together: every process sees all batches, as a model that is spread over them must; each counts
-    in one of them still.
+    The random numbers of a batch follow from `seed` and the number of the batch, so that the
+    result does not depend on the number of processes. Random generators and the training mode are
+    restored. together: every process computes all batches, as a sharded model needs; each batch
+    still counts in one process only.
     """
     sums: dict[str, Tensor] = {}
     with evaluation_mode(model, loss), torch.no_grad():
@@ -33,10 +33,10 @@ def evaluate_loss(
             with seeded(seed + number, batches.device), local_only():
                 output = loss(model, batch, context)
             for name, value in {"loss": output.loss, **output.terms}.items():
-                # A term that is one number for the batch counts for each of its examples.
-                share = value.float().mean() * len(batch.x)
-                share = share if counts else torch.zeros_like(share)
-                sums[name] = sums[name] + share if name in sums else share
+                # A 0-dim term counts for each example of the batch.
+                total = value.float().mean() * len(batch.x)
+                total = total if counts else torch.zeros_like(total)
+                sums[name] = sums[name] + total if name in sums else total
     names = list(sums)
     means = all_reduce(torch.stack([sums[name] for name in names])) / len(batches.split)
     return dict(zip(names, means.tolist(), strict=True))

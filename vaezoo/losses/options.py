@@ -1,4 +1,4 @@
-"""Options of the core's own loss. No torch here."""
+"""Options of the ELBO loss. No torch here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vaezoo.options import Options
 
 
 class ElboOptions(Options):
-    """The weight of the KL, and how it begins."""
+    """The weight of the KL divergence, and its warm-up."""
 
     beta: float = Field(
         1.0, ge=0, description="weight of the KL in nats; 1 is the ELBO (Higgins et al. 2017)"
@@ -17,5 +17,5 @@ class ElboOptions(Options):
         0.0,
         ge=0,
         le=1,
-        description="share of the training over which beta rises from 0 (Bowman et al. 2015)",
+        description="fraction of the training in which beta rises from 0 (Bowman et al. 2015)",
     )

@@ -1,4 +1,4 @@
-"""The interface that every variational autoencoder of the zoo keeps."""
+"""BaseVAE, the interface of all models: encode, decode, prior, and what follows from them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from vaezoo.options import Options
 
 if TYPE_CHECKING:
     from vaezoo.data.base import Batch
-    from vaezoo.losses.base import BaseLoss
 
 
 class VAEOutput(NamedTuple):
-    """What a model says of a batch: q(z|x), a sample of it, p(z), and p(x|z) at the sample."""
+    """The output of a forward pass: q(z|x), a sample z of it, p(z), and p(x|z) at this z."""
 
     posterior: Distribution
     z: Tensor
@@ -32,40 +31,47 @@ class VAEOutput(NamedTuple):
 class BaseVAE(nn.Module, ABC):
     """A variational autoencoder (Kingma & Welling 2013): q(z|x), p(z) and p(x|z).
 
-    A subclass calls `super().__init__(options, data)`, sets `latent_shape`, and gives `encode` and
-    `decode`. By convention its submodules `encoder`, `decoder` and `likelihood` hold the parameters
-    of the two directions, so that a loss with several phases can tell them apart.
+    A subclass calls `super().__init__(options, data)`, sets `latent_shape`, and defines `encode`
+    and `decode`. By convention its submodules `encoder`, `decoder` and `likelihood` hold the
+    parameters of q(z|x) and of p(x|z), for losses that train the two in separate phases.
 
     A latent is one tensor, [batch, *latent_shape]: a hierarchy packs its levels along the last
-    axis. `encode` and `decode` see one batch axis; several samples of each example are folded
-    into it by the callers here.
+    dimension. `encode` and `decode` take one batch dimension; where a method here needs several
+    samples of each example, it folds them into it.
 
-    Labels `y` reach only models that say `conditional = True`; others are never given any.
-    Evaluation runs under torch.no_grad, never inference_mode, so that a model whose posterior
-    needs gradients (Hamiltonian) can enable them.
+    Labels `y` are passed only to models with `conditional = True`. Evaluation runs under
+    torch.no_grad, never inference_mode, so that a model whose posterior needs gradients
+    (Hamiltonian) can enable them.
     """
 
     conditional: ClassVar[bool] = False
-    min_batch_size: ClassVar[int] = 1
     single_process_reason: ClassVar[str] = ""
-    """Why several processes cannot share its training steps, where they cannot."""
+    """Why its training steps cannot be split over several processes; "" if they can."""
     expected_failures: ClassVar[Mapping[str, str]] = {}
-    """Checks of vaezoo.testing that it does not pass: name -> why that is as it should be."""
+    """Checks of vaezoo.testing that fail for a good reason: name -> the reason."""
+    min_batch_size: int = 1
+    """The fewest examples of a training batch: 2 with batch norm."""
 
     options: Options
     data: DataSpec
     latent_shape: tuple[int, ...]
     likelihood: Likelihood
-    loss: BaseLoss | None
+    loss: nn.Module | None
+    """The BaseLoss that `create_model` built for the model."""
 
     def __init__(self, options: Options, data: DataSpec) -> None:
         super().__init__()
         self.options = options
         self.data = data
-        # The objective that create_model pairs with the model. No submodule: it owns itself.
+        # Not a submodule: the loss's parameters are no parameters of the model.
         object.__setattr__(self, "loss", None)
         self._origin: Tensor
         self.register_buffer("_origin", torch.zeros(()), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the model is on."""
+        return self._origin.device
 
     @abstractmethod
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
@@ -79,29 +85,29 @@ class BaseVAE(nn.Module, ABC):
         """The likelihood p(x|z) with event shape `data.shape`. z: [batch, *latent_shape]."""
 
     def prior(self, y: Tensor | None = None) -> Distribution:
-        """The prior p(z): a standard Gaussian, unless the model has another."""
+        """The prior p(z): a standard Gaussian, unless the model defines another."""
         zeros = self._origin.expand(self.latent_shape)
         return diagonal_normal(zeros, torch.ones_like(zeros), len(self.latent_shape))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> VAEOutput:
-        """One sample through the model; everything the ELBO needs, written once for all."""
+        """Encode the batch, draw one sample of each latent, and decode it."""
         y = self.labels(y)
         posterior = self.encode(x, y)
         z = posterior.rsample()
         return VAEOutput(posterior, z, self.prior(y), self.decode(z, y))
 
     def on_train_step(self, step: Tensor) -> None:
-        """Called before each training step with its number, a 0-dim int64 tensor on the device.
+        """A hook before each training step; step: its number, a 0-dim int64 tensor on the device.
 
-        Schedules that live in the model (a temperature) move here, into buffers, and therefore
-        never move in evaluation. Must not read `step` back to the host.
+        A model with a schedule (a temperature) updates its buffer here, so that it stays constant
+        in evaluation. Must not read `step` back to the host.
         """
         return
 
     def fit_prior(self, batches: Callable[[], Iterable[Batch]]) -> None:
-        """Called once after training; each call of `batches` gives one pass over the training set.
+        """A hook after training, for a prior that is fitted to the finished model's latents.
 
-        For priors and samplers that are fitted afterwards (over codes, over latents).
+        Each call of `batches` gives one pass over the training set.
         """
         return
 
@@ -115,23 +121,23 @@ class BaseVAE(nn.Module, ABC):
     ) -> Tensor:
         """n examples from the model, [n, *data.shape].
 
-        y: class numbers, [n], for conditional models. temperature: scales the prior's spread, see
-        vaezoo.models.distributions.sample_prior. mean: the likelihood's mean, else a draw from it.
+        y: class numbers, [n], for conditional models. temperature: see `sample_prior`. mean: the
+        likelihood's mean, else a sample of it.
         """
         y = self.labels(y)
         prior = self.prior(y)
         likelihood = self.decode(sample_prior(prior, n, temperature), y)
-        drawn: Tensor = likelihood.mean if mean else likelihood.sample()
-        return drawn
+        examples: Tensor = likelihood.mean if mean else likelihood.sample()
+        return examples
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """The likelihood's mean at the posterior's mean, [batch, *data.shape]."""
+        """The likelihood's mean at the posterior's `mode`, [batch, *data.shape]."""
         y = self.labels(y)
         reconstruction: Tensor = self.decode(mode(self.encode(x, y)), y).mean
         return reconstruction
 
-    def importance_log_weights(
+    def log_importance_weights(
         self, x: Tensor, y: Tensor | None = None, samples: int = 1
     ) -> Tensor:
         """log p(x|z) + log p(z) - log q(z|x) for `samples` draws of z, in nats: [samples, batch].
@@ -141,11 +147,10 @@ class BaseVAE(nn.Module, ABC):
         """
         y = self.labels(y)
         posterior, prior = self.encode(x, y), self.prior(y)
-        return self.log_importance_weights(
-            posterior, prior, posterior.rsample(torch.Size((samples,))), x, y
-        )
+        z = posterior.rsample(torch.Size((samples,)))
+        return self.log_density_ratio(posterior, prior, z, x, y)
 
-    def log_importance_weights(
+    def log_density_ratio(
         self,
         posterior: Distribution,
         prior: Distribution,
@@ -158,7 +163,7 @@ class BaseVAE(nn.Module, ABC):
         posterior: q(z|x) of the batch x. z: [samples, batch, *latent_shape]. Gradients flow.
         """
         y, samples = self.labels(y), len(z)
-        # Each example `samples` times over, in the order in which z folds into one batch axis.
+        # Each example `samples` times, in the order of z's folded dimensions.
         many_x = x.expand(samples, *x.shape).flatten(0, 1)
         many_y = None if y is None else y.expand(samples, *y.shape).flatten(0, 1)
         log_likelihood = self.decode(z.flatten(0, 1), many_y).log_prob(many_x)
@@ -167,25 +172,19 @@ class BaseVAE(nn.Module, ABC):
 
     @torch.no_grad()
     def log_likelihood(
-        self, x: Tensor, y: Tensor | None = None, samples: int = 100, chunk: int = 1024
+        self, x: Tensor, y: Tensor | None = None, samples: int = 100, chunk_size: int = 1024
     ) -> Tensor:
         """The importance-weighted estimate of log p(x), in nats: [batch].
 
         A lower bound in expectation that rises with `samples` (Burda et al. 2015, theorem 1).
-        chunk: how many decoded examples are held at once; the estimate does not depend on it.
+        chunk_size: how many examples are decoded at once; the estimate does not depend on it.
         """
         y = self.labels(y)
         # Once, not for every chunk: a learned prior may cost more than the decoder.
         posterior, prior = self.encode(x, y), self.prior(y)
-        at_once = max(1, chunk // max(1, len(x)))
-        weights = [
-            self.log_importance_weights(
-                posterior,
-                prior,
-                posterior.rsample(torch.Size((min(at_once, samples - done),))),
-                x,
-                y,
-            )
-            for done in range(0, samples, at_once)
-        ]
-        return log_mean_exp(torch.cat(weights), dim=0)
+        step = max(1, chunk_size // max(1, len(x)))
+        log_weights = []
+        for done in range(0, samples, step):
+            z = posterior.rsample(torch.Size((min(step, samples - done),)))
+            log_weights.append(self.log_density_ratio(posterior, prior, z, x, y))
+        return log_mean_exp(torch.cat(log_weights), dim=0)

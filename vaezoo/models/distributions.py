@@ -1,7 +1,7 @@
-"""The language of models and losses: distributions, their KL, the importance-weighted bound.
+"""Distributions of models: Gaussians, a point mass, KL divergence, and what is derived from them.
 
-Argument validation of torch.distributions is off throughout: on an accelerator each check is a
-synchronisation with the host.
+Argument validation of torch.distributions is off throughout: on an accelerator each check makes
+the host wait for the device.
 """
 
 from __future__ import annotations
@@ -17,8 +17,33 @@ from torch.types import _size
 
 from vaezoo.errors import OptionError
 
-_ONE = torch.Size()
-"""The shape of a single sample."""
+
+class BaseDistribution(Distribution):
+    """Base of own distributions: no constraints on arguments, no validation.
+
+    A subclass defines `sample`, or `rsample` with `has_rsample = True`, and `log_prob` where it
+    has a density. `mode` is the value that stands for the distribution: its mean, unless the class
+    defines another, as where the mean has no closed form (a flow) or is not in the support (a
+    sphere).
+
+    A posterior of any class may have a method `kl_divergence(prior, z)`, a prior
+    `with_temperature(temperature)` and `project(z)`: see `kl_divergence` and `sample_prior` below;
+    `project` gives the nearest point of the support, for priors that do not cover their space.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, batch_shape: _size, event_shape: _size) -> None:
+        super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=False)
+
+    @property
+    def mode(self) -> Tensor:
+        return self.mean
+
+
+def independent(distribution: Distribution, event_dims: int = 1) -> Distribution:
+    """The same distribution with its last `event_dims` batch dimensions as event dimensions."""
+    return Independent(distribution, event_dims, validate_args=False)
 
 
 def diagonal_normal(loc: Tensor, scale: Tensor, event_dims: int = 1) -> Distribution:
@@ -26,14 +51,14 @@ def diagonal_normal(loc: Tensor, scale: Tensor, event_dims: int = 1) -> Distribu
 
     loc: [batch, *event]. scale: standard deviation > 0, broadcast against loc.
     """
-    return Independent(Normal(loc, scale, validate_args=False), event_dims, validate_args=False)
+    return independent(Normal(loc, scale, validate_args=False), event_dims)
 
 
 def isotropic_normal(loc: Tensor, scale: Tensor, event_dims: int = 1) -> Distribution:
-    """A Gaussian with one scale for all the values of the last `event_dims` dimensions of `loc`.
+    """A Gaussian with one scale for all values of the last `event_dims` dimensions of `loc`.
 
     loc: [batch, *event], event_dims ≥ 1. scale: standard deviation > 0, 0-dim. The same as
-    diagonal_normal with that scale everywhere; its log-probability takes a third of the time.
+    diagonal_normal with this scale everywhere; its log-probability takes a third of the time.
     """
     return _Isotropic(loc, scale, event_dims)
 
@@ -41,10 +66,10 @@ def isotropic_normal(loc: Tensor, scale: Tensor, event_dims: int = 1) -> Distrib
 def gaussian_from_params(
     parameters: Tensor, dim: int = 1, logvar_range: tuple[float, float] = (-20.0, 20.0)
 ) -> Distribution:
-    """A diagonal Gaussian from means and log-variances that stand side by side in `dim`.
+    """A diagonal Gaussian from means and log-variances, the two halves of `dim`.
 
-    parameters: [batch, 2·n, ...]. logvar_range: the range that it is kept in; at first far outside
-    of what training visits, so that no input makes the scale 0 or infinite.
+    parameters: [batch, 2·n, ...]. logvar_range: log-variances are clamped to it. The default is far
+    outside of what training visits; it only keeps the scale from 0 and from infinity.
     """
     loc, raw = to_float32(parameters).chunk(2, dim)
     scale = torch.exp(0.5 * raw.clamp(*logvar_range))
@@ -67,29 +92,27 @@ class _Isotropic(Independent[Normal]):
         return _Isotropic(loc, self.scale, self.reinterpreted_batch_ndims)
 
 
-class Delta(Distribution):
-    """All of the mass at one value: the posterior of an encoder that answers with a point.
+class Delta(BaseDistribution):
+    """A point mass: the posterior of a deterministic encoder.
 
-    It samples and has a mean, so a deterministic autoencoder speaks the language of the others.
-    It has no density: there is no rate and no importance weight, and `log_prob` raises
-    NotImplementedError.
+    It has samples and a mean, but no density: it has no rate and no importance weights, and
+    `log_prob` raises NotImplementedError.
 
     value: [batch, *event], of which the last `event_dims` dimensions are the event.
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}
     has_rsample = True
 
     def __init__(self, value: Tensor, event_dims: int = 1) -> None:
-        cut = value.dim() - event_dims
+        batch_dims = value.dim() - event_dims
+        super().__init__(value.shape[:batch_dims], value.shape[batch_dims:])
         self.value = value
-        super().__init__(value.shape[:cut], value.shape[cut:], validate_args=False)
 
-    def rsample(self, sample_shape: _size = _ONE) -> Tensor:
+    def rsample(self, sample_shape: _size = ()) -> Tensor:
         """The value itself, [*sample_shape, batch, *event]; gradients flow."""
         return self.value.expand(*sample_shape, *self.value.shape)
 
-    def sample(self, sample_shape: _size = _ONE) -> Tensor:
+    def sample(self, sample_shape: _size = ()) -> Tensor:
         """The same, detached."""
         return self.rsample(sample_shape).detach()
 
@@ -98,26 +121,22 @@ class Delta(Distribution):
         return self.value
 
     @property
-    def mode(self) -> Tensor:
-        return self.value
-
-    @property
     def variance(self) -> Tensor:
         return torch.zeros_like(self.value)
 
 
 def to_float32(values: Tensor) -> Tensor:
-    """Half-precision values as float32, others as they are: nats are summed in full precision."""
+    """Half-precision values as float32, others unchanged: terms are summed in full precision."""
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 def kl_divergence(posterior: Distribution, prior: Distribution, z: Tensor) -> Tensor:
     """KL(posterior ‖ prior) in nats: [batch].
 
-    In closed form where torch knows one (or a plugin taught it one with
-    torch.distributions.kl.register_kl). A posterior whose KL can only be told at a sample (a
-    hierarchy with a top-down prior) has a method `kl_divergence(prior, z)`. Failing both, the
-    single-sample estimate log q(z|x) - log p(z), which is unbiased.
+    The posterior's own `kl_divergence(prior, z)` where its class defines one, as for a hierarchy
+    with a top-down prior; else the closed form registered with torch (a plugin adds one with
+    torch.distributions.kl.register_kl); else the single-sample estimate log q(z|x) - log p(z),
+    which is unbiased.
 
     z: a sample of the posterior, [batch, *event].
     """
@@ -134,39 +153,38 @@ def kl_divergence(posterior: Distribution, prior: Distribution, z: Tensor) -> Te
 def mode(posterior: Distribution) -> Tensor:
     """The one value that stands for the posterior: [batch, *event].
 
-    Its mean; what it calls its `center`, where it has none in closed form (a flow) or not among its
-    values (on a sphere); failing both, a sample.
+    The `mode` of a BaseDistribution, the mean of one of torch's, or a sample where there is none in
+    closed form.
     """
-    center: Tensor | None = getattr(posterior, "center", None)
-    if center is not None:
-        return center
+    name = "mode" if isinstance(posterior, BaseDistribution) else "mean"
     try:
-        mean: Tensor = posterior.mean
+        value: Tensor = getattr(posterior, name)
     except NotImplementedError:
-        mean = posterior.rsample()
-    return mean
+        value = posterior.rsample()
+    return value
 
 
 def sample_prior(prior: Distribution, n: int, temperature: float = 1.0) -> Tensor:
-    """n samples of a prior, [n, *event]; of a conditional one, whose batch is those n, one each.
+    """n samples of a prior: [n, *event]. A conditional prior has batch shape [n]: one sample each.
 
-    Distances from the prior's mean are multiplied by the temperature. A prior to which that does
-    no justice (a mixture, a hierarchy) has a method `tempered(temperature)`, the distribution to
-    draw from instead. OptionError where the prior has neither, unless the temperature is 1.
+    temperature: multiplies the distance of a sample from the prior's mean. A prior for which that
+    is wrong (a mixture, a hierarchy) has a method `with_temperature(temperature)`, which gives the
+    distribution to draw from. OptionError if the prior has neither, unless the temperature is 1.
     """
-    shape = _ONE if prior.batch_shape else torch.Size((n,))
+    shape = torch.Size(() if prior.batch_shape else (n,))
     if temperature == 1.0:
         return prior.sample(shape)
-    tempered = getattr(prior, "with_temperature", None)
-    if tempered is not None:
-        return tempered(temperature).sample(shape)
+    with_temperature = getattr(prior, "with_temperature", None)
+    if with_temperature is not None:
+        sample: Tensor = with_temperature(temperature).sample(shape)
+        return sample
     try:
-        center: Tensor = prior.mean
+        mean: Tensor = prior.mean
     except NotImplementedError:
         raise OptionError(
             f"--temperature {temperature:g}: this model's prior has no spread to scale"
         ) from None
-    return center + temperature * (prior.sample(shape) - center)
+    return mean + temperature * (prior.sample(shape) - mean)
 
 
 def log_mean_exp(values: Tensor, dim: int = 0) -> Tensor:

@@ -1,13 +1,34 @@
-"""Strided convolutions down, transposed convolutions up, for images of any size."""
+"""Convolutional encoder and decoder for images of any size, with residual blocks if wanted."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
-from vaezoo.nn.resnet import ResidualBlock
 from vaezoo.nn.strided import StridedConv2d, StridedConvTranspose2d
+
+
+class ResidualBlock(nn.Module):
+    """x + f(x), f two 3×3 convolutions with batch norm before each (He et al. 2016, equation 1).
+
+    [batch, channels, height, width] -> the same shape.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.BatchNorm2d(channels),
+            nn.LeakyReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.BatchNorm2d(channels),
+            nn.LeakyReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
 
 
 class ConvDown(nn.Sequential):
@@ -18,39 +39,33 @@ class ConvDown(nn.Sequential):
     """
 
     def __init__(self, shape: Sequence[int], hidden: Sequence[int], residual: bool = False) -> None:
-        channels = shape[0]
-        levels: list[nn.Module] = [Rescale()]
-        for wide in hidden:
-            levels.append(_level(StridedConv2d(channels, wide), wide))
-            if residual:
-                levels.append(ResidualBlock(wide))
-            channels = wide
-        super().__init__(*levels)
+        layers: list[nn.Module] = [Rescale()]
+        for in_channels, channels in pairwise([shape[0], *hidden]):
+            layers += _level(StridedConv2d(in_channels, channels), channels, residual)
+        super().__init__(*layers)
 
 
 class ConvUp(nn.Sequential):
-    """The way down mirrored: transposed convolutions, then a last 3×3 convolution.
+    """The mirror of ConvDown: transposed convolutions, then a last 3×3 convolution.
 
-    [batch, hidden[-1], *level_sizes(...)[-1]] -> [batch, *shape], unbounded. Each level comes back
-    to the size that it had on the way down, odd ones too. residual: a block after each level.
+    [batch, hidden[-1], *level_sizes(...)[-1]] -> [batch, *shape], unbounded. Each level has the
+    size that it has in ConvDown, odd sizes too. residual: a residual block after each level.
     """
 
     def __init__(self, shape: Sequence[int], hidden: Sequence[int], residual: bool = False) -> None:
-        levels: list[nn.Module] = []
-        up = list(reversed(level_sizes(shape, len(hidden))))
-        widths = [*reversed(hidden), hidden[0]]
-        for i, wide in enumerate(widths[1:]):
-            # A 3×3 stride-2 transposed convolution makes 2n - 1 of n, and 2n with one of padding.
-            (height, width), (to_height, to_width) = up[i], up[i + 1]
-            extra = (to_height - (2 * height - 1), to_width - (2 * width - 1))
-            levels.append(_level(StridedConvTranspose2d(widths[i], wide, extra), wide))
-            if residual:
-                levels.append(ResidualBlock(wide))
-        super().__init__(*levels, nn.Conv2d(hidden[0], shape[0], 3, padding=1))
+        layers: list[nn.Module] = []
+        sizes = pairwise(reversed(level_sizes(shape, len(hidden))))
+        widths = pairwise([*reversed(hidden), hidden[0]])
+        for (size, out_size), (in_channels, channels) in zip(sizes, widths, strict=True):
+            # A 3×3 stride-2 transposed convolution maps n to 2n - 1, and with padding 1 to 2n.
+            padding = (out_size[0] - (2 * size[0] - 1), out_size[1] - (2 * size[1] - 1))
+            convolution = StridedConvTranspose2d(in_channels, channels, padding)
+            layers += _level(convolution, channels, residual)
+        super().__init__(*layers, nn.Conv2d(hidden[0], shape[0], 3, padding=1))
 
 
 class ConvEncoder(nn.Sequential):
-    """The way down, then flat: [batch, *shape] in [0, 1] -> [batch, out_features]."""
+    """ConvDown, then flat: [batch, *shape] in [0, 1] -> [batch, out_features]."""
 
     def __init__(self, shape: Sequence[int], hidden: Sequence[int], residual: bool = False) -> None:
         super().__init__(*ConvDown(shape, hidden, residual), nn.Flatten())
@@ -59,7 +74,7 @@ class ConvEncoder(nn.Sequential):
 
 
 class ConvDecoder(nn.Sequential):
-    """A linear layer, then the way up: [batch, in_features] -> [batch, *shape], unbounded."""
+    """A linear layer, then ConvUp: [batch, in_features] -> [batch, *shape], unbounded."""
 
     def __init__(
         self,
@@ -86,11 +101,14 @@ def level_sizes(shape: Sequence[int], levels: int) -> list[tuple[int, int]]:
 
 
 class Rescale(nn.Module):
-    """Images from [0, 1] to [-1, 1]."""
+    """Values from [0, 1] to [-1, 1], of any shape."""
 
     def forward(self, x: Tensor) -> Tensor:
         return 2.0 * x - 1.0
 
 
-def _level(convolution: nn.Module, wide: int) -> nn.Sequential:
-    return nn.Sequential(convolution, nn.BatchNorm2d(wide), nn.LeakyReLU(inplace=True))
+def _level(convolution: nn.Module, channels: int, residual: bool) -> list[nn.Module]:
+    """The layers of one level: convolution, batch norm, LeakyReLU, and the residual block."""
+    norm = nn.BatchNorm2d(channels)
+    level = nn.Sequential(convolution, norm, nn.LeakyReLU(inplace=True))
+    return [level, ResidualBlock(channels)] if residual else [level]

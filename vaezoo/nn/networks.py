@@ -1,4 +1,4 @@
-"""The bodies of encoder and decoder that the user's options name."""
+"""Build the encoder and decoder networks that the options name."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from torch import nn
 
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import DataError
-from vaezoo.models.options import BackboneOptions
 from vaezoo.nn.conv import ConvDecoder, ConvEncoder
 from vaezoo.nn.mlp import MLPDecoder, MLPEncoder
+from vaezoo.nn.options import BackboneOptions
 
 
 def make_encoder(options: BackboneOptions, data: DataSpec, out_features: int) -> nn.Sequential:
@@ -17,22 +17,25 @@ def make_encoder(options: BackboneOptions, data: DataSpec, out_features: int) ->
     DataError when the network is for images and the data is vectors.
     """
     body: ConvEncoder | MLPEncoder
+    hidden = options.hidden_sizes()
     if "mlp" in options.network:
-        body = MLPEncoder(data, options.levels(), gated=options.network == "gated_mlp")
+        body = MLPEncoder(data, hidden, gated=options.network == "gated_mlp")
     else:
         _check_image(options, data)
-        body = ConvEncoder(data.shape, options.levels(), residual=options.network == "resnet")
+        body = ConvEncoder(data.shape, hidden, residual=options.network == "resnet")
     return nn.Sequential(body, nn.Linear(body.out_features, out_features))
 
 
 def make_decoder(options: BackboneOptions, data: DataSpec, in_features: int) -> nn.Sequential:
-    """The encoder mirrored: [batch, in_features] -> [batch, *data.shape], unbounded."""
+    """The mirror of the encoder: [batch, in_features] -> [batch, *data.shape], unbounded.
+
+    DataError as in `make_encoder`.
+    """
+    hidden = options.hidden_sizes()
     if "mlp" in options.network:
-        gated = options.network == "gated_mlp"
-        return MLPDecoder(in_features, data, options.levels(), gated)
+        return MLPDecoder(in_features, data, hidden, gated=options.network == "gated_mlp")
     _check_image(options, data)
-    residual = options.network == "resnet"
-    return ConvDecoder(in_features, data.shape, options.levels(), residual)
+    return ConvDecoder(in_features, data.shape, hidden, residual=options.network == "resnet")
 
 
 def _check_image(options: BackboneOptions, data: DataSpec) -> None:

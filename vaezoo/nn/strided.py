@@ -1,8 +1,8 @@
-"""The two convolutions that change the resolution, each also as one matrix product.
+"""Stride-2 convolutions that are computed as a matrix product where that is faster on a CPU.
 
-Where a layer's weights outweigh its maps (256 to 512 channels at 4×4 pixels), a CPU's convolution
-spends its time on repacking the weights: as a product over the 3×3 windows of the maps it takes a
-third. Everywhere else, and on accelerators, the library's convolution is the faster one.
+Where a layer has more weights than its input has values (256 to 512 channels at 4×4 pixels),
+torch's convolution spends its time on the layout of the weights. As im2col and a matrix product it
+takes a third of the time. Everywhere else, and on accelerators, torch's convolution is faster.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ Size = tuple[int, int]
 class StridedConv2d(nn.Conv2d):
     """A 3×3 convolution with stride 2: [batch, in, height, width] to half of both, rounded up.
 
-    It has no bias: the batch norm that follows would take it away again, and its gradient, a sum
-    over all pixels, cost a tenth of a CPU step.
+    It has no bias: the batch norm that follows would remove it, and its gradient, a sum over all
+    pixels, costs a tenth of a step on a CPU.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, stride=2, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not _weights_outweigh(self.weight, x):
+        if not _more_weights_than_inputs(self.weight, x):
             return super().forward(x)
         size = ((x.shape[2] + 1) // 2, (x.shape[3] + 1) // 2)
-        windows = _Windows.apply(x.permute(0, 2, 3, 1), size)
+        windows = _Im2Col.apply(x.permute(0, 2, 3, 1), size)
         weight = self.weight.permute(0, 2, 3, 1).flatten(1)
         return F.linear(windows.flatten(3), weight).permute(0, 3, 1, 2)
 
@@ -39,7 +39,8 @@ class StridedConv2d(nn.Conv2d):
 class StridedConvTranspose2d(nn.ConvTranspose2d):
     """A 3×3 transposed convolution with stride 2: from n pixels to 2n - 1 + extra, extra 0 or 1.
 
-    It has no bias, for the same reason.
+    [batch, in, height, width] -> [batch, out, 2·height - 1 + extra[0], 2·width - 1 + extra[1]]. It
+    has no bias, for the same reason.
     """
 
     def __init__(self, in_channels: int, out_channels: int, extra: Size) -> None:
@@ -48,27 +49,27 @@ class StridedConvTranspose2d(nn.ConvTranspose2d):
         )
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if output_size is not None or not _weights_outweigh(self.weight, x):
+        if output_size is not None or not _more_weights_than_inputs(self.weight, x):
             return super().forward(x, output_size)
         extra = self.output_padding
         size = (2 * x.shape[2] - 1 + int(extra[0]), 2 * x.shape[3] - 1 + int(extra[1]))
         weight = self.weight.permute(0, 2, 3, 1).flatten(1)
         windows = (x.permute(0, 2, 3, 1) @ weight).unflatten(3, (3, 3, -1))
-        y: Tensor = _Overlaid.apply(windows, size)
+        y: Tensor = _Col2Im.apply(windows, size)
         return y.permute(0, 3, 1, 2)
 
 
-def _weights_outweigh(weight: Tensor, x: Tensor) -> bool:
-    if torch.compiler.is_exporting():  # a graph for batches of any size, on any machine
+def _more_weights_than_inputs(weight: Tensor, x: Tensor) -> bool:
+    if torch.compiler.is_exporting():  # the exported graph is for any batch size and machine
         return False
     return x.device.type == "cpu" and x.dim() == 4 and weight.numel() > x.numel()
 
 
-class _Windows(torch.autograd.Function):
-    """The 3×3 window around every second pixel, zeros outside of the image.
+class _Im2Col(torch.autograd.Function):
+    """The 3×3 window around every second pixel, with zeros outside the image.
 
-    [batch, height, width, channels] -> [batch, *size, 3, 3, channels]. It and _Overlaid are linear
-    and each other's transpose, hence each other's gradient, as often as it is taken.
+    [batch, height, width, channels] -> [batch, *size, 3, 3, channels]. It and _Col2Im are linear
+    and transposes of each other, so each is the other's gradient, also in higher derivatives.
     """
 
     @staticmethod
@@ -81,11 +82,11 @@ class _Windows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return _Overlaid.apply(grads[0], ctx.size), None
+        return _Col2Im.apply(grads[0], ctx.size), None
 
 
-class _Overlaid(torch.autograd.Function):
-    """Windows laid over one another and added up where they meet: the transpose of _Windows.
+class _Col2Im(torch.autograd.Function):
+    """The sum of overlapping windows: the transpose of _Im2Col.
 
     [batch, height, width, 3, 3, channels] -> [batch, *size, channels].
     """
@@ -100,13 +101,13 @@ class _Overlaid(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return _Windows.apply(grads[0], ctx.size), None
+        return _Im2Col.apply(grads[0], ctx.size), None
 
 
 def _taps(
     image: Sequence[int], windows: Sequence[int]
 ) -> Iterator[tuple[int, int, tuple[slice, slice], tuple[slice, slice]]]:
-    """For each place (i, j) in a window: which windows have it inside the image, and where."""
+    """For each position (i, j) in a window: which windows have it in the image, and where."""
     for i in range(3):
         rows, down = _along(i, image[0], windows[0])
         for j in range(3):
@@ -115,7 +116,7 @@ def _taps(
 
 
 def _along(tap: int, pixels: int, windows: int) -> tuple[slice, slice]:
-    """Windows n whose pixel 2n + tap - 1 is in the image, and those pixels."""
+    """The windows n whose pixel 2n + tap - 1 is in the image, and these pixels."""
     first = 1 if tap == 0 else 0
     count = min(windows, (pixels - tap) // 2 + 1) - first
     start = 2 * first + tap - 1

@@ -53,9 +53,9 @@ class Run:
         self.device = resolve_device(device)
 
     @functools.cached_property
-    def metadata(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         """The run's run.json."""
-        return read_json(self.folder.metadata)
+        return read_json(self.folder.record)
 
     @functools.cached_property
     def config(self) -> RunConfig:
@@ -82,7 +82,7 @@ class Run:
         try:
             # A configuration, whosesoever, allocates nothing that its weights do not bear out.
             with limit_memory(_PER_BYTE * held + _BESIDE):
-                model = build_model(config.components, config.model, config.loss, self.data_spec)
+                model = build_model(config.choice, config.model, config.loss, self.data_spec)
         except TooLargeError:
             raise RunError(
                 f"{self.folder.weights} does not fit the model, which is far larger"
@@ -93,8 +93,8 @@ class Run:
     @functools.cached_property
     def splits(self) -> Splits:
         """The data that the run was trained on, read again. RunError when it has changed since."""
-        splits = build_dataset(self.config.components.data, self.config.data).load()
-        check_same_data(self.metadata, splits)
+        splits = build_dataset(self.config.choice.data, self.config.data).load()
+        check_same_data(self.record, splits)
         return splits
 
     @property
@@ -132,7 +132,7 @@ class Run:
 
         0 or 1 where the data is binary, by threshold at one half.
         """
-        dataset = build_dataset(self.config.components.data, self.config.data)
+        dataset = build_dataset(self.config.choice.data, self.config.data)
         levels = dataset.read_images(paths, self.data_spec)
         return (levels >= 128).float() if self.data_spec.domain == "binary" else levels / 255.0
 
@@ -150,7 +150,7 @@ class Run:
             )
         return batches.batch(torch.tensor([number]))
 
-    def latent_statistics(self, examples: int = ENOUGH) -> Survey:
+    def survey(self, examples: int = ENOUGH) -> Survey:
         """What the latents hold, by examples of the test split."""
         return survey(self.model, test_batches(self.config, self.splits, self.device), examples)
 
@@ -167,17 +167,17 @@ class Run:
         """Rows of images in which one latent value moves, the most informative value first.
 
         start: an image file or the number of a test example; the prior's mean by default. label:
-        a class, for conditional models, which need one. latents: statistics that exist already.
+        a class, for conditional models, which need one. latents: a survey that is there already.
         OptionError for latents that are codes.
         """
-        capabilities = self.config.components.model.tags
+        capabilities = self.config.choice.model.tags
         refuse_codes(capabilities)
         begin = None if start is None else self.example(start)
         y = self._one_class(label, [begin] if begin else [])
         z = None if begin is None else self.encode_example(begin, y)
         return traverse(
             self.model,
-            latents or self.latent_statistics(examples),
+            latents or self.survey(examples),
             capabilities=capabilities,
             rows=rows,
             steps=steps,
@@ -189,7 +189,7 @@ class Run:
         self, a: str, b: str, *, steps: int = 10, way: Way = "slerp", label: str | None = None
     ) -> Interpolation:
         """Images on the way between two examples: files, or numbers of test examples."""
-        refuse_codes(self.config.components.model.tags)
+        refuse_codes(self.config.choice.model.tags)
         ends = [self.example(which) for which in (a, b)]
         y = self._one_class(label, ends)
         latents = [self.encode_example(end, y) for end in ends]
@@ -212,8 +212,7 @@ class Run:
         seed: int = 0,
     ) -> Map:
         """Where test examples lie in the latent space, on a plane, and what colours them."""
-        latents = self.latent_statistics(examples)
-        return make_map(latents, self.splits, method=method, by=by, seed=seed)
+        return make_map(self.survey(examples), self.splits, method=method, by=by, seed=seed)
 
     def check_has_pictures(self) -> None:
         """DataError for vectors, of which there is nothing to draw."""
@@ -254,7 +253,7 @@ class Run:
     def evaluate(
         self,
         *,
-        metrics: Iterable[str] = ("default",),
+        metrics: Iterable[str] = ("quick",),
         importance_samples: int = 0,
         seed: int = 0,
         split: SplitName = "test",
@@ -265,7 +264,7 @@ class Run:
     ) -> Evaluation:
         """Measure the model on a split; see Evaluation.
 
-        metrics: names, groups, `default` or `all`. importance_samples: draws an example for the
+        metrics: names, groups, `quick` or `all`. importance_samples: draws an example for the
         log-likelihood. repeats: how often a score with chance in it is taken. download: whether
         weights of feature networks may be fetched. features: which network images are compared by:
         `inception`, `classifier` (a small one of this data), or the first of them that is at hand.
@@ -291,22 +290,20 @@ class Run:
 
     def _read_config(self) -> RunConfig:
         recipe = load_config(self.folder.config)
-        components = load_components(self.folder, recipe)
+        choice = load_components(self.folder, recipe)
         try:
-            return build_config(components, recipe, {})
+            return build_config(choice, recipe, {})
         except OptionError as error:
             raise RunError(f"{self.folder.config}: {error}") from None
 
     def _read_data_spec(self) -> DataSpec:
         try:
-            return DataSpec.from_dict(self.metadata["data"]["spec"])
+            return DataSpec.from_dict(self.record["data"]["spec"])
         except (KeyError, TypeError, AttributeError):
-            raise RunError(
-                f"{self.folder.metadata} is damaged: it does not describe the data"
-            ) from None
+            raise RunError(f"{self.folder.record} is damaged: it does not tell the data") from None
         except ValueError as error:
             raise RunError(
-                f"{self.folder.metadata} is damaged: its description of the data is wrong: {error}"
+                f"{self.folder.record} is damaged where it tells the data: {error}"
             ) from None
 
 
@@ -322,7 +319,7 @@ def draw_samples(
 ) -> Tensor:
     """n examples from a model in evaluation mode, on the CPU, the same for the same seed."""
     y = _labels(model, n, label)
-    device = model._origin.device
+    device = model.device
     with seeded(seed, device):
         parts = []
         for i in range(0, n, _AT_ONCE):
@@ -357,12 +354,12 @@ def eval_context(
     loaded: Split = getattr(splits, split)
     return Setting(
         model,
-        frozenset(config.components.model.tags),
+        frozenset(config.choice.model.tags),
         BatchLoader(loaded, batch_size=_AT_ONCE, device=device, binarize=config.data.binarize),
         splits=splits,
         loaded=loaded,
         split_name=split,
-        data_name=config.components.data.name,
+        data_name=config.choice.data.name,
         seed=seed,
         importance_samples=importance_samples,
         repeats=repeats,

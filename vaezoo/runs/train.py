@@ -25,9 +25,10 @@ from vaezoo.distributed.launch import (
 )
 from vaezoo.errors import DataError, OptionError
 from vaezoo.evaluation.curves import save_curves
-from vaezoo.evaluation.evaluate import Evaluation, default_metrics, evaluate
+from vaezoo.evaluation.evaluate import Evaluation, evaluate, quick_metrics
 from vaezoo.evaluation.pictures import save_grid, save_pairs
 from vaezoo.io import read_json, write_json
+from vaezoo.losses.base import loss_of
 from vaezoo.models.base import BaseVAE
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import Spec
@@ -53,7 +54,7 @@ _PICTURED = 32
 _SAMPLED = 64
 
 
-def start_run(config: RunConfig, out: Path | None, callback: ProgressCallback) -> Run:
+def start_run(config: RunConfig, out: Path | None, reporter: ProgressCallback) -> Run:
     """Train by a configuration into a new run folder.
 
     Whatever is wrong with the options, the data or the folder is told before anything is written;
@@ -69,17 +70,17 @@ def start_run(config: RunConfig, out: Path | None, callback: ProgressCallback) -
         if out is not None and on_rank0_broadcast(lambda: goes_on and _is_of_this_job(out, config)):
             if on_rank0_broadcast(RunFolder(out).summary.exists):  # one was lost when all was done
                 return Run(out, str(resolve_device(config.train.device)))
-            return _resume(out, config, callback)
-        return _start(config, out, callback)
+            return _resume(out, config, reporter)
+        return _start(config, out, reporter)
 
 
-def resume_run(path: Path, config: RunConfig, callback: ProgressCallback) -> Run:
+def resume_run(path: Path, config: RunConfig, reporter: ProgressCallback) -> Run:
     """Go on with a run from its newest sound checkpoint, or from the beginning if it has none.
 
     config: the run's, or one that trains longer. RunError when another process trains it.
     """
     with process_group(config.train.device):
-        return _resume(path, config, callback)
+        return _resume(path, config, reporter)
 
 
 def _is_of_this_job(out: Path, config: RunConfig) -> bool:
@@ -90,7 +91,7 @@ def _is_of_this_job(out: Path, config: RunConfig) -> bool:
         return False
 
 
-def _start(config: RunConfig, out: Path | None, callback: ProgressCallback) -> Run:
+def _start(config: RunConfig, out: Path | None, reporter: ProgressCallback) -> Run:
     if out is not None:
         on_rank0_broadcast(lambda: check_absent(out))
     device = resolve_device(config.train.device)
@@ -102,7 +103,7 @@ def _start(config: RunConfig, out: Path | None, callback: ProgressCallback) -> R
             folder = _new_folder(config, out, splits)
             with folder.lock():
                 try:
-                    trainer = _trainer(config, model, splits, folder, precision, callback, stops)
+                    trainer = _trainer(config, model, splits, folder, precision, reporter, stops)
                     return _train(trainer, config, splits)
                 except BaseException:
                     if not folder.has_progress:
@@ -115,7 +116,7 @@ def _new_folder(config: RunConfig, out: Path | None, splits: Splits) -> RunFolde
     made: list[RunFolder] = []
 
     def make() -> str:
-        name = f"{config.components.model.name}-{config.components.data.name}"
+        name = f"{config.choice.model.name}-{config.choice.data.name}"
         made.append(RunFolder.create(out, name, config.to_yaml(), _record(config, splits)))
         return str(made[0].path)
 
@@ -123,11 +124,11 @@ def _new_folder(config: RunConfig, out: Path | None, splits: Splits) -> RunFolde
     return made[0] if made else NullRunFolder(Path(path))
 
 
-def _resume(path: Path, config: RunConfig, callback: ProgressCallback) -> Run:
+def _resume(path: Path, config: RunConfig, reporter: ProgressCallback) -> Run:
     folder = RunFolder.existing(path) if rank() == 0 else NullRunFolder(path)
     if folder.is_writer:
         folder.check_own()
-    record = read_json(folder.metadata) if folder.is_writer else {}
+    record = read_json(folder.record) if folder.is_writer else {}
     device = resolve_device(config.train.device)
     precision = resolve_precision(config.train.precision, device)
     with folder.lock(), seeded(config.train.seed, device):
@@ -136,7 +137,7 @@ def _resume(path: Path, config: RunConfig, callback: ProgressCallback) -> Run:
             check_same_data(record, splits)
         stops = SignalHandler()
         with stops.caught():
-            trainer = _trainer(config, model, splits, folder, precision, callback, stops)
+            trainer = _trainer(config, model, splits, folder, precision, reporter, stops)
             trainer.resume()
             if on_rank0_broadcast(lambda: trainer.done and folder.summary.exists()):
                 raise OptionError(_why_done(trainer, path))
@@ -156,24 +157,21 @@ def _why_done(trainer: Trainer, path: Path) -> str:
 
 
 def _prepare(config: RunConfig, device: torch.device) -> tuple[Splits, BaseVAE]:
-    splits = local_rank0_first(lambda: load_splits(config.components.data, config.data))
+    splits = local_rank0_first(lambda: load_splits(config.choice.data, config.data))
     if on_rank0_broadcast(lambda: splits.fingerprint) != splits.fingerprint:
         raise DataError("the data of this machine is not that of the first one")
     check_loggers(config.train.log)
     if config.data.flip and not splits.spec.is_image:
         raise DataError("--flip mirrors images, and this data is vectors")
     # Weights are drawn on the CPU: the same ones on every device.
-    model = build_model(config.components, config.model, config.loss, splits.spec)
+    model = build_model(config.choice, config.model, config.loss, splits.spec)
     check_batch_size(config.train.batch_size, len(splits.train), model)
-    why_not = model.single_process_reason or (
-        model.loss.single_process_reason if model.loss else ""
-    )
+    loss = loss_of(model)
+    why_not = model.single_process_reason or loss.single_process_reason
     if why_not and world_size() > 1:
-        raise OptionError(
-            f"{config.components.model.name} is trained by one process only: {why_not}"
-        )
-    if config.train.shard and model.loss and model.loss.no_shard_reason:
-        raise OptionError(f"--shard: its layers must stay whole: {model.loss.no_shard_reason}")
+        raise OptionError(f"{config.choice.model.name} is trained by one process only: {why_not}")
+    if config.train.shard and loss.no_shard_reason:
+        raise OptionError(f"--shard: its layers must stay whole: {loss.no_shard_reason}")
     return splits, model
 
 
@@ -183,18 +181,17 @@ def _trainer(
     splits: Splits,
     folder: RunFolder,
     precision: str,
-    callback: ProgressCallback,
+    reporter: ProgressCallback,
     stops: SignalHandler,
 ) -> Trainer:
     device = resolve_device(config.train.device)
-    loss = model.loss
-    assert loss is not None
+    loss = loss_of(model)
     for module in (model, loss):
         module.to(device).to(memory_format=torch.channels_last)
     tune_malloc()
 
     def rebuild() -> BaseVAE:
-        again = build_model(config.components, config.model, config.loss, splits.spec)
+        again = build_model(config.choice, config.model, config.loss, splits.spec)
         return again.to(device).to(memory_format=torch.channels_last)
 
     return Trainer(
@@ -217,23 +214,23 @@ def _trainer(
         options=config.train,
         folder=folder,
         precision=precision,
-        callback=callback if folder.is_writer else ProgressCallback(),
+        reporter=reporter if folder.is_writer else ProgressCallback(),
         stops=stops,
         rebuild=rebuild,
     )
 
 
 def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
-    title = f"{config.components.model.name} on {config.components.data.name}, {trainer.device}"
+    title = f"{config.choice.model.name} on {config.choice.data.name}, {trainer.device}"
     if world_size() > 1:
         title += f", {world_size()} processes"
-    trainer.callback.start(title, trainer.total_steps, trainer.position.step)
+    trainer.reporter.start(title, trainer.total_steps, trainer.position.step)
     with save_on_error(trainer):
         try:
-            with writing(trainer.folder, config, trainer.callback.note):
+            with writing(trainer.folder, config, trainer.reporter.note):
                 position = trainer.fit()
         finally:
-            trainer.callback.stop()
+            trainer.reporter.stop()
         with trainer.interruptible():
             _measure(trainer, config, splits, position)
     barrier()
@@ -244,7 +241,7 @@ def _measure(trainer: Trainer, config: RunConfig, splits: Splits, position: Prog
     """The numbers and pictures of a trained model; the numbers are found by all processes."""
     model, count = trainer.model.eval(), world_size()
     setting = eval_context(model, config, splits, trainer.device, seed=config.train.seed)
-    evaluation = evaluate(setting, default_metrics())
+    evaluation = evaluate(setting, quick_metrics())
     if trainer.folder.is_writer:
         with local_only():
             _leave(trainer, config, splits, position, evaluation, count)
@@ -303,11 +300,11 @@ def versions() -> dict[str, str]:
 
 def _record(config: RunConfig, splits: Splits) -> dict[str, Any]:
     """run.json: what the run was made from, so that it can be told when a piece is missing."""
-    components = config.components
+    choice = config.choice
     return {
-        "model": _made_by(components.model),
-        "loss": _made_by(components.loss),
-        "data": {**_made_by(components.data), **splits.record()},
+        "model": _made_by(choice.model),
+        "loss": _made_by(choice.loss),
+        "data": {**_made_by(choice.data), **splits.record()},
         "versions": versions(),
     }
 

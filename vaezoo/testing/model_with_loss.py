@@ -13,7 +13,7 @@ from torch import Tensor
 from vaezoo.data.base import Batch
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import DataError, OptionError, nearest
-from vaezoo.losses.base import BaseLoss, LossOutput, StepContext
+from vaezoo.losses.base import BaseLoss, LossOutput, StepContext, loss_of
 from vaezoo.models.base import BaseVAE
 from vaezoo.options import Options, parse
 from vaezoo.plugins.specs import LossSpec, ModelSpec
@@ -188,11 +188,6 @@ def _parse(
         return parse(cls, {**defaults, **small, **given}, what)
     except OptionError:
         return parse(cls, {**defaults, **given}, what)
-
-
-def loss_of(model: BaseVAE) -> BaseLoss:
-    assert model.loss is not None
-    return model.loss
 
 
 def objective(pair: ModelWithLoss, model: BaseVAE, batch: Batch, step: int = 50) -> LossOutput:

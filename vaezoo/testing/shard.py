@@ -20,11 +20,11 @@ from vaezoo.data.base import Batch
 from vaezoo.distributed import local_chunk, world_size
 from vaezoo.distributed.batch_norm import sync_batch_norm
 from vaezoo.distributed.fsdp import apply_fsdp, full_state_dict
-from vaezoo.losses.base import Phase
+from vaezoo.losses.base import Phase, loss_of
 from vaezoo.options import to_dict
 from vaezoo.plugins.registry import subprocess_environment
 from vaezoo.testing.check import CheckFailed
-from vaezoo.testing.model_with_loss import CPU, ModelWithLoss, loss_of
+from vaezoo.testing.model_with_loss import CPU, ModelWithLoss
 from vaezoo.testing.noise import SameNoise
 from vaezoo.training.train_step import TrainStep
 
@@ -70,7 +70,7 @@ class Work(NamedTuple):
         if world_size() > 1:
             sync_batch_norm(model, loss)
             if self.sharded:
-                apply_fsdp(model, loss, min_numel=1)
+                apply_fsdp(model, loss, large=1)
                 options = options.model_copy(update={"shard": True})
         named = [*model.named_parameters(), *loss.named_parameters("loss")]
         updates = TrainStep(

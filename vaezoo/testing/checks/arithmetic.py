@@ -10,10 +10,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vaezoo.bench.counts import count
+from vaezoo.losses.base import loss_of
 from vaezoo.runtime.device import autocast, precision_context
 from vaezoo.runtime.seed import seeded
 from vaezoo.testing.check import CheckFailed, check
-from vaezoo.testing.model_with_loss import CPU, ModelWithLoss, loss_of
+from vaezoo.testing.model_with_loss import CPU, ModelWithLoss
 
 _READS_BACK = {
     "_local_scalar_dense": "item(), float() or a truth value",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from vaezoo.losses.base import Phase
+from vaezoo.losses.base import Phase, loss_of
 from vaezoo.models.base import BaseVAE
 from vaezoo.testing.check import CheckFailed, check
-from vaezoo.testing.model_with_loss import LEARNING_STEPS, ModelWithLoss, loss_of
+from vaezoo.testing.model_with_loss import LEARNING_STEPS, ModelWithLoss
 
 _STEPS = 3
 _EXPLAINED = 0.3

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vaezoo.losses.base import loss_of
 from vaezoo.runtime.seed import seeded
 from vaezoo.testing.check import CheckFailed, check
-from vaezoo.testing.model_with_loss import CPU, ModelWithLoss, loss_of, objective
+from vaezoo.testing.model_with_loss import CPU, ModelWithLoss, objective
 
 
 @check("draw every random number from torch's generator")

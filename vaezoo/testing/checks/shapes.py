@@ -11,12 +11,13 @@ from torch.distributions import Distribution
 
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import DataError, OptionError
+from vaezoo.losses.base import loss_of
 from vaezoo.models.base import BaseVAE
 from vaezoo.models.distributions import kl_divergence
 from vaezoo.runtime.seed import seeded
 from vaezoo.testing.check import CheckFailed, check
 from vaezoo.testing.examples import CLASSES, EXAMPLES, corners
-from vaezoo.testing.model_with_loss import CPU, ModelWithLoss, loss_of
+from vaezoo.testing.model_with_loss import CPU, ModelWithLoss
 
 _SEARCHED = 6
 """How many data specs hypothesis draws beside those at the corners."""
@@ -104,7 +105,11 @@ def _densities(
     if "importance" in pair.tags:
         _is(posterior.log_prob(z), (len(x),), "log q(z|x)")
         _is(prior.log_prob(z), (len(x),), "log p(z)")
-        _is(model.importance_log_weights(x, y, 2), (2, len(x)), "importance_log_weights")
+        _is(
+            model.log_importance_weights(x, y, 2),
+            (2, len(x)),
+            "log_importance_weights",
+        )
 
 
 def _trained(pair: ModelWithLoss, model: BaseVAE, data: DataSpec) -> None:

@@ -10,12 +10,12 @@ import yaml
 
 from vaezoo.checkpoint.format import load_into, load_weights, save_weights
 from vaezoo.data.base import Batch
-from vaezoo.losses.base import LossOutput
+from vaezoo.losses.base import LossOutput, loss_of
 from vaezoo.models.base import BaseVAE
 from vaezoo.options import Options, describe, format_value, parse, to_dict
 from vaezoo.runtime.seed import seeded
 from vaezoo.testing.check import CheckFailed, check
-from vaezoo.testing.model_with_loss import CPU, ModelWithLoss, loss_of, objective
+from vaezoo.testing.model_with_loss import CPU, ModelWithLoss, objective
 
 
 @check("keep what a model has learned in parameters and persistent buffers, all of it")

@@ -194,7 +194,7 @@ class TestWarmup:
         with torch.no_grad():
             values = [loss(model, Batch(x), at).loss for _ in range(3)]
         assert all(value.equal(training) for value in values)
-        assert at.step.item() == 9
+        assert at.global_step.item() == 9
         assert loss.state_dict() == state
 
 

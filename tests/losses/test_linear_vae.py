@@ -82,7 +82,7 @@ def train(model: LinearVAE, x: Tensor, beta: float = 1.0) -> list[float]:
         step += 1
         if (number + 1) % 100 == 0:
             with torch.no_grad():
-                elbos.append(float(model.importance_log_weights(x, samples=50).mean()))
+                elbos.append(float(model.log_importance_weights(x, samples=50).mean()))
     return elbos
 
 

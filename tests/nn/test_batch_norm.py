@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vaezoo.nn import freeze_bn_stats
+from vaezoo.nn.batch_norm import freeze_bn_stats
 
 
 def network() -> nn.Sequential:

@@ -120,7 +120,7 @@ def data(n: int = 16) -> Tensor:
 
 def seeded_weights(model: BaseVAE, x: Tensor, samples: int) -> Tensor:
     torch.manual_seed(0)
-    return model.importance_log_weights(x, samples=samples)
+    return model.log_importance_weights(x, samples=samples)
 
 
 class TestBounds:
@@ -149,17 +149,17 @@ class TestBounds:
         model, y = Shifted(widen=1.4, move=0.5), torch.arange(16) % 5
         x = data() + 3.0 * y[:, None]
         torch.manual_seed(0)
-        expected = model.importance_log_weights(x, y, samples=6)
+        expected = model.log_importance_weights(x, y, samples=6)
         torch.manual_seed(0)
         q = model.encode(x, y)
-        assert model.log_importance_weights(
-            q, model.prior(y), q.rsample(torch.Size((6,))), x, y
-        ).equal(expected)
+        assert model.log_density_ratio(q, model.prior(y), q.rsample(torch.Size((6,))), x, y).equal(
+            expected
+        )
         z = torch.full((2, 16, 1), 0.7, dtype=torch.float64)
         joint = model.decode(z[0], y).log_prob(x) + model.prior().log_prob(z[0])
         by_hand = (joint - q.log_prob(z[0])).expand(2, 16)
         assert torch.allclose(
-            model.log_importance_weights(q, model.prior(y), z, x, y), by_hand, rtol=0, atol=1e-12
+            model.log_density_ratio(q, model.prior(y), z, x, y), by_hand, rtol=0, atol=1e-12
         )
 
     def test_the_exact_posterior_has_no_gap(self) -> None:
@@ -191,7 +191,7 @@ class TestBounds:
         model, x = OneLatent(widen=1.4, move=1.0), data()
         expected = log_mean_exp(seeded_weights(model, x, 100), 0)
         torch.manual_seed(0)
-        estimate = model.log_likelihood(x, samples=100, chunk=chunk)
+        estimate = model.log_likelihood(x, samples=100, chunk_size=chunk)
         assert torch.allclose(estimate, expected, rtol=0, atol=1e-12)
 
     def test_chunks_bound_what_is_decoded_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +203,7 @@ class TestBounds:
             return decode(z, y)
 
         monkeypatch.setattr(model, "decode", spy)
-        model.log_likelihood(data(), samples=100, chunk=50)
+        model.log_likelihood(data(), samples=100, chunk_size=50)
         assert max(seen) == 48
         assert sum(seen) == 100 * 16
 
@@ -216,7 +216,7 @@ class TestBounds:
             monkeypatch.setattr(
                 model, name, lambda *a, n=name, f=whole: (calls.append(n), f(*a))[1]
             )
-        model.log_likelihood(data(), samples=100, chunk=50)
+        model.log_likelihood(data(), samples=100, chunk_size=50)
         assert sorted(calls) == ["encode", "prior"]
 
     def test_gradients_flow_through_the_weights(self) -> None:
@@ -243,7 +243,7 @@ class TestLabels:
         model, y = Shifted(), torch.arange(16) % 5
         x = data() + 3.0 * y[:, None]
         exact = model.exact(x, y)
-        weights = model.importance_log_weights(x, y, samples=6)
+        weights = model.log_importance_weights(x, y, samples=6)
         assert torch.allclose(weights, exact.expand(6, 16), rtol=0, atol=1e-6)
         assert torch.allclose(model.log_likelihood(x, y, samples=6), exact, atol=1e-6)
         assert (model.log_likelihood(x, y.flip(0), samples=6) - exact).abs().max() > 1.0

@@ -169,7 +169,7 @@ class TestBitsPerDim:
 
     def test_unit_by_hand(self) -> None:
         """Each value's density is e^-1.5, its level's probability e^-1.5 / 255."""
-        bits = fixed(0.1).bits_per_dim(1.5 * UNIT.values, UNIT)
+        bits = fixed(0.1).bits_per_dim(1.5 * UNIT.numel, UNIT)
         assert bits == pytest.approx(-math.log2(math.exp(-1.5) / 255), rel=1e-12)
 
     def test_a_nat_less_is_as_many_bits_less_at_any_size(self) -> None:

@@ -228,10 +228,15 @@ class TestPoint:
         q, _ = two_gaussians(4, 3)
         assert mode(q).equal(q.mean)
 
-    def test_is_the_center_where_the_posterior_names_one(self) -> None:
-        q, _ = two_gaussians(4, 3)
-        q.center = torch.full((4, 3), 7.0)
-        assert mode(q).equal(q.center)
+    def test_is_what_the_class_defines(self) -> None:
+        class Shifted(Delta):
+            @property
+            def mode(self) -> Tensor:
+                return self.value + 7.0
+
+        value = torch.randn(4, 3)
+        assert mode(Shifted(value)).equal(value + 7.0)
+        assert mode(Delta(value)).equal(value)
 
     def test_is_a_sample_where_there_is_no_mean(self) -> None:
         base = diagonal_normal(torch.zeros(4, 3), torch.full((4, 3), 1e-6))

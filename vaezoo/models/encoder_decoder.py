@@ -1,0 +1,43 @@
+"""The generic VAE: encoder network, posterior, decoder network, likelihood."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from vaezoo.data.spec import DataSpec
+from vaezoo.models.base import BaseVAE
+from vaezoo.models.likelihoods import make_likelihood
+from vaezoo.models.options import LikelihoodOptions
+from vaezoo.nn.batch_norm import has_batch_norm
+
+
+class EncoderDecoderVAE(BaseVAE):
+    """A VAE of one encoder and one decoder network; a subclass defines `encode`.
+
+    encoder: [batch, *data.shape] -> parameters of the posterior. decoder: [batch, *latent_shape]
+    -> [batch, *data.shape], what the likelihood takes. The likelihood is the one that the options
+    name.
+    """
+
+    options: LikelihoodOptions
+
+    def __init__(
+        self,
+        options: LikelihoodOptions,
+        data: DataSpec,
+        *,
+        latent_shape: tuple[int, ...],
+        encoder: nn.Module,
+        decoder: nn.Module,
+    ) -> None:
+        super().__init__(options, data)
+        self.latent_shape = latent_shape
+        self.encoder = encoder
+        self.decoder = decoder
+        self.likelihood = make_likelihood(options, data)
+        if has_batch_norm(self):
+            self.min_batch_size = max(2, self.min_batch_size)
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
+        return self.likelihood(self.decoder(z))
