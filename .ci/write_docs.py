@@ -84,14 +84,14 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo.data.base": ("domain_of", "random_split"),
     "vaezoo.data.options": ("DecodeOptions", "DiskOptions"),
     "vaezoo.evaluation.metric": (
-        "Collector",
+        "EvalBatch",
+        "EvalContext",
         "Evidence",
-        "Measured",
-        "NoNumber",
-        "Setting",
-        "View",
+        "MetricResult",
+        "MetricState",
+        "MetricUnavailable",
     ),
-    "vaezoo.evaluation.sums": ("Columns", "Mean"),
+    "vaezoo.evaluation.sums": ("Mean", "RunningMoments"),
     "vaezoo.testing": tuple(importlib.import_module("vaezoo.testing").__all__),
 }
 """What a plugin may use: names by the module that they are imported from."""
@@ -139,7 +139,7 @@ def _metric(spec: MetricSpec) -> Iterator[str]:
         yield f"  - no number where {METRIC_REQUIRES[need]}"
     keys = "; ".join(METRIC_COMPARABLE_KEYS[word] for word in spec.comparable_keys)
     yield f"  - ranked by the same: {keys}"
-    asked = "measured always" if spec.quick else "measured when asked for"
+    asked = "measured always" if spec.default else "measured when asked for"
     yield f"  - {asked}; {spec.cost}" + (f"; needs `vaezoo[{spec.extra}]`" if spec.extra else "")
 
 

@@ -122,11 +122,11 @@ def test_over_seeds(
     values = [alone[0]["elbo"], alone[2]["elbo"]]
     assert elbo["values"] == values
     assert elbo["value"] == pytest.approx(sum(values) / 2)
-    assert elbo["spread"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
-    errors = [alone[i]["metrics"]["elbo"]["spread"] for i in (0, 2)]
-    assert elbo["within"] == pytest.approx(((errors[0] ** 2 + errors[1] ** 2) / 2) ** 0.5)
-    assert elbo["within_of"] == alone[0]["metrics"]["elbo"]["spread_of"]
-    assert found[1]["metrics"]["elbo"]["spread"] is None
+    assert elbo["std"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+    errors = [alone[i]["metrics"]["elbo"]["uncertainty"] for i in (0, 2)]
+    assert elbo["uncertainty"] == pytest.approx(((errors[0] ** 2 + errors[1] ** 2) / 2) ** 0.5)
+    assert elbo["uncertainty_kind"] == alone[0]["metrics"]["elbo"]["uncertainty_kind"]
+    assert found[1]["metrics"]["elbo"]["std"] is None
     text = say(*three, *metrics, "--over-seeds")
     assert text.splitlines()[0].split() == ["metric", "first", "+1", "grey"]
     assert row(text, "elbo")[2] == "±"
@@ -157,8 +157,8 @@ def test_known_factors(
     found = json.loads(say(*words, "--repeats", "2", "--json"))["metrics"]
     for number in found.values():
         assert 0 <= number["value"] <= 1
-        assert number["spread"] is not None
-        assert number["spread_of"] == "standard deviation over 2 draws of examples"
+        assert number["uncertainty"] is not None
+        assert number["uncertainty_kind"] == "standard deviation over 2 draws of examples"
         assert "1030 examples" in number["comparable"]
     assert "overstate mutual information" in found["mig"]["note"]
 

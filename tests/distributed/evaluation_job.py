@@ -10,22 +10,29 @@ import vaezoo
 from vaezoo import BaseMetric, MetricSpec
 from vaezoo.data.loader import BatchLoader
 from vaezoo.distributed import local_only
-from vaezoo.evaluation.evaluate import evaluate, pick_metrics
-from vaezoo.evaluation.metric import Collector, Evidence, Measured, NoNumber, Setting, View
+from vaezoo.evaluation.evaluate import evaluate, select_metrics
+from vaezoo.evaluation.metric import (
+    EvalBatch,
+    EvalContext,
+    Evidence,
+    MetricResult,
+    MetricState,
+    MetricUnavailable,
+)
 from vaezoo.evaluation.sums import Mean, Total
 from vaezoo.plugins.registry import registry
 
 
-class Seen(Collector):
+class Seen(MetricState):
     """How often each example is seen."""
 
     shared = True
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: EvalContext) -> None:
         super().__init__(setting)
         self.times = Total()
 
-    def add(self, view: View) -> None:
+    def add(self, view: EvalBatch) -> None:
         self.times.add(torch.bincount(view.index, minlength=self.setting.examples))
 
 
@@ -35,16 +42,16 @@ class SeenByOne(Seen):
     shared = False
 
 
-class Noise(Collector):
+class Noise(MetricState):
     """Draws that nobody else asks for, after the posterior's."""
 
     shared = True
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: EvalContext) -> None:
         super().__init__(setting)
         self.mean = Mean()
 
-    def add(self, view: View) -> None:
+    def add(self, view: EvalBatch) -> None:
         self.mean.add(torch.randn(len(view)))
 
 
@@ -52,18 +59,18 @@ class NoiseOfOne(Noise):
     shared = False
 
 
-class Second(Collector):
+class Second(MetricState):
     """Has no number for the second batch, which the first process does not see."""
 
     shared = True
 
-    def add(self, view: View) -> None:
+    def add(self, view: EvalBatch) -> None:
         if view.number == 1:
-            raise NoNumber("the second batch has none")
+            raise MetricUnavailable("the second batch has none")
 
 
 class Third(Second):
-    def add(self, view: View) -> None:
+    def add(self, view: EvalBatch) -> None:
         if view.number == 2:
             raise ZeroDivisionError("in the third\nbatch")
 
@@ -73,9 +80,9 @@ class Times(BaseMetric):
 
     collects = (Seen,)
 
-    def measure(self, evidence: Evidence) -> Measured:
+    def measure(self, evidence: Evidence) -> MetricResult:
         times = evidence[self.collects[0]].times.values
-        return Measured(float((times - 1).abs().max()))
+        return MetricResult(float((times - 1).abs().max()))
 
 
 class TimesByOne(Times):
@@ -85,8 +92,8 @@ class TimesByOne(Times):
 class Drawn(BaseMetric):
     collects = (Noise,)
 
-    def measure(self, evidence: Evidence) -> Measured:
-        return Measured.over_examples(evidence[self.collects[0]].mean)
+    def measure(self, evidence: Evidence) -> MetricResult:
+        return MetricResult.over_examples(evidence[self.collects[0]].mean)
 
 
 class DrawnByOne(Drawn):
@@ -96,8 +103,8 @@ class DrawnByOne(Drawn):
 class Nothing(BaseMetric):
     collects = (Second,)
 
-    def measure(self, evidence: Evidence) -> Measured:
-        return Measured(1.0)
+    def measure(self, evidence: Evidence) -> MetricResult:
+        return MetricResult(1.0)
 
 
 class Broken(Nothing):
@@ -131,7 +138,7 @@ def measured() -> dict[str, list[dict[str, Any]]]:
         torch.manual_seed(0)
         model = vaezoo.create_model(name, data=(1, 16, 16), **options)
         for size in (4, 9, 64):
-            setting = Setting(
+            setting = EvalContext(
                 model,
                 frozenset(registry().model(name).tags),
                 BatchLoader(splits.test, batch_size=size, device=torch.device("cpu")),
@@ -139,7 +146,7 @@ def measured() -> dict[str, list[dict[str, Any]]]:
                 importance_samples=3,
                 seed=5,
             )
-            specs = [*OWN, *pick_metrics(["likelihood", "latent", "reconstructions"])]
+            specs = [*OWN, *select_metrics(["likelihood", "latent", "reconstructions"])]
             together = evaluate(setting, specs).to_dict()
             with local_only():
                 found[f"{name}, {size} at once"] = [together, evaluate(setting, specs).to_dict()]

@@ -11,8 +11,8 @@ from torch.distributions import Distribution, Normal, kl_divergence
 
 from vaezoo import BaseVAE, DataSpec, Options, TensorSplit
 from vaezoo.data.loader import BatchLoader
-from vaezoo.evaluation.evaluate import Evaluation, evaluate, pick_metrics
-from vaezoo.evaluation.metric import Setting
+from vaezoo.evaluation.evaluate import Evaluation, evaluate, select_metrics
+from vaezoo.evaluation.metric import EvalContext
 from vaezoo.models.distributions import diagonal_normal
 from vaezoo.models.likelihoods import GaussianLikelihood
 
@@ -43,8 +43,8 @@ def quantiles(count: int, spread: float) -> Tensor:
 
 def measure(model: BaseVAE, x: Tensor, batch: int = 256) -> Evaluation:
     batches = BatchLoader(TensorSplit(x), batch_size=batch, device=torch.device("cpu"))
-    setting = Setting(model, frozenset(("elbo", "importance")), batches)
-    return evaluate(setting, pick_metrics(PARTS))
+    setting = EvalContext(model, frozenset(("elbo", "importance")), batches)
+    return evaluate(setting, select_metrics(PARTS))
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_parts_of_the_rate(slope: float, offset: float, scale: float, spread: fl
     assert rate == pytest.approx(information + marginal)
     assert result.rate == pytest.approx(rate, rel=0.01)
     for name, expected in (("mutual_information", information), ("marginal_kl", marginal)):
-        value, error = found[name].value, found[name].spread
+        value, error = found[name].value, found[name].uncertainty
         assert value is not None
         assert error is not None
         assert value == pytest.approx(expected, abs=4 * error + 0.01)

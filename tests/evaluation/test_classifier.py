@@ -15,8 +15,8 @@ from vaezoo.data.cache import cache_folder
 from vaezoo.data.loader import BatchLoader
 from vaezoo.evaluation import classifier, inception
 from vaezoo.evaluation.classifier import Trained, classifier_of
-from vaezoo.evaluation.evaluate import Evaluation, evaluate, pick_metrics
-from vaezoo.evaluation.metric import NoNumber, Setting
+from vaezoo.evaluation.evaluate import Evaluation, evaluate, select_metrics
+from vaezoo.evaluation.metric import EvalContext, MetricUnavailable
 from vaezoo.evaluation.metrics import samples
 from vaezoo.models.distributions import Delta, diagonal_normal
 from vaezoo.models.likelihoods import make_likelihood
@@ -101,7 +101,7 @@ def test_other_data_has_its_own() -> None:
 
 
 def test_data_without_classes_has_none() -> None:
-    with pytest.raises(NoNumber, match="no classes and no known factors"):
+    with pytest.raises(MetricUnavailable, match="no classes and no known factors"):
         trained(data(spec=dataclasses.replace(data().spec, class_names=())))
 
 
@@ -115,11 +115,11 @@ def test_it_leaves_the_generators_alone() -> None:
 def measured(drawn: Tensor, splits: Splits | None, **changes: object) -> Evaluation:
     whole = splits or data()
     batches = BatchLoader(whole.test, batch_size=64, device=CPU)
-    setting = Setting(
+    setting = EvalContext(
         Copier(drawn), frozenset(), batches, splits=splits, loaded=whole.test, data_name="my_bars"
     )
     setting = dataclasses.replace(setting, **changes)  # type: ignore[arg-type]
-    return evaluate(setting, pick_metrics(["samples"]))
+    return evaluate(setting, select_metrics(["samples"]))
 
 
 def test_samples_as_good_as_real_ones_and_bad_ones() -> None:

@@ -11,8 +11,8 @@ from torch.distributions import Distribution
 
 from vaezoo import BaseVAE, DataSpec, Options, TensorSplit
 from vaezoo.data.loader import BatchLoader
-from vaezoo.evaluation.evaluate import Evaluation, evaluate, pick_metrics
-from vaezoo.evaluation.metric import Setting
+from vaezoo.evaluation.evaluate import Evaluation, evaluate, select_metrics
+from vaezoo.evaluation.metric import EvalContext
 from vaezoo.models.distributions import Delta
 from vaezoo.models.likelihoods import GaussianLikelihood
 
@@ -41,8 +41,8 @@ class Rounding(BaseVAE):
 
 def measure(x: Tensor, count: int, tags: tuple[str, ...] = ("discrete",)) -> Evaluation:
     batches = BatchLoader(TensorSplit(x.float()), batch_size=3, device=torch.device("cpu"))
-    metrics = pick_metrics(["code_use", "code_perplexity"])
-    return evaluate(Setting(Rounding(count), frozenset(tags), batches), metrics)
+    metrics = select_metrics(["code_use", "code_perplexity"])
+    return evaluate(EvalContext(Rounding(count), frozenset(tags), batches), metrics)
 
 
 def test_all_alike_and_one_alone() -> None:

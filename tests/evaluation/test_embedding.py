@@ -11,8 +11,8 @@ from PIL import Image, ImageSequence
 
 from vaezoo import DataSpec, Splits, TensorSplit
 from vaezoo.errors import DataError, OptionError
-from vaezoo.evaluation.embedding import embed, make_map, principal_plane
-from vaezoo.evaluation.latents import Survey
+from vaezoo.evaluation.embedding import embed_latents, embed_points, pca_plane
+from vaezoo.evaluation.latents import LatentStats
 from vaezoo.evaluation.scatter import CATEGORIES, name_of, palette, save_scatter
 from vaezoo.evaluation.strips import rows_picture, save_rows
 from vaezoo.io import MissingExtraError
@@ -25,7 +25,7 @@ def cloud(n: int = 500) -> torch.Tensor:
 
 def test_the_plane_is_that_of_the_covariances_eigenvectors() -> None:
     points = cloud()
-    plane, shares = principal_plane(points)
+    plane, shares = pca_plane(points)
     values = torch.linalg.eigvalsh(torch.cov(points.double().T, correction=0)).flip(0)
     assert shares == pytest.approx((values[:2] / values.sum()).tolist(), rel=1e-9)
     spread = plane.double().square().mean(0)
@@ -34,23 +34,23 @@ def test_the_plane_is_that_of_the_covariances_eigenvectors() -> None:
 
 
 def test_a_sign_does_not_depend_on_the_decomposition() -> None:
-    first, _ = principal_plane(cloud())
+    first, _ = pca_plane(cloud())
     # The largest loading is that of the second value, and positive.
     assert torch.corrcoef(torch.stack([first[:, 0], cloud()[:, 1]]))[0, 1] > 0.99
 
 
 def test_one_value_is_a_line_and_two_points_no_map() -> None:
-    plane, shares = principal_plane(torch.tensor([[1.0], [2.0], [4.0]]))
+    plane, shares = pca_plane(torch.tensor([[1.0], [2.0], [4.0]]))
     assert plane[:, 1].tolist() == [0.0, 0.0, 0.0]
     assert shares == [pytest.approx(1.0), 0.0]
     with pytest.raises(DataError, match="three or more"):
-        embed(cloud(2))
+        embed_points(cloud(2))
 
 
 def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "umap", None)
     with pytest.raises(MissingExtraError, match=r"--method umap needs .*vaezoo\[maps\]") as caught:
-        embed(cloud(), "umap")
+        embed_points(cloud(), "umap")
     assert "\n" not in str(caught.value)
 
 
@@ -64,21 +64,21 @@ def splits(factors: tuple[str, ...] = ("size", "place")) -> Splits:
     return Splits(spec, split, split, split, "so", factor_names=factors)
 
 
-def latents() -> Survey:
+def latents() -> LatentStats:
     index = torch.tensor([1, 5, 8, 19])
-    return Survey(torch.randn(4, 3), index, index % 2, None, torch.ones(3))
+    return LatentStats(torch.randn(4, 3), index, index % 2, None, torch.ones(3))
 
 
 def test_points_are_coloured_by_what_their_examples_are() -> None:
-    by_class = make_map(latents(), splits())
+    by_class = embed_latents(latents(), splits())
     assert (by_class.by, by_class.names) == ("class", ("even", "odd"))
     assert by_class.values is not None
     assert by_class.values.tolist() == [1, 1, 0, 1]
-    by_place = make_map(latents(), splits(), by="place")
+    by_place = embed_latents(latents(), splits(), by="place")
     assert by_place.values is not None
     assert by_place.values.tolist() == [1, 5, 1, 5]
     with pytest.raises(OptionError, match="class, size, place; did you mean 'place'"):
-        make_map(latents(), splits(), by="palce")
+        embed_latents(latents(), splits(), by="palce")
 
 
 @pytest.mark.parametrize(("count", "shown"), [(3, 3), (10, 10), (15, 15), (40, 40)])

@@ -104,5 +104,5 @@ def test_what_is_no_weights_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for write in wrong.values():
         write()
         assert not inception.can_have(download=False)
-        with pytest.raises(inception.NoNumber, match="is damaged: delete it"):
+        with pytest.raises(inception.MetricUnavailable, match="is damaged: delete it"):
             inception.load(CPU)

@@ -14,8 +14,8 @@ import vaezoo
 from vaezoo import BaseVAE, DataSpec, Options, TensorSplit
 from vaezoo.data.loader import BatchLoader
 from vaezoo.errors import OptionError
-from vaezoo.evaluation.interpolation import between
-from vaezoo.evaluation.latents import Survey, quantiles, survey
+from vaezoo.evaluation.interpolation import interpolate
+from vaezoo.evaluation.latents import LatentStats, latent_statistics, prior_quantiles
 from vaezoo.evaluation.traversal import traverse
 from vaezoo.models.distributions import diagonal_normal
 from vaezoo.models.likelihoods import GaussianLikelihood
@@ -60,7 +60,7 @@ def batches(n: int = 400) -> BatchLoader:
 
 def test_the_survey_by_the_closed_form() -> None:
     model, data = Dials(), batches()
-    found = survey(model, data, examples=10_000)
+    found = latent_statistics(model, data, examples=10_000)
     x = data.batch(torch.arange(400)).x.flatten(1)
     kl = 0.5 * ((model.sizes * x).square() + 0.25 - 1 - math.log(0.25)).mean(0)
     assert found.kl is not None
@@ -68,28 +68,28 @@ def test_the_survey_by_the_closed_form() -> None:
     torch.testing.assert_close(found.points, model.sizes * x)
     assert found.ranked() == [1, 3, 2, 0]
     assert found.order == "kl"
-    assert survey(Mixed(), data).order == "spread"
-    assert survey(Mixed(), data).ranked() == [1, 3, 2, 0]
+    assert latent_statistics(Mixed(), data).order == "std"
+    assert latent_statistics(Mixed(), data).ranked() == [1, 3, 2, 0]
 
 
 def test_a_survey_of_few_is_spread_over_the_split() -> None:
-    assert survey(Dials(), batches(), examples=3).index.tolist() == [0, 200, 399]
+    assert latent_statistics(Dials(), batches(), examples=3).index.tolist() == [0, 200, 399]
 
 
 def test_quantiles_are_the_priors() -> None:
     shares = torch.tensor([0.1, 0.5, 0.9])
     exact = torch.distributions.Normal(0.0, 1.0).icdf(shares)
-    torch.testing.assert_close(quantiles(Dials(), shares), exact[:, None].expand(3, 4))
-    mixed = quantiles(Mixed(), torch.tensor([0.25, 0.75]))
+    torch.testing.assert_close(prior_quantiles(Dials(), shares), exact[:, None].expand(3, 4))
+    mixed = prior_quantiles(Mixed(), torch.tensor([0.25, 0.75]))
     torch.testing.assert_close(mixed, torch.tensor([[-5.0], [5.0]]).expand(2, 4), atol=0.05, rtol=0)
 
 
 def test_a_row_moves_one_value_and_no_other() -> None:
     model = Dials()
-    found = traverse(model, survey(model, batches()), capabilities=(), rows=4, steps=5)
+    found = traverse(model, latent_statistics(model, batches()), capabilities=(), rows=4, steps=5)
     # The fourth latent is the second most informative, and nobody looks at it.
     assert [row.number for row in found.rows] == [1, 2, 0]
-    assert found.silent == 1
+    assert found.num_ignored == 1
     for row in found.rows:
         flat = row.images.flatten(1)
         assert row.values == sorted(row.values)
@@ -100,7 +100,9 @@ def test_a_row_moves_one_value_and_no_other() -> None:
 
 def test_a_row_starts_from_what_is_given() -> None:
     model, start = Dials(), torch.tensor([[4.0, 5.0, 6.0, 7.0]])
-    found = traverse(model, survey(model, batches()), capabilities=(), rows=1, start=start)
+    found = traverse(
+        model, latent_statistics(model, batches()), capabilities=(), rows=1, start=start
+    )
     flat = found.rows[0].images.flatten(1)
     assert flat[:, [0, 2]].unique(dim=0).tolist() == [[4.0, 6.0]]
 
@@ -108,7 +110,7 @@ def test_a_row_starts_from_what_is_given() -> None:
 def test_codes_are_refused() -> None:
     model = Dials()
     with pytest.raises(OptionError, match="codes"):
-        traverse(model, survey(model, batches()), capabilities=("discrete",))
+        traverse(model, latent_statistics(model, batches()), capabilities=("discrete",))
 
 
 def test_on_a_sphere_latents_stay_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +119,7 @@ def test_on_a_sphere_latents_stay_on_it(monkeypatch: pytest.MonkeyPatch) -> None
     decode = model.decode
     monkeypatch.setattr(model, "decode", lambda z, y=None: seen.append(z) or decode(z, y))
     points = F.normalize(torch.randn(10, 3), dim=1)
-    latents = Survey(points, torch.arange(10), None, None, points.std(0))
+    latents = LatentStats(points, torch.arange(10), None, None, points.std(0))
     traverse(model, latents, capabilities=(), rows=3)
     norms = torch.cat(seen).norm(dim=1)
     torch.testing.assert_close(norms, torch.ones_like(norms))
@@ -126,7 +128,7 @@ def test_on_a_sphere_latents_stay_on_it(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("way", ["slerp", "linear"])
 def test_a_way_ends_where_it_should(way: str) -> None:
     a, b = torch.randn(1, 3, 2), torch.randn(1, 3, 2)
-    z = between(a, b, 7, way)  # type: ignore[arg-type]
+    z = interpolate(a, b, 7, way)  # type: ignore[arg-type]
     assert z.shape == (7, 3, 2)
     torch.testing.assert_close(z[:1], a)
     torch.testing.assert_close(z[-1:], b)
@@ -136,14 +138,14 @@ def test_an_arc_turns_by_equal_angles_at_one_length() -> None:
     a, b = torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 3.0]])
     angles = torch.linspace(0, math.pi / 2, 4)
     wanted = 3 * torch.stack([angles.cos(), angles.sin()], 1)
-    torch.testing.assert_close(between(a, b, 4), wanted)
-    torch.testing.assert_close(between(a, b, 3, "linear")[1], torch.tensor([1.5, 1.5]))
+    torch.testing.assert_close(interpolate(a, b, 4), wanted)
+    torch.testing.assert_close(interpolate(a, b, 3, "linear")[1], torch.tensor([1.5, 1.5]))
 
 
 def test_an_arc_between_parallel_ends_is_the_line() -> None:
     a = torch.tensor([[1.0, 2.0]])
     for b in (a, 2 * a, -a, torch.zeros_like(a)):
-        torch.testing.assert_close(between(a, b, 3), between(a, b, 3, "linear"))
+        torch.testing.assert_close(interpolate(a, b, 3), interpolate(a, b, 3, "linear"))
 
 
 @pytest.mark.parametrize("name", [spec.name for spec in vaezoo.list_models()])
@@ -153,7 +155,7 @@ def test_every_model_is_traversed_or_says_why_not(name: str) -> None:
     model = vaezoo.create_model(name, data=data).eval()
     x = torch.rand(40, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     split = TensorSplit((x * 255).byte(), torch.arange(40) % 3)
-    latents = survey(model, BatchLoader(split, batch_size=32, device=CPU))
+    latents = latent_statistics(model, BatchLoader(split, batch_size=32, device=CPU))
     assert latents.points.shape == (40, math.prod(model.latent_shape))
     if "discrete" in tags:
         with pytest.raises(OptionError, match="codes"):
@@ -170,7 +172,7 @@ def test_every_model_is_traversed_or_says_why_not(name: str) -> None:
 def test_levels_that_the_decoder_does_not_see_are_left_out() -> None:
     model = vaezoo.create_model("ladder_vae", data=(1, 16, 16), latent_dim=3, upper=(2, 2)).eval()
     x = torch.rand(20, 1, 16, 16)
-    latents = survey(model, BatchLoader(TensorSplit(x), batch_size=20, device=CPU))
+    latents = latent_statistics(model, BatchLoader(TensorSplit(x), batch_size=20, device=CPU))
     found = traverse(model, latents, capabilities=(), rows=99, steps=2)
     assert sorted(row.number for row in found.rows) == [0, 1, 2]
-    assert found.silent == 4
+    assert found.num_ignored == 4

@@ -19,8 +19,15 @@ from vaezoo.cli.evaluate import best_of
 from vaezoo.data.loader import BatchLoader
 from vaezoo.errors import OptionError, UnknownNameError
 from vaezoo.evaluation.comparable import comparable
-from vaezoo.evaluation.evaluate import Number, evaluate, pick_metrics, quick_metrics
-from vaezoo.evaluation.metric import Collector, Evidence, Measured, NoNumber, Setting, View
+from vaezoo.evaluation.evaluate import Number, default_metrics, evaluate, select_metrics
+from vaezoo.evaluation.metric import (
+    EvalBatch,
+    EvalContext,
+    Evidence,
+    MetricResult,
+    MetricState,
+    MetricUnavailable,
+)
 from vaezoo.evaluation.metrics.latent import latent_kls
 from vaezoo.models.distributions import diagonal_normal
 from vaezoo.models.likelihoods import BernoulliLikelihood, GaussianLikelihood
@@ -48,11 +55,11 @@ class Plain(BaseVAE):
 
 def setting(
     model: BaseVAE | None = None, tags: tuple[str, ...] = ("elbo", "importance"), **changes: Any
-) -> Setting:
+) -> EvalContext:
     model = model or Plain([1.0, 0.0], [0.5, 1.0])
     x = torch.randn(200, 2, generator=torch.Generator().manual_seed(1))
     batches = BatchLoader(TensorSplit(x), batch_size=64, device=torch.device("cpu"))
-    return Setting(model, frozenset(tags), batches, **changes)
+    return EvalContext(model, frozenset(tags), batches, **changes)
 
 
 def spec(name: str, target: type[BaseMetric], **changes: Any) -> MetricSpec:
@@ -68,22 +75,22 @@ def importable(found: MetricSpec, target: type[BaseMetric]) -> MetricSpec:
 
 class TestChoosing:
     def test_by_name_group_and_all(self) -> None:
-        assert [s.name for s in pick_metrics(["ssim", "elbo", "elbo"])] == ["elbo", "ssim"]
-        likelihood = {s.name for s in pick_metrics(["likelihood"])}
+        assert [s.name for s in select_metrics(["ssim", "elbo", "elbo"])] == ["elbo", "ssim"]
+        likelihood = {s.name for s in select_metrics(["likelihood"])}
         assert likelihood == {"elbo", "log_likelihood", "rate", "distortion", "bits_per_dim"}
-        everything = {s.name for s in pick_metrics(["all"])}
+        everything = {s.name for s in select_metrics(["all"])}
         assert everything == {s.name for s in registry().specs("metric")}
-        assert pick_metrics(["quick"]) == quick_metrics()
-        assert {s.name for s in quick_metrics()} < everything
+        assert select_metrics(["default"]) == default_metrics()
+        assert {s.name for s in default_metrics()} < everything
 
     def test_mistakes_are_told(self) -> None:
         with pytest.raises(UnknownNameError, match="did you mean 'ssim'"):
-            pick_metrics(["sism"])
+            select_metrics(["sism"])
         with pytest.raises(OptionError, match="names no metric"):
-            pick_metrics([])
+            select_metrics([])
 
-    def test_what_is_heavy_is_not_quick(self) -> None:
-        for found in quick_metrics():
+    def test_what_is_heavy_is_not_default(self) -> None:
+        for found in default_metrics():
             assert found.group not in ("samples", "factors")
             assert not found.extra
 
@@ -110,7 +117,7 @@ class TestNeeds:
             ("psnr", no_tags, "images"),
             ("mig", no_tags, "factors"),
         ):
-            number = evaluate(where, pick_metrics([found])).metrics[found]
+            number = evaluate(where, select_metrics([found])).metrics[found]
             assert number.value is None
             assert number.note == METRIC_REQUIRES[need]
 
@@ -119,31 +126,31 @@ class TestOnePass:
     def test_metrics_share_what_they_see(self) -> None:
         """Encoded for the bound and once more to reconstruct, four batches each."""
         model = Plain([1.0, 0.0], [0.5, 1.0])
-        evaluate(setting(model), pick_metrics(["elbo", "rate", "distortion", "active_units"]))
+        evaluate(setting(model), select_metrics(["elbo", "rate", "distortion", "active_units"]))
         assert model.encoded == 4
         model = Plain([1.0, 0.0], [0.5, 1.0])
-        evaluate(setting(model), pick_metrics(["quick", "mutual_information", "marginal_kl"]))
+        evaluate(setting(model), select_metrics(["default", "mutual_information", "marginal_kl"]))
         assert model.encoded == 8
 
     def test_a_number_does_not_depend_on_its_company(self) -> None:
         alone = {
-            name: evaluate(setting(importance_samples=3), pick_metrics([name])).metrics[name]
+            name: evaluate(setting(importance_samples=3), select_metrics([name])).metrics[name]
             for name in ("elbo", "log_likelihood", "mutual_information", "mse")
         }
-        together = evaluate(setting(importance_samples=3), pick_metrics(["all"])).metrics
+        together = evaluate(setting(importance_samples=3), select_metrics(["all"])).metrics
         for name, number in alone.items():
             assert number == together[name]
 
     def test_progress_is_told(self) -> None:
         heard: list[tuple[str, int, int]] = []
-        evaluate(setting(tell=lambda *words: heard.append(words)), pick_metrics(["elbo"]))
+        evaluate(setting(on_progress=lambda *words: heard.append(words)), select_metrics(["elbo"]))
         assert heard == [("one pass", n, 200) for n in (64, 128, 192, 200)]
 
 
 class TestLatents:
     def test_a_row_for_each(self) -> None:
         """The first follows its example; the second is the prior whatever the example is."""
-        result = evaluate(setting(), quick_metrics())
+        result = evaluate(setting(), default_metrics())
         first, second = result.latents
         assert first["latent"] == 0
         assert first["active"]
@@ -167,11 +174,11 @@ class TestLatents:
             x[:loud] = 3.0
             batches = BatchLoader(TensorSplit(x), batch_size=64, device=torch.device("cpu"))
             tags = frozenset(("elbo", "importance"))
-            result = evaluate(Setting(Plain([1.0], [1.0]), tags, batches), quick_metrics())
+            result = evaluate(EvalContext(Plain([1.0], [1.0]), tags, batches), default_metrics())
             assert result.latents[0]["collapsed"] is collapsed
 
     def test_what_has_diverged_is_no_number(self) -> None:
-        result = evaluate(setting(Plain([float("nan"), 0.0], [0.5, 1.0])), quick_metrics())
+        result = evaluate(setting(Plain([float("nan"), 0.0], [0.5, 1.0])), default_metrics())
         first, second = result.latents
         assert first["rate"] is None
         assert first["active"] is None
@@ -189,8 +196,8 @@ class TestLatents:
         assert torch.allclose(kls, torch.full((3, 2), 0.5))
 
 
-def number(value: float | None, comparable: str = "same", better: str = "higher") -> Number:
-    return Number(value, None, "", "", "", "", better, comparable)
+def number(value: float | None, comparable: str = "same", direction: str = "higher") -> Number:
+    return Number(value, None, "", "", "", "", direction, comparable)
 
 
 class TestRanking:
@@ -214,8 +221,8 @@ class TestRanking:
 
 
 class TestComparable:
-    def words(self, name: str, where: Setting, measured: Measured | None = None) -> str:
-        return comparable(registry().metric(name), where, measured or Measured(1.0))
+    def words(self, name: str, where: EvalContext, measured: MetricResult | None = None) -> str:
+        return comparable(registry().metric(name), where, measured or MetricResult(1.0))
 
     def test_importance_samples_keep_numbers_apart(self) -> None:
         few, many = setting(importance_samples=5), setting(importance_samples=50)
@@ -245,41 +252,43 @@ class TestComparable:
         assert len({self.words("mse", setting(m)) for m in (density, cross_entropy)}) == 1
 
     def test_networks_keep_distances_apart(self) -> None:
-        found = [Measured(1.0, network=name, examples=10) for name in ("inception", "classifier")]
+        found = [
+            MetricResult(1.0, network=name, examples=10) for name in ("inception", "classifier")
+        ]
         first, second = (self.words("fid", setting(), measured) for measured in found)
         assert first != second
         assert "network inception" in first
 
 
-class Counted(Collector):
-    def __init__(self, setting: Setting) -> None:
+class Counted(MetricState):
+    def __init__(self, setting: EvalContext) -> None:
         super().__init__(setting)
         self.count = 0
 
-    def add(self, view: View) -> None:
+    def add(self, view: EvalBatch) -> None:
         self.count += len(view)
 
 
 class Count(BaseMetric):
     collects = (Counted,)
 
-    def measure(self, evidence: Evidence) -> Measured:
-        return Measured(float(evidence[Counted].count), note="a caution")
+    def measure(self, evidence: Evidence) -> MetricResult:
+        return MetricResult(float(evidence[Counted].count), note="a caution")
 
 
 class Broken(BaseMetric):
-    def measure(self, evidence: Evidence) -> Measured:
+    def measure(self, evidence: Evidence) -> MetricResult:
         raise ZeroDivisionError("by\nnothing")
 
 
 class Declines(BaseMetric):
-    def measure(self, evidence: Evidence) -> Measured:
-        raise NoNumber("there is none today")
+    def measure(self, evidence: Evidence) -> MetricResult:
+        raise MetricUnavailable("there is none today")
 
 
 class Endless(BaseMetric):
-    def measure(self, evidence: Evidence) -> Measured:
-        return Measured(float("inf"))
+    def measure(self, evidence: Evidence) -> MetricResult:
+        return MetricResult(float("inf"))
 
 
 class TestOnesOwn:
@@ -321,8 +330,8 @@ class TestOnesOwn:
         [
             ({"group": "others"}, "there is no group 'others'"),
             ({"direction": "larger"}, "higher, lower or neither"),
-            ({"requires": ("gold",)}, "needs has 'gold'"),
-            ({"comparable_keys": ("luck",)}, "shares has 'luck'"),
+            ({"requires": ("gold",)}, "requires has 'gold'"),
+            ({"comparable_keys": ("luck",)}, "comparable_keys has 'luck'"),
             ({"requires": "elbo"}, "must be a tuple of words"),
             ({"formula": "a\nb"}, "formula must be one line"),
         ],
@@ -350,10 +359,10 @@ def documented_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 @pytest.mark.usefixtures("documented_metric")
 def test_a_plugin_brings_a_metric() -> None:
     assert registry().metric("posterior_variance").group == "latent"
-    assert "posterior_variance" in {s.name for s in pick_metrics(["latent"])}
+    assert "posterior_variance" in {s.name for s in select_metrics(["latent"])}
     model = Plain([1.0, 0.0], [0.5, 1.0])
-    found = evaluate(setting(model), pick_metrics(["posterior_variance"])).metrics
+    found = evaluate(setting(model), select_metrics(["posterior_variance"])).metrics
     assert found["posterior_variance"].value == pytest.approx((0.25 + 1) / 2)
-    assert found["posterior_variance"].spread == pytest.approx(0.0)
-    none = evaluate(setting(tags=("deterministic",)), pick_metrics(["posterior_variance"]))
+    assert found["posterior_variance"].uncertainty == pytest.approx(0.0)
+    none = evaluate(setting(tags=("deterministic",)), select_metrics(["posterior_variance"]))
     assert none.metrics["posterior_variance"].note == METRIC_REQUIRES["density"]

@@ -90,7 +90,7 @@ def test_what_a_stranger_writes_stays_text(two_runs: tuple[Path, Path], tmp_path
     summary["psnr"] = None
     summary["notes"]["psnr"] = EVIL
     summary["metrics"] = {
-        EVIL: {"value": 1.0, "note": EVIL, "comparable": f"x, {EVIL}", "spread": 0.5},
+        EVIL: {"value": 1.0, "note": EVIL, "comparable": f"x, {EVIL}", "uncertainty": 0.5},
         "distortion": {"value": 1.0, "note": EVIL, "comparable": f"x, {EVIL}"},
     }
     (run / "summary.json").write_text(json.dumps(summary))

@@ -26,9 +26,9 @@ _ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
     "--metric",
     "metrics",
     metavar="NAME,...",
-    default="quick",
+    default="default",
     show_default=True,
-    help=f"Metrics by name, or groups of them: {', '.join(METRIC_GROUPS)}, quick, all.",
+    help=f"Metrics by name, or groups of them: {', '.join(METRIC_GROUPS)}, default, all.",
 )
 @click.option(
     "--importance-samples",
@@ -110,7 +110,7 @@ def command(
                 repeats=repeats,
                 download=download,
                 features=features,  # type: ignore[arg-type]
-                tell=work.tell,
+                on_progress=work.tell,
             )
             results.append(result)
     if not is_first_process():
@@ -132,7 +132,7 @@ def command(
 def _checked(words: list[str]) -> list[str]:
     """The words of --metric, if each is a metric or a group: told before anything is loaded."""
     names = [spec.name for spec in registry().specs("metric")]
-    known = [*names, *METRIC_GROUPS, "quick", "all"]
+    known = [*names, *METRIC_GROUPS, "default", "all"]
     for word in words:
         if word not in known:
             raise OptionError(
@@ -206,7 +206,7 @@ def _shown(number: Number) -> str:
     if number.value is None:
         return "-"
     text = f"{number.value:.5g}"
-    return text if number.spread is None else f"{text} ± {number.spread:.2g}"
+    return text if number.uncertainty is None else f"{text} ± {number.uncertainty:.2g}"
 
 
 def _meaning(name: str, number: Number) -> str:

@@ -104,7 +104,7 @@ def _metric(spec: MetricSpec) -> dict[str, Any]:
         "group": spec.group,
         "comparable_keys": list(spec.comparable_keys),
         "cost": spec.cost,
-        "quick": spec.quick,
+        "default": spec.default,
         "extra": spec.extra,
     }
 
@@ -160,7 +160,7 @@ def _facts_of_metric(spec: MetricSpec) -> list[tuple[str, str]]:
         *(("not where", METRIC_REQUIRES[need]) for need in spec.requires),
         *(("ranked by same", METRIC_COMPARABLE_KEYS[word]) for word in spec.comparable_keys),
         ("cost", spec.cost),
-        ("measured", "always" if spec.quick else f"with --metric {spec.name}"),
+        ("measured", "always" if spec.default else f"with --metric {spec.name}"),
         *((("installed by", f"vaezoo[{spec.extra}]"),) if spec.extra else ()),
     ]
 

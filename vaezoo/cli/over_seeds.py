@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 def alike_among(runs: Sequence[Run]) -> list[list[int]]:
     """The positions of the runs of each configuration. OptionError if each has a single run."""
-    from vaezoo.evaluation.seeds import alike
+    from vaezoo.evaluation.seeds import group_by_config
 
     data = [run.record["data"]["fingerprint"] for run in runs]
-    found = alike([run.config.to_dict() for run in runs], data)
+    found = group_by_config([run.config.to_dict() for run in runs], data)
     if len(found) == len(runs):
         raise OptionError("--over-seeds: no two of these runs differ in their seed alone")
     return found
@@ -58,12 +58,14 @@ def show(
 
 def _over(numbers: list[Number]) -> dict[str, Any]:
     """One metric of one configuration."""
-    from vaezoo.evaluation.seeds import over_seeds
+    from vaezoo.evaluation.seeds import aggregate_seeds
 
     kinds = {number.comparable for number in numbers if number.value is not None}
     return {
-        **asdict(over_seeds([n.value for n in numbers], [n.spread for n in numbers])),
-        "within_of": next((number.spread_of for number in numbers if number.spread_of), ""),
+        **asdict(aggregate_seeds([n.value for n in numbers], [n.uncertainty for n in numbers])),
+        "uncertainty_kind": next(
+            (number.uncertainty_kind for number in numbers if number.uncertainty_kind), ""
+        ),
         "note": "; ".join(dict.fromkeys(number.note for number in numbers if number.note)),
         "label": " / ".join(dict.fromkeys(number.label for number in numbers)),
         "unit": numbers[0].unit,
@@ -73,9 +75,9 @@ def _over(numbers: list[Number]) -> dict[str, Any]:
 
 
 def _print(found: list[dict[str, Any]]) -> None:
-    from vaezoo.evaluation.seeds import called
+    from vaezoo.evaluation.seeds import group_name
 
-    names = [called([Path(run).name or run for run in one["runs"]]) for one in found]
+    names = [group_name([Path(run).name or run for run in one["runs"]]) for one in found]
     rows = []
     for metric in found[0]["metrics"]:
         numbers = [one["metrics"][metric] for one in found]
@@ -97,8 +99,10 @@ def _shown(number: dict[str, Any]) -> str:
     if number["value"] is None:
         return "-"
     text = f"{number['value']:.4g}"
-    if number["spread"] is not None:
-        text += f" ± {number['spread']:.2g}"
+    if number["std"] is not None:
+        text += f" ± {number['std']:.2g}"
     missing = number["values"].count(None)
     some = f", of {len(number['values']) - missing} runs" if missing else ""
-    return text + (f" ({number['within']:.2g}{some})" if number["within"] is not None else some)
+    return text + (
+        f" ({number['uncertainty']:.2g}{some})" if number["uncertainty"] is not None else some
+    )

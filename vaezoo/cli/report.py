@@ -73,7 +73,7 @@ def command(
         raise OptionError("--importance-samples goes with --metric, as --metric log_likelihood")
 
     from vaezoo.cli.work import Work
-    from vaezoo.evaluation.evaluate import pick_metrics
+    from vaezoo.evaluation.evaluate import select_metrics
     from vaezoo.export.files import check_extra
     from vaezoo.io import write_text
     from vaezoo.report.compare import differing
@@ -83,7 +83,7 @@ def command(
     from vaezoo.runs.run import Run
 
     if words:
-        pick_metrics(words)
+        select_metrics(words)
     names = names_of(runs)
     wanted = check_names(explored, names)
     found_runtime = find_runtime(runtime) if wanted else None

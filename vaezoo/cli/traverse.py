@@ -65,18 +65,17 @@ def command(
     found = opened.traverse(
         rows, steps=steps or (24 if moving else 9), start=start, label=label, examples=examples
     )
-    unit = "nats" if found.order == "kl" else "spread"
+    unit = "nats" if found.order == "kl" else "std"
     names = [
-        f"z{row.number}  {row.spread if row.kl is None else row.kl:.2f} {unit}"
-        for row in found.rows
+        f"z{row.number}  {row.std if row.kl is None else row.kl:.2f} {unit}" for row in found.rows
     ]
     save_rows(out, [row.images for row in found.rows], names)
     if as_json:
         print_json({"picture": str(out), **found.to_dict()})
         return
     click.echo(f"{out}: {len(found.rows)} latent values, by {_ORDERS[found.order]}")
-    if found.silent:
-        click.echo(f"{found.silent} left out: the decoder does not look at them")
+    if found.num_ignored:
+        click.echo(f"{found.num_ignored} left out: the decoder does not look at them")
 
 
 _ORDERS = {"kl": "their KL to the prior", "spread": "the spread of their posteriors"}

@@ -28,7 +28,7 @@ METRICS = (
         group="likelihood",
         requires=("elbo",),
         comparable_keys=("data", "likelihood"),
-        quick=True,
+        default=True,
     ),
     MetricSpec(
         name="log_likelihood",
@@ -42,7 +42,7 @@ METRICS = (
         requires=("importance",),
         comparable_keys=("data", "likelihood", "importance_samples"),
         cost="K decodings an example, in chunks: memory does not grow with K",
-        quick=True,
+        default=True,
     ),
     MetricSpec(
         name="rate",
@@ -54,7 +54,7 @@ METRICS = (
         direction="neither",
         group="likelihood",
         requires=("elbo",),
-        quick=True,
+        default=True,
     ),
     MetricSpec(
         name="distortion",
@@ -67,7 +67,7 @@ METRICS = (
         group="likelihood",
         requires=("elbo",),
         comparable_keys=("data", "likelihood"),
-        quick=True,
+        default=True,
     ),
     MetricSpec(
         name="bits_per_dim",
@@ -80,7 +80,7 @@ METRICS = (
         group="likelihood",
         requires=("elbo",),
         comparable_keys=("data", "likelihood"),
-        quick=True,
+        default=True,
     ),
     MetricSpec(
         name="active_units",
@@ -92,7 +92,7 @@ METRICS = (
         direction="neither",
         group="latent",
         requires=("continuous",),
-        quick=True,
+        default=True,
     ),
     MetricSpec(
         name="collapsed_units",
@@ -104,7 +104,7 @@ METRICS = (
         direction="neither",
         group="latent",
         requires=("density",),
-        quick=True,
+        default=True,
     ),
     MetricSpec(
         name="mutual_information",
@@ -141,7 +141,7 @@ METRICS = (
         direction="neither",
         group="latent",
         requires=("discrete",),
-        quick=True,
+        default=True,
     ),
     MetricSpec(
         name="code_perplexity",
@@ -153,7 +153,7 @@ METRICS = (
         direction="neither",
         group="latent",
         requires=("discrete",),
-        quick=True,
+        default=True,
     ),
     MetricSpec(
         name="mse",
@@ -162,7 +162,7 @@ METRICS = (
         formula="Σ_d (x_d − x̂_d)² / D",
         direction="lower",
         group="reconstructions",
-        quick=True,
+        default=True,
     ),
     MetricSpec(
         name="psnr",
@@ -173,7 +173,7 @@ METRICS = (
         direction="higher",
         group="reconstructions",
         requires=("images", "bounded"),
-        quick=True,
+        default=True,
     ),
     MetricSpec(
         name="ssim",
@@ -184,7 +184,7 @@ METRICS = (
         direction="higher",
         group="reconstructions",
         requires=("images", "bounded"),
-        quick=True,
+        default=True,
     ),
     MetricSpec(
         name="ms_ssim",
@@ -203,7 +203,7 @@ METRICS = (
         formula="1 − Σ (x − x̂)² / Σ (x − mean x)²",
         direction="higher",
         group="reconstructions",
-        quick=True,
+        default=True,
     ),
     MetricSpec(
         name="mig",

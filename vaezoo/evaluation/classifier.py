@@ -20,7 +20,7 @@ from vaezoo.data.loader import BatchLoader
 from vaezoo.data.options import Binarize
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import RunError, VaezooError
-from vaezoo.evaluation.metric import NoNumber, Tell
+from vaezoo.evaluation.metric import MetricUnavailable, OnProgress
 
 RECIPE = 1
 """Raised whenever the network or its training changes: features of two recipes do not compare."""
@@ -66,11 +66,13 @@ class Trained:
     accuracy: float
 
 
-def classifier_of(splits: Splits, binarize: Binarize, device: torch.device, tell: Tell) -> Trained:
+def classifier_of(
+    splits: Splits, binarize: Binarize, device: torch.device, on_progress: OnProgress
+) -> Trained:
     """The classifier of a data set: from the cache, or trained now, which takes a minute or two.
 
     It learns the factors of variation where they are known, each with a head of its own, else the
-    classes. NoNumber where there are neither.
+    classes. MetricUnavailable where there are neither.
     """
     of, targets = _targets(splits)
     counts = _counts(splits, targets)
@@ -81,7 +83,7 @@ def classifier_of(splits: Splits, binarize: Binarize, device: torch.device, tell
     accuracy = _read(path, network)
     network = network.to(device)
     if accuracy is None:
-        _train(network, splits, binarize, device, targets, tell)
+        _train(network, splits, binarize, device, targets, on_progress)
         accuracy = _accuracy(network, splits, binarize, device, targets)
         _write(path, network, accuracy)
     return Trained(network.eval().requires_grad_(False), of, accuracy)
@@ -101,7 +103,9 @@ def _targets(splits: Splits) -> tuple[str, Targets]:
 
         return "factors", factors
     if not splits.spec.class_names:
-        raise NoNumber("the data has no classes and no known factors to train a classifier on")
+        raise MetricUnavailable(
+            "the data has no classes and no known factors to train a classifier on"
+        )
 
     def labels(split: Split, index: Tensor) -> Tensor:
         found = split.get_batch(index.to(split.device))[1]
@@ -124,7 +128,7 @@ def _train(
     binarize: Binarize,
     device: torch.device,
     targets: Targets,
-    tell: Tell,
+    on_progress: OnProgress,
 ) -> None:
     batches = BatchLoader(splits.train, batch_size=_BATCH, device=device, binarize=binarize)
     generator = torch.Generator().manual_seed(0)
@@ -141,7 +145,7 @@ def _train(
             loss.backward()
             optimizer.step()
             schedule.step()
-            tell("training a classifier for its features", step, _STEPS)
+            on_progress("training a classifier for its features", step, _STEPS)
 
 
 def _loss(answers: list[Tensor], wanted: Tensor) -> Tensor:

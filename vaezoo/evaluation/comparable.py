@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 
-from vaezoo.evaluation.metric import Measured, Setting
+from vaezoo.evaluation.metric import EvalContext, MetricResult
 from vaezoo.plugins.specs import MetricSpec
 
 
-def comparable(spec: MetricSpec, setting: Setting, measured: Measured) -> str:
+def comparable(spec: MetricSpec, setting: EvalContext, measured: MetricResult) -> str:
     """Words that are the same for two numbers of a metric if, and only if, they may be ranked."""
     told = {
         "data": f"data {_data(setting)}",
@@ -20,7 +20,7 @@ def comparable(spec: MetricSpec, setting: Setting, measured: Measured) -> str:
     return ", ".join(told[word] for word in spec.comparable_keys)
 
 
-def _data(setting: Setting) -> str:
+def _data(setting: EvalContext) -> str:
     """The data set as it was read, how it is binarized, and which split."""
     spec = setting.model.data
     fingerprint = "" if setting.splits is None else setting.splits.fingerprint
@@ -28,7 +28,7 @@ def _data(setting: Setting) -> str:
     return f"{setting.split_name} {hashlib.sha256(repr(known).encode()).hexdigest()[:12]}"
 
 
-def _likelihood(setting: Setting) -> str:
+def _likelihood(setting: EvalContext) -> str:
     """log p(x) of which measure: a probability of 0 and 1, a density, or neither.
 
     A Bernoulli's cross-entropy on grey values is no log-probability of theirs, and what is given

@@ -12,15 +12,15 @@ from torch import Tensor
 
 from vaezoo.data.base import Splits
 from vaezoo.errors import DataError, OptionError, nearest
-from vaezoo.evaluation.latents import Survey
+from vaezoo.evaluation.latents import LatentStats
 from vaezoo.io import require_extra
 
-Method = Literal["pca", "umap", "tsne"]
-METHODS: tuple[Method, ...] = ("pca", "umap", "tsne")
+EmbeddingMethod = Literal["pca", "umap", "tsne"]
+METHODS: tuple[EmbeddingMethod, ...] = ("pca", "umap", "tsne")
 
 
 @dataclass(frozen=True)
-class Map:
+class Embedding:
     """points: [n, 2]. index: which examples of the test split they are.
 
     by: what `values` are, one whole number an example (-1: unknown), and None without. names: of
@@ -29,7 +29,7 @@ class Map:
 
     points: Tensor
     index: Tensor
-    method: Method
+    method: EmbeddingMethod
     by: str | None
     values: Tensor | None
     names: Sequence[str]
@@ -65,9 +65,14 @@ class Map:
         }
 
 
-def make_map(
-    latents: Survey, splits: Splits, *, method: Method = "pca", by: str | None = None, seed: int = 0
-) -> Map:
+def embed_latents(
+    latents: LatentStats,
+    splits: Splits,
+    *,
+    method: EmbeddingMethod = "pca",
+    by: str | None = None,
+    seed: int = 0,
+) -> Embedding:
     """A map of these examples of the test split.
 
     by: "class", or the name of a factor; by class where the data has any unless told otherwise.
@@ -79,16 +84,18 @@ def make_map(
         what = f"this data has {', '.join(known)}" if known else "this data has no labels"
         raise OptionError(f"--by {by}: {what}{nearest(by, known)}")
     by = by or next(iter(known), None)
-    points, shares = embed(latents.points, method, seed)
+    points, shares = embed_points(latents.points, method, seed)
     values, names = latents.labels, splits.spec.class_names
     if by in factors and by != "class":
         found = splits.test.factors(latents.index)
         assert found is not None
         values, names = found[:, factors.index(by)].cpu(), ()
-    return Map(points, latents.index, method, by, values, names, shares)
+    return Embedding(points, latents.index, method, by, values, names, shares)
 
 
-def embed(points: Tensor, method: Method = "pca", seed: int = 0) -> tuple[Tensor, list[float]]:
+def embed_points(
+    points: Tensor, method: EmbeddingMethod = "pca", seed: int = 0
+) -> tuple[Tensor, list[float]]:
     """Points on a plane, [n, 2], and the share of the variance that each axis shows.
 
     points: [n, values]. pca is linear, and exact; umap (McInnes et al. 2018) and tsne (van der
@@ -98,7 +105,7 @@ def embed(points: Tensor, method: Method = "pca", seed: int = 0) -> tuple[Tensor
     if len(points) < 3:
         raise DataError(f"{len(points)} examples make no map: three or more do")
     if method == "pca":
-        return principal_plane(points)
+        return pca_plane(points)
     what, array = f"--method {method}", points.numpy()
     if method == "umap":
         umap = require_extra("umap", what, "maps")
@@ -111,7 +118,7 @@ def embed(points: Tensor, method: Method = "pca", seed: int = 0) -> tuple[Tensor
     return torch.from_numpy(np.asarray(fit.fit_transform(array), dtype=np.float32)), []
 
 
-def principal_plane(points: Tensor) -> tuple[Tensor, list[float]]:
+def pca_plane(points: Tensor) -> tuple[Tensor, list[float]]:
     """The two directions of most variance (Pearson 1901), and their shares of it.
 
     Signs are such that the largest loading of a direction is positive. One value is a line.

@@ -16,14 +16,14 @@ from vaezoo.evaluation.comparable import comparable
 from vaezoo.evaluation.metric import (
     STREAMS,
     BaseMetric,
-    Collector,
+    EvalBatch,
+    EvalContext,
     Evidence,
-    Measured,
-    NoNumber,
-    Setting,
-    View,
+    MetricResult,
+    MetricState,
+    MetricUnavailable,
 )
-from vaezoo.evaluation.metrics.latent import LatentKls, Spread, latent_report
+from vaezoo.evaluation.metrics.latent import LatentKls, LatentMoments, latent_report
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import METRIC_GROUPS, METRIC_REQUIRES, MetricSpec
 from vaezoo.runtime.seed import evaluation_mode, seeded
@@ -37,13 +37,13 @@ _NOISE, _NOISE_OF_OTHERS = 0, 3
 class Number:
     """One metric of one run. value: None where there is none, and note says why.
 
-    spread, spread_of: how sure the number is, and what that is. label: what to call it.
+    uncertainty, uncertainty_kind: how sure the number is, and what that is. label: what to call it.
     comparable: two numbers of a metric may be ranked if these words are the same, and only then.
     """
 
     value: float | None
-    spread: float | None
-    spread_of: str
+    uncertainty: float | None
+    uncertainty_kind: str
     note: str
     label: str
     unit: str
@@ -110,18 +110,20 @@ _FLAT = (
 """The metrics that Evaluation has as attributes."""
 
 
-def quick_metrics() -> list[MetricSpec]:
+def default_metrics() -> list[MetricSpec]:
     """Those that are measured unless others are asked for."""
-    return [spec for spec in _all_metrics() if spec.quick]
+    return [spec for spec in _all_metrics() if spec.default]
 
 
-def pick_metrics(words: Iterable[str]) -> list[MetricSpec]:
-    """Metrics by name, by group, `quick` or `all`, each once, in the order of the registry."""
+def select_metrics(words: Iterable[str]) -> list[MetricSpec]:
+    """Metrics by name, by group, `default` or `all`, each once, in the order of the registry."""
     known, wanted = _all_metrics(), set()
     for word in words:
-        if word in METRIC_GROUPS or word in ("quick", "all"):
+        if word in METRIC_GROUPS or word in ("default", "all"):
             wanted |= {
-                s.name for s in known if word in (s.group, "all") or (word == "quick" and s.quick)
+                s.name
+                for s in known
+                if word in (s.group, "all") or (word == "default" and s.default)
             }
         else:
             wanted.add(registry().metric(word).name)
@@ -130,7 +132,7 @@ def pick_metrics(words: Iterable[str]) -> list[MetricSpec]:
     return [spec for spec in known if spec.name in wanted]
 
 
-def evaluate(setting: Setting, specs: Sequence[MetricSpec]) -> Evaluation:
+def evaluate(setting: EvalContext, specs: Sequence[MetricSpec]) -> Evaluation:
     """Take these metrics in one pass over every example of the split.
 
     The noise of a batch follows from the setting's seed and its number; the generators and the
@@ -142,18 +144,18 @@ def evaluate(setting: Setting, specs: Sequence[MetricSpec]) -> Evaluation:
     A metric that fails costs its number and says why; where every one of them fails, it is the
     model that does, and the error is raised.
     """
-    found: dict[str, Measured] = {}
+    found: dict[str, MetricResult] = {}
     metrics: dict[str, BaseMetric] = {}
     for spec in specs:
         missing = next((need for need in spec.requires if not setting.has(need)), None)
         if missing is not None:
-            found[spec.name] = Measured(None, note=METRIC_REQUIRES[missing])
+            found[spec.name] = MetricResult(None, note=METRIC_REQUIRES[missing])
         else:
             metrics[spec.name] = _load(spec)
     model = setting.model
     # Not inference_mode: a posterior may need gradients of its own.
     with evaluation_mode(model), seeded(setting.seed, setting.device), torch.no_grad():
-        kinds: list[type[Collector]] = [Spread] if setting.has("continuous") else []
+        kinds: list[type[MetricState]] = [LatentMoments] if setting.has("continuous") else []
         kinds += [LatentKls] if setting.has("density") else []
         kinds += [kind for metric in metrics.values() for kind in metric.collects]
         watch = _Pass(setting, kinds)
@@ -176,12 +178,12 @@ class _Pass:
     Where several processes take turns, those that are shared see each batch in one of them.
     """
 
-    def __init__(self, setting: Setting, kinds: Iterable[type[Collector]]) -> None:
+    def __init__(self, setting: EvalContext, kinds: Iterable[type[MetricState]]) -> None:
         self.setting = setting
         self.kinds = list(dict.fromkeys(kinds))
-        self.failed: dict[type[Collector], Exception] = {}
+        self.failed: dict[type[MetricState], Exception] = {}
         self.errors: dict[str, Exception] = {}
-        self.collectors: dict[type[Collector], Collector] = {}
+        self.collectors: dict[type[MetricState], MetricState] = {}
         for kind in self.kinds:
             if kind.shared or rank() == 0:
                 try:
@@ -200,12 +202,14 @@ class _Pass:
             whole = [kind for kind in left if not kind.shared]
             if shared or whole:
                 with local_only():
-                    view = View(self.setting, batches.batch(index), index, number)
+                    view = EvalBatch(self.setting, batches.batch(index), index, number)
                     self._see(view, shared, whole)
             done += len(index)
-            self.setting.tell("one pass", done, len(everything))
+            self.setting.on_progress("one pass", done, len(everything))
 
-    def _see(self, view: View, shared: list[type[Collector]], whole: list[type[Collector]]) -> None:
+    def _see(
+        self, view: EvalBatch, shared: list[type[MetricState]], whole: list[type[MetricState]]
+    ) -> None:
         """What each draws follows from the batch alone, whoever else sees it here."""
         with self.setting.noise(_NOISE + view.number * STREAMS):
             if self.setting.has("elbo"):
@@ -214,7 +218,7 @@ class _Pass:
         with self.setting.noise(_NOISE_OF_OTHERS + view.number * STREAMS):
             self._add(view, whole)
 
-    def _add(self, view: View, kinds: list[type[Collector]]) -> None:
+    def _add(self, view: EvalBatch, kinds: list[type[MetricState]]) -> None:
         for kind in kinds:
             try:
                 self.collectors[kind].add(view)
@@ -243,36 +247,36 @@ class _Pass:
                 if shared[n] not in self.failed:
                     self.collectors[shared[n]].sums[name].join(tensor.to(self.setting.device))
 
-    def measure(self, metric: BaseMetric, name: str) -> Measured:
+    def measure(self, metric: BaseMetric, name: str) -> MetricResult:
         try:
             for kind in metric.collects:
                 if kind in self.failed:
                     raise self.failed[kind]
             measured = metric.measure(Evidence(self.setting, self.collectors))
-        except NoNumber as reason:
-            return Measured(None, note=str(reason))
+        except MetricUnavailable as reason:
+            return MetricResult(None, note=str(reason))
         except Exception as error:
             self.errors[name] = error
-            return Measured(None, note=f"it failed: {_told(error)[1]}")
+            return MetricResult(None, note=f"it failed: {_told(error)[1]}")
         value = measured.value
         if value is not None and not math.isfinite(value):
-            return Measured(None, note=f"it came out as {value}")
-        if measured.spread is not None and not math.isfinite(measured.spread):
-            return replace(measured, spread=None)
+            return MetricResult(None, note=f"it came out as {value}")
+        if measured.uncertainty is not None and not math.isfinite(measured.uncertainty):
+            return replace(measured, uncertainty=None)
         return measured
 
-    def seen(self, kind: type[Collector]) -> Any:
+    def seen(self, kind: type[MetricState]) -> Any:
         return None if kind in self.failed else self.collectors.get(kind)
 
 
 def _evaluation(
-    setting: Setting, specs: Sequence[MetricSpec], found: dict[str, Measured], watch: _Pass
+    setting: EvalContext, specs: Sequence[MetricSpec], found: dict[str, MetricResult], watch: _Pass
 ) -> Evaluation:
     numbers = {
         spec.name: Number(
             measured.value,
-            measured.spread,
-            measured.spread_of if measured.spread is not None else "",
+            measured.uncertainty,
+            measured.uncertainty_kind if measured.uncertainty is not None else "",
             measured.note,
             measured.label or spec.name,
             spec.unit,
@@ -285,7 +289,7 @@ def _evaluation(
     flat: dict[str, Any] = {n: numbers[n].value if n in numbers else None for n in _FLAT}
     notes = {name: number.note for name, number in numbers.items() if number.value is None}
     notes.update({name: _NOT_ASKED for name in _FLAT if name not in numbers})
-    error = numbers["log_likelihood"].spread if "log_likelihood" in numbers else None
+    error = numbers["log_likelihood"].uncertainty if "log_likelihood" in numbers else None
     if error is None:
         notes["log_likelihood_standard_error"] = notes.get(
             "log_likelihood", "of a single example there is none"
@@ -298,13 +302,13 @@ def _evaluation(
         log_likelihood_standard_error=error,
         notes=notes,
         metrics=numbers,
-        latents=latent_report(watch.seen(Spread), watch.seen(LatentKls)),
+        latents=latent_report(watch.seen(LatentMoments), watch.seen(LatentKls)),
     )
 
 
 def _told(error: Exception) -> list[str]:
     """What kind of error it is, in a word, and what it says."""
-    if isinstance(error, NoNumber):
+    if isinstance(error, MetricUnavailable):
         return ["no number", str(error)]
     kind_of = "" if isinstance(error, VaezooError) else f"{type(error).__name__}: "
     return ["error", f"{kind_of}{' '.join(str(error).split())}"]
@@ -313,7 +317,7 @@ def _told(error: Exception) -> list[str]:
 def _heard(words: list[str]) -> Exception:
     """The error that another process told of."""
     kind, message = words
-    return NoNumber(message) if kind == "no number" else VaezooError(message)
+    return MetricUnavailable(message) if kind == "no number" else VaezooError(message)
 
 
 def _load(spec: MetricSpec) -> BaseMetric:

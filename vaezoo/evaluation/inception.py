@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vaezoo.evaluation.metric import NoNumber
+from vaezoo.evaluation.metric import MetricUnavailable
 
 _URL = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
@@ -37,23 +37,25 @@ def can_have(download: bool) -> bool:
 def load(device: torch.device) -> tuple[Inception, str, str]:
     """The network, its name, and a word about it; its weights are fetched if they are not there.
 
-    It is `inception` with the weights of 2015 alone; others are in its name. NoNumber when there
-    are none, or none that fit.
+    It is `inception` with the weights of 2015 alone; others are in its name. MetricUnavailable
+    when there are none, or none that fit.
     """
     if find_spec("torch_fidelity") is None:
-        raise NoNumber("it needs torch-fidelity: pip install 'vaezoo[metrics]'")
+        raise MetricUnavailable("it needs torch-fidelity: pip install 'vaezoo[metrics]'")
     path = weights_path()
     if not path.is_file():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(_URL, str(path), progress=False)
         except OSError as error:
-            raise NoNumber(f"the weights of Inception could not be fetched: {error}") from None
+            raise MetricUnavailable(
+                f"the weights of Inception could not be fetched: {error}"
+            ) from None
     found = _checksum(path)
     try:
         network = Inception(path).to(device).eval()
     except Exception:  # a file may hold anything, and torch says so in as many ways
-        raise NoNumber(f"{path} is damaged: delete it, and give --download") from None
+        raise MetricUnavailable(f"{path} is damaged: delete it, and give --download") from None
     if found == _SHA256:
         return network, "inception", ""
     return (

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-Way = Literal["slerp", "linear"]
+InterpolationMethod = Literal["slerp", "linear"]
 
 _PARALLEL = 1e-6
 """Below this angle the arc is the line."""
@@ -27,7 +27,7 @@ class Interpolation:
         return {"steps": len(self.latents), "latents": self.latents.flatten(1).tolist()}
 
 
-def between(a: Tensor, b: Tensor, steps: int, way: Way = "slerp") -> Tensor:
+def interpolate(a: Tensor, b: Tensor, steps: int, way: InterpolationMethod = "slerp") -> Tensor:
     """Latents from a to b, both included: [steps, *latent_shape]. a, b: [1, *latent_shape].
 
     linear: along the line, which in many dimensions runs through a middle that the prior hardly

@@ -16,43 +16,45 @@ from vaezoo.models.base import BaseVAE
 from vaezoo.models.distributions import mode, sample_prior
 from vaezoo.runtime.seed import evaluation_mode, seeded
 
-ENOUGH = 2000
+DEFAULT_EXAMPLES = 2000
 """Examples that a picture of the latents goes by, unless told otherwise: a matter of seconds."""
 _DRAWS = 4096
 """Samples that stand for a prior whose quantiles have no closed form."""
 
-Order = Literal["kl", "spread"]
+Order = Literal["kl", "std"]
 
 
 @dataclass(frozen=True)
-class Survey:
+class LatentStats:
     """Latents of examples of a split, flattened: [latent values] of each.
 
     points: what stands for each posterior, [examples, values], on the CPU. index: which examples
     of the split they are. labels: their classes, where there are any.
     kl: KL to the prior of each latent variable in nats, a mean over the examples; None where the
-    KL is no sum over them. spread: the standard deviation of each of the points' values.
+    KL is no sum over them. std: the standard deviation of each of the points' values.
     """
 
     points: Tensor
     index: Tensor
     labels: Tensor | None
     kl: Tensor | None
-    spread: Tensor
+    std: Tensor
 
     @property
     def order(self) -> Order:
         """By what `ranked` ranks."""
-        return "kl" if self.kl is not None and len(self.kl) == len(self.spread) else "spread"
+        return "kl" if self.kl is not None and len(self.kl) == len(self.std) else "std"
 
     def ranked(self) -> list[int]:
         """The numbers of the latent values, the most informative first."""
-        by = self.kl if self.order == "kl" and self.kl is not None else self.spread
+        by = self.kl if self.order == "kl" and self.kl is not None else self.std
         # Stable: equal ones stay in their order, on any machine.
         return torch.argsort(by, descending=True, stable=True).tolist()
 
 
-def survey(model: BaseVAE, batches: BatchLoader, examples: int = ENOUGH) -> Survey:
+def latent_statistics(
+    model: BaseVAE, batches: BatchLoader, examples: int = DEFAULT_EXAMPLES
+) -> LatentStats:
     """Look at the latents of up to `examples` of a split, spread evenly over it."""
     count = len(batches.split)
     index = torch.linspace(0, count - 1, min(count, examples)).round().long()
@@ -71,16 +73,16 @@ def survey(model: BaseVAE, batches: BatchLoader, examples: int = ENOUGH) -> Surv
     known_labels = [y for y in labels if y is not None]
     known_kls = [kl for kl in kls if kl is not None]
     z = torch.cat(points)
-    return Survey(
+    return LatentStats(
         points=z,
         index=index,
         labels=torch.cat(known_labels) if known_labels else None,
         kl=torch.stack(known_kls).sum(0) / len(index) if known_kls else None,
-        spread=z.std(0, correction=0),
+        std=z.std(0, correction=0),
     )
 
 
-def quantiles(model: BaseVAE, shares: Tensor, label: int | None = None) -> Tensor:
+def prior_quantiles(model: BaseVAE, shares: Tensor, label: int | None = None) -> Tensor:
     """Of the prior of each latent value: [shares, *latent_shape]. shares: in (0, 1).
 
     Exact for a Gaussian, of a few thousand draws for any other prior.
@@ -95,7 +97,7 @@ def quantiles(model: BaseVAE, shares: Tensor, label: int | None = None) -> Tenso
     return torch.quantile(draws.float(), shares.to(draws.device).float(), dim=0)
 
 
-def center(model: BaseVAE, label: int | None = None) -> Tensor:
+def prior_mean(model: BaseVAE, label: int | None = None) -> Tensor:
     """The prior's mean, [1, *latent_shape]; of a mixture, one of its components' means.
 
     Where a prior has no such thing (on a sphere), a draw.
@@ -108,7 +110,7 @@ def center(model: BaseVAE, label: int | None = None) -> Tensor:
             return sample_prior(prior, 1)
 
 
-def onto_prior(prior: Distribution, z: Tensor) -> Tensor:
+def project_to_prior(prior: Distribution, z: Tensor) -> Tensor:
     """z, or what is nearest to it of the values that the prior has, where it has not all.
 
     A prior on a surface has a method `project(z)`.
@@ -117,7 +119,7 @@ def onto_prior(prior: Distribution, z: Tensor) -> Tensor:
     return z if project is None else project(z)
 
 
-def decoded(model: BaseVAE, z: Tensor, label: int | None = None, at_once: int = 256) -> Tensor:
+def decode_mean(model: BaseVAE, z: Tensor, label: int | None = None, at_once: int = 256) -> Tensor:
     """The likelihood's mean at each z, [n, *data.shape], on the CPU. z: [n, *latent_shape]."""
     with evaluation_mode(model), torch.no_grad():
         parts = [

@@ -21,20 +21,20 @@ from vaezoo.models.distributions import kl_divergence, mode
 from vaezoo.plugins.specs import METRIC_REQUIRES
 from vaezoo.runtime.seed import seeded
 
-CollectorT = TypeVar("CollectorT", bound="Collector")
+CollectorT = TypeVar("CollectorT", bound="MetricState")
 
 
-Tell = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 """Hears of progress: what is being done, how much of it is, and of how much."""
 
 FeatureChoice = Literal["auto", "inception", "classifier"]
 
 
-def silent(what: str, done: int, total: int) -> None:
+def no_progress(what: str, done: int, total: int) -> None:
     """Tells nobody."""
 
 
-class NoNumber(Exception):
+class MetricUnavailable(Exception):
     """Raised by a metric or collector for which there is no number here: the reason, in words."""
 
 
@@ -45,33 +45,33 @@ OVER_EXAMPLES = "standard error over examples"
 
 
 @dataclass(frozen=True)
-class Measured:
+class MetricResult:
     """What a metric found.
 
     value: None where there is no number, and note says why. A note beside a number is a caution.
-    spread: how sure it is, `spread_of` what it is: the standard error over examples, or the
-        standard deviation over repetitions with other seeds.
+    uncertainty: how sure it is, `uncertainty_kind` what that is: the standard error over
+        examples, or the standard deviation over repetitions with other seeds.
     label: what to call the number where its name does not tell all, as `fid[network]`.
     network: the network whose features were compared; examples: how many the estimate was made
         from. Where the metric says that two numbers must share them.
     """
 
     value: float | None
-    spread: float | None = None
-    spread_of: str = ""
+    uncertainty: float | None = None
+    uncertainty_kind: str = ""
     note: str = ""
     label: str = ""
     network: str = ""
     examples: int = 0
 
     @classmethod
-    def over_examples(cls, found: Mean) -> Measured:
+    def over_examples(cls, found: Mean) -> MetricResult:
         """A mean over the examples, with its standard error."""
         return cls(found.mean, found.standard_error, OVER_EXAMPLES)
 
 
 @dataclass(frozen=True)
-class Setting:
+class EvalContext:
     """What is measured, and how.
 
     capabilities: the tags of the model. batches: the split that is measured, in order. splits: the
@@ -95,7 +95,7 @@ class Setting:
     repeats: int = 5
     download: bool = False
     features: FeatureChoice = "auto"
-    tell: Tell = silent
+    on_progress: OnProgress = no_progress
 
     @property
     def split(self) -> Split:
@@ -129,14 +129,14 @@ class Setting:
         }.get(need, need in self.capabilities)
 
 
-class View:
+class EvalBatch:
     """A batch as metrics see it: everything that several of them ask for is computed once.
 
     x: [batch, *data.shape]. y: the labels if the model is conditional. labels: those of the data.
     index: where its examples stand in the split, int64 [batch], on the CPU. number: of the batch.
     """
 
-    def __init__(self, setting: Setting, batch: Batch, index: Tensor, number: int) -> None:
+    def __init__(self, setting: EvalContext, batch: Batch, index: Tensor, number: int) -> None:
         self.setting, self.model = setting, setting.model
         self.x, self.labels = batch.x, batch.y
         self.y = self.model.labels(batch.y)
@@ -181,15 +181,15 @@ class View:
 
     @functools.cached_property
     def factors(self) -> Tensor:
-        """The factors of variation, int64 [batch, factors]. NoNumber where they are not known."""
+        """int64 [batch, factors]. MetricUnavailable where the factors are not known."""
         split = self.setting.loaded or self.setting.split
         found = split.factors(self.index.to(split.device))
         if found is None:
-            raise NoNumber(METRIC_REQUIRES["factors"])
+            raise MetricUnavailable(METRIC_REQUIRES["factors"])
         return found.cpu()
 
 
-class Collector(ABC):
+class MetricState(ABC):
     """Keeps of every batch what one or several metrics need. `add` is called for each, in order.
 
     Evaluation runs under no_grad. Nothing should be read back to the host before the end.
@@ -199,7 +199,7 @@ class Collector(ABC):
     """Whether several processes may each see some of the batches: all that it keeps is then in
     attributes that are sums (vaezoo.evaluation.sums). Others see every batch, in one process."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: EvalContext) -> None:
         self.setting = setting
 
     @property
@@ -208,14 +208,16 @@ class Collector(ABC):
         return {name: kept for name, kept in vars(self).items() if isinstance(kept, Sum)}
 
     @abstractmethod
-    def add(self, view: View) -> None:
+    def add(self, view: EvalBatch) -> None:
         """See one batch."""
 
 
 class Evidence:
     """The collectors after they have seen every batch: `evidence[MyCollector]` is yours."""
 
-    def __init__(self, setting: Setting, collectors: Mapping[type[Collector], Collector]) -> None:
+    def __init__(
+        self, setting: EvalContext, collectors: Mapping[type[MetricState], MetricState]
+    ) -> None:
         self.setting = setting
         self._collectors = collectors
 
@@ -226,9 +228,9 @@ class Evidence:
 class BaseMetric(ABC):
     """A number that a finished model is measured by, registered with a vaezoo.MetricSpec."""
 
-    collects: ClassVar[tuple[type[Collector], ...]] = ()
+    collects: ClassVar[tuple[type[MetricState], ...]] = ()
     """The collectors that it reads. Metrics that name the same class share one object of it."""
 
     @abstractmethod
-    def measure(self, evidence: Evidence) -> Measured:
-        """Called once, when every batch has been seen. NoNumber says why there is none."""
+    def measure(self, evidence: Evidence) -> MetricResult:
+        """Called once, when every batch has been seen. MetricUnavailable says why there is none."""

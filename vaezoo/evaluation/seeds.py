@@ -7,33 +7,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vaezoo.config import Sections
-
 _SEED = ("train", "seed")
 
 
 @dataclass(frozen=True)
-class OverSeeds:
+class SeedAggregate:
     """One number of runs that differ in their seed alone.
 
-    value: the mean of those that have the number, None where none has it. spread: their standard
+    value: the mean of those that have the number, None where none has it. std: their standard
     deviation (n − 1), None of a single one: how much the number of another training may differ.
-    within: how sure the number of one run is, by its own spread: the root mean square over the
-    runs, None unless all of them have one. values: of each run in order.
+    uncertainty: the root mean square of the runs' own uncertainties, None unless all have one.
+    values: of each run in order.
     """
 
     value: float | None
-    spread: float | None
-    within: float | None
+    std: float | None
+    uncertainty: float | None
     values: list[float | None]
 
 
-def over_seeds(values: Sequence[float | None], spreads: Sequence[float | None]) -> OverSeeds:
-    """values, spreads: of each run, of one metric."""
-    found = [(v, s) for v, s in zip(values, spreads, strict=True) if v is not None]
+def aggregate_seeds(
+    values: Sequence[float | None], uncertainties: Sequence[float | None]
+) -> SeedAggregate:
+    """values, uncertainties: of each run, of one metric."""
+    found = [(v, s) for v, s in zip(values, uncertainties, strict=True) if v is not None]
     numbers = [value for value, _ in found]
-    own = [spread for _, spread in found if spread is not None]
-    return OverSeeds(
+    own = [uncertainty for _, uncertainty in found if uncertainty is not None]
+    return SeedAggregate(
         statistics.fmean(numbers) if numbers else None,
         statistics.stdev(numbers) if len(numbers) > 1 else None,
         statistics.fmean(s * s for s in own) ** 0.5 if own and len(own) == len(found) else None,
@@ -41,7 +41,9 @@ def over_seeds(values: Sequence[float | None], spreads: Sequence[float | None]) 
     )
 
 
-def alike(configs: Sequence[Sections], data: Sequence[object]) -> list[list[int]]:
+def group_by_config(
+    configs: Sequence[Mapping[str, Mapping[str, Any]]], data: Sequence[object]
+) -> list[list[int]]:
     """Which runs differ in their seed alone: their positions, a list for each configuration.
 
     configs: resolved, by section and option. data: what tells the data that each was trained on.
@@ -58,7 +60,7 @@ def alike(configs: Sequence[Sections], data: Sequence[object]) -> list[list[int]
     return [members for _, members in groups]
 
 
-def called(names: Sequence[str]) -> str:
+def group_name(names: Sequence[str]) -> str:
     """A name for runs that are taken together: the first's, and how many come on top."""
     return names[0] if len(names) == 1 else f"{names[0]} +{len(names) - 1}"
 

@@ -100,7 +100,7 @@ class Mean(Moments):
         return math.sqrt(variance / (self.count - 1))
 
 
-class Columns(Moments):
+class RunningMoments(Moments):
     """Mean and variance of each column over the examples. `add` takes [batch, columns]."""
 
     @property

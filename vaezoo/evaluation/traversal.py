@@ -10,12 +10,19 @@ import torch
 from torch import Tensor
 
 from vaezoo.errors import OptionError
-from vaezoo.evaluation.latents import Order, Survey, center, decoded, onto_prior, quantiles
+from vaezoo.evaluation.latents import (
+    LatentStats,
+    Order,
+    decode_mean,
+    prior_mean,
+    prior_quantiles,
+    project_to_prior,
+)
 from vaezoo.models.base import BaseVAE
 
 
 @dataclass(frozen=True)
-class Row:
+class TraversalRow:
     """One latent value on its way through the prior's quantiles.
 
     number: of the value, counted through the flattened latent. kl: in nats, None where the model's
@@ -24,7 +31,7 @@ class Row:
 
     number: int
     kl: float | None
-    spread: float
+    std: float
     values: list[float]
     images: Tensor
 
@@ -32,7 +39,7 @@ class Row:
         return {
             "number": self.number,
             "kl": self.kl,
-            "spread": self.spread,
+            "std": self.std,
             "values": self.values,
         }
 
@@ -41,20 +48,21 @@ class Row:
 class Traversal:
     """Rows of a model, the most informative first.
 
-    order: what that goes by: the KL of each, or the spread of the posteriors' points. silent: how
-    many of the more informative ones were left out, since the decoder does not look at them.
+    order: what that goes by: the KL of each, or the standard deviation of the posteriors' points.
+    num_ignored: how many of the more informative ones were left out, since the decoder does not
+    use them.
     start: what the other values stay at, flattened.
     """
 
-    rows: list[Row]
+    rows: list[TraversalRow]
     order: Order
-    silent: int
+    num_ignored: int
     start: Tensor
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "order": self.order,
-            "silent": self.silent,
+            "num_ignored": self.num_ignored,
             "start": self.start.tolist(),
             "rows": [row.to_dict() for row in self.rows],
         }
@@ -62,7 +70,7 @@ class Traversal:
 
 def traverse(
     model: BaseVAE,
-    latents: Survey,
+    latents: LatentStats,
     *,
     capabilities: Collection[str],
     rows: int = 10,
@@ -76,32 +84,32 @@ def traverse(
     through the prior's quantiles (i + ½) / steps. OptionError for latents that are codes, between
     which there is nothing.
     """
-    refuse_codes(capabilities)
+    reject_discrete(capabilities)
     shares = (torch.arange(steps) + 0.5) / steps
     with torch.no_grad():
-        ways = quantiles(model, shares, label).flatten(1)
-        z = center(model, label) if start is None else start.to(model.device)
+        ways = prior_quantiles(model, shares, label).flatten(1)
+        z = prior_mean(model, label) if start is None else start.to(model.device)
         prior = model.prior(None)
-        found: list[Row] = []
+        found: list[TraversalRow] = []
         silent = 0
         for number in latents.ranked():
             if len(found) == rows:
                 break
             moved = z.flatten(1).repeat(steps, 1)
             moved[:, number] = ways[:, number]
-            images = decoded(
-                model, onto_prior(prior, moved.view(steps, *model.latent_shape)), label
+            images = decode_mean(
+                model, project_to_prior(prior, moved.view(steps, *model.latent_shape)), label
             )
             if steps > 1 and bool((images == images[:1]).all()):
                 silent += 1
                 continue
             found.append(
-                Row(
+                TraversalRow(
                     number=number,
                     kl=float(latents.kl[number])
                     if latents.kl is not None and latents.order == "kl"
                     else None,
-                    spread=float(latents.spread[number]),
+                    std=float(latents.std[number]),
                     values=ways[:, number].tolist(),
                     images=images,
                 )
@@ -109,7 +117,7 @@ def traverse(
     return Traversal(found, latents.order, silent, z.flatten().cpu())
 
 
-def refuse_codes(capabilities: Collection[str]) -> None:
+def reject_discrete(capabilities: Collection[str]) -> None:
     """OptionError for models whose latents are codes."""
     if "discrete" in capabilities:
         raise OptionError(

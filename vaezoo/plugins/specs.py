@@ -298,7 +298,7 @@ class MetricSpec(Spec):
     unit: "" for a bare number. direction: which way is better, "neither" where none is.
     group: one of METRIC_GROUPS. requires: words of METRIC_REQUIRES.
     comparable_keys: words of METRIC_COMPARABLE_KEYS, what two numbers must share to be ranked.
-    cost: in words. quick: whether it is measured unless others are asked for, after training too.
+    cost: in words. default: whether it is measured unless others are asked for, after training too.
     extra: the optional part of vaezoo that has to be installed for it, "" for none.
     """
 
@@ -310,7 +310,7 @@ class MetricSpec(Spec):
     requires: tuple[str, ...] = ()
     comparable_keys: tuple[str, ...] = ("data",)
     cost: str = "one pass over the split"
-    quick: bool = False
+    default: bool = False
     extra: str = ""
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vaezoo.evaluation.seeds import alike
+from vaezoo.evaluation.seeds import group_by_config
 from vaezoo.report.summary import RunSummary
 
 _MAX_POINTS = 300
@@ -57,7 +57,11 @@ def seed_groups(runs: Sequence[RunSummary]) -> list[list[int]]:
     """The indices of the runs of each configuration that was trained with several seeds."""
     # A run whose configuration could not be read is a group of its own.
     data = [run.group if run.config else run.name for run in runs]
-    return [members for members in alike([run.config for run in runs], data) if len(members) > 1]
+    return [
+        members
+        for members in group_by_config([run.config for run in runs], data)
+        if len(members) > 1
+    ]
 
 
 def points(run: RunSummary, kind: str, term: str) -> list[tuple[float, float]]:

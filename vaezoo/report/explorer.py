@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from vaezoo.errors import OptionError, VaezooError
-from vaezoo.evaluation.latents import center, quantiles
-from vaezoo.evaluation.traversal import refuse_codes
+from vaezoo.evaluation.latents import prior_mean, prior_quantiles
+from vaezoo.evaluation.traversal import reject_discrete
 from vaezoo.export.files import TOLERANCE, description, largest_difference, onnx_bytes, onnx_model
 from vaezoo.export.graphs import Part, make_graph
 from vaezoo.report.summary import RunSummary
@@ -78,7 +78,7 @@ def check_names(asked: Sequence[str], names: Sequence[str]) -> list[str]:
 def make_explorable(run: Run, summary: RunSummary, number: int) -> ExplorableRun | None:
     """Export a run for the page and compare it with PyTorch; None and a remark if that fails."""
     try:
-        refuse_codes(run.config.choice.model.tags)
+        reject_discrete(run.config.choice.model.tags)
         run.check_has_pictures()
         run.model.cpu()
         run.device = torch.device("cpu")
@@ -121,7 +121,7 @@ def _describe(run: Run, summary: RunSummary, number: int, no_encoder: str) -> di
     label = None
     if model.conditional:
         label = 0 if first.y is None else max(0, int(first.y))
-    low, high = quantiles(model, torch.tensor(_SLIDER_QUANTILES), label).flatten(1)
+    low, high = prior_quantiles(model, torch.tensor(_SLIDER_QUANTILES), label).flatten(1)
     kls = {latent.number: latent.kl for latent in summary.latents}
     has_kl = all(kl is not None for kl in kls.values())
     information = {z.number: (z.kl if has_kl else z.variance) or 0.0 for z in summary.latents}
@@ -142,7 +142,7 @@ def _describe(run: Run, summary: RunSummary, number: int, no_encoder: str) -> di
         ],
         "first": [_round(v) for v in run.encode_example(first, label).flatten()],
         "label": label,
-        "center": [_round(v) for v in center(model, label).flatten()],
+        "center": [_round(v) for v in prior_mean(model, label).flatten()],
         "draws": [[_round(v) for v in draw] for draw in draws.flatten(1)],
         "class_names": list(data.class_names) if model.conditional else [],
         "encodes": not no_encoder,

@@ -17,7 +17,7 @@ from vaezoo.checkpoint.folder import RunFolder, metrics_line
 from vaezoo.config import load_config
 from vaezoo.errors import RunError, VaezooError
 from vaezoo.evaluation.evaluate import Evaluation
-from vaezoo.evaluation.metric import Tell, silent
+from vaezoo.evaluation.metric import OnProgress, no_progress
 from vaezoo.evaluation.strips import to_rgb
 from vaezoo.io import read_json
 from vaezoo.runs.run import Run
@@ -133,7 +133,7 @@ def read_runs(
     *,
     metrics: Sequence[str] = (),
     importance_samples: int = 0,
-    on_progress: Tell = silent,
+    on_progress: OnProgress = no_progress,
     on_open: Callable[[Run, RunSummary], None] = lambda run, summary: None,
 ) -> list[RunSummary]:
     """Read runs. RunError if a path is not a run folder; anything else becomes a remark.
@@ -153,7 +153,7 @@ def read_runs(
                 result = run.evaluate(
                     metrics=metrics,
                     importance_samples=importance_samples,
-                    tell=_with_prefix(name, on_progress),
+                    on_progress=_with_prefix(name, on_progress),
                 )
                 summary.numbers |= _numbers(result)
             _read_model(run, summary)
@@ -166,7 +166,7 @@ def read_runs(
     return summaries
 
 
-def _with_prefix(name: str, on_progress: Tell) -> Tell:
+def _with_prefix(name: str, on_progress: OnProgress) -> OnProgress:
     return lambda what, done, total: on_progress(f"{name}: {what}", done, total)
 
 
@@ -239,7 +239,7 @@ def _read_summary(folder: RunFolder, summary: RunSummary) -> None:
         summary.numbers[str(name)] = Number(
             number_in(entry["value"]),
             str(entry.get("note", "")),
-            number_in(entry.get("spread")),
+            number_in(entry.get("uncertainty")),
             str(entry.get("comparable", "")),
         )
     for entry in content.get("latents", []):
@@ -292,7 +292,7 @@ def _read_model(run: Run, summary: RunSummary) -> None:
         kl = stats.kl.tolist() if stats.order == "kl" and stats.kl is not None else None
         summary.latents = [
             Latent(i, kl[i] if kl else None, variance)
-            for i, variance in enumerate(stats.spread.square().tolist())
+            for i, variance in enumerate(stats.std.square().tolist())
         ]
         summary.latents_source = f"measured for this page on {len(stats.index):,} test examples"
     try:
@@ -343,5 +343,6 @@ def _one_line(error: Exception, folder: RunFolder) -> str:
 
 def _numbers(result: Evaluation) -> dict[str, Number]:
     return {
-        name: Number(n.value, n.note, n.spread, n.comparable) for name, n in result.metrics.items()
+        name: Number(n.value, n.note, n.uncertainty, n.comparable)
+        for name, n in result.metrics.items()
     }

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vaezoo.evaluation.seeds import called, over_seeds
+from vaezoo.evaluation.seeds import aggregate_seeds, group_name
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import MetricSpec
 from vaezoo.report import compare
@@ -110,26 +110,26 @@ def seed_rows(runs: Sequence[RunSummary], metrics: Sequence[Column]) -> list[Row
     for members in compare.seed_groups(runs):
         inside = [runs[i] for i in members]
         cells = [_seed_cell(inside, metric) for metric in metrics if metric.name not in _TRAINING]
-        rows.append(Row(called([run.name for run in inside]), members, cells))
+        rows.append(Row(group_name([run.name for run in inside]), members, cells))
     return rows
 
 
 def _seed_cell(runs: Sequence[RunSummary], metric: Column) -> Cell:
     """The mean and standard deviation of one metric over the seeds of one configuration."""
     numbers = [run.numbers.get(metric.name, Number(None)) for run in runs]
-    found = over_seeds([n.value for n in numbers], [n.std for n in numbers])
+    found = aggregate_seeds([n.value for n in numbers], [n.std for n in numbers])
     if found.value is None:
         return Cell("", next((n.note for n in numbers if n.note), "not measured"))
     values = ", ".join("–" if value is None else format_number(value) for value in found.values)
     tip = f"of {len(runs)} runs: {values}"
-    if found.within is not None:
-        tip += f"; each by itself ± {format_number(found.within, 2)}"
+    if found.uncertainty is not None:
+        tip += f"; each by itself ± {format_number(found.uncertainty, 2)}"
     data = {
         "data-value": repr(found.value),
         "data-metric": metric.name,
         "data-over": json.dumps([run.name for run in runs]),
     }
-    std = "" if found.spread is None else f"± {format_number(found.spread, 2)}"
+    std = "" if found.std is None else f"± {format_number(found.std, 2)}"
     return Cell(format_number(found.value), tip, std, attributes=data)
 
 

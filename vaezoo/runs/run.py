@@ -17,12 +17,18 @@ from vaezoo.data.base import Batch, Split, Splits
 from vaezoo.data.loader import BatchLoader
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import DataError, OptionError, RunError, how_to_resume, nearest
-from vaezoo.evaluation.embedding import Map, Method, make_map
-from vaezoo.evaluation.evaluate import Evaluation, evaluate, pick_metrics
-from vaezoo.evaluation.interpolation import Interpolation, Way, between
-from vaezoo.evaluation.latents import ENOUGH, Survey, decoded, onto_prior, survey
-from vaezoo.evaluation.metric import FeatureChoice, Setting, Tell, silent
-from vaezoo.evaluation.traversal import Traversal, refuse_codes, traverse
+from vaezoo.evaluation.embedding import Embedding, EmbeddingMethod, embed_latents
+from vaezoo.evaluation.evaluate import Evaluation, evaluate, select_metrics
+from vaezoo.evaluation.interpolation import Interpolation, InterpolationMethod, interpolate
+from vaezoo.evaluation.latents import (
+    DEFAULT_EXAMPLES,
+    LatentStats,
+    decode_mean,
+    latent_statistics,
+    project_to_prior,
+)
+from vaezoo.evaluation.metric import EvalContext, FeatureChoice, OnProgress, no_progress
+from vaezoo.evaluation.traversal import Traversal, reject_discrete, traverse
 from vaezoo.io import read_json
 from vaezoo.models.base import BaseVAE
 from vaezoo.models.distributions import mode
@@ -150,9 +156,11 @@ class Run:
             )
         return batches.batch(torch.tensor([number]))
 
-    def survey(self, examples: int = ENOUGH) -> Survey:
+    def survey(self, examples: int = DEFAULT_EXAMPLES) -> LatentStats:
         """What the latents hold, by examples of the test split."""
-        return survey(self.model, test_batches(self.config, self.splits, self.device), examples)
+        return latent_statistics(
+            self.model, test_batches(self.config, self.splits, self.device), examples
+        )
 
     def traverse(
         self,
@@ -161,8 +169,8 @@ class Run:
         steps: int = 9,
         start: str | None = None,
         label: str | None = None,
-        examples: int = ENOUGH,
-        latents: Survey | None = None,
+        examples: int = DEFAULT_EXAMPLES,
+        latents: LatentStats | None = None,
     ) -> Traversal:
         """Rows of images in which one latent value moves, the most informative value first.
 
@@ -171,7 +179,7 @@ class Run:
         OptionError for latents that are codes.
         """
         capabilities = self.config.choice.model.tags
-        refuse_codes(capabilities)
+        reject_discrete(capabilities)
         begin = None if start is None else self.example(start)
         y = self._one_class(label, [begin] if begin else [])
         z = None if begin is None else self.encode_example(begin, y)
@@ -186,33 +194,39 @@ class Run:
         )
 
     def interpolate(
-        self, a: str, b: str, *, steps: int = 10, way: Way = "slerp", label: str | None = None
+        self,
+        a: str,
+        b: str,
+        *,
+        steps: int = 10,
+        way: InterpolationMethod = "slerp",
+        label: str | None = None,
     ) -> Interpolation:
         """Images on the way between two examples: files, or numbers of test examples."""
-        refuse_codes(self.config.choice.model.tags)
+        reject_discrete(self.config.choice.model.tags)
         ends = [self.example(which) for which in (a, b)]
         y = self._one_class(label, ends)
         latents = [self.encode_example(end, y) for end in ends]
         with torch.no_grad():
             prior = self.model.prior(None)
-            z = onto_prior(prior, between(latents[0], latents[1], steps, way))
+            z = project_to_prior(prior, interpolate(latents[0], latents[1], steps, way))
         return Interpolation(
             a=ends[0].x.cpu(),
             b=ends[1].x.cpu(),
             latents=z.cpu(),
-            images=decoded(self.model, z, y),
+            images=decode_mean(self.model, z, y),
         )
 
     def embed(
         self,
-        examples: int = ENOUGH,
+        examples: int = DEFAULT_EXAMPLES,
         *,
-        method: Method = "pca",
+        method: EmbeddingMethod = "pca",
         by: str | None = None,
         seed: int = 0,
-    ) -> Map:
+    ) -> Embedding:
         """Where test examples lie in the latent space, on a plane, and what colours them."""
-        return make_map(self.survey(examples), self.splits, method=method, by=by, seed=seed)
+        return embed_latents(self.survey(examples), self.splits, method=method, by=by, seed=seed)
 
     def check_has_pictures(self) -> None:
         """DataError for vectors, of which there is nothing to draw."""
@@ -253,22 +267,22 @@ class Run:
     def evaluate(
         self,
         *,
-        metrics: Iterable[str] = ("quick",),
+        metrics: Iterable[str] = ("default",),
         importance_samples: int = 0,
         seed: int = 0,
         split: SplitName = "test",
         repeats: int = 5,
         download: bool = False,
         features: FeatureChoice = "auto",
-        tell: Tell = silent,
+        on_progress: OnProgress = no_progress,
     ) -> Evaluation:
         """Measure the model on a split; see Evaluation.
 
-        metrics: names, groups, `quick` or `all`. importance_samples: draws an example for the
+        metrics: names, groups, `default` or `all`. importance_samples: draws an example for the
         log-likelihood. repeats: how often a score with chance in it is taken. download: whether
         weights of feature networks may be fetched. features: which network images are compared by:
         `inception`, `classifier` (a small one of this data), or the first of them that is at hand.
-        tell: hears of progress.
+        on_progress: called with what is being done, how much of it is done, and the total.
 
         In a group of processes all of them must ask, and share the work; inside
         vaezoo.distributed.local_only one does it by itself.
@@ -284,9 +298,9 @@ class Run:
             repeats=repeats,
             download=download,
             features=features,
-            tell=tell,
+            on_progress=on_progress,
         )
-        return evaluate(setting, pick_metrics(metrics))
+        return evaluate(setting, select_metrics(metrics))
 
     def _read_config(self) -> RunConfig:
         recipe = load_config(self.folder.config)
@@ -348,11 +362,11 @@ def eval_context(
     repeats: int = 5,
     download: bool = False,
     features: FeatureChoice = "auto",
-    tell: Tell = silent,
-) -> Setting:
+    on_progress: OnProgress = no_progress,
+) -> EvalContext:
     """What evaluation has to know of a run to measure its model on a split."""
     loaded: Split = getattr(splits, split)
-    return Setting(
+    return EvalContext(
         model,
         frozenset(config.choice.model.tags),
         BatchLoader(loaded, batch_size=_AT_ONCE, device=device, binarize=config.data.binarize),
@@ -365,7 +379,7 @@ def eval_context(
         repeats=repeats,
         download=download,
         features=features,
-        tell=tell,
+        on_progress=on_progress,
     )
 
 

@@ -25,7 +25,7 @@ from vaezoo.distributed.launch import (
 )
 from vaezoo.errors import DataError, OptionError
 from vaezoo.evaluation.curves import save_curves
-from vaezoo.evaluation.evaluate import Evaluation, evaluate, quick_metrics
+from vaezoo.evaluation.evaluate import Evaluation, default_metrics, evaluate
 from vaezoo.evaluation.pictures import save_grid, save_pairs
 from vaezoo.io import read_json, write_json
 from vaezoo.losses.base import loss_of
@@ -241,7 +241,7 @@ def _measure(trainer: Trainer, config: RunConfig, splits: Splits, position: Prog
     """The numbers and pictures of a trained model; the numbers are found by all processes."""
     model, count = trainer.model.eval(), world_size()
     setting = eval_context(model, config, splits, trainer.device, seed=config.train.seed)
-    evaluation = evaluate(setting, quick_metrics())
+    evaluation = evaluate(setting, default_metrics())
     if trainer.folder.is_writer:
         with local_only():
             _leave(trainer, config, splits, position, evaluation, count)

@@ -11,12 +11,12 @@ from torch.distributions import Distribution, Independent
 
 from vaezoo.evaluation.metric import (
     BaseMetric,
-    Collector,
+    EvalBatch,
+    EvalContext,
     Evidence,
-    Measured,
-    NoNumber,
-    Setting,
-    View,
+    MetricResult,
+    MetricState,
+    MetricUnavailable,
 )
 from vaezoo.evaluation.sums import Mean
 
@@ -31,10 +31,10 @@ _NEAR = 0.5
 """An estimate that is this near to its ceiling, in nats, tells nothing but that it is large."""
 
 
-class AggregatePosterior(Collector):
+class AggregatePosterior(MetricState):
     """The first N posteriors, and a draw of some of them."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: EvalContext) -> None:
         super().__init__(setting)
         self.population = min(setting.examples, LARGEST_POPULATION)
         draws = min(self.population, LARGEST_DRAWS)
@@ -44,15 +44,17 @@ class AggregatePosterior(Collector):
         self.own: list[Tensor] = []
         self.log_prior: list[Tensor] = []
 
-    def add(self, view: View) -> None:
+    def add(self, view: EvalBatch) -> None:
         room = self.population - sum(count for _, count in self.parts)
         if room <= 0:
             return
         if view.model.conditional:
-            raise NoNumber("its posterior and prior go by the label, and this estimate does not")
+            raise MetricUnavailable(
+                "its posterior and prior go by the label, and this estimate does not"
+            )
         posterior = view.posterior
         if not isinstance(posterior, Independent):
-            raise NoNumber("its posterior is no product of independent latents")
+            raise MetricUnavailable("its posterior is no product of independent latents")
         rows = [i for i, at in enumerate(view.index.tolist()) if at in self.drawn_from]
         self.parts.append((posterior, min(room, len(view))))
         if rows:
@@ -71,10 +73,10 @@ class AggregatePosterior(Collector):
             chunk = z[done : done + at_once].unsqueeze(1)
             each = [p.log_prob(chunk)[:, :count].double() for p, count in self.parts]
             parts.append(torch.cat(each, 1).logsumexp(1) - math.log(self.population))
-            self.setting.tell("aggregate posterior", min(done + at_once, len(z)), len(z))
+            self.setting.on_progress("aggregate posterior", min(done + at_once, len(z)), len(z))
         return torch.cat(self.own).double(), torch.cat(parts), torch.cat(self.log_prior).double()
 
-    def told(self, values: Tensor) -> Measured:
+    def told(self, values: Tensor) -> MetricResult:
         """Their mean, with a word of caution where the estimate has reached its ceiling."""
         mean = Mean()
         mean.add(values)
@@ -86,7 +88,7 @@ class AggregatePosterior(Collector):
                 f"I(x; z) is at the ceiling of its estimate, log {self.population:,} = "
                 f"{ceiling:.2f}: it may be much larger, and the marginal KL smaller"
             )
-        return Measured(
+        return MetricResult(
             mean.mean, mean.standard_error, _ERROR, note=caution, examples=self.population
         )
 
@@ -94,7 +96,7 @@ class AggregatePosterior(Collector):
 class MutualInformation(BaseMetric):
     collects = (AggregatePosterior,)
 
-    def measure(self, evidence: Evidence) -> Measured:
+    def measure(self, evidence: Evidence) -> MetricResult:
         aggregate = evidence[AggregatePosterior]
         own, of_all, _ = aggregate.densities
         return aggregate.told(own - of_all)
@@ -103,7 +105,7 @@ class MutualInformation(BaseMetric):
 class MarginalKl(BaseMetric):
     collects = (AggregatePosterior,)
 
-    def measure(self, evidence: Evidence) -> Measured:
+    def measure(self, evidence: Evidence) -> MetricResult:
         aggregate = evidence[AggregatePosterior]
         _, of_all, prior = aggregate.densities
         return aggregate.told(of_all - prior)

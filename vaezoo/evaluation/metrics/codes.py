@@ -9,12 +9,12 @@ from torch import Tensor
 
 from vaezoo.evaluation.metric import (
     BaseMetric,
-    Collector,
+    EvalBatch,
+    EvalContext,
     Evidence,
-    Measured,
-    NoNumber,
-    Setting,
-    View,
+    MetricResult,
+    MetricState,
+    MetricUnavailable,
 )
 from vaezoo.evaluation.sums import Total
 
@@ -27,19 +27,19 @@ class OfCodes(Protocol):
     code_count: int
 
 
-class CodeCounts(Collector):
+class CodeCounts(MetricState):
     """How often each code occurs, at all positions of all examples together."""
 
     shared = True
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: EvalContext) -> None:
         super().__init__(setting)
         self.counts = Total()
 
-    def add(self, view: View) -> None:
+    def add(self, view: EvalBatch) -> None:
         posterior: object = view.posterior
         if not isinstance(posterior, OfCodes):
-            raise NoNumber("its latents are no codes of one codebook")
+            raise MetricUnavailable("its latents are no codes of one codebook")
         codes = posterior.codes.flatten()
         self.counts.add(torch.bincount(codes, minlength=posterior.code_count))
 
@@ -53,15 +53,15 @@ class CodeCounts(Collector):
 class CodeUse(BaseMetric):
     collects = (CodeCounts,)
 
-    def measure(self, evidence: Evidence) -> Measured:
+    def measure(self, evidence: Evidence) -> MetricResult:
         shares = evidence[CodeCounts].fractions
-        return Measured(float((shares > 0).double().mean()), note=f"of {len(shares):,} codes")
+        return MetricResult(float((shares > 0).double().mean()), note=f"of {len(shares):,} codes")
 
 
 class CodePerplexity(BaseMetric):
     collects = (CodeCounts,)
 
-    def measure(self, evidence: Evidence) -> Measured:
+    def measure(self, evidence: Evidence) -> MetricResult:
         shares = evidence[CodeCounts].fractions
         perplexity = float(torch.special.entr(shares).sum().exp())
-        return Measured(perplexity, note=f"of {len(shares):,} codes")
+        return MetricResult(perplexity, note=f"of {len(shares):,} codes")

@@ -14,12 +14,12 @@ from torch import Tensor
 from vaezoo.evaluation import disentanglement as scores
 from vaezoo.evaluation.metric import (
     BaseMetric,
-    Collector,
+    EvalBatch,
+    EvalContext,
     Evidence,
-    Measured,
-    NoNumber,
-    Setting,
-    View,
+    MetricResult,
+    MetricState,
+    MetricUnavailable,
 )
 from vaezoo.evaluation.metrics.latent import ACTIVE_VARIANCE
 
@@ -32,17 +32,19 @@ _NOTABLE = 0.1
 Score = Callable[[Tensor, Tensor, torch.Generator], float]
 
 
-class LatentsAndFactors(Collector):
+class LatentsAndFactors(MetricState):
     """Posterior means and factors of every example."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: EvalContext) -> None:
         super().__init__(setting)
         if setting.examples < FEWEST:
-            raise NoNumber(f"it takes {FEWEST:,} examples, and these are {setting.examples:,}")
+            raise MetricUnavailable(
+                f"it takes {FEWEST:,} examples, and these are {setting.examples:,}"
+            )
         self._codes: list[Tensor] = []
         self._factors: list[Tensor] = []
 
-    def add(self, view: View) -> None:
+    def add(self, view: EvalBatch) -> None:
         self._factors.append(view.factors)
         self._codes.append(view.latents.float().cpu())
 
@@ -52,14 +54,14 @@ class LatentsAndFactors(Collector):
         codes = torch.cat(self._codes)
         active = codes.double().var(0) > ACTIVE_VARIANCE
         if not active.any():
-            raise NoNumber("none of its latents is active")
+            raise MetricUnavailable("none of its latents is active")
         return codes[:, active]
 
     @functools.cached_property
     def factors(self) -> Tensor:
         factors = scores.varying(torch.cat(self._factors))
         if factors.shape[1] < 2:
-            raise NoNumber("fewer than two factors vary among these examples")
+            raise MetricUnavailable("fewer than two factors vary among these examples")
         return factors
 
     @property
@@ -67,15 +69,15 @@ class LatentsAndFactors(Collector):
         """How many examples a repetition takes."""
         return min(LARGEST, len(self.codes) // 2)
 
-    def repeated(self, name: str, score: Score, caution: str = "") -> Measured:
+    def repeated(self, name: str, score: Score, caution: str = "") -> MetricResult:
         """The mean and the spread of a score over repetitions, each on examples of its own."""
         found = []
         for number in range(self.setting.repeats):
-            self.setting.tell(name, number, self.setting.repeats)
+            self.setting.on_progress(name, number, self.setting.repeats)
             found.append(score(*self._some(number)))
         spread = statistics.stdev(found) if len(found) > 1 else None
         of = f"standard deviation over {len(found)} draws of examples"
-        return Measured(statistics.fmean(found), spread, of, note=caution, examples=self.size)
+        return MetricResult(statistics.fmean(found), spread, of, note=caution, examples=self.size)
 
     def _some(self, number: int) -> tuple[Tensor, Tensor, torch.Generator]:
         generator = torch.Generator().manual_seed(self.setting.seed * 1009 + number)
@@ -96,7 +98,7 @@ class LatentsAndFactors(Collector):
         )
 
     @functools.cached_property
-    def dci(self) -> tuple[Measured, Measured, Measured]:
+    def dci(self) -> tuple[MetricResult, MetricResult, MetricResult]:
         """All three at once: they share the forests."""
         found: list[tuple[float, float, float]] = []
 
@@ -106,11 +108,11 @@ class LatentsAndFactors(Collector):
 
         whole = self.repeated("dci", keep)
 
-        def part(number: int) -> Measured:
+        def part(number: int) -> MetricResult:
             values = [f[number] for f in found]
             spread = statistics.stdev(values) if len(values) > 1 else None
-            return Measured(
-                statistics.fmean(values), spread, whole.spread_of, examples=whole.examples
+            return MetricResult(
+                statistics.fmean(values), spread, whole.uncertainty_kind, examples=whole.examples
             )
 
         return part(0), part(1), part(2)
@@ -119,7 +121,7 @@ class LatentsAndFactors(Collector):
 class Mig(BaseMetric):
     collects = (LatentsAndFactors,)
 
-    def measure(self, evidence: Evidence) -> Measured:
+    def measure(self, evidence: Evidence) -> MetricResult:
         def score(codes: Tensor, factors: Tensor, generator: torch.Generator) -> float:
             return scores.mig(scores.mutual_information(codes, factors), scores.entropies(factors))
 
@@ -130,7 +132,7 @@ class Mig(BaseMetric):
 class Modularity(BaseMetric):
     collects = (LatentsAndFactors,)
 
-    def measure(self, evidence: Evidence) -> Measured:
+    def measure(self, evidence: Evidence) -> MetricResult:
         def score(codes: Tensor, factors: Tensor, generator: torch.Generator) -> float:
             return scores.modularity(scores.mutual_information(codes, factors))
 
@@ -141,14 +143,14 @@ class Modularity(BaseMetric):
 class FactorVaeScore(BaseMetric):
     collects = (LatentsAndFactors,)
 
-    def measure(self, evidence: Evidence) -> Measured:
+    def measure(self, evidence: Evidence) -> MetricResult:
         return evidence[LatentsAndFactors].repeated("factor_vae_score", scores.factor_vae_score)
 
 
 class Sap(BaseMetric):
     collects = (LatentsAndFactors,)
 
-    def measure(self, evidence: Evidence) -> Measured:
+    def measure(self, evidence: Evidence) -> MetricResult:
         _require_sklearn()
         return evidence[LatentsAndFactors].repeated("sap", scores.sap)
 
@@ -157,7 +159,7 @@ class _Dci(BaseMetric):
     collects = (LatentsAndFactors,)
     part: ClassVar[int]
 
-    def measure(self, evidence: Evidence) -> Measured:
+    def measure(self, evidence: Evidence) -> MetricResult:
         _require_sklearn()
         return evidence[LatentsAndFactors].dci[self.part]
 
@@ -176,4 +178,4 @@ class DciInformativeness(_Dci):
 
 def _require_sklearn() -> None:
     if find_spec("sklearn") is None:
-        raise NoNumber("it needs scikit-learn: pip install 'vaezoo[metrics]'")
+        raise MetricUnavailable("it needs scikit-learn: pip install 'vaezoo[metrics]'")

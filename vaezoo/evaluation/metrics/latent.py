@@ -11,14 +11,14 @@ from torch.distributions import Distribution, Independent, kl_divergence
 
 from vaezoo.evaluation.metric import (
     BaseMetric,
-    Collector,
+    EvalBatch,
+    EvalContext,
     Evidence,
-    Measured,
-    NoNumber,
-    Setting,
-    View,
+    MetricResult,
+    MetricState,
+    MetricUnavailable,
 )
-from vaezoo.evaluation.sums import Columns, Total
+from vaezoo.evaluation.sums import RunningMoments, Total
 
 ACTIVE_VARIANCE = 0.01
 """A latent is active when its posterior mean varies more than this over the data."""
@@ -44,32 +44,32 @@ def latent_kls(posterior: Distribution, prior: Distribution) -> Tensor | None:
     return kls.flatten(1)
 
 
-class Spread(Collector):
+class LatentMoments(MetricState):
     """Mean and variance over the examples of what stands for their posteriors."""
 
     shared = True
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: EvalContext) -> None:
         super().__init__(setting)
-        self.latents = Columns()
+        self.latents = RunningMoments()
 
-    def add(self, view: View) -> None:
+    def add(self, view: EvalBatch) -> None:
         self.latents.add(view.latents)
 
 
-class LatentKls(Collector):
+class LatentKls(MetricState):
     """The KL of each latent: its mean over examples, and for how many it is next to nothing."""
 
     shared = True
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: EvalContext) -> None:
         super().__init__(setting)
-        self.kls, self.silent = Columns(), Total()
+        self.kls, self.silent = RunningMoments(), Total()
 
-    def add(self, view: View) -> None:
+    def add(self, view: EvalBatch) -> None:
         kls = latent_kls(view.posterior, view.prior)
         if kls is None:
-            raise NoNumber("its KL is no sum over latents")
+            raise MetricUnavailable("its KL is no sum over latents")
         self.kls.add(kls)
         self.silent.add((kls < COLLAPSED_NATS).sum(0))
 
@@ -81,20 +81,20 @@ class LatentKls(Collector):
 
 
 class ActiveUnits(BaseMetric):
-    collects = (Spread,)
+    collects = (LatentMoments,)
 
-    def measure(self, evidence: Evidence) -> Measured:
-        return Measured(int((evidence[Spread].latents.variance > ACTIVE_VARIANCE).sum()))
+    def measure(self, evidence: Evidence) -> MetricResult:
+        return MetricResult(int((evidence[LatentMoments].latents.variance > ACTIVE_VARIANCE).sum()))
 
 
 class CollapsedUnits(BaseMetric):
     collects = (LatentKls,)
 
-    def measure(self, evidence: Evidence) -> Measured:
-        return Measured(int(evidence[LatentKls].collapsed.sum()))
+    def measure(self, evidence: Evidence) -> MetricResult:
+        return MetricResult(int(evidence[LatentKls].collapsed.sum()))
 
 
-def latent_report(spread: Spread | None, kls: LatentKls | None) -> list[dict[str, Any]]:
+def latent_report(spread: LatentMoments | None, kls: LatentKls | None) -> list[dict[str, Any]]:
     """A row for each latent, in order: what is known of its use; None where a number is missing.
 
     spread, kls: None where the model has no such numbers. Of categories there are KLs alone, one

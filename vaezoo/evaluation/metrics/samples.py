@@ -13,12 +13,12 @@ from vaezoo.evaluation import fidelity, inception
 from vaezoo.evaluation.classifier import classifier_of
 from vaezoo.evaluation.metric import (
     BaseMetric,
-    Collector,
+    EvalBatch,
+    EvalContext,
     Evidence,
-    Measured,
-    NoNumber,
-    Setting,
-    View,
+    MetricResult,
+    MetricState,
+    MetricUnavailable,
 )
 
 LARGEST = 10_000
@@ -28,13 +28,15 @@ _AT_ONCE = 256
 _NOISE = 2
 
 
-class Features(Collector):
+class Features(MetricState):
     """Features of real images of the split, and of as many new ones."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: EvalContext) -> None:
         super().__init__(setting)
         if setting.examples < FEWEST:
-            raise NoNumber(f"it takes {FEWEST:,} examples, and these are {setting.examples:,}")
+            raise MetricUnavailable(
+                f"it takes {FEWEST:,} examples, and these are {setting.examples:,}"
+            )
         self.network, self.name, self.about = _pick_network(setting)
         self.size = min(setting.examples, LARGEST)
         self._real: list[Tensor] = []
@@ -42,7 +44,7 @@ class Features(Collector):
         # Spread over the split: a part of it may be sorted.
         self._wanted = set(torch.linspace(0, setting.examples - 1, self.size).long().tolist())
 
-    def add(self, view: View) -> None:
+    def add(self, view: EvalBatch) -> None:
         rows = [i for i, at in enumerate(view.index.tolist()) if at in self._wanted]
         if rows:
             self._real.append(self.network(view.x[rows]))
@@ -69,7 +71,7 @@ class Features(Collector):
                 y = None if labels is None else labels[done : done + count]
                 x = model.sample(count, y, mean=mean).float()
                 parts.append(self.network(x.clamp(0, 1)))
-                self.setting.tell("new images", done + count, len(self.real))
+                self.setting.on_progress("new images", done + count, len(self.real))
         return torch.cat(parts)
 
     @functools.cached_property
@@ -89,8 +91,8 @@ class Features(Collector):
 
     def told(
         self, metric: str, value: float, reference: str, spread: float | None = None
-    ) -> Measured:
-        return Measured(
+    ) -> MetricResult:
+        return MetricResult(
             value,
             spread,
             f"standard deviation over {fidelity.SUBSETS} subsets",
@@ -117,7 +119,7 @@ class Features(Collector):
 class Fid(BaseMetric):
     collects = (Features,)
 
-    def measure(self, evidence: Evidence) -> Measured:
+    def measure(self, evidence: Evidence) -> MetricResult:
         features = evidence[Features]
         reference = ""
         if features.training is not None:
@@ -130,7 +132,7 @@ class Fid(BaseMetric):
 class Kid(BaseMetric):
     collects = (Features,)
 
-    def measure(self, evidence: Evidence) -> Measured:
+    def measure(self, evidence: Evidence) -> MetricResult:
         features = evidence[Features]
         generator = torch.Generator().manual_seed(evidence.setting.seed)
         value, spread = fidelity.kernel_distance(features.real, features.generated, generator)
@@ -140,7 +142,7 @@ class Kid(BaseMetric):
 class Precision(BaseMetric):
     collects = (Features,)
 
-    def measure(self, evidence: Evidence) -> Measured:
+    def measure(self, evidence: Evidence) -> MetricResult:
         features = evidence[Features]
         best = features.coverage_of_training
         reference = "" if best is None else f"training images have {best[0]:.3g}"
@@ -150,14 +152,14 @@ class Precision(BaseMetric):
 class Recall(BaseMetric):
     collects = (Features,)
 
-    def measure(self, evidence: Evidence) -> Measured:
+    def measure(self, evidence: Evidence) -> MetricResult:
         features = evidence[Features]
         best = features.coverage_of_training
         reference = "" if best is None else f"training images have {best[1]:.3g}"
         return features.told("recall", features.coverage[1], reference)
 
 
-def _pick_network(setting: Setting) -> tuple[nn.Module, str, str]:
+def _pick_network(setting: EvalContext) -> tuple[nn.Module, str, str]:
     """The network, its name, and a word about it.
 
     Inception where it is at hand and the images are grey or colour, else a classifier of the data;
@@ -166,15 +168,15 @@ def _pick_network(setting: Setting) -> tuple[nn.Module, str, str]:
     wanted, data = setting.features, setting.model.data
     fits = data.channels in (1, 3)
     if wanted == "inception" and not fits:
-        raise NoNumber(f"Inception sees images of 1 or 3 channels, not {data.channels}")
+        raise MetricUnavailable(f"Inception sees images of 1 or 3 channels, not {data.channels}")
     if wanted == "inception" or (
         wanted == "auto" and fits and inception.can_have(setting.download)
     ):
         return inception.load(setting.device)
     if setting.splits is None:
-        raise NoNumber("it needs the whole data set, to train a classifier on")
+        raise MetricUnavailable("it needs the whole data set, to train a classifier on")
     binarize = setting.batches.binarize
-    trained = classifier_of(setting.splits, binarize, setting.device, setting.tell)
+    trained = classifier_of(setting.splits, binarize, setting.device, setting.on_progress)
     name = "-".join(filter(None, (setting.data_name.replace("_", "-"), _of(trained.of))))
     return trained.network, name, f"held-out accuracy {trained.accuracy:.3f}"
 
