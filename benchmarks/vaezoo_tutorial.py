@@ -53,11 +53,11 @@ def main() -> None:
         return
     import vaezoo
 
-    recipe = Path(__file__).parents[1] / "configs" / "simpsons.yaml"
+    config = Path(__file__).parents[1] / "configs" / "simpsons.yaml"
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
         run = vaezoo.train(
-            recipe=recipe,
+            config=config,
             root=args.images,
             epochs=args.epochs,
             batch_size=args.batch_size,

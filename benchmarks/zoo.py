@@ -64,12 +64,12 @@ def train(out: Path, name: str, args: argparse.Namespace) -> None:
 
 def row(run: Run, speed: float | None, strips: Path) -> list[str]:
     """A model's line: what it is, how fast, how good, how it looks."""
-    summary, name = run.summary, run.config.choice.model.name
+    summary, name = run.summary, run.config.components.model.name
     if (run.path / "samples.png").exists():
         draw(run, strips / f"{name}.png")
     return [
         f"`{name}`",
-        run.config.choice.loss.name,
+        run.config.components.loss.name,
         number(speed, ",.0f"),
         number(summary["elbo"], ".1f"),
         substitute(run),

@@ -25,7 +25,9 @@ from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import LossSpec, ModelSpec
 
 
-def choice(data: dict[str, Any] | None = None, model: dict[str, Any] | None = None) -> Components:
+def components(
+    data: dict[str, Any] | None = None, model: dict[str, Any] | None = None
+) -> Components:
     """vanilla, elbo and sprites with training defaults of the data's and the model's own."""
     return Components(
         model=dataclasses.replace(registry().model("vanilla"), train_options=model or {}),
@@ -44,13 +46,13 @@ def test_the_later_layer_wins() -> None:
     layers: list[dict[str, Any]] = [{"batch_size": n} for n in (1, 2, 3, 4)]
     for top in range(5):
         used = [layers[i] if i < top else {} for i in range(4)]
-        config = build_config(choice(used[0], used[1]), {"train": used[2]}, {"train": used[3]})
+        config = build_config(components(used[0], used[1]), {"train": used[2]}, {"train": used[3]})
         assert config.train.batch_size == (top or 64)
 
 
 def test_layers_below_keep_what_the_ones_above_leave_alone() -> None:
     config = build_config(
-        choice({"lr": 0.5, "seed": 1, "batch_size": 2}, {"seed": 3}),
+        components({"lr": 0.5, "seed": 1, "batch_size": 2}, {"seed": 3}),
         {"train": {"batch_size": 7}, "model": {"latent_dim": 5, "hidden": [4]}},
         {"model": {"latent_dim": 6}},
     )
@@ -75,13 +77,13 @@ def test_layers_below_keep_what_the_ones_above_leave_alone() -> None:
 def test_epochs_and_steps_overrule_each_other(
     data: Any, model: Any, recipe: Any, line: Any, epochs: int | None, steps: int | None
 ) -> None:
-    config = build_config(choice(data, model), {"train": recipe}, {"train": line})
+    config = build_config(components(data, model), {"train": recipe}, {"train": line})
     assert (config.train.epochs, config.train.steps) == (epochs, steps)
 
 
 def test_epochs_and_steps_in_one_layer_are_refused() -> None:
     with pytest.raises(OptionError, match="give --epochs or --steps, not both"):
-        build_config(choice(), {}, {"train": {"epochs": 1, "steps": 2}})
+        build_config(components(), {}, {"train": {"epochs": 1, "steps": 2}})
 
 
 def test_a_models_loss_options_hold_for_its_own_loss_only() -> None:
@@ -97,7 +99,7 @@ def test_a_models_loss_options_hold_for_its_own_loss_only() -> None:
 def test_a_recipes_options_go_with_what_it_names() -> None:
     recipe = {"data": {"name": "folder", "max_skipped": 0.5}, "model": {"latent_dim": 9}}
     config = build_config(resolve_components("vanilla", None, "sprites", recipe), recipe, {})
-    assert config.choice.data.name == "sprites"
+    assert config.components.data.name == "sprites"
     assert config.model.latent_dim == 9  # type: ignore[attr-defined]
     config = build_config(resolve_components("vanilla", None, None, recipe), recipe, {})
     assert config.data.max_skipped == 0.5  # type: ignore[attr-defined]
@@ -231,7 +233,7 @@ def test_settings() -> None:
         ]
     )
     assert set(given) == set(SECTIONS)
-    config = build_config(choice(), {}, given)
+    config = build_config(components(), {}, given)
     assert config.model.latent_dim == 17  # type: ignore[attr-defined]
     assert config.model.hidden == (8, 8)  # type: ignore[attr-defined]
     assert config.loss.beta == 4.5  # type: ignore[attr-defined]
@@ -258,7 +260,9 @@ def test_wrong_settings(text: str, said: str) -> None:
 
 
 def test_plain_names_are_sorted_into_their_sections() -> None:
-    sections = split_by_section(choice(), {"beta": 4, "latent_dim": 2, "epochs": 1, "examples": 9})
+    sections = split_by_section(
+        components(), {"beta": 4, "latent_dim": 2, "epochs": 1, "examples": 9}
+    )
     assert sections == {
         "train": {"epochs": 1},
         "model": {"latent_dim": 2},
@@ -266,14 +270,14 @@ def test_plain_names_are_sorted_into_their_sections() -> None:
         "data": {"examples": 9},
     }
     with pytest.raises(OptionError, match="has an option 'btea'; did you mean 'beta'"):
-        split_by_section(choice(), {"btea": 4})
+        split_by_section(components(), {"btea": 4})
 
 
 def test_a_name_that_is_taken_gets_its_section_in_front(monkeypatch: pytest.MonkeyPatch) -> None:
     clash = ModelSpec(
         name="clash", target="far:Clash", options="vaezoo.losses.options:ElboOptions", summary="C"
     )
-    both = dataclasses.replace(choice(), model=clash)
+    both = dataclasses.replace(components(), model=clash)
     names = both.flat_names()
     assert names["beta"] == ("model", "beta")
     assert names["loss_beta"] == ("loss", "beta")

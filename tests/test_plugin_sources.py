@@ -257,8 +257,8 @@ def test_pick_takes_names_and_sources(bare: Path) -> None:
         known.pick("loss", f"{bare}:TinyVAE")
 
 
-def test_a_recipe_cannot_name_a_file(bare: Path) -> None:
-    with pytest.raises(VaezooError, match="a recipe names no file to run"):
+def test_a_config_file_cannot_name_a_file(bare: Path) -> None:
+    with pytest.raises(VaezooError, match="a config file cannot name a file to run"):
         resolve_components(None, None, None, {"model": {"name": f"{bare}:TinyVAE"}})
 
 

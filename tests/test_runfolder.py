@@ -24,7 +24,7 @@ class TestCreate:
     def test_holds_its_configuration(self, tmp_path: Path) -> None:
         folder = create(tmp_path / "deep" / "run")
         assert folder.config.read_text() == "a: 1\n"
-        assert json.loads(folder.record.read_text()) == {"b": 2}
+        assert json.loads(folder.metadata.read_text()) == {"b": 2}
         assert [path.name for path in (tmp_path / "deep").iterdir()] == ["run"]
 
     def test_has_no_name_before_it_holds_it(

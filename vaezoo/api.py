@@ -97,13 +97,13 @@ def create_model(
             spec = DataSpec(shape=spec)
         except ValueError as error:
             raise OptionError(str(error)) from None
-    choice = resolve_components(name, loss, None, {})
-    given = split_by_section(choice, options)
+    components = resolve_components(name, loss, None, {})
+    given = split_by_section(components, options)
     foreign = [key for section in ("train", "data") for key in given[section]]
     if foreign:
         raise OptionError(f"{foreign[0]!r} is an option of training or data, not of a model")
-    config = build_config(choice, {}, given)
-    return build_model(choice, config.model, config.loss, spec)
+    config = build_config(components, {}, given)
+    return build_model(components, config.model, config.loss, spec)
 
 
 def train(
@@ -112,18 +112,18 @@ def train(
     data: str | None = None,
     loss: str | None = None,
     out: Path | str | None = None,
-    recipe: Path | str | None = None,
-    reporter: ProgressCallback | None = None,
+    config: Path | str | None = None,
+    callback: ProgressCallback | None = None,
     **options: Any,
 ) -> Run:
     """Train a model into a run folder, as `vaezoo train` does, and open the run.
 
-    model, data, loss: names; what is not given comes from the recipe, else from the defaults.
+    model, data, loss: names; what is not given comes from the config file, else from the defaults.
     out: the run folder, which must not exist; by default the next free one under `runs`.
-    recipe: a YAML file. reporter: who is told how it goes; nobody by default.
+    config: a YAML file. callback: is called as training goes on; by default nothing is shown.
     options: of training, model, loss and data, by their names: `epochs=5, beta=4, image_size=32`.
     """
-    layers = {} if recipe is None else load_config(Path(recipe))
-    choice = resolve_components(model, loss, data, layers)
-    config = build_config(choice, layers, split_by_section(choice, options))
-    return start_run(config, None if out is None else Path(out), reporter or ProgressCallback())
+    sections = {} if config is None else load_config(Path(config))
+    components = resolve_components(model, loss, data, sections)
+    resolved = build_config(components, sections, split_by_section(components, options))
+    return start_run(resolved, None if out is None else Path(out), callback or ProgressCallback())

@@ -1,4 +1,4 @@
-"""The configuration of a run: defaults < recipe < command line, typed, saved, and read again."""
+"""The configuration of a run: defaults, then the config file, then the command line."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from vaezoo.plugins.specs import DatasetSpec, Kind, LossSpec, ModelSpec, Spec
 from vaezoo.training.options import TrainOptions
 
 SECTIONS = ("train", "model", "loss", "data")
-"""The parts of a recipe, in the order in which a plain option name is looked for."""
+"""The sections of a config file, in the order in which a plain option name is looked for."""
 
-RESERVED = ("model", "loss", "data", "config", "set", "out", "resume", "help", "recipe", "reporter")
+RESERVED = ("model", "loss", "data", "config", "set", "out", "resume", "help", "callback")
 """Words that the command line and `vaezoo.train` have for themselves."""
 
 Sections = Mapping[str, Mapping[str, Any]]
@@ -36,6 +36,10 @@ class Components:
     model: ModelSpec
     loss: LossSpec
     data: DatasetSpec
+
+    def loss_defaults(self) -> Mapping[str, Any]:
+        """The model's defaults for the options of its own loss; none for another loss."""
+        return self.model.loss_options if self.loss.name == self.model.loss else {}
 
     def options(self) -> dict[str, type[Options]]:
         """The option classes by section, in the order of SECTIONS."""
@@ -65,7 +69,7 @@ class Components:
 class RunConfig:
     """Everything that a run follows from."""
 
-    choice: Components
+    components: Components
     train: TrainOptions
     model: Options
     loss: Options
@@ -73,9 +77,9 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         return {
-            "model": {"name": self.choice.model.name, **to_dict(self.model)},
-            "loss": {"name": self.choice.loss.name, **to_dict(self.loss)},
-            "data": {"name": self.choice.data.name, **to_dict(self.data)},
+            "model": {"name": self.components.model.name, **to_dict(self.model)},
+            "loss": {"name": self.components.loss.name, **to_dict(self.loss)},
+            "data": {"name": self.components.data.name, **to_dict(self.data)},
             "train": to_dict(self.train),
         }
 
@@ -85,53 +89,55 @@ class RunConfig:
 
 
 def resolve_components(
-    model: str | None, loss: str | None, data: str | None, recipe: Sections
+    model: str | None, loss: str | None, data: str | None, config: Sections
 ) -> Components:
-    """Look the three names up: those given, else the recipe's, else the defaults.
+    """Look the three names up: those given, else the config file's, else the defaults.
 
-    What is given may be a file with a class, which is imported; what a recipe says never is.
+    What is given may be a file with a class, which is imported; what a config file names is not.
     """
-    spec = _pick("model", model, recipe, None)
+    spec = _pick("model", model, config, None)
     if not isinstance(spec, ModelSpec):
         raise OptionError("say which model to train (vaezoo list shows them)")
-    choice = Components(
+    components = Components(
         model=spec,
-        loss=cast(LossSpec, _pick("loss", loss, recipe, spec.loss)),
-        data=cast(DatasetSpec, _pick("dataset", data, recipe, DEFAULT_DATA)),
+        loss=cast(LossSpec, _pick("loss", loss, config, spec.loss)),
+        data=cast(DatasetSpec, _pick("dataset", data, config, DEFAULT_DATA)),
     )
-    missing = [tag for tag in choice.loss.requires if tag not in choice.model.tags]
+    missing = [tag for tag in components.loss.requires if tag not in components.model.tags]
     if missing:
         raise OptionError(
-            f"loss {choice.loss.name} needs a model with {' and '.join(missing)}, which "
-            f"{choice.model.name} is not: its own loss is {choice.model.loss}"
+            f"loss {components.loss.name} needs a model with {' and '.join(missing)}, which "
+            f"{components.model.name} is not: its own loss is {components.model.loss}"
         )
-    return choice
+    return components
 
 
-def _pick(kind: Kind, given: str | None, recipe: Sections, default: str | None) -> Spec | None:
+def _pick(kind: Kind, given: str | None, config: Sections, default: str | None) -> Spec | None:
     if given:
         return registry().resolve(kind, given)
-    name = recipe.get("data" if kind == "dataset" else kind, {}).get("name") or default
+    name = config.get("data" if kind == "dataset" else kind, {}).get("name") or default
     if name is not None and is_source(str(name)):
-        raise OptionError(f"a recipe names no file to run: say {name} on the command line")
+        raise OptionError(
+            f"a config file cannot name a file to run: give {name} on the command line"
+        )
     return None if name is None else registry().get(kind, str(name))
 
 
-def build_config(choice: Components, recipe: Sections, given: Sections) -> RunConfig:
+def build_config(components: Components, config: Sections, given: Sections) -> RunConfig:
     """Put the layers together and validate them. OptionError names the option that is wrong."""
-    classes = choice.options()
-    named = {"model": choice.model, "loss": choice.loss, "data": choice.data}
+    classes = components.options()
+    named = {"model": components.model, "loss": components.loss, "data": components.data}
     values: dict[str, Options] = {}
     for section, cls in classes.items():
         layers: list[Mapping[str, Any]] = []
         if section == "train":
-            layers += [choice.data.train_options, choice.model.train_options]
+            layers += [components.data.train_options, components.model.train_options]
         elif section == "model":
-            layers.append(choice.model.model_options)
-        elif section == "loss" and choice.loss.name == choice.model.loss:
-            layers.append(choice.model.loss_options)
-        layer = recipe.get(section, {})
-        # A recipe's options belong to what the recipe names, not to what was put in its place.
+            layers.append(components.model.model_options)
+        elif section == "loss":
+            layers.append(components.loss_defaults())
+        layer = config.get(section, {})
+        # Options of the config file belong to the model, loss or data set that it names.
         if section == "train":
             layers.append(layer)
         elif layer.get("name", named[section].name) == named[section].name:
@@ -142,19 +148,19 @@ def build_config(choice: Components, recipe: Sections, given: Sections) -> RunCo
     train, data = values["train"], values["data"]
     assert isinstance(train, TrainOptions)
     if not isinstance(data, DataOptions):
-        raise OptionError(f"{_title(choice.data)}: its options must derive from DataOptions")
-    return RunConfig(choice, train, values["model"], values["loss"], data)
+        raise OptionError(f"{_title(components.data)}: its options must derive from DataOptions")
+    return RunConfig(components, train, values["model"], values["loss"], data)
 
 
-def split_by_section(choice: Components, flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def split_by_section(components: Components, flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Plain option names into their sections; OptionError for one that nobody has."""
-    names = choice.flat_names()
+    names = components.flat_names()
     sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     for name, value in flat.items():
         if name not in names:
             raise OptionError(
-                f"neither training, {_title(choice.model)}, {_title(choice.loss)} nor "
-                f"{_title(choice.data)} has an option {quoted(name)}{nearest(name, names)}"
+                f"neither training, {_title(components.model)}, {_title(components.loss)} nor "
+                f"{_title(components.data)} has an option {quoted(name)}{nearest(name, names)}"
             )
         section, field = names[name]
         sections[section][field] = value
@@ -184,7 +190,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def load_config(path: Path) -> dict[str, dict[str, Any]]:
-    """Read a recipe or the config of a run. OptionError says what is wrong with the file."""
+    """Read a config file. OptionError says what is wrong with the file."""
     try:
         with path.open("rb") as file:  # its size is not asked: it may be a pipe or a device
             content = file.read(LARGEST + 1)

@@ -91,14 +91,14 @@ class Remembers(ElboLoss):
         if not dist.is_initialized():
             return
         for place, name in [
-            ("__main__", "share_batch_norm"), ("vaezoo.training.train_step", "average_gradients")
+            ("__main__", "sync_batch_norm"), ("vaezoo.training.train_step", "average_gradients")
         ]:
             module = sys.modules[place]
             honest = HONEST.setdefault(name, vars(module)[name])
             setattr(module, name, (lambda *_: None) if name == self.forgotten else honest)
 
 class ForgetsBatchNorm(Remembers):
-    forgotten = "share_batch_norm"
+    forgotten = "sync_batch_norm"
 
 class ForgetsToAverage(Remembers):
     forgotten = "average_gradients"
@@ -106,7 +106,7 @@ class ForgetsToAverage(Remembers):
 if dist.is_initialized():  # in the processes that share, and not where the test runs
     for name, module in [*sys.modules.items()]:
         if name.startswith(("vaezoo_objectives", "vaezoo_adversarial", "vaezoo_discrete")):
-            forget(module, "gather", "share", "total")
+            forget(module, "all_gather", "local_chunk", "all_reduce")
 """
 
 

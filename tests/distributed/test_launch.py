@@ -1,4 +1,4 @@
-"""Processes find one another although the store still holds what an attempt before left there."""
+"""A restarted job connects, although the store still has the keys of the attempt before."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from datetime import timedelta
 import pytest
 import torch.distributed as dist
 
-from vaezoo.distributed.launch import agree
+from vaezoo.distributed.launch import agree_on_prefix
 from vaezoo.errors import ProcessLostError
 
 SOON, LATE = timedelta(seconds=10), 0.2
 
 
 def attempt(store: dist.Store, count: int, late: int | None = None) -> set[str]:
-    """The names that processes find. late: the one that comes after the others."""
+    """The prefixes that the ranks agree on. late: the rank that starts after the others."""
 
     def one(rank: int) -> str:
         time.sleep(LATE if rank == late else 0.0)
-        return agree(store, rank, count, SOON)
+        return agree_on_prefix(store, rank, count, SOON)
 
     with ThreadPoolExecutor(count) as threads:
         return set(threads.map(one, range(count)))
@@ -31,24 +31,24 @@ def attempt(store: dist.Store, count: int, late: int | None = None) -> set[str]:
 
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("late", [None, 0, 1])
-def test_every_attempt_has_a_name_of_its_own(count: int, late: int | None) -> None:
-    store, names = dist.HashStore(), set()
+def test_each_attempt_has_its_own_prefix(count: int, late: int | None) -> None:
+    store, prefixes = dist.HashStore(), set()
     for _ in range(3):
         found = attempt(store, count, late)
-        assert len(found) == 1, "the processes of one attempt are in different places"
-        names |= found
-    assert len(names) == 3, "two attempts are in one place"
+        assert len(found) == 1, "the ranks of one attempt have different prefixes"
+        prefixes |= found
+    assert len(prefixes) == 3, "two attempts have one prefix"
 
 
-def test_who_came_before_is_not_who_comes() -> None:
-    """A process that is alone in this attempt does not take an earlier one's word for another."""
+def test_a_rank_of_an_earlier_attempt_does_not_count() -> None:
+    """A rank that is alone in this attempt does not find the words of another attempt's ranks."""
     store = dist.HashStore()
     attempt(store, 2)
     with pytest.raises(ProcessLostError, match="not all of 2 processes came within 1 s"):
-        agree(store, 0, 2, timedelta(seconds=1))
+        agree_on_prefix(store, 0, 2, timedelta(seconds=1))
 
 
-def test_an_address_of_an_attempt_before_is_not_found() -> None:
+def test_a_key_of_an_earlier_attempt_is_not_found() -> None:
     store = dist.HashStore()
     (first,) = attempt(store, 2)
     dist.PrefixStore(first, store).set("address", "of a process that is dead")
@@ -58,15 +58,15 @@ def test_an_address_of_an_attempt_before_is_not_found() -> None:
 
 PROCESS = """
 import os, time
-from vaezoo.distributed.launch import on_rank0_broadcast, job
+from vaezoo.distributed.launch import on_rank0_broadcast, process_group
 time.sleep(float(os.environ["LATE"]))
-with job("cpu"):
+with process_group("cpu"):
     print(on_rank0_broadcast(lambda: os.getppid()), flush=True)
 """
 
 
-def test_a_job_that_is_started_again_meets_although_the_store_is_the_same() -> None:
-    """As torchrun does it; the second process of the second attempt leaves its address late."""
+def test_a_restarted_job_connects_with_the_same_store() -> None:
+    """As torchrun does it. The second rank of the second attempt starts late."""
     server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     for late in ("0", "2"):
         running = [
@@ -88,5 +88,5 @@ def test_a_job_that_is_started_again_meets_although_the_store_is_the_same() -> N
             )
             for rank in range(2)
         ]
-        told = [process.communicate(timeout=60)[0].strip() for process in running]
-        assert told == [str(os.getpid())] * 2
+        printed = [process.communicate(timeout=60)[0].strip() for process in running]
+        assert printed == [str(os.getpid())] * 2

@@ -113,7 +113,7 @@ def apart(a: Path, b: Path) -> float:
     config = vaezoo.load_run(b).config
     torch.manual_seed(config.train.seed)
     spec = vaezoo.load_run(b).data_spec
-    start = build_model(config.choice, config.model, config.loss, spec).state_dict()
+    start = build_model(config.components, config.model, config.loss, spec).state_dict()
     first, second = (load_file(folder / "model.safetensors") for folder in (a, b))
     names = [name for name, tensor in start.items() if tensor.dim() > 1]
 
@@ -229,13 +229,18 @@ def test_what_is_fitted_afterwards_is_fitted_once(two: Done) -> None:
     assert model.get_submodule("sampler").get_buffer("means").any()
 
 
-def test_they_tell_one_another(done: Done) -> None:
-    for result in done.results:
-        assert result["numbers"] == {
-            "agreed": [done.count - 1, 7],
-            "told": {"from": 0, "nothing": None},
-            "tensors": {"a": {"b": [0, 1, 2]}, "c": {"d": [[1.0, 1.0], [1.0, 1.0]]}},
+def test_objects_and_tensors_reach_the_other_processes(done: Done) -> None:
+    for rank, result in enumerate(done.results):
+        assert result["objects"] == {
+            "largest": [done.count - 1, 7],
+            "received": {"rank": 0, "nothing": None, "tensor": [0, 1, 2]},
+            "gathered": [] if rank else [{"rank": r} for r in range(done.count)],
         }
+
+
+def test_gradients_of_gradients_are_those_of_one_process(done: Done) -> None:
+    for result in done.results:
+        assert result["second_order"] < 1e-9
 
 
 def test_what_cannot_be_shared_is_refused(two: Done) -> None:
@@ -379,7 +384,7 @@ class TestStartedAgain:
 def test_what_cannot_be_shared_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ElboLoss, "single_process_reason", "it counts on its fingers")
     JOB.train("vanilla", tmp_path / "alone", epochs=1)
-    monkeypatch.setattr("vaezoo.runs.train.processes", lambda: 2)
+    monkeypatch.setattr("vaezoo.runs.train.world_size", lambda: 2)
     with pytest.raises(OptionError, match="by one process only: it counts on its fingers"):
         vaezoo.train("vanilla", out=tmp_path / "shared", **JOB.JOB)
 

@@ -18,12 +18,21 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 import vaezoo
 from vaezoo.data.loader import BatchLoader
-from vaezoo.distributed import is_sharded, local_only, rank
+from vaezoo.distributed import (
+    all_gather,
+    all_reduce,
+    is_sharded,
+    local_chunk,
+    local_only,
+    rank,
+    world_size,
+)
 from vaezoo.distributed.fsdp import apply_fsdp
-from vaezoo.distributed.launch import all_reduce_max, broadcast_tensors, on_rank0_broadcast
+from vaezoo.distributed.launch import all_reduce_max, gather_objects, on_rank0_broadcast
 from vaezoo.errors import VaezooError
 from vaezoo.losses.base import StepContext
 from vaezoo.losses.elbo import ElboLoss
@@ -90,7 +99,7 @@ def train(model: str, out: Path, **options: Any) -> Any:
 
 
 def stop(model: str, out: Path, steps_before: int = 8, **options: Any) -> str:
-    return said(lambda: train(model, out, reporter=StopAfter(steps_before), **options))
+    return said(lambda: train(model, out, callback=StopAfter(steps_before), **options))
 
 
 def resume(run: Path) -> None:
@@ -110,17 +119,35 @@ def spread_layer_names() -> list[str]:
     return [name for name, parameter in model.named_parameters() if is_sharded(parameter)]
 
 
-def numbers() -> dict[str, Any]:
-    """What the processes tell one another."""
-    tensors = {"a": {"b": torch.arange(3)}, "c": {"d": torch.ones(2, 2)}} if rank() == 0 else None
+def objects() -> dict[str, Any]:
+    """What the processes send to one another."""
+    sent = {"rank": rank(), "nothing": None, "tensor": torch.arange(3, dtype=torch.bfloat16)}
+    received = on_rank0_broadcast(lambda: sent)
+    received["tensor"] = received["tensor"].tolist()
     return {
-        "agreed": all_reduce_max(rank(), 7 - rank()),
-        "told": on_rank0_broadcast(lambda: {"from": rank(), "nothing": None}),
-        "tensors": {
-            file: {name: tensor.tolist() for name, tensor in part.items()}
-            for file, part in broadcast_tensors(tensors).items()
-        },
+        "largest": all_reduce_max(rank(), 7 - rank()),
+        "received": received,
+        "gathered": gather_objects({"rank": rank()}),
     }
+
+
+def second_order() -> float:
+    """By how much gradients of gradients differ from those of one process."""
+
+    def penalty(x: Tensor) -> Tensor:
+        """A penalty on the gradient of something that looks at the batch as a whole."""
+        loss = all_gather(x).pow(3).sum() * all_reduce(x.sum(0)).square().sum()
+        (slope,) = torch.autograd.grad(loss, x, create_graph=True)
+        return slope.square().sum()
+
+    noise = torch.Generator().manual_seed(0)
+    batch = torch.randn(6, 2, dtype=torch.float64, generator=noise).requires_grad_()
+    mine = local_chunk(batch.detach()).requires_grad_()
+    (here,) = torch.autograd.grad(penalty(mine), mine)
+    with local_only():
+        (whole,) = torch.autograd.grad(penalty(batch), batch)
+    # Every process adds the whole loss, and the slope is differentiated once more.
+    return float((here / world_size() ** 2 - local_chunk(whole)).abs().max())
 
 
 def evaluated() -> list[dict[str, float]]:
@@ -196,7 +223,8 @@ def main() -> None:
     from evaluation_job import measured  # its folder is this script's, not the test's
 
     results: dict[str, Any] = {
-        "numbers": numbers(),
+        "objects": objects(),
+        "second_order": second_order(),
         "evaluated": evaluated(),
         "measured": measured(),
     }

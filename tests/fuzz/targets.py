@@ -209,8 +209,8 @@ def _read_recipe(path: Path) -> object:
 
 def _read_setting(path: Path) -> object:
     text = path.read_bytes().decode("utf-8", "surrogateescape")
-    choice = resolve_components("vanilla", None, None, {})
-    return build_config(choice, {}, parse_settings([text])).to_yaml()
+    components = resolve_components("vanilla", None, None, {})
+    return build_config(components, {}, parse_settings([text])).to_yaml()
 
 
 def _read_record(path: Path) -> object:
@@ -229,9 +229,9 @@ def _read_metrics(path: Path) -> object:
 
 @cache
 def _model() -> Any:
-    choice = resolve_components("vanilla", None, None, {})
-    config = build_config(choice, {}, {"model": {"latent_dim": 2, "hidden": [4]}})
-    return build_model(choice, config.model, config.loss, DataSpec(shape=(1, 8, 8)))
+    components = resolve_components("vanilla", None, None, {})
+    config = build_config(components, {}, {"model": {"latent_dim": 2, "hidden": [4]}})
+    return build_model(components, config.model, config.loss, DataSpec(shape=(1, 8, 8)))
 
 
 def _read_weights(path: Path) -> object:

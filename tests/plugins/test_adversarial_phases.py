@@ -253,7 +253,7 @@ class TestEvaluation:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
     ) -> None:
         run = vaezoo.train(name, out=tmp_path / "r", **TINY)
-        assert not {"elbo", "importance"} & set(run.config.choice.model.tags)
+        assert not {"elbo", "importance"} & set(run.config.components.model.tags)
         summary = json.loads((tmp_path / "r" / "summary.json").read_text())
         assert [summary[key] for key in ("elbo", "rate", "distortion")] == [None] * 3
         assert main(["evaluate", str(run.path), "--importance-samples", "2"]) == 0
@@ -274,7 +274,7 @@ class TestEvaluation:
         whole = vaezoo.train(name, out=tmp_path / "whole", **TINY)
         assert vaezoo.load_run(whole.path).sample(3).equal(whole.sample(3))
         with pytest.raises(RunStopped):
-            vaezoo.train(name, out=tmp_path / "stopped", reporter=StopAfter(4), **TINY)
+            vaezoo.train(name, out=tmp_path / "stopped", callback=StopAfter(4), **TINY)
         stopped = vaezoo.load_run(tmp_path / "stopped")
         resume_run(stopped.path, stopped.config, ProgressCallback())
         first, second = (load_weights(run.folder.weights) for run in (whole, stopped))

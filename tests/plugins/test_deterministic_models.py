@@ -164,7 +164,7 @@ class TestRun:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, loss: str
     ) -> None:
         run = vaezoo.train(name, out=tmp_path / "r", **TINY)
-        assert run.config.choice.loss.name == loss
+        assert run.config.components.loss.name == loss
         summary = json.loads((tmp_path / "r" / "summary.json").read_text())
         for number in ("elbo", "rate", "distortion", "bits_per_dim", "log_likelihood"):
             assert summary[number] is None

@@ -388,7 +388,7 @@ def test_run_from_training_to_samples(kind: str, tmp_path: Path) -> None:
     assert opened.sample(5, temperature=0.5).shape == (5, 1, 16, 16)
 
     with pytest.raises(RunStopped):
-        vaezoo.train(name, out=tmp_path / "stopped", reporter=StopAfter(5), **job)
+        vaezoo.train(name, out=tmp_path / "stopped", callback=StopAfter(5), **job)
     resume_run(
         tmp_path / "stopped", vaezoo.load_run(tmp_path / "stopped").config, ProgressCallback()
     )

@@ -179,8 +179,8 @@ def test_its_recipe_can_be_built(name: str) -> None:
     folder = Path(__file__).parents[2] / "configs"
     (path,) = [p for p in folder.glob("*.yaml") if f"  name: {name}\n" in p.read_text()]
     recipe = load_config(path)
-    choice = resolve_components(None, None, None, recipe)
-    config = build_config(choice, recipe, {})
-    model = build_model(choice, config.model, config.loss, GREY)
-    assert choice.model.name == name
+    components = resolve_components(None, None, None, recipe)
+    config = build_config(components, recipe, {})
+    model = build_model(components, config.model, config.loss, GREY)
+    assert components.model.name == name
     assert loss(model, batch(n=2)).loss.isfinite()

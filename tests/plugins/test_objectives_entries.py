@@ -95,9 +95,9 @@ def test_what_is_in_the_lists() -> None:
 def test_its_recipe_is_one(name: str) -> None:
     """Every option in it is known and in range, and the model is the one it is called after."""
     recipe = load_config(RECIPES / f"{name}.yaml")
-    choice = resolve_components(None, None, None, recipe)
-    assert choice.model.name == choice.loss.name == name
-    config = build_config(choice, recipe, {})
+    components = resolve_components(None, None, None, recipe)
+    assert components.model.name == components.loss.name == name
+    config = build_config(components, recipe, {})
     written = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
     assert config.to_dict()["loss"].items() >= written["loss"].items()
 
@@ -151,7 +151,7 @@ def test_a_resumed_run_is_bit_equal(name: str, tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     vaezoo.train(name, out=whole, **job)
     with pytest.raises(RunStopped):
-        vaezoo.train(name, out=stopped, reporter=StopAfter(5), **job)
+        vaezoo.train(name, out=stopped, callback=StopAfter(5), **job)
     resume_run(stopped, vaezoo.load_run(stopped).config, ProgressCallback())
     first, second = (load_file(out / "model.safetensors") for out in (whole, stopped))
     assert first.keys() == second.keys()

@@ -114,7 +114,7 @@ def test_the_most_informative_slider_comes_first(page: Any, two_runs: tuple[Path
     numbers = page.evaluate(
         "Array.from(document.querySelectorAll('#sliders input')).map((e) => +e.dataset.latent)"
     )
-    assert numbers == load_run(two_runs[0], "cpu").survey().ranked()
+    assert numbers == load_run(two_runs[0], "cpu").latent_statistics().ranked()
 
 
 def choose(page: Any, path: Path) -> None:

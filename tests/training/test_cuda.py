@@ -77,7 +77,7 @@ def test_what_cannot_be_recorded_costs_one_line(
     eager = vaezoo.train("vanilla", out=tmp_path / "eager", graph="off", **JOB)
     monkeypatch.setattr(ElboLoss, "forward", reads_back)
     notes = Notes()
-    run = vaezoo.train("vanilla", out=tmp_path / "r", reporter=notes, **JOB)
+    run = vaezoo.train("vanilla", out=tmp_path / "r", callback=notes, **JOB)
     assert len([line for line in notes.lines if "CUDA graph" in line]) == 1
     a, b = weights(eager.path), weights(run.path)
     for name in a:

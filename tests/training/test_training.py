@@ -122,7 +122,7 @@ def test_callers_generator_is_left_alone(tmp_path: Path) -> None:
 def test_resumed_run_is_bit_equal(finished: Path, tmp_path: Path, steps: int) -> None:
     out = tmp_path / "stopped"
     with pytest.raises(RunStopped, match=f"after step {steps}; to go on: vaezoo train --resume"):
-        vaezoo.train("vanilla", out=out, beta=2.0, reporter=StopAfter(steps), **TINY)
+        vaezoo.train("vanilla", out=out, beta=2.0, callback=StopAfter(steps), **TINY)
     assert not (out / "summary.json").exists()
     resume_run(out, vaezoo.load_run(out).config, ProgressCallback())
     assert same_weights(finished, out)
@@ -185,7 +185,7 @@ def test_patience_goes_on_after_a_stop(tmp_path: Path) -> None:
     job = {**TINY, "epochs": 8, "lr": 0.05, "patience": 2}
     whole = vaezoo.train("vanilla", out=tmp_path / "whole", **job).path
     with pytest.raises(RunStopped):
-        vaezoo.train("vanilla", out=tmp_path / "again", reporter=StopAfter(13), **job)
+        vaezoo.train("vanilla", out=tmp_path / "again", callback=StopAfter(13), **job)
     resume_run(tmp_path / "again", vaezoo.load_run(tmp_path / "again").config, ProgressCallback())
     assert same_weights(whole, tmp_path / "again")
     assert metrics(whole) == metrics(tmp_path / "again")
@@ -194,7 +194,7 @@ def test_patience_goes_on_after_a_stop(tmp_path: Path) -> None:
 def test_resume_drops_lines_after_the_checkpoint(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     with pytest.raises(RunStopped):
-        vaezoo.train("vanilla", out=out, beta=2.0, reporter=StopAfter(9), **TINY)
+        vaezoo.train("vanilla", out=out, beta=2.0, callback=StopAfter(9), **TINY)
     with (out / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "step": 12, "half a li')  # written, then the power went
     resume_run(out, vaezoo.load_run(out).config, ProgressCallback())
@@ -210,7 +210,7 @@ def test_finished_run_is_not_resumed_unless_longer(finished: Path, tmp_path: Pat
 def test_changed_data_refuses_to_resume(tmp_path: Path) -> None:
     out = tmp_path / "stopped"
     with pytest.raises(RunStopped):
-        vaezoo.train("vanilla", out=out, reporter=StopAfter(3), **TINY)
+        vaezoo.train("vanilla", out=out, callback=StopAfter(3), **TINY)
     record = json.loads((out / "run.json").read_text())
     record["data"]["fingerprint"] = "another"
     (out / "run.json").write_text(json.dumps(record))
@@ -243,7 +243,7 @@ def test_broken_loss_names_step_and_term_and_keeps_weights(
 ) -> None:
     out = tmp_path / "broken"
     with pytest.raises(TrainingError) as caught:
-        vaezoo.train("vanilla", out=out, reporter=BreakAt(monkeypatch, step, value), **TINY)
+        vaezoo.train("vanilla", out=out, callback=BreakAt(monkeypatch, step, value), **TINY)
     message = str(caught.value)
     assert f"rate became {value} at step {step}" in message
     assert f"weights of step {good} are kept" in message
@@ -297,7 +297,7 @@ def test_reporter_hears_of_everything(tmp_path: Path) -> None:
         def stop(self) -> None:
             heard.append("stop")
 
-    vaezoo.train("vanilla", out=tmp_path / "r", reporter=Listener(), **{**TINY, "epochs": 1})
+    vaezoo.train("vanilla", out=tmp_path / "r", callback=Listener(), **{**TINY, "epochs": 1})
     assert heard == [
         ("start", 6, 0),
         ("window", 4, 1),
@@ -321,7 +321,7 @@ def test_trains_in_a_thread(tmp_path: Path) -> None:
 
 def test_validation_split_is_watched_and_test_is_kept_apart(tmp_path: Path) -> None:
     run = vaezoo.train("vanilla", out=tmp_path / "r", **{**TINY, "epochs": 1}, validation=16)
-    assert run.record["data"]["splits"] == {"train": 80, "validation": 16, "test": 24}
+    assert run.metadata["data"]["splits"] == {"train": 80, "validation": 16, "test": 24}
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
@@ -366,7 +366,7 @@ def test_no_host_synchronisation_within_a_window(
     for name in ("item", "tolist", "__bool__", "__float__", "__int__"):
         count(name)
     vaezoo.train(
-        "vanilla", out=tmp_path / "r", reporter=Steps(), **{**TINY, "epochs": 1, "log_every": 6}
+        "vanilla", out=tmp_path / "r", callback=Steps(), **{**TINY, "epochs": 1, "log_every": 6}
     )
     assert sum(inside[:6]) == 0
     assert not [at for at in reads if 0 < at < 5]

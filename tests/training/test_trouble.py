@@ -130,7 +130,7 @@ class TestPlugins:
                     raise OSError("no such terminal")
 
         with pytest.raises(TrainingError, match="after step 10: OSError: no such terminal"):
-            vaezoo.train("vanilla", out=tmp_path / "r", reporter=Raises(), **TINY)
+            vaezoo.train("vanilla", out=tmp_path / "r", callback=Raises(), **TINY)
         resume(tmp_path / "r")
         assert same(whole, tmp_path / "r")
 
@@ -271,7 +271,7 @@ class TestSaving:
 
         out, job = tmp_path / "r", {**TINY, "lr": 1e-3, "schedule": "constant"}
         with pytest.raises(RunStopped):
-            vaezoo.train("vanilla", out=out, reporter=At(8, lambda: os.kill(os.getpid(), 2)), **job)
+            vaezoo.train("vanilla", out=out, callback=At(8, lambda: os.kill(os.getpid(), 2)), **job)
         assert main(["train", "--resume", str(out), "--lr", "0.0001", "--grad-clip", "1"]) == 0
         run = vaezoo.load_run(out)
         assert run.config.train.lr == 0.0001
@@ -286,7 +286,7 @@ class TestStops:
         out = tmp_path / "r"
         with pytest.raises(RunStopped, match="stopped after step 8; to go on") as caught:
             vaezoo.train(
-                "vanilla", out=out, reporter=At(8, lambda: os.kill(os.getpid(), number)), **TINY
+                "vanilla", out=out, callback=At(8, lambda: os.kill(os.getpid(), number)), **TINY
             )
         assert caught.value.exit_code == code
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -332,7 +332,7 @@ class TestStops:
             os.kill(os.getpid(), signal.SIGTERM)
 
         with pytest.raises(StopAtOnce) as caught:
-            vaezoo.train("vanilla", out=tmp_path / "r", reporter=At(8, twice), **TINY)
+            vaezoo.train("vanilla", out=tmp_path / "r", callback=At(8, twice), **TINY)
         assert caught.value.exit_code == 143
         resume(tmp_path / "r")
 
@@ -370,7 +370,7 @@ class TestLines:
             vaezoo.train(
                 "vanilla",
                 out=out,
-                reporter=At(17, lambda: os.kill(os.getpid(), 2)),
+                callback=At(17, lambda: os.kill(os.getpid(), 2)),
                 checkpoint_every=5,
                 **TINY,
             )
@@ -398,7 +398,7 @@ class TestLines:
 
         out = tmp_path / "r"
         with pytest.raises(Killed):
-            vaezoo.train("vanilla", out=out, reporter=At(11, kill), **TINY)
+            vaezoo.train("vanilla", out=out, callback=At(11, kill), **TINY)
         assert kept(out) == []
         resume(out)
         assert same(whole, out)
@@ -412,5 +412,5 @@ class TestLines:
                 resume(out)
             said.append(str(caught.value))
 
-        vaezoo.train("vanilla", out=out, reporter=At(8, second), **TINY)
+        vaezoo.train("vanilla", out=out, callback=At(8, second), **TINY)
         assert f"is being trained by process {os.getpid()}" in said[0]

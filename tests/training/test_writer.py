@@ -94,7 +94,7 @@ def test_a_writer_that_fails_costs_a_note(tmp_path: Path) -> None:
             notes.append(text)
 
     both = ("fails", "lines")
-    run = vaezoo.train("vanilla", out=tmp_path / "r", epochs=2, log=both, reporter=Told(), **TINY)
+    run = vaezoo.train("vanilla", out=tmp_path / "r", epochs=2, log=both, callback=Told(), **TINY)
     assert run.summary["elbo"] is not None
     assert notes == ["--log fails gets no more: ConnectionError: the service is away"]
     assert len((tmp_path / "r" / "lines.txt").read_text().splitlines()) == 2 + len(run.metrics)

@@ -37,9 +37,9 @@ class Workload:
         self.device = device
         self.notes = ""
         data = DataSpec(shape=job.shape, class_names=_CLASSES, num_examples=_EXAMPLES)
-        choice = resolve_components(job.model, job.loss, None, {})
-        config = build_config(choice, {}, split_by_section(choice, job.options))
-        self.model = build_model(choice, config.model, config.loss, data)
+        components = resolve_components(job.model, job.loss, None, {})
+        config = build_config(components, {}, split_by_section(components, job.options))
+        self.model = build_model(components, config.model, config.loss, data)
         if case.batch_size < self.model.min_batch_size:
             raise OptionError(f"{job.model} needs a batch of {self.model.min_batch_size} or more")
         self.loss = loss_of(self.model)

@@ -38,7 +38,7 @@ class RunFolder:
         self.path = path
         self.made_parent = made_parent
         self.config = path / "config.yaml"
-        self.record = path / "run.json"
+        self.metadata = path / "run.json"
         self.metrics = path / "metrics.jsonl"
         self.summary = path / "summary.json"
         self.weights = path / "model.safetensors"
@@ -101,7 +101,7 @@ class RunFolder:
 
     def write_start(self, config: str, record: Mapping[str, Any]) -> None:
         write_text(self.config, config)
-        write_json(self.record, record)
+        write_json(self.metadata, record)
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """One line more, out of this process before this returns."""

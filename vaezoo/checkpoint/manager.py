@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from vaezoo.checkpoint.async_writer import AsyncWriter, StagingBuffers, Tensors
@@ -17,8 +16,7 @@ from vaezoo.checkpoint.format import (
     save_weights,
 )
 from vaezoo.checkpoint.validate import check_resumable
-from vaezoo.distributed import world_size
-from vaezoo.distributed.launch import broadcast_tensors, on_rank0_broadcast
+from vaezoo.distributed.launch import on_rank0_broadcast
 from vaezoo.errors import RunError
 from vaezoo.training.monitor import NonFiniteMonitor
 from vaezoo.training.options import TrainOptions
@@ -99,7 +97,7 @@ class CheckpointManager:
 
         note: is told, in a line each, of damaged checkpoints, and where there is none.
         """
-        found = _for_all(self._newest(note) if self.folder.is_writer else None)
+        found = on_rank0_broadcast(lambda: self._newest(note))
         if found is None:
             note("there is no checkpoint yet: begins again")
             self.folder.truncate_metrics(0)
@@ -123,16 +121,3 @@ class CheckpointManager:
         return load_checkpoint(
             self.folder.checkpoints, lambda checkpoint: check_resumable(checkpoint, size), note
         )
-
-
-def _for_all(found: Checkpoint | None) -> Checkpoint | None:
-    """The checkpoint that the first process read, in all of them."""
-    if world_size() == 1:
-        return found
-    said: dict[str, Any] = on_rank0_broadcast(
-        lambda: {"path": str(found.path), "state": found.state} if found else {}
-    )
-    if not said:
-        return None
-    tensors = broadcast_tensors(None if found is None else found.tensors)
-    return Checkpoint(Path(str(said["path"])), tensors, dict(said["state"]))

@@ -21,7 +21,7 @@ def alike_among(runs: Sequence[Run]) -> list[list[int]]:
     """The positions of the runs of each configuration. OptionError if each has a single run."""
     from vaezoo.evaluation.seeds import group_by_config
 
-    data = [run.record["data"]["fingerprint"] for run in runs]
+    data = [run.metadata["data"]["fingerprint"] for run in runs]
     found = group_by_config([run.config.to_dict() for run in runs], data)
     if len(found) == len(runs):
         raise OptionError("--over-seeds: no two of these runs differ in their seed alone")

@@ -48,7 +48,7 @@ _RESUMABLE = (
 """What may change when a run goes on: how long, where, how often it is saved, and what a run that
 broke may need."""
 
-_CHOICE, _RECIPE = "vaezoo.choice", "vaezoo.recipe"
+_COMPONENTS, _RECIPE = "vaezoo.components", "vaezoo.recipe"
 
 
 class TrainCommand(click.Command):
@@ -63,9 +63,9 @@ class TrainCommand(click.Command):
             if "resume" in named:
                 folder = RunFolder.existing(Path(named["resume"]))
                 recipe = load_config(folder.config)
-                ctx.meta[_CHOICE] = load_components(folder, recipe)
+                ctx.meta[_COMPONENTS] = load_components(folder, recipe)
             elif named.get("model") or recipe.get("model", {}).get("name"):
-                ctx.meta[_CHOICE] = resolve_components(
+                ctx.meta[_COMPONENTS] = resolve_components(
                     named.get("model"), named.get("loss"), named.get("data"), recipe
                 )
             ctx.meta[_RECIPE] = recipe
@@ -134,24 +134,24 @@ def command(
     `vaezoo train MODEL --help` shows the options of that model too.
     """
     recipe = ctx.meta[_RECIPE]
-    choice = ctx.meta.get(_CHOICE) or resolve_components(model, loss, data, recipe)
+    components = ctx.meta.get(_COMPONENTS) or resolve_components(model, loss, data, recipe)
     flat = {name: value for name, value in options.items() if value is not None}
-    given = _layered(parse_settings(settings), split_by_section(choice, flat))
+    given = _layered(parse_settings(settings), split_by_section(components, flat))
     if resume is None:
-        parsed = build_config(choice, recipe, given)
+        parsed = build_config(components, recipe, given)
     else:
         others = {"MODEL": model, "--data": data, "--loss": loss, "--config": config, "--out": out}
         _check_resumable(others, given)
-        parsed = build_config(choice, recipe, given)
+        parsed = build_config(components, recipe, given)
 
     from vaezoo.cli.progress import pick_reporter
     from vaezoo.runs.train import resume_run, start_run
 
-    reporter = pick_reporter()
+    callback = pick_reporter()
     if resume is None:
-        run = start_run(parsed, None if out is None else Path(out), reporter)
+        run = start_run(parsed, None if out is None else Path(out), callback)
     else:
-        run = resume_run(Path(resume), parsed, reporter)
+        run = resume_run(Path(resume), parsed, callback)
     if is_first_process():
         _tell(run.summary, run.path)
 
@@ -189,7 +189,7 @@ def _guess(ctx: click.Context, named: Mapping[str, str]) -> None:
     model, loss, data = (named.get(word) for word in ("model", "loss", "data"))
     if model and not any(word and is_source(word) for word in (model, loss, data)):
         with contextlib.suppress(VaezooError):
-            ctx.meta[_CHOICE] = resolve_components(model, loss, data, {})
+            ctx.meta[_COMPONENTS] = resolve_components(model, loss, data, {})
 
 
 def _find_names(args: list[str]) -> dict[str, str]:
@@ -217,27 +217,27 @@ def _find_names(args: list[str]) -> dict[str, str]:
 
 def _grouped(ctx: click.Context) -> list[tuple[str, list[click.Parameter]]]:
     """The options of each section of what was chosen, under its title."""
-    choice: Components | None = ctx.meta.get(_CHOICE)
-    if choice is None:
+    components: Components | None = ctx.meta.get(_COMPONENTS)
+    if components is None:
         classes: dict[str, type[Options]] = {"Training": TrainOptions, "Data": DataOptions}
         return [
             (title, [_option(info.name, info) for info in describe(cls)])
             for title, cls in classes.items()
         ]
-    specs = {"model": choice.model, "loss": choice.loss, "data": choice.data}
+    specs = {"model": components.model, "loss": components.loss, "data": components.data}
     defaults: dict[str, Mapping[str, Any]] = {
-        "model": choice.model.model_options,
+        "model": components.model.model_options,
         "data": {},
-        "train": {**choice.data.train_options, **choice.model.train_options},
-        "loss": choice.model.loss_options if choice.loss.name == choice.model.loss else {},
+        "train": {**components.data.train_options, **components.model.train_options},
+        "loss": components.loss_defaults(),
     }
     infos = {
         (section, info.name): info
-        for section, cls in choice.options().items()
+        for section, cls in components.options().items()
         for info in describe(cls)
     }
     groups: dict[str, list[click.Parameter]] = {section: [] for section in SECTIONS}
-    for flat, (section, name) in choice.flat_names().items():
+    for flat, (section, name) in components.flat_names().items():
         default = defaults[section].get(name)
         if flat == "epochs" and "steps" in defaults["train"]:
             default = "none"

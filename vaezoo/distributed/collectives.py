@@ -1,22 +1,19 @@
-"""A step that several processes share, each with as many of its examples: what needs all of them.
+"""Collectives for losses and models that need the whole batch of a training step.
 
-Most losses are means over examples, and need nothing of this: the trainer averages gradients over
-the processes. What looks at the batch as a whole (a covariance, a discrepancy, a permutation, the
-statistics of a codebook) says so with `gather`, `share` and `total`.
+Most losses are means over examples and need none of these: the trainer averages the gradients over
+the processes. A loss that looks at the batch as a whole (a covariance, an MMD, a permutation, the
+statistics of a codebook) calls `all_gather`, `local_chunk` and `all_reduce`.
 
-Everything asks for the processes when it is called, never when something is built, and every
-process must call the same of these in the same order. With one process, in evaluation and while a
-prior is fitted they give back what they are given.
+Every process must make the same calls in the same order. The world size is read at each call. With
+one process, in evaluation and while a prior is fitted, each function returns its input.
 
-Gradients: what is minimised is the mean over the processes of their objectives, and the gradients
-here are that one's, whatever the objectives have in common. They can be taken twice.
+Gradients are those of the mean of the processes' losses, also gradients of gradients.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -24,12 +21,12 @@ from torch import Tensor
 
 from vaezoo.errors import ProcessLostError
 
-_alone = 0
+_local_only = 0
 
 
 def world_size() -> int:
-    """How many processes share a step."""
-    if _alone or not (dist.is_available() and dist.is_initialized()):
+    """The number of processes that share a training step."""
+    if _local_only or not (dist.is_available() and dist.is_initialized()):
         return 1
     return dist.get_world_size()
 
@@ -41,44 +38,55 @@ def rank() -> int:
 
 @contextmanager
 def local_only() -> Iterator[None]:
-    """Inside, this process works by itself: nothing is shared, and nobody is waited for."""
-    global _alone
-    _alone += 1
+    """Make this process work alone in the body: `world_size` is 1, and no collective waits."""
+    global _local_only
+    _local_only += 1
     try:
         yield
     finally:
-        _alone -= 1
+        _local_only -= 1
 
 
 def all_gather(values: Tensor) -> Tensor:
-    """The values of the examples of all processes: [share, ...] -> [batch, ...].
+    """The values of the examples of all processes: [local_batch, ...] -> [batch, ...].
 
-    In the order of the batch that one process would have. Gradients come back to where they belong.
+    The order is that of the batch in one process. Gradients flow back to each process's own part.
     """
     if values.dim() == 0:
-        raise ValueError("gather takes a value for each example, not one for the batch")
-    return _Gather.apply(values) if world_size() > 1 else values
+        raise ValueError("all_gather takes one value for each example, not one for the batch")
+    if world_size() == 1:
+        return values
+    from torch.distributed.nn.functional import all_gather as gather
+
+    with raise_peer_errors():
+        return torch.cat(gather(values))
 
 
 def local_chunk(values: Tensor) -> Tensor:
-    """This process's part of what was gathered: [batch, ...] -> [share, ...]."""
+    """This process's part of gathered values: [batch, ...] -> [local_batch, ...]."""
     return values.chunk(world_size())[rank()] if world_size() > 1 else values
 
 
 def all_reduce(values: Tensor) -> Tensor:
-    """The sum over the processes, the same for all of them. Any shape."""
-    return _Total.apply(values) if world_size() > 1 else values
+    """The sum over the processes, the same in all of them. Any shape."""
+    if world_size() == 1:
+        return values
+    from torch.distributed.nn.functional import all_reduce as reduce
+
+    with raise_peer_errors():
+        summed: Tensor = reduce(values)
+    return summed
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether this process has only a part of it (--shard)."""
+    """Whether this process holds only a part of the tensor (--shard)."""
     return hasattr(tensor, "full_tensor")
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """All of a tensor, of which each process may hold a part; all processes must ask.
+    """The full tensor, also where it is sharded; all processes must call this.
 
-    For whoever reads a parameter outside the forward of the layer that has it. Gradients find back.
+    Use it to read a parameter outside the forward pass of its own layer. Gradients flow back.
     """
     if not is_sharded(tensor):
         return tensor
@@ -90,52 +98,8 @@ def full_tensor(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def raise_peer_errors() -> Iterator[None]:
-    """ProcessLostError where the others cannot be reached any more."""
+    """Turn torch's errors into ProcessLostError: in a collective, another process is gone."""
     try:
         yield
     except RuntimeError as error:
         raise ProcessLostError(str(error)) from None
-
-
-def _sum(values: Tensor) -> Tensor:
-    summed = values.detach().clone(memory_format=torch.contiguous_format)
-    with raise_peer_errors():
-        dist.all_reduce(summed)
-    return summed
-
-
-# Linear maps, each with its transpose for a gradient: as often as it is taken.
-
-
-class _Total(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        return _sum(values)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return _Total.apply(grads[0])
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        values = values.detach().contiguous()
-        gathered = values.new_empty(dist.get_world_size() * values.shape[0], *values.shape[1:])
-        with raise_peer_errors():
-            dist.all_gather_into_tensor(gathered, values)
-        return gathered
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return _SumAndShare.apply(grads[0])
-
-
-class _SumAndShare(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        return _sum(values).chunk(dist.get_world_size())[dist.get_rank()].clone()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return _Gather.apply(grads[0])

@@ -1,7 +1,7 @@
-"""Weights, gradients and optimizer state spread over the processes: FSDP2, layer by layer.
+"""FSDP2 layer by layer: weights, gradients and optimizer state sharded over the processes.
 
-Every large layer is sharded by itself, and whole only while its own forward or backward pass runs.
-So a model may call its parts in any order and by any name; what is small stays on every process.
+Each large layer is sharded by itself, and is full only during its own forward or backward pass. So
+a model may call its layers in any order. Small layers stay on every process.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from torch import Tensor, nn
 
 from vaezoo.distributed import all_reduce, full_tensor, is_sharded
 
-LARGE = 1 << 15
-"""Numbers in a layer from which it is sharded: for less, asking for it costs more than it saves."""
+MIN_NUMEL = 1 << 15
+"""Values of a layer from which it is sharded: gathering less costs more than sharding it saves."""
 
 
-def apply_fsdp(*modules: nn.Module, large: int = LARGE) -> None:
-    """Shard the large layers within these modules. All processes must hold the same numbers.
+def apply_fsdp(*modules: nn.Module, min_numel: int = MIN_NUMEL) -> None:
+    """Shard the large layers within these modules. All processes must hold the same values.
 
-    What the modules hold themselves, outside of layers, stays whole: it is read by any method.
+    Parameters that the modules hold themselves, outside of layers, stay full.
     """
     from torch.distributed.fsdp import fully_shard
 
     for module in modules:
         for layer in reversed([*module.modules()][1:]):
             own = {p for p in layer.parameters(recurse=False) if p.dim()}  # a scalar has no parts
-            if sum(parameter.numel() for parameter in own) >= large:
+            if sum(parameter.numel() for parameter in own) >= min_numel:
                 for parameter in own:
-                    parameter.data = parameter.data.contiguous()  # or it is not taken
+                    parameter.data = parameter.data.contiguous()  # fully_shard refuses others
                 fully_shard(
                     layer,
                     reshard_after_forward=True,
@@ -38,15 +38,15 @@ def apply_fsdp(*modules: nn.Module, large: int = LARGE) -> None:
 
 
 def full_state_dict(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors as one process would have them; all processes must ask."""
+    """The full tensors by name; all processes must call this."""
     found = dict(tensors)
-    for name in sorted(found):  # in one order, whatever order they came to each process in
+    for name in sorted(found):  # in the same order on every process
         found[name] = full_tensor(found[name])
     return found
 
 
 def distribute_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, which every process has, as `like` is: this process's part if that is one."""
+    """A full tensor, which every process has, sharded as `like` is; unchanged if that is full."""
     if not is_sharded(like):
         return tensor
     from torch.distributed.tensor import distribute_tensor
@@ -56,24 +56,23 @@ def distribute_like(tensor: Tensor, like: Tensor) -> Tensor:
 
 
 def total_norm(tensors: Iterable[Tensor]) -> Tensor:
-    """The norm of all of them together, of parts and of wholes: 0-dim."""
+    """The norm of all tensors together, sharded or full: 0-dim. torch's own takes no mixture."""
     every = [tensor.detach() for tensor in tensors]
     if not any(map(is_sharded, every)):
         return torch.nn.utils.get_total_norm(every)
-    parts = [t.to_local() for t in every if is_sharded(t)]  # type: ignore[attr-defined]
-    wholes = [t for t in every if not is_sharded(t)]
-    squares = all_reduce(_norm(parts).square()) + _norm(wholes).square()
-    return squares.sqrt()
+    sharded = [t.to_local() for t in every if is_sharded(t)]  # type: ignore[attr-defined]
+    full = [t for t in every if not is_sharded(t)]
+    return (all_reduce(_norm(sharded).square()) + _norm(full).square()).sqrt()
 
 
-def clip_grad_norm(parameters: Iterable[nn.Parameter], longest: float) -> None:
-    """Shorten the gradient to this norm if it is longer."""
+def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
+    """Scale the gradients so that their total norm is at most `max_norm`."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    shorter = (longest / (total_norm(gradients) + 1e-6)).clamp(max=1.0)
+    scale = (max_norm / (total_norm(gradients) + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
         if is_sharded(gradient):
             gradient = gradient.to_local()  # type: ignore[attr-defined]
-        gradient.mul_(shorter)
+        gradient.mul_(scale)
 
 
 def _norm(tensors: list[Tensor]) -> Tensor:

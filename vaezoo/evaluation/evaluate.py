@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from vaezoo.distributed import local_only, rank, world_size
-from vaezoo.distributed.launch import gather_objects, gather_tensors, on_rank0_broadcast
+from vaezoo.distributed.launch import gather_objects, on_rank0_broadcast
 from vaezoo.errors import OptionError, VaezooError
 from vaezoo.evaluation.comparable import comparable
 from vaezoo.evaluation.metric import (
@@ -232,7 +232,7 @@ class _Pass:
         shared = {str(n): kind for n, kind in enumerate(self.kinds) if kind.shared}
         failed = {n: _told(self.failed[kind]) for n, kind in shared.items() if kind in self.failed}
         kept = {
-            f"{n}.{name}": tensor
+            f"{n}.{name}": tensor.cpu()
             for n, kind in shared.items()
             if kind not in self.failed
             for name, sum_ in self.collectors[kind].sums.items()
@@ -241,7 +241,7 @@ class _Pass:
         for trouble in gather_objects(failed):
             for n, words in trouble.items():
                 self.failed.setdefault(shared[n], _heard(words))
-        for tensors in gather_tensors(kept)[1:]:
+        for tensors in gather_objects(kept)[1:]:
             for key, tensor in tensors.items():
                 n, _, name = key.partition(".")
                 if shared[n] not in self.failed:

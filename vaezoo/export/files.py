@@ -110,7 +110,9 @@ def export_part(run: Run, part: Part, format_: Format, path: Path) -> Exported:
 def export_weights(run: Run, path: Path) -> Exported:
     """Export the weights to safetensors; the header holds all that is needed to build the model."""
     model = run.model
-    again = build_model(run.config.choice, run.config.model, run.config.loss, run.data_spec).eval()
+    again = build_model(
+        run.config.components, run.config.model, run.config.loss, run.data_spec
+    ).eval()
     difference = 0.0
 
     def write(temporary: Path) -> None:
@@ -136,7 +138,7 @@ def description(run: Run) -> str:
     """The metadata of an exported file, as JSON: model, options, data, latent shape."""
     return json.dumps(
         {
-            "model": run.config.choice.model.name,
+            "model": run.config.components.model.name,
             "config": run.config.to_yaml(),
             "data": run.data_spec.to_dict(),
             "latent_shape": list(run.model.latent_shape),

@@ -78,7 +78,7 @@ def check_names(asked: Sequence[str], names: Sequence[str]) -> list[str]:
 def make_explorable(run: Run, summary: RunSummary, number: int) -> ExplorableRun | None:
     """Export a run for the page and compare it with PyTorch; None and a remark if that fails."""
     try:
-        reject_discrete(run.config.choice.model.tags)
+        reject_discrete(run.config.components.model.tags)
         run.check_has_pictures()
         run.model.cpu()
         run.device = torch.device("cpu")

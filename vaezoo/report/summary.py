@@ -207,7 +207,7 @@ def _read_config(folder: RunFolder, summary: RunSummary) -> None:
 
 
 def _read_metadata(folder: RunFolder, summary: RunSummary) -> None:
-    data = read_json(folder.record)["data"]
+    data = read_json(folder.metadata)["data"]
     binarize = summary.options.get("data.binarize", "")
     summary.group = f"{summary.data} {data['fingerprint']} {binarize}"
     summary.likelihood = _likelihood_kind(summary.options, str(data["spec"]["domain"]))
@@ -287,8 +287,8 @@ def _read_png(path: Path, summary: RunSummary) -> bytes | None:
 
 def _read_model(run: Run, summary: RunSummary) -> None:
     """Latents and traversals, computed with the model."""
-    stats = run.survey()
-    if not summary.latents and "discrete" not in run.config.choice.model.tags:
+    stats = run.latent_statistics()
+    if not summary.latents and "discrete" not in run.config.components.model.tags:
         kl = stats.kl.tolist() if stats.order == "kl" and stats.kl is not None else None
         summary.latents = [
             Latent(i, kl[i] if kl else None, variance)

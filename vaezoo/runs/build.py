@@ -28,18 +28,18 @@ BaseT = TypeVar("BaseT", BaseVAE, BaseLoss, BaseDataset)
 
 
 def build_model(
-    choice: Components, model_options: Options, loss_options: Options, data: DataSpec
+    components: Components, model_options: Options, loss_options: Options, data: DataSpec
 ) -> BaseVAE:
     """The model with its objective at `model.loss`, both on the CPU.
 
     DataError when the model does not take this data; nothing is allocated then.
     """
-    choice.model.input_spec.check(data, choice.model.name)
-    model_class = load_class(choice.model, BaseVAE)  # type: ignore[type-abstract]
-    loss_class = load_class(choice.loss, BaseLoss)  # type: ignore[type-abstract]
-    with _told((choice.model, model_class), (choice.loss, loss_class)):
+    components.model.input_spec.check(data, components.model.name)
+    model_class = load_class(components.model, BaseVAE)  # type: ignore[type-abstract]
+    loss_class = load_class(components.loss, BaseLoss)  # type: ignore[type-abstract]
+    with _told((components.model, model_class), (components.loss, loss_class)):
         return build_from_classes(
-            choice.model.name, model_class, model_options, loss_class, loss_options, data
+            components.model.name, model_class, model_options, loss_class, loss_options, data
         )
 
 

@@ -18,16 +18,16 @@ _LONGEST = 300
 """Characters of a name in a record: that of a plugin may be a path."""
 
 
-def load_components(folder: RunFolder, recipe: Sections) -> Components:
-    """The model, loss and data set of a run whose configuration is `recipe`.
+def load_components(folder: RunFolder, config: Sections) -> Components:
+    """The model, loss and data set of a run whose config file says `config`.
 
     RunError when one of them is not here, with what to do. A file that has another content than
     when the run was made costs a line on stderr.
     """
-    record = read_json(folder.record)
+    record = read_json(folder.metadata)
     made_by = {kind: _MadeBy.read(record.get(kind)) for kind in ("model", "loss", "data")}
     try:
-        choice = resolve_components(None, None, None, recipe)
+        components = resolve_components(None, None, None, config)
     except UnknownNameError as error:
         for kind, source in made_by.items():
             # Not among the names that are near it.
@@ -38,11 +38,15 @@ def load_components(folder: RunFolder, recipe: Sections) -> Components:
                     f"{source.install_hint()}"
                 ) from None
         raise RunError(f"{folder.config}: {error}") from None
-    for kind, spec in (("model", choice.model), ("loss", choice.loss), ("data", choice.data)):
+    for kind, spec in (
+        ("model", components.model),
+        ("loss", components.loss),
+        ("data", components.data),
+    ):
         plugin = registry().plugin(spec)
         if not plugin.is_installed and plugin.version != made_by[kind].version:
             _tell_once(f"{plugin.name} has changed since {folder.path} was made")
-    return choice
+    return components
 
 
 @dataclass(frozen=True)

@@ -59,9 +59,9 @@ class Run:
         self.device = resolve_device(device)
 
     @functools.cached_property
-    def record(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """The run's run.json."""
-        return read_json(self.folder.record)
+        return read_json(self.folder.metadata)
 
     @functools.cached_property
     def config(self) -> RunConfig:
@@ -88,7 +88,7 @@ class Run:
         try:
             # A configuration, whosesoever, allocates nothing that its weights do not bear out.
             with limit_memory(_PER_BYTE * held + _BESIDE):
-                model = build_model(config.choice, config.model, config.loss, self.data_spec)
+                model = build_model(config.components, config.model, config.loss, self.data_spec)
         except TooLargeError:
             raise RunError(
                 f"{self.folder.weights} does not fit the model, which is far larger"
@@ -99,8 +99,8 @@ class Run:
     @functools.cached_property
     def splits(self) -> Splits:
         """The data that the run was trained on, read again. RunError when it has changed since."""
-        splits = build_dataset(self.config.choice.data, self.config.data).load()
-        check_same_data(self.record, splits)
+        splits = build_dataset(self.config.components.data, self.config.data).load()
+        check_same_data(self.metadata, splits)
         return splits
 
     @property
@@ -138,7 +138,7 @@ class Run:
 
         0 or 1 where the data is binary, by threshold at one half.
         """
-        dataset = build_dataset(self.config.choice.data, self.config.data)
+        dataset = build_dataset(self.config.components.data, self.config.data)
         levels = dataset.read_images(paths, self.data_spec)
         return (levels >= 128).float() if self.data_spec.domain == "binary" else levels / 255.0
 
@@ -156,7 +156,7 @@ class Run:
             )
         return batches.batch(torch.tensor([number]))
 
-    def survey(self, examples: int = DEFAULT_EXAMPLES) -> LatentStats:
+    def latent_statistics(self, examples: int = DEFAULT_EXAMPLES) -> LatentStats:
         """What the latents hold, by examples of the test split."""
         return latent_statistics(
             self.model, test_batches(self.config, self.splits, self.device), examples
@@ -175,17 +175,17 @@ class Run:
         """Rows of images in which one latent value moves, the most informative value first.
 
         start: an image file or the number of a test example; the prior's mean by default. label:
-        a class, for conditional models, which need one. latents: a survey that is there already.
+        a class, for conditional models, which need one. latents: statistics that exist already.
         OptionError for latents that are codes.
         """
-        capabilities = self.config.choice.model.tags
+        capabilities = self.config.components.model.tags
         reject_discrete(capabilities)
         begin = None if start is None else self.example(start)
         y = self._one_class(label, [begin] if begin else [])
         z = None if begin is None else self.encode_example(begin, y)
         return traverse(
             self.model,
-            latents or self.survey(examples),
+            latents or self.latent_statistics(examples),
             capabilities=capabilities,
             rows=rows,
             steps=steps,
@@ -203,7 +203,7 @@ class Run:
         label: str | None = None,
     ) -> Interpolation:
         """Images on the way between two examples: files, or numbers of test examples."""
-        reject_discrete(self.config.choice.model.tags)
+        reject_discrete(self.config.components.model.tags)
         ends = [self.example(which) for which in (a, b)]
         y = self._one_class(label, ends)
         latents = [self.encode_example(end, y) for end in ends]
@@ -226,7 +226,9 @@ class Run:
         seed: int = 0,
     ) -> Embedding:
         """Where test examples lie in the latent space, on a plane, and what colours them."""
-        return embed_latents(self.survey(examples), self.splits, method=method, by=by, seed=seed)
+        return embed_latents(
+            self.latent_statistics(examples), self.splits, method=method, by=by, seed=seed
+        )
 
     def check_has_pictures(self) -> None:
         """DataError for vectors, of which there is nothing to draw."""
@@ -304,20 +306,22 @@ class Run:
 
     def _read_config(self) -> RunConfig:
         recipe = load_config(self.folder.config)
-        choice = load_components(self.folder, recipe)
+        components = load_components(self.folder, recipe)
         try:
-            return build_config(choice, recipe, {})
+            return build_config(components, recipe, {})
         except OptionError as error:
             raise RunError(f"{self.folder.config}: {error}") from None
 
     def _read_data_spec(self) -> DataSpec:
         try:
-            return DataSpec.from_dict(self.record["data"]["spec"])
+            return DataSpec.from_dict(self.metadata["data"]["spec"])
         except (KeyError, TypeError, AttributeError):
-            raise RunError(f"{self.folder.record} is damaged: it does not tell the data") from None
+            raise RunError(
+                f"{self.folder.metadata} is damaged: it does not describe the data"
+            ) from None
         except ValueError as error:
             raise RunError(
-                f"{self.folder.record} is damaged where it tells the data: {error}"
+                f"{self.folder.metadata} is damaged: its description of the data is wrong: {error}"
             ) from None
 
 
@@ -368,12 +372,12 @@ def eval_context(
     loaded: Split = getattr(splits, split)
     return EvalContext(
         model,
-        frozenset(config.choice.model.tags),
+        frozenset(config.components.model.tags),
         BatchLoader(loaded, batch_size=_AT_ONCE, device=device, binarize=config.data.binarize),
         splits=splits,
         loaded=loaded,
         split_name=split,
-        data_name=config.choice.data.name,
+        data_name=config.components.data.name,
         seed=seed,
         importance_samples=importance_samples,
         repeats=repeats,

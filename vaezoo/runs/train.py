@@ -54,7 +54,7 @@ _PICTURED = 32
 _SAMPLED = 64
 
 
-def start_run(config: RunConfig, out: Path | None, reporter: ProgressCallback) -> Run:
+def start_run(config: RunConfig, out: Path | None, callback: ProgressCallback) -> Run:
     """Train by a configuration into a new run folder.
 
     Whatever is wrong with the options, the data or the folder is told before anything is written;
@@ -70,17 +70,17 @@ def start_run(config: RunConfig, out: Path | None, reporter: ProgressCallback) -
         if out is not None and on_rank0_broadcast(lambda: goes_on and _is_of_this_job(out, config)):
             if on_rank0_broadcast(RunFolder(out).summary.exists):  # one was lost when all was done
                 return Run(out, str(resolve_device(config.train.device)))
-            return _resume(out, config, reporter)
-        return _start(config, out, reporter)
+            return _resume(out, config, callback)
+        return _start(config, out, callback)
 
 
-def resume_run(path: Path, config: RunConfig, reporter: ProgressCallback) -> Run:
+def resume_run(path: Path, config: RunConfig, callback: ProgressCallback) -> Run:
     """Go on with a run from its newest sound checkpoint, or from the beginning if it has none.
 
     config: the run's, or one that trains longer. RunError when another process trains it.
     """
     with process_group(config.train.device):
-        return _resume(path, config, reporter)
+        return _resume(path, config, callback)
 
 
 def _is_of_this_job(out: Path, config: RunConfig) -> bool:
@@ -91,7 +91,7 @@ def _is_of_this_job(out: Path, config: RunConfig) -> bool:
         return False
 
 
-def _start(config: RunConfig, out: Path | None, reporter: ProgressCallback) -> Run:
+def _start(config: RunConfig, out: Path | None, callback: ProgressCallback) -> Run:
     if out is not None:
         on_rank0_broadcast(lambda: check_absent(out))
     device = resolve_device(config.train.device)
@@ -103,7 +103,7 @@ def _start(config: RunConfig, out: Path | None, reporter: ProgressCallback) -> R
             folder = _new_folder(config, out, splits)
             with folder.lock():
                 try:
-                    trainer = _trainer(config, model, splits, folder, precision, reporter, stops)
+                    trainer = _trainer(config, model, splits, folder, precision, callback, stops)
                     return _train(trainer, config, splits)
                 except BaseException:
                     if not folder.has_progress:
@@ -116,7 +116,7 @@ def _new_folder(config: RunConfig, out: Path | None, splits: Splits) -> RunFolde
     made: list[RunFolder] = []
 
     def make() -> str:
-        name = f"{config.choice.model.name}-{config.choice.data.name}"
+        name = f"{config.components.model.name}-{config.components.data.name}"
         made.append(RunFolder.create(out, name, config.to_yaml(), _record(config, splits)))
         return str(made[0].path)
 
@@ -124,11 +124,11 @@ def _new_folder(config: RunConfig, out: Path | None, splits: Splits) -> RunFolde
     return made[0] if made else NullRunFolder(Path(path))
 
 
-def _resume(path: Path, config: RunConfig, reporter: ProgressCallback) -> Run:
+def _resume(path: Path, config: RunConfig, callback: ProgressCallback) -> Run:
     folder = RunFolder.existing(path) if rank() == 0 else NullRunFolder(path)
     if folder.is_writer:
         folder.check_own()
-    record = read_json(folder.record) if folder.is_writer else {}
+    record = read_json(folder.metadata) if folder.is_writer else {}
     device = resolve_device(config.train.device)
     precision = resolve_precision(config.train.precision, device)
     with folder.lock(), seeded(config.train.seed, device):
@@ -137,7 +137,7 @@ def _resume(path: Path, config: RunConfig, reporter: ProgressCallback) -> Run:
             check_same_data(record, splits)
         stops = SignalHandler()
         with stops.caught():
-            trainer = _trainer(config, model, splits, folder, precision, reporter, stops)
+            trainer = _trainer(config, model, splits, folder, precision, callback, stops)
             trainer.resume()
             if on_rank0_broadcast(lambda: trainer.done and folder.summary.exists()):
                 raise OptionError(_why_done(trainer, path))
@@ -157,19 +157,21 @@ def _why_done(trainer: Trainer, path: Path) -> str:
 
 
 def _prepare(config: RunConfig, device: torch.device) -> tuple[Splits, BaseVAE]:
-    splits = local_rank0_first(lambda: load_splits(config.choice.data, config.data))
+    splits = local_rank0_first(lambda: load_splits(config.components.data, config.data))
     if on_rank0_broadcast(lambda: splits.fingerprint) != splits.fingerprint:
         raise DataError("the data of this machine is not that of the first one")
     check_loggers(config.train.log)
     if config.data.flip and not splits.spec.is_image:
         raise DataError("--flip mirrors images, and this data is vectors")
     # Weights are drawn on the CPU: the same ones on every device.
-    model = build_model(config.choice, config.model, config.loss, splits.spec)
+    model = build_model(config.components, config.model, config.loss, splits.spec)
     check_batch_size(config.train.batch_size, len(splits.train), model)
     loss = loss_of(model)
     why_not = model.single_process_reason or loss.single_process_reason
     if why_not and world_size() > 1:
-        raise OptionError(f"{config.choice.model.name} is trained by one process only: {why_not}")
+        raise OptionError(
+            f"{config.components.model.name} is trained by one process only: {why_not}"
+        )
     if config.train.shard and loss.no_shard_reason:
         raise OptionError(f"--shard: its layers must stay whole: {loss.no_shard_reason}")
     return splits, model
@@ -181,7 +183,7 @@ def _trainer(
     splits: Splits,
     folder: RunFolder,
     precision: str,
-    reporter: ProgressCallback,
+    callback: ProgressCallback,
     stops: SignalHandler,
 ) -> Trainer:
     device = resolve_device(config.train.device)
@@ -191,7 +193,7 @@ def _trainer(
     tune_malloc()
 
     def rebuild() -> BaseVAE:
-        again = build_model(config.choice, config.model, config.loss, splits.spec)
+        again = build_model(config.components, config.model, config.loss, splits.spec)
         return again.to(device).to(memory_format=torch.channels_last)
 
     return Trainer(
@@ -214,23 +216,23 @@ def _trainer(
         options=config.train,
         folder=folder,
         precision=precision,
-        reporter=reporter if folder.is_writer else ProgressCallback(),
+        callback=callback if folder.is_writer else ProgressCallback(),
         stops=stops,
         rebuild=rebuild,
     )
 
 
 def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
-    title = f"{config.choice.model.name} on {config.choice.data.name}, {trainer.device}"
+    title = f"{config.components.model.name} on {config.components.data.name}, {trainer.device}"
     if world_size() > 1:
         title += f", {world_size()} processes"
-    trainer.reporter.start(title, trainer.total_steps, trainer.position.step)
+    trainer.callback.start(title, trainer.total_steps, trainer.position.step)
     with save_on_error(trainer):
         try:
-            with writing(trainer.folder, config, trainer.reporter.note):
+            with writing(trainer.folder, config, trainer.callback.note):
                 position = trainer.fit()
         finally:
-            trainer.reporter.stop()
+            trainer.callback.stop()
         with trainer.interruptible():
             _measure(trainer, config, splits, position)
     barrier()
@@ -300,11 +302,11 @@ def versions() -> dict[str, str]:
 
 def _record(config: RunConfig, splits: Splits) -> dict[str, Any]:
     """run.json: what the run was made from, so that it can be told when a piece is missing."""
-    choice = config.choice
+    components = config.components
     return {
-        "model": _made_by(choice.model),
-        "loss": _made_by(choice.loss),
-        "data": {**_made_by(choice.data), **splits.record()},
+        "model": _made_by(components.model),
+        "loss": _made_by(components.loss),
+        "data": {**_made_by(components.data), **splits.record()},
         "versions": versions(),
     }
 

@@ -70,7 +70,7 @@ class Work(NamedTuple):
         if world_size() > 1:
             sync_batch_norm(model, loss)
             if self.sharded:
-                apply_fsdp(model, loss, large=1)
+                apply_fsdp(model, loss, min_numel=1)
                 options = options.model_copy(update={"shard": True})
         named = [*model.named_parameters(), *loss.named_parameters("loss")]
         updates = TrainStep(

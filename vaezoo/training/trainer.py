@@ -52,7 +52,7 @@ class Trainer:
         options: TrainOptions,
         folder: RunFolder,
         precision: str,
-        reporter: ProgressCallback,
+        callback: ProgressCallback,
         stops: SignalHandler,
         rebuild: Callable[[], BaseVAE],
     ) -> None:
@@ -71,7 +71,7 @@ class Trainer:
         self.options = options
         self.folder = folder
         self.precision = precision
-        self.reporter = reporter
+        self.callback = callback
         self.stops = stops
         self.rebuild = rebuild
         self.total_steps = options.steps or (options.epochs or 1) * len(train)
@@ -82,7 +82,7 @@ class Trainer:
             device=self.device,
             precision=precision,
             total_steps=self.total_steps,
-            note=reporter.note,
+            note=callback.note,
         )
         self.state = TrainingState(model, loss, self.train_step, log_every=options.log_every)
         self.background = AsyncWriter()
@@ -112,7 +112,7 @@ class Trainer:
         """Train to the end. RunStopped when asked to stop, TrainingError when the loss breaks."""
         self.clock = self.saver.last_saved = self.state.counted = time.perf_counter()
         for note in self.notes:
-            self.reporter.note(note)
+            self.callback.note(note)
         self.health.snapshot()
         with precision_context(self.precision, self.options.deterministic):
             self.model.train()
@@ -162,7 +162,7 @@ class Trainer:
         self.within_step = True
         seed_step(self.options.seed, self.position.step)
         self.state.advance(self.train_step(batch, self._context(), self.position.step))
-        self.reporter.step()
+        self.callback.step()
         self.within_step = False
 
     def _context(self) -> StepContext:
@@ -192,7 +192,7 @@ class Trainer:
             "skipped": skipped,
         }
         self.folder.append_metrics(record)
-        self.reporter.window(TrainMetrics(self.position.step, self.total_steps, epoch, rate, terms))
+        self.callback.window(TrainMetrics(self.position.step, self.total_steps, epoch, rate, terms))
 
     def _validate(self, epoch: int) -> None:
         self.state.validation_due = True
@@ -222,7 +222,7 @@ class Trainer:
         if self.options.patience is not None:
             self._compare(score)
         self.state.validation_due = False
-        self.reporter.validation(epoch, record)
+        self.callback.validation(epoch, record)
         self.clock = time.perf_counter()
 
     def _bits_per_dim(self, terms: Mapping[str, float]) -> float | None:
