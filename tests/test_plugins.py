@@ -70,7 +70,7 @@ def register_models(register):
     "wants another argument": ("@hookimpl\ndef register_models(registry): pass", "{'registry'}"),
     "has a bad import string": (
         GOOD.format(name="a").replace("))", ", options='a.b.c'))"),
-        "options 'a.b.c' is not 'package.module:Name'",
+        "options must be 'package.module:Name', not 'a.b.c'",
     ),
     "registers a class": (
         "@hookimpl\ndef register_models(register): register(ModelSpec)",
@@ -94,27 +94,41 @@ def register_models(register):
     ),
     "comes from the future": (
         "@hookimpl\ndef register_models(register): register(model('a', api_version=99))",
-        "is made for plugin API 99, this vaezoo has 1: upgrade vaezoo",
+        "is made for plugin API 99, this vaezoo has 2: upgrade vaezoo",
+    ),
+    "is from the past": (
+        "@hookimpl\ndef register_models(register): register(model('a', api_version=1))",
+        "is made for plugin API 1, this vaezoo has 2: upgrade the plugin",
+    ),
+    "brings a loss whose name it has": (
+        """
+@hookimpl
+def register_models(register):
+    loss = LossSpec(name='l', target='far:L', summary='L')
+    register(model('a', loss=loss))
+    register(model('b', loss=loss))
+""",
+        "the loss name 'l' is registered twice",
     ),
     "has a bad name": (
         "@hookimpl\ndef register_models(register): register(model('My VAE'))",
-        "'My VAE' is no name for a model",
+        "model My VAE: name must be small letters, digits and underscores, not 'My VAE'",
     ),
     "has no words for tags": (
         "@hookimpl\ndef register_models(register): register(model('a', tags='elbo'))",
-        "tags must be a tuple of words",
+        "tags must be a tuple of words, not 'elbo'",
     ),
     "has no text for a paper": (
         "@hookimpl\ndef register_models(register): register(model('a', paper=None))",
-        "the paper must be one line of text",
+        "paper must be one line of text, not None",
     ),
     "has options that are no mapping": (
         "@hookimpl\ndef register_models(register): register(model('a', loss_options=[1]))",
-        "loss_options must map names to values",
+        "loss_options must be a mapping from names to values",
     ),
-    "takes what is no Takes": (
-        "@hookimpl\ndef register_models(register): register(model('a', takes=8))",
-        "takes must be vaezoo.InputSpec(...)",
+    "accepts what is no InputSpec": (
+        "@hookimpl\ndef register_models(register): register(model('a', input_spec=8))",
+        "input_spec must be vaezoo.InputSpec(...), not 8",
     ),
 }
 

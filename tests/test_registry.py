@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from vaezoo.errors import UnknownNameError, VaezooError, nearest
-from vaezoo.plugins.loader import PluginRecord
+from vaezoo.plugins.hookspecs import hookimpl
+from vaezoo.plugins.loader import PluginRecord, collect
 from vaezoo.plugins.registry import Registry, registry
-from vaezoo.plugins.specs import DatasetSpec, InputSpec, Kind, LossSpec, ModelSpec
+from vaezoo.plugins.specs import DatasetSpec, InputSpec, Kind, LossSpec, ModelSpec, Spec
 
 
-def record(name: str, *specs: ModelSpec | LossSpec | DatasetSpec) -> PluginRecord:
+def record(name: str, *specs: Spec) -> PluginRecord:
     return PluginRecord(name, f"{name}.plugin", f"dist_{name}", "1.0", specs=list(specs))
 
 
@@ -106,9 +108,25 @@ def test_a_variant_has_what_its_base_has() -> None:
         "far:Options",
         base.input_spec,
     )
-    assert (found.tags, found.loss, found.base) == (("elbo",), "own", "base")
+    assert (found.tags, found.loss_name, found.base) == (("elbo",), "own", "base")
     assert found.model_options == {"width": 5, "depth": 2}
     assert found.train_options == {"lr": 0.1}
+
+
+def test_a_model_may_bring_its_loss_in_one_entry() -> None:
+    own = LossSpec(name="own", target="far:Own", summary="Own", requires=("elbo",))
+
+    class Plugin:
+        @hookimpl
+        def register_models(self, register: Callable[[ModelSpec], None]) -> None:
+            register(ModelSpec(name="base", target="far:Base", summary="B", tags=("elbo",)))
+            register(ModelSpec(name="variant", base="base", summary="V", loss=own))
+
+    known = Registry([record("one", *collect(Plugin()))])
+    assert known.loss("own") is own
+    assert known.model("variant").loss_name == "own"
+    assert known.model("variant").target == "far:Base"
+    assert known.plugin(own).name == "one"
 
 
 def test_a_variant_may_take_less_than_its_base() -> None:
@@ -133,6 +151,6 @@ def test_a_variant_of_nothing_costs_only_itself(base: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"target": "far:One"}, {"options": "far:O"}])
-def test_a_variant_says_nothing_that_its_base_says(wrong: dict[str, Any]) -> None:
-    with pytest.raises(VaezooError, match="variant"):
+def test_a_variant_has_no_class_of_its_own(wrong: dict[str, Any]) -> None:
+    with pytest.raises(VaezooError, match="variant of base: leave out target and options"):
         ModelSpec(name="variant", base="base", summary="V", **wrong)

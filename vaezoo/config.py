@@ -39,7 +39,7 @@ class Components:
 
     def loss_defaults(self) -> Mapping[str, Any]:
         """The model's defaults for the options of its own loss; none for another loss."""
-        return self.model.loss_options if self.loss.name == self.model.loss else {}
+        return self.model.loss_options if self.loss.name == self.model.loss_name else {}
 
     def options(self) -> dict[str, type[Options]]:
         """The option classes by section, in the order of SECTIONS."""
@@ -100,14 +100,14 @@ def resolve_components(
         raise OptionError("say which model to train (vaezoo list shows them)")
     components = Components(
         model=spec,
-        loss=cast(LossSpec, _pick("loss", loss, config, spec.loss)),
+        loss=cast(LossSpec, _pick("loss", loss, config, spec.loss_name)),
         data=cast(DatasetSpec, _pick("dataset", data, config, DEFAULT_DATA)),
     )
     missing = [tag for tag in components.loss.requires if tag not in components.model.tags]
     if missing:
         raise OptionError(
             f"loss {components.loss.name} needs a model with {' and '.join(missing)}, which "
-            f"{components.model.name} is not: its own loss is {components.model.loss}"
+            f"{components.model.name} is not: its own loss is {components.model.loss_name}"
         )
     return components
 

@@ -328,11 +328,14 @@ class TestOnesOwn:
     @pytest.mark.parametrize(
         ("changes", "told"),
         [
-            ({"group": "others"}, "there is no group 'others'"),
-            ({"direction": "larger"}, "higher, lower or neither"),
-            ({"requires": ("gold",)}, "requires has 'gold'"),
-            ({"comparable_keys": ("luck",)}, "comparable_keys has 'luck'"),
-            ({"requires": "elbo"}, "must be a tuple of words"),
+            ({"group": "others"}, "group must be one of .* not 'others'"),
+            (
+                {"direction": "larger"},
+                "one of higher, lower, neither, not 'larger'",
+            ),
+            ({"requires": ("gold",)}, "requires must be .*gold"),
+            ({"comparable_keys": ("luck",)}, "comparable_keys must be .*luck"),
+            ({"requires": "elbo"}, "requires must be a tuple of words"),
             ({"formula": "a\nb"}, "formula must be one line"),
         ],
     )

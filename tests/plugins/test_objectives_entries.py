@@ -85,7 +85,7 @@ def test_what_is_in_the_lists() -> None:
     for name in NAMES:
         spec = models[name]
         assert spec.base == "vanilla"
-        assert spec.loss == name
+        assert spec.loss_name == name
         assert name in losses
         assert spec.target == models["vanilla"].target
         assert ({"elbo", "importance"} <= {*spec.tags}) is (name != "wae_mmd")

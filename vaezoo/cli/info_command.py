@@ -112,11 +112,11 @@ def _metric(spec: MetricSpec) -> dict[str, Any]:
 def _loss(known: Registry, spec: ModelSpec) -> dict[str, Any]:
     """The default loss, its options' defaults as this model sets them; null if not installed."""
     try:
-        options = _options(known.loss(spec.loss))
+        options = _options(known.loss(spec.loss_name))
     except UnknownNameError:
-        return {"name": spec.loss, "options": None}
+        return {"name": spec.loss_name, "options": None}
     changed = _with_defaults(options, spec.loss_options)
-    return {"name": spec.loss, "options": [info.to_dict() for info in changed]}
+    return {"name": spec.loss_name, "options": [info.to_dict() for info in changed]}
 
 
 def _print(spec: Spec, entry: dict[str, Any]) -> None:

@@ -297,9 +297,11 @@ def _collector(specs: list[Spec], hook: str, kind: type[Spec]) -> Callable[[Spec
     def register(spec: Spec) -> None:
         if not isinstance(spec, kind):
             raise VaezooError(f"{hook} takes a {kind.__name__}, not {type(spec).__name__}")
-        if any((spec.kind, spec.name) == (other.kind, other.name) for other in specs):
-            raise VaezooError(f"the {spec.kind} name {spec.name!r} is registered twice")
-        specs.append(spec)
+        for added in (spec, getattr(spec, "loss", None)):
+            if isinstance(added, Spec):
+                if any((added.kind, added.name) == (other.kind, other.name) for other in specs):
+                    raise VaezooError(f"the {added.kind} name {added.name!r} is registered twice")
+                specs.append(added)
 
     return register
 

@@ -1,20 +1,21 @@
-"""What a plugin registers: names and import strings, no classes, so that lists need no torch."""
+"""Specs: what a plugin registers. Names and import strings, so that lists need no torch."""
 
 from __future__ import annotations
 
 import copy
 import importlib
+import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import DataError, VaezooError
 
-API_VERSION = 1
-"""The version of the plugin interface. A spec made for a later one is refused."""
+API_VERSION = 2
+"""The version of the plugin interface. A spec that was written for another version is refused."""
 
 Kind = Literal["model", "loss", "dataset", "metric", "logger"]
 
@@ -28,7 +29,7 @@ CAPABILITIES: Mapping[str, str] = MappingProxyType(
         "external_weights": "it needs weights that are not trained here",
     }
 )
-"""Tags with a meaning to evaluation, so that numbers which do not compare are not put together."""
+"""Tags that evaluation knows. They keep numbers apart that do not compare."""
 
 METRIC_REQUIRES: Mapping[str, str] = MappingProxyType(
     {
@@ -42,7 +43,7 @@ METRIC_REQUIRES: Mapping[str, str] = MappingProxyType(
         "factors": "the factors of variation of this data are not known",
     }
 )
-"""What a metric may need of the model and the data: the word, and the reason where it is missing.
+"""What a metric may require of model and data: the word, and the reason where it is missing.
 
 elbo, importance, discrete: the model has that tag. density, continuous: it has no tag
 deterministic, discrete. images, bounded, factors: of the data.
@@ -57,7 +58,7 @@ METRIC_COMPARABLE_KEYS: Mapping[str, str] = MappingProxyType(
         "network": "the network whose features were compared",
     }
 )
-"""What two numbers of a metric may have to share before one can be called the better."""
+"""What two numbers of a metric may have to share before they can be ranked."""
 
 METRIC_GROUPS: Mapping[str, str] = MappingProxyType(
     {
@@ -68,19 +69,17 @@ METRIC_GROUPS: Mapping[str, str] = MappingProxyType(
         "samples": "how its new images stand to real ones",
     }
 )
-
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
-_IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+"""The groups of metrics, in the order in which they are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
-    """What data a model takes; checked before anything is allocated.
+    """The data that a model accepts; checked before anything is allocated.
 
-    min_size: smallest height and width in pixels; max_size likewise, None for no limit.
-    channels: the channel counts it takes, None for any.
-    vectors: True if it (also) takes flat vectors, False if it takes images only.
-    labels: True if it cannot do without class labels.
+    min_size: smallest height and width in pixels. max_size: largest, or None for no limit.
+    channels: the channel counts it accepts, None for any.
+    vectors: True if it (also) accepts flat vectors, False if it accepts images only.
+    labels: True if it needs class labels.
     """
 
     min_size: int = 1
@@ -90,13 +89,10 @@ class InputSpec:
     labels: bool = False
 
     def describe(self) -> str:
-        parts = [f"images from {self.min_size}×{self.min_size}"]
-        if self.max_size is not None:
-            parts[0] += f" to {self.max_size}×{self.max_size}"
-        if self.channels is None:
-            parts.append("any number of channels")
-        else:
-            parts.append(" or ".join(map(str, self.channels)) + " channels")
+        """The accepted data in one line."""
+        most = "" if self.max_size is None else f" to {self.max_size}×{self.max_size}"
+        channels = "any number of" if self.channels is None else _either(self.channels)
+        parts = [f"images from {self.min_size}×{self.min_size}{most}", f"{channels} channels"]
         if self.vectors:
             parts.append("flat vectors too")
         if self.labels:
@@ -104,45 +100,110 @@ class InputSpec:
         return ", ".join(parts)
 
     def check(self, data: DataSpec, model: str) -> None:
-        """Raise DataError, in one line, unless the model takes this data."""
-        if not data.is_image:
-            if not self.vectors:
-                raise DataError(
-                    f"{model} takes images, and this data is vectors of {data.shape[0]} values"
-                )
-        else:
-            smallest, largest = min(data.height, data.width), max(data.height, data.width)
-            size = f"{data.height}×{data.width}"
-            if smallest < self.min_size:
-                raise DataError(
-                    f"{model} takes images of {self.min_size}×{self.min_size} or more, not {size}: "
-                    f"give --image-size {self.min_size} or more"
-                )
-            if self.max_size is not None and largest > self.max_size:
-                raise DataError(
-                    f"{model} takes images of {self.max_size}×{self.max_size} or less, not {size}: "
-                    f"give --image-size {self.max_size} or less"
-                )
-            if self.channels is not None and data.channels not in self.channels:
-                raise DataError(
-                    f"{model} takes {' or '.join(map(str, self.channels))} channels, "
-                    f"not {data.channels}"
-                )
+        """Raise DataError, in one line, unless the model accepts this data."""
+        problem = self._problem_of_image(data) if data.is_image else self._problem_of_vector(data)
+        if problem:
+            raise DataError(f"{model} takes {problem}")
         if self.labels and not data.class_names:
             raise DataError(f"{model} needs class labels, and this data has none")
+
+    def _problem_of_vector(self, data: DataSpec) -> str:
+        if self.vectors:
+            return ""
+        return f"images, and this data is vectors of {data.shape[0]} values"
+
+    def _problem_of_image(self, data: DataSpec) -> str:
+        size = f"{data.height}×{data.width}"
+        for limit, fits, word in (
+            (self.min_size, min(data.height, data.width) >= self.min_size, "more"),
+            (self.max_size, max(data.height, data.width) <= (self.max_size or math.inf), "less"),
+        ):
+            if not fits:
+                return (
+                    f"images of {limit}×{limit} or {word}, not {size}: "
+                    f"give --image-size {limit} or {word}"
+                )
+        if self.channels is not None and data.channels not in self.channels:
+            return f"{_either(self.channels)} channels, not {data.channels}"
+        return ""
+
+
+def _either(numbers: Iterable[int]) -> str:
+    return " or ".join(map(str, numbers))
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[a-z][a-z0-9_]*", value) is not None
+
+
+def _is_import(value: Any) -> bool:
+    return (
+        isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value) is not None
+    )
+
+
+def _is_line(value: Any) -> bool:
+    return isinstance(value, str) and "\n" not in value
+
+
+def _are_words(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(word, str) for word in value)
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
+
+
+def _words_of(known: Iterable[str]) -> _Check:
+    return (
+        lambda value: _are_words(value) and {*value} <= {*known},
+        f"a tuple of words out of {', '.join(known)}",
+    )
+
+
+def _one_of(known: Iterable[str]) -> _Check:
+    return lambda value: value in [*known], f"one of {', '.join(known)}"
+
+
+_Check = tuple[Callable[[Any], bool], str]
+_IMPORT = "'package.module:Name'"
+_CHECKS: Mapping[str, _Check] = {
+    "name": (_is_name, "small letters, digits and underscores"),
+    "target": (_is_import, _IMPORT),
+    "model.target": (lambda value: value == "" or _is_import(value), _IMPORT),
+    "options": (lambda value: value is None or _is_import(value), _IMPORT),
+    "summary": (lambda value: _is_line(value) and value != "", "one line of text"),
+    **dict.fromkeys(("paper", "formula", "unit", "cost", "extra"), (_is_line, "one line of text")),
+    **dict.fromkeys(("tags", "requires"), (_are_words, "a tuple of words")),
+    **dict.fromkeys(
+        ("model_options", "loss_options", "train_options"),
+        (_is_mapping, "a mapping from names to values"),
+    ),
+    "base": (lambda value: value is None or _is_name(value), "the name of a model"),
+    "loss": (
+        lambda value: isinstance(value, LossSpec) or _is_name(value),
+        "the name of a loss or a LossSpec",
+    ),
+    "input_spec": (lambda value: isinstance(value, InputSpec), "vaezoo.InputSpec(...)"),
+    "direction": _one_of(("higher", "lower", "neither")),
+    "group": _one_of(METRIC_GROUPS),
+    "metric.requires": _words_of(METRIC_REQUIRES),
+    "comparable_keys": _words_of(METRIC_COMPARABLE_KEYS),
+}
+"""By field, or kind and field: a condition on its value, and in words what it must be."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """What every registered thing says of itself.
+    """What is common to everything that a plugin registers.
 
-    name: how users call it: small letters, digits and underscores.
+    name: how users name it: small letters, digits and underscores.
     target: `package.module:Class`, imported when it is used.
     options: `package.module:Options`, its typed options (a `vaezoo.Options` subclass) in a module
         that imports no torch; None when it has none.
     summary: one line.
     paper: authors, year, and where to find it.
-    tags: words to find it by; those in CAPABILITIES have a meaning to evaluation.
+    tags: words to find it by; evaluation knows those in CAPABILITIES.
     """
 
     kind: ClassVar[Kind]
@@ -155,47 +216,26 @@ class Spec:
     api_version: int = API_VERSION
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
-            raise VaezooError(
-                f"{self.name!r} is no name for a {self.kind}: small letters, digits, underscores"
-            )
-        self._check_target()
-        if self.options is not None:
-            self._check_import("options", self.options)
-        if not isinstance(self.summary, str) or not self.summary or "\n" in self.summary:
-            raise VaezooError(f"{self.kind} {self.name}: the summary must be one line of text")
-        if not isinstance(self.paper, str) or "\n" in self.paper:
-            raise VaezooError(f"{self.kind} {self.name}: the paper must be one line of text")
-        self._check_words("tags", self.tags)
-        if self.api_version > API_VERSION:
+        if self.api_version != API_VERSION:
+            advice = "upgrade vaezoo" if self.api_version > API_VERSION else "upgrade the plugin"
             raise VaezooError(
                 f"{self.kind} {self.name} is made for plugin API {self.api_version}, "
-                f"this vaezoo has {API_VERSION}: upgrade vaezoo"
+                f"this vaezoo has {API_VERSION}: {advice}"
             )
-
-    def _check_target(self) -> None:
-        self._check_import("target", self.target)
-
-    def _check_import(self, label: str, value: object) -> None:
-        if not isinstance(value, str) or not _IMPORT.fullmatch(value):
-            raise VaezooError(
-                f"{self.kind} {self.name}: {label} {value!r} is not 'package.module:Name'"
-            )
-
-    def _check_words(self, label: str, value: object) -> None:
-        if not isinstance(value, tuple) or not all(isinstance(word, str) for word in value):
-            raise VaezooError(f"{self.kind} {self.name}: {label} must be a tuple of words")
-
-    def _check_mapping(self, label: str, value: object) -> None:
-        if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
-            raise VaezooError(f"{self.kind} {self.name}: {label} must map names to values")
+        for label in (entry.name for entry in fields(self)):
+            check = _CHECKS.get(f"{self.kind}.{label}") or _CHECKS.get(label)
+            value = getattr(self, label)
+            if check is not None and not check[0](value):
+                raise VaezooError(
+                    f"{self.kind} {self.name}: {label} must be {check[1]}, not {value!r}"
+                )
 
     def load(self) -> Any:
-        """The class itself. Imports whatever its module imports, torch as a rule."""
+        """Import the class. This imports what its module imports, as a rule torch."""
         return _import(self.target, f"{self.kind} {self.name}")
 
     def load_options(self) -> Any:
-        """The class of its options. Must not import torch."""
+        """Import the class of its options, which must not import torch."""
         from vaezoo.options import Options  # here: registering needs no pydantic
 
         if self.options is None:
@@ -207,20 +247,29 @@ class Spec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LossSpec(Spec):
+    """A loss: see Spec. requires: the capability tags that a model must have for it."""
+
+    kind: ClassVar[Kind] = "loss"
+    requires: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelSpec(Spec):
     """A model: see Spec.
 
-    loss: the objective it is trained with unless told otherwise.
+    loss: the loss that it is trained with by default: the name of a registered one, or a LossSpec,
+        which is registered with the model.
     model_options, loss_options, train_options: defaults that differ from those of the classes.
-    takes: what data it takes.
-    base: the name of a registered model whose class and options this one has: an entry that
-        differs in its objective or defaults alone needs no class of its own. `target` and
-        `options` are then left out; `tags` and `takes` are the base's unless given.
+    input_spec: what data it accepts.
+    base: the name of a registered model whose class and options this one has, for a model that
+        differs only in its loss or its defaults. `target` and `options` are then left out; `tags`
+        and `input_spec` are those of the base unless given.
     """
 
     kind: ClassVar[Kind] = "model"
     target: str = ""
-    loss: str = "elbo"
+    loss: str | LossSpec = "elbo"
     model_options: Mapping[str, Any] = field(default_factory=dict)
     loss_options: Mapping[str, Any] = field(default_factory=dict)
     train_options: Mapping[str, Any] = field(default_factory=dict)
@@ -229,22 +278,23 @@ class ModelSpec(Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.loss, str) or not _NAME.fullmatch(self.loss):
-            raise VaezooError(f"model {self.name}: {self.loss!r} is no name of a loss")
-        for label in ("model_options", "loss_options", "train_options"):
-            self._check_mapping(label, getattr(self, label))
-        if not isinstance(self.input_spec, InputSpec):
-            raise VaezooError(f"model {self.name}: takes must be vaezoo.InputSpec(...)")
-        if self.base is not None and self.options is not None:
+        if self.base is not None and (self.target or self.options):
             raise VaezooError(
-                f"model {self.name} is a variant of {self.base}: leave out target and "
-                "options, which are that model's"
+                f"model {self.name} is a variant of {self.base}: leave out target and options, "
+                "which are those of that model"
             )
+        if self.base is None and not self.target:
+            raise VaezooError(f"model {self.name} needs a target or a base")
+
+    @property
+    def loss_name(self) -> str:
+        """The name of the loss that it is trained with by default."""
+        return self.loss if isinstance(self.loss, str) else self.loss.name
 
     def inherit(self, base: ModelSpec) -> ModelSpec:
-        """This variant with what it has from its base."""
-        whole = copy.copy(self)
-        # Past the check that a plugin's own words must pass.
+        """This variant with the fields that it has from its base filled in."""
+        filled = copy.copy(self)
+        # Not by dataclasses.replace: it would refuse a variant that has a target.
         for name, value in {
             "target": base.target,
             "options": base.options,
@@ -253,53 +303,29 @@ class ModelSpec(Spec):
             "model_options": {**base.model_options, **self.model_options},
             "train_options": {**base.train_options, **self.train_options},
         }.items():
-            object.__setattr__(whole, name, value)
-        return whole
-
-    def _check_target(self) -> None:
-        if self.base is None:
-            super()._check_target()
-        elif self.target or not _NAME.fullmatch(self.base):
-            raise VaezooError(
-                f"model {self.name}: base is the name of a model, and goes without target"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossSpec(Spec):
-    """An objective: see Spec. `needs` are the capability tags that a model must have for it."""
-
-    kind: ClassVar[Kind] = "loss"
-    requires: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_words("requires", self.requires)
+            object.__setattr__(filled, name, value)
+        return filled
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec(Spec):
-    """A data set: see Spec. `train_options` are training defaults that suit it."""
+    """A data set: see Spec. train_options: training defaults that suit it."""
 
     kind: ClassVar[Kind] = "dataset"
     train_options: Mapping[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_mapping("train_options", self.train_options)
-
 
 @dataclass(frozen=True, kw_only=True)
 class MetricSpec(Spec):
-    """A number that a finished model is measured by: see Spec.
+    """A metric of a trained model: see Spec.
 
     target: a subclass of vaezoo.BaseMetric.
     formula: the number in one line, as in the equation of the paper.
     unit: "" for a bare number. direction: which way is better, "neither" where none is.
     group: one of METRIC_GROUPS. requires: words of METRIC_REQUIRES.
     comparable_keys: words of METRIC_COMPARABLE_KEYS, what two numbers must share to be ranked.
-    cost: in words. default: whether it is measured unless others are asked for, after training too.
-    extra: the optional part of vaezoo that has to be installed for it, "" for none.
+    cost: in words. default: True if it is computed when no metric is named, and after training.
+    extra: the extra of vaezoo that has to be installed for it, "" for none.
     """
 
     kind: ClassVar[Kind] = "metric"
@@ -313,35 +339,10 @@ class MetricSpec(Spec):
     default: bool = False
     extra: str = ""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for label, known in (
-            ("requires", METRIC_REQUIRES),
-            ("comparable_keys", METRIC_COMPARABLE_KEYS),
-        ):
-            self._check_words(label, getattr(self, label))
-            for word in getattr(self, label):
-                if word not in known:
-                    raise VaezooError(
-                        f"metric {self.name}: {label} has {word!r}, which is none of "
-                        f"{', '.join(known)}"
-                    )
-        if self.group not in METRIC_GROUPS:
-            raise VaezooError(
-                f"metric {self.name}: there is no group {self.group!r}, but "
-                f"{', '.join(METRIC_GROUPS)}"
-            )
-        if self.direction not in ("higher", "lower", "neither"):
-            raise VaezooError(f"metric {self.name}: better is higher, lower or neither")
-        for label in ("formula", "unit", "cost", "extra"):
-            text = getattr(self, label)
-            if not isinstance(text, str) or "\n" in text:
-                raise VaezooError(f"metric {self.name}: {label} must be one line of text")
-
 
 @dataclass(frozen=True, kw_only=True)
 class LoggerSpec(Spec):
-    """Where the numbers of training go beside metrics.jsonl: see Spec.
+    """A logger that receives the numbers of training, beside metrics.jsonl: see Spec.
 
     target: a subclass of vaezoo.BaseLogger.
     """
@@ -353,7 +354,7 @@ def _import(path: str, what: str) -> Any:
     module_name, _, attribute = path.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # whatever it raises is told as that plugin's fault
+    except (Exception, SystemExit) as error:  # reported as a fault of the plugin
         raise VaezooError(
             f"{what}: importing {module_name} failed: {type(error).__name__}: {error}"
         ) from error

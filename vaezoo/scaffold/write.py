@@ -28,7 +28,7 @@ _SUMMARIES: Mapping[Kind, str] = {
     "dataset": "Grey stripes, to be made into something else",
 }
 _IMPORTS: Mapping[Kind, tuple[str, ...]] = {
-    "model": ("GaussianOptions", "ModelSpec", "Takes"),
+    "model": ("GaussianOptions", "InputSpec", "ModelSpec"),
     "loss": ("LossSpec", "Options"),
     "dataset": ("DataOptions", "DatasetSpec"),
 }

@@ -45,7 +45,7 @@ class ModelWithLoss:
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self.model_spec, self.model_class = found(model, ModelSpec, BaseVAE)
-        loss = self.model_spec.loss if loss is None else loss
+        loss = self.model_spec.loss_name if loss is None else loss
         self.loss_spec, self.loss_class = found(loss, LossSpec, BaseLoss)
         self.name = self.model_spec.name if about == "model" else self.loss_spec.name
         missing = [tag for tag in self.loss_spec.requires if tag not in self.tags]
@@ -168,7 +168,7 @@ class ModelWithLoss:
                 raise OptionError(f"{self.name} has no option {name!r}{nearest(name, known)}")
             own[section][name] = value
         spec, loss = self.model_spec, self.loss_spec
-        changed = spec.loss_options if loss.name == spec.loss else {}
+        changed = spec.loss_options if loss.name == spec.loss_name else {}
         self.model_options = _parse(
             classes["model"], spec.model_options, own["model"], f"model {spec.name}"
         )
