@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from workload import training_workload
 
 from vaezoo.bench.counts import count
-from vaezoo.bench.peaks import gemm_rate
+from vaezoo.bench.machine import gemm_rate
 from vaezoo.bench.workload import Workload
 from vaezoo.runtime.device import device_name, precision_context, tune_malloc
 
@@ -59,15 +59,15 @@ def main() -> None:
     device = torch.device("cpu")
     tune_malloc()
     with precision_context(args.precision, deterministic=False):
-        subject = training_workload(
+        workload = training_workload(
             device, batch_size=args.batch_size, precision=args.precision, model=args.model
         )
-        flops = count(subject.counted).flops
+        flops = count(workload.countable_step).flops
         gemm = gemm_rate(device, args.precision)
-        steps = timed(subject)
+        steps = timed(workload)
         with Clock() as clock:
-            timed(subject)
-        step = statistics.median(steps + timed(subject))
+            timed(workload)
+        step = statistics.median(steps + timed(workload))
     shares = {kind: seconds / _STEPS for kind, seconds in clock.seconds.most_common()}
     needed = flops / gemm
     for kind, seconds in shares.items():
@@ -86,12 +86,12 @@ def main() -> None:
     publish(f"operations-{args.precision}", device_name(device), [line], record)
 
 
-def timed(subject: Workload) -> list[float]:
+def timed(workload: Workload) -> list[float]:
     """Seconds of each of a number of steps."""
     seconds = []
     for _ in range(_STEPS):
         begun = time.perf_counter()
-        subject.step()
+        workload.step()
         seconds.append(time.perf_counter() - begun)
     return seconds
 

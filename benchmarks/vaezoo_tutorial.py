@@ -10,7 +10,7 @@ from pathlib import Path
 
 from workload import training_workload
 
-from vaezoo.bench.timing import synchronise
+from vaezoo.bench.timing import synchronize
 from vaezoo.runtime.device import precision_context, resolve_device, resolve_precision, tune_malloc
 
 
@@ -19,7 +19,7 @@ def step_rate(batch_size: int, steps: int, compiled: str, precision_name: str) -
     device = resolve_device("auto")
     precision = resolve_precision(precision_name, device)
     with precision_context(precision, deterministic=False):
-        subject = training_workload(
+        workload = training_workload(
             device,
             batch_size=batch_size,
             precision=precision,
@@ -27,12 +27,12 @@ def step_rate(batch_size: int, steps: int, compiled: str, precision_name: str) -
             compile=compiled,
         )
         for _ in range(5):
-            subject.step()
-        synchronise(device)
+            workload.step()
+        synchronize(device)
         begun = time.perf_counter()
         for _ in range(steps):
-            subject.step()
-        synchronise(device)
+            workload.step()
+        synchronize(device)
     return steps * batch_size / (time.perf_counter() - begun)
 
 

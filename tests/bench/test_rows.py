@@ -12,10 +12,9 @@ import torch
 from PIL import Image
 
 from vaezoo.bench import report
-from vaezoo.bench.job import Case
-from vaezoo.bench.peaks import PEAKS, specified
+from vaezoo.bench.job import Case, bound_by, empty_row, sanity_check
+from vaezoo.bench.machine import PEAKS, specified_peak
 from vaezoo.bench.plot import save_plot
-from vaezoo.bench.row import bound_by, empty_row, sanity_check
 from vaezoo.bench.timing import time_step
 from vaezoo.errors import OptionError, RunError
 
@@ -62,7 +61,7 @@ def test_more_than_the_whole_machine_is_an_error() -> None:
 
 
 def test_unknown_peak_is_no_guess() -> None:
-    assert specified(CPU, "fp32") is None
+    assert specified_peak(CPU, "fp32") is None
     for rates, memory, source in PEAKS.values():
         assert source
         assert memory > 1e12
@@ -88,13 +87,13 @@ def test_verdict(
 def test_report_round_trip_and_comparison(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     other = row(model="other")
-    report.save(path, ENVIRONMENT, [row(), other])
-    earlier = report.load(path)
+    report.save_json(path, ENVIRONMENT, [row(), other])
+    earlier = report.load_json(path)
     slower = row(images_per_second=80.0)
-    changes = report.changes([slower, row(model="new")], earlier["rows"])
+    changes = report.compare([slower, row(model="new")], earlier["rows"])
     assert [share for _, share in changes] == [0.8, None]
     # Another shape is another measurement.
-    assert report.changes([row(shape=[1, 8, 8])], earlier["rows"])[0][1] is None
+    assert report.compare([row(shape=[1, 8, 8])], earlier["rows"])[0][1] is None
 
 
 def test_markdown_has_a_cell_a_heading_for_every_row(tmp_path: Path) -> None:
@@ -109,10 +108,10 @@ def test_markdown_has_a_cell_a_heading_for_every_row(tmp_path: Path) -> None:
 def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     with pytest.raises(RunError, match="missing"):
-        report.load(path)
+        report.load_json(path)
     path.write_text(json.dumps({"a": 1}))
     with pytest.raises(OptionError, match="no report"):
-        report.load(path)
+        report.load_json(path)
 
 
 def test_plot_has_lines_over_sizes_and_bars_where_lines_could_not_be_told_apart(

@@ -1,1 +1,1 @@
-"""How fast models are on this machine, and how near that is to what the machine can do."""
+"""Benchmarks of models: throughput, latency, memory, and how much of the machine they use."""

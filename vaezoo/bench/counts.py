@@ -1,4 +1,4 @@
-"""How much arithmetic and memory traffic a step asks for, counted without doing it."""
+"""FLOPs and memory traffic of a step, counted by torch's dispatch modes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 _ARITHMETIC = ("mm", "conv", "linear", "cdist", "attention", "einsum", "fft", "cholesky", "solve")
-"""Parts of the names of operations that do much arithmetic: those that are not counted are told."""
+"""Parts of the names of operations with much arithmetic: `missed` lists those without a count."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Of one step.
+    """The counts of one step.
 
     flops: multiplications and additions of matrix products and convolutions, forward and backward.
-    bytes: what every operation reads and writes, each tensor once, as if nothing were fused and
-        nothing cached: an eager step's traffic from above.
+    bytes: what every operation reads and writes, each tensor once, without fusion or caches: an
+        upper bound of an eager step's traffic.
     missed: operations with arithmetic that `flops` leaves out, and how often they were called.
     """
 
@@ -50,22 +50,17 @@ def _convolution_backward(
     grad_shape: Sequence[int],
     x_shape: Sequence[int],
     weight_shape: Sequence[int],
-    bias: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    transposed: bool,
-    output_padding: Any,
-    groups: int,
-    output_mask: Sequence[bool],
-    out_shape: Any = None,
+    *args: Any,
+    **_: Any,
 ) -> int:
-    """As many as the forward pass for each of the two gradients that are asked for.
+    """The FLOPs of the forward pass for each of the two gradients that are needed.
 
-    The counter's own formula forgets the groups of the weight's gradient.
+    torch's own formula forgets the groups in the gradient of the weight.
+    args: bias, stride, padding, dilation, transposed, output_padding, groups, output_mask.
     """
+    transposed, output_mask = args[4], args[7]
     positions = x_shape if transposed else grad_shape
-    # Every position of the smaller side meets one kernel: its channels within a group.
+    # Each position of the smaller side meets one kernel, with the channels of one group.
     once = 2 * positions[0] * math.prod(positions[2:]) * math.prod(weight_shape)
     return once * (output_mask[0] + output_mask[1])
 
@@ -93,7 +88,7 @@ class _Traffic(TorchDispatchMode):
 
 
 def _is_view(func: Any) -> bool:
-    """Whether an operation only looks at its input in another way: nothing is moved."""
+    """Whether an operation returns a view of its input, so that no data moves."""
     return any(
         ret.alias_info is not None and not ret.alias_info.is_write for ret in func._schema.returns
     )

@@ -1,4 +1,4 @@
-"""What one subprocess measures, as it travels there. No torch here."""
+"""A benchmark job for one subprocess, and the rows that it gives. No torch here."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import Any, Literal
 Mode = Literal["train", "encode", "decode", "sample"]
 MODES: tuple[Mode, ...] = ("train", "encode", "decode", "sample")
 
+LAUNCH_SHARE = 0.9
+"""A step is launch-bound when the host needs this fraction of its time to enqueue it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One row to be: a mode at a batch size, in a precision, compiled or not."""
+    """What one row measures: a mode at a batch size, in a precision, compiled or not."""
 
     mode: Mode
     batch_size: int
@@ -22,12 +25,12 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One model with its cases.
+    """A model with its cases.
 
-    options: the model's and the loss's, flat. shape: of an image. windows, seconds: how many timed
-    windows, and how long one lasts at least. end_to_end: whether training rows include the data.
-    largest: look for the largest batch that fits, instead of the case's own.
-    gemm, copy: the machine's measured rates by precision, FLOP/s, and in bytes/s.
+    options: those of the model and of the loss, flat. shape: of an image. windows, seconds: the
+    number of timed windows, and the least duration of each. end_to_end: training rows include the
+    data. largest: search the largest batch that fits, from the case's own on. gemm, copy: the
+    machine's measured rates, FLOP/s by precision, and bytes/s.
     """
 
     model: str
@@ -50,3 +53,54 @@ class Job:
     def from_dict(cls, values: Mapping[str, Any]) -> Job:
         cases = tuple(Case(**case) for case in values["cases"])
         return cls(**{**values, "cases": cases, "shape": tuple(values["shape"])})
+
+
+def empty_row(model: str, case: Case, status: str, reason: str = "") -> dict[str, Any]:
+    """The row of a case without numbers. reason: why there are none."""
+    return {
+        "model": model,
+        **asdict(case),
+        "graph": False,
+        "shape": None,
+        "end_to_end": False,
+        "images_per_second": None,
+        "images_per_second_windows": [],
+        "latency_ms": None,
+        "flops_per_image": None,
+        "flops_missed": {},
+        "bytes_per_image": None,
+        "gemm_share": None,
+        "copy_share": None,
+        "peak_share": None,
+        "peak_source": None,
+        "bound_by": None,
+        "peak_memory_bytes": None,
+        "parameters": None,
+        "first_step_seconds": None,
+        "warm_up_seconds": None,
+        "status": status,
+        "reason": reason,
+    }
+
+
+def bound_by(
+    *, gemm_share: float | None, copy_share: float | None, enqueue_share: float | None
+) -> str | None:
+    """What limits a step: compute, memory or launch; None if that is unknown.
+
+    enqueue_share: the fraction of a step in which the host enqueues it, None on a CPU. Below
+    LAUNCH_SHARE the larger one of the fractions of the measured GEMM and copy rates decides.
+    """
+    if enqueue_share is not None and enqueue_share >= LAUNCH_SHARE:
+        return "launch"
+    if gemm_share is None or copy_share is None:
+        return None
+    return "compute" if gemm_share >= copy_share else "memory"
+
+
+def sanity_check(row: Mapping[str, Any]) -> str | None:
+    """Why a row cannot be true: it used more than the whole machine. None if it can be true."""
+    for share, of in (("gemm_share", "measured GEMM rate"), ("peak_share", "specified peak")):
+        if row[share] is not None and row[share] > 1.0:
+            return f"{row[share]:.0%} of the {of}: the count, the clock or the peak is wrong"
+    return None

@@ -1,4 +1,4 @@
-"""A report as JSON, as Markdown, and against an earlier one. No torch here."""
+"""Benchmark reports: as JSON, as Markdown, and compared with an earlier one. No torch here."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ HEADINGS = (
 Row = Mapping[str, Any]
 
 
-def save(path: Path, environment: Mapping[str, Any], rows: Sequence[Row]) -> None:
+def save_json(path: Path, environment: Mapping[str, Any], rows: Sequence[Row]) -> None:
     write_json(path, {"environment": dict(environment), "rows": [dict(row) for row in rows]})
 
 
-def load(path: Path) -> dict[str, Any]:
-    """An earlier report. OptionError when the file is none."""
+def load_json(path: Path) -> dict[str, Any]:
+    """An earlier report. OptionError if the file is not a report."""
     report = read_json(path)
     if not isinstance(report.get("rows"), list) or "environment" not in report:
         raise OptionError(f"{path} is no report of vaezoo bench: it has no rows and environment")
     try:
-        about(report["environment"])
+        describe_environment(report["environment"])
         for row in report["rows"]:
-            hash((cells(row), key(row))[1])
+            hash((table_cells(row), row_key(row))[1])
             if row["images_per_second"] is not None:
                 float(row["images_per_second"])
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise OptionError(
-            f"{path} is no report of vaezoo bench: it lacks something, or has it in another form "
+            f"{path} is no report of vaezoo bench: a part is missing or has another form "
             f"({type(error).__name__}: {quoted(str(error))})"
         ) from None
     return report
 
 
-def cells(row: Row) -> list[str]:
+def table_cells(row: Row) -> list[str]:
     """A row as texts, in the order of HEADINGS."""
     start = [row["model"], row["mode"], str(row["batch_size"]), row["precision"], row["compile"]]
     if row["images_per_second"] is None:
@@ -65,22 +65,23 @@ def cells(row: Row) -> list[str]:
         f"{spread:.0%}",
         f"{row['latency_ms']['p50']:.2f}",
         f"{row['latency_ms']['p99']:.2f}",
-        _share(row["gemm_share"]),
-        _share(row["peak_share"]),
+        *("-" if row[key] is None else f"{row[key]:.0%}" for key in ("gemm_share", "peak_share")),
         row["bound_by"] or "-",
         f"{row['peak_memory_bytes'] / 2**20:,.0f} MiB",
     ]
 
 
 def save_markdown(path: Path, environment: Mapping[str, Any], rows: Sequence[Row]) -> None:
-    lines = ["| " + " | ".join(HEADINGS) + " |", "|" + " --- |" * len(HEADINGS)]
-    lines += ["| " + " | ".join(text.replace("|", "\\|") for text in cells(r)) + " |" for r in rows]
-    text = "\n".join(["# Throughput", "", *about(environment), "", *lines, ""])
-    write_text(path, text)
+    table = [HEADINGS, ["---"] * len(HEADINGS)]
+    table += [[text.replace("|", "\\|") for text in table_cells(row)] for row in rows]
+    lines = ["| " + " | ".join(cells) + " |" for cells in table]
+    write_text(
+        path, "\n".join(["# Throughput", "", *describe_environment(environment), "", *lines, ""])
+    )
 
 
-def about(environment: Mapping[str, Any]) -> list[str]:
-    """The machine in a line or two."""
+def describe_environment(environment: Mapping[str, Any]) -> list[str]:
+    """The machine in two lines."""
     gemm = ", ".join(
         f"{precision} {rate / 1e9:,.0f} GFLOP/s"
         for precision, rate in environment["gemm_flops_per_second"].items()
@@ -92,21 +93,17 @@ def about(environment: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def changes(rows: Sequence[Row], earlier: Sequence[Row]) -> list[tuple[Row, float | None]]:
-    """Each row with its rate as a share of the earlier report's, None where that has none."""
-    before = {key(row): row["images_per_second"] for row in earlier}
-    found: list[tuple[Row, float | None]] = []
+def compare(rows: Sequence[Row], earlier: Sequence[Row]) -> list[tuple[Row, float | None]]:
+    """Each row with the ratio of its rate to that in the earlier report; None if it has none."""
+    before = {row_key(row): row["images_per_second"] for row in earlier}
+    ratios: list[tuple[Row, float | None]] = []
     for row in rows:
-        old, new = before.get(key(row)), row["images_per_second"]
-        found.append((row, new / old if old and new else None))
-    return found
+        old, new = before.get(row_key(row)), row["images_per_second"]
+        ratios.append((row, new / old if old and new else None))
+    return ratios
 
 
-def key(row: Row) -> tuple[Any, ...]:
-    """What makes two rows of two reports comparable."""
+def row_key(row: Row) -> tuple[Any, ...]:
+    """Two rows of two reports are comparable if their keys are equal."""
     names = ("model", "mode", "batch_size", "precision", "compile", "end_to_end")
     return (*(row[name] for name in names), tuple(row["shape"] or ()))
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0%}"

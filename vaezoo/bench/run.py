@@ -1,4 +1,4 @@
-"""Measure models one subprocess after another, and gather their rows."""
+"""Runs benchmark jobs in subprocesses, one after another, and collects their rows."""
 
 from __future__ import annotations
 
@@ -7,30 +7,29 @@ import os
 import queue
 import subprocess
 import sys
-import threading
-import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from threading import Thread
 from typing import IO, Any
 
-from vaezoo.bench.job import Job
-from vaezoo.bench.row import empty_row
+from vaezoo.bench.job import Job, empty_row
 from vaezoo.plugins.registry import subprocess_environment
 
-Told = Callable[[dict[str, Any]], None]
+RowCallback = Callable[[dict[str, Any]], None]
 
 
-def run_jobs(jobs: Sequence[Job], *, timeout: float, told: Told) -> list[dict[str, Any]]:
-    """Every row of every job. timeout: seconds that a row may take. told: hears of each row."""
+def run_jobs(jobs: Sequence[Job], *, timeout: float, on_row: RowCallback) -> list[dict[str, Any]]:
+    """The rows of all jobs. timeout: seconds for each row. on_row: called with each row."""
     rows = []
     for job in jobs:
         for row in run_job(job, timeout):
             rows.append(row)
-            told(row)
+            on_row(row)
     return rows
 
 
 def run_job(job: Job, timeout: float) -> list[dict[str, Any]]:
-    """The rows of one model; the cases that its process did not live to tell get one each."""
+    """One row for each case; after a crash or a timeout the remaining cases get empty rows."""
     process = subprocess.Popen(
         [sys.executable, "-m", "vaezoo.bench.worker"],
         stdin=subprocess.PIPE,
@@ -44,54 +43,46 @@ def run_job(job: Job, timeout: float) -> list[dict[str, Any]]:
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
-    lines: queue.Queue[str | None] = queue.Queue()
-    last_words: list[str] = []
-    readers = [
-        threading.Thread(target=_forward, args=(process.stdout, lines), daemon=True),
-        threading.Thread(target=_keep_last, args=(process.stderr, last_words), daemon=True),
+    lines: queue.Queue[str] = queue.Queue()
+    last_error: deque[str] = deque(maxlen=1)  # a plugin may print without end
+    threads = [
+        Thread(target=_read_lines, args=(process.stdout, lines), daemon=True),
+        Thread(target=_read_errors, args=(process.stderr, last_error), daemon=True),
     ]
-    for reader in readers:
-        reader.start()
+    for thread in threads:
+        thread.start()
     try:
         process.stdin.write(json.dumps(job.to_dict()))
         process.stdin.close()
     except BrokenPipeError:
-        last_words.append("it ended before it was told what to do")
+        last_error.append("it ended before it could read its job")
     rows: list[dict[str, Any]] = []
-    status, reason = "", ""
+    status = ""
     try:
         while len(rows) < len(job.cases) and not status:
-            status, reason, line = _next_line(lines, timeout)
-            if line is not None:
+            line = lines.get(timeout=timeout)
+            if line:
                 rows.append(json.loads(line))
+            else:
+                status = "crashed"
+    except queue.Empty:
+        status = "timeout"
     finally:
         process.kill()
         code = process.wait()
-        for reader in readers:
-            reader.join()
+        for thread in threads:
+            thread.join()
+    reason = f"no row within {timeout:.0f} s"
     if status == "crashed":
-        reason = f"exit code {code}" + (f": {last_words[-1][:200]}" if last_words else "")
+        reason = ": ".join([f"exit code {code}", *(text[:200] for text in last_error)])
     return rows + [empty_row(job.model, case, status, reason) for case in job.cases[len(rows) :]]
 
 
-def _next_line(lines: queue.Queue[str | None], timeout: float) -> tuple[str, str, str | None]:
-    """(status, reason, line): a line, or why there will be none."""
-    begun = time.monotonic()
-    try:
-        line = lines.get(timeout=timeout)
-    except queue.Empty:
-        return "timeout", f"no row within {time.monotonic() - begun:.0f} s", None
-    return ("", "", line) if line is not None else ("crashed", "", None)
-
-
-def _forward(stream: IO[str], lines: queue.Queue[str | None]) -> None:
+def _read_lines(stream: IO[str], lines: queue.Queue[str]) -> None:
     for line in stream:
         lines.put(line)
-    lines.put(None)
+    lines.put("")  # the end
 
 
-def _keep_last(stream: IO[str], kept: list[str]) -> None:
-    """A plugin may write without end: only its last words are kept."""
-    for line in stream:
-        if line.strip():
-            kept[:] = [line.strip()]
+def _read_errors(stream: IO[str], last: deque[str]) -> None:
+    last.extend(line.strip() for line in stream if line.strip())

@@ -1,7 +1,7 @@
-"""The subprocess that measures one model: reads a job on stdin, prints a row a case on stdout.
+"""The subprocess that measures one model: reads a job on stdin, prints one row for each case.
 
-A process of its own, so that a plugin that crashes, hangs or eats all memory costs its rows and
-nothing else, and no model is measured in the leavings of another.
+A process of its own, so that a plugin that crashes, hangs or uses up the memory costs its own rows
+only, and no model is measured beside what another one left behind.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import json
 import os
 import resource
 import sys
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from vaezoo.bench.counts import Counts, count
-from vaezoo.bench.job import Case, Job
-from vaezoo.bench.peaks import specified
-from vaezoo.bench.row import bound_by, empty_row, sanity_check
+from vaezoo.bench.job import Case, Job, bound_by, empty_row, sanity_check
+from vaezoo.bench.machine import specified_peak
 from vaezoo.bench.timing import Timing, time_step
 from vaezoo.bench.workload import Workload
 from vaezoo.errors import BrokenPluginError, VaezooError
@@ -27,74 +27,69 @@ _LARGEST_TRIED = 1 << 16
 
 
 def main() -> None:
-    # Rows go out on a descriptor of their own: a plugin may print what it likes.
+    # Rows have a file descriptor of their own, since plugins may print to stdout.
     rows = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     job = Job.from_dict(json.load(sys.stdin))
     tune_malloc()
     for case in job.cases:
-        row = json.dumps(measure(job, case), allow_nan=False)
-        print(row, file=rows, flush=True)
+        print(json.dumps(measure(job, case), allow_nan=False), file=rows, flush=True)
 
 
 def measure(job: Job, case: Case) -> dict[str, Any]:
-    """One row; whatever goes wrong with a model becomes the row's status."""
+    """One row; an error of the model becomes the row's status and reason."""
     try:
+        device = resolve_device(job.device)
         if job.largest:
-            case = _largest(job, case)
-        return _measure(job, case)
+            case = _find_largest_batch(job, case, device)
+        return _measure(job, case, device)
     except BrokenPluginError as error:
-        return empty_row(job.model, case, "failed", str(error))
+        status, reason = "failed", str(error)
     except VaezooError as error:
-        return empty_row(job.model, case, "refused", str(error))
+        status, reason = "refused", str(error)
     except (MemoryError, torch.OutOfMemoryError):
-        return empty_row(job.model, case, "out of memory", "a smaller batch may fit")
-    except Exception as error:  # a plugin may raise anything: it is told, and the others go on
+        status, reason = "out of memory", "a smaller batch may fit"
+    except Exception as error:  # a plugin may raise anything, and the other cases must run
         first = (str(error).strip().splitlines() or [""])[0]
-        return empty_row(job.model, case, "failed", f"{type(error).__name__}: {first[:200]}")
+        status, reason = "failed", f"{type(error).__name__}: {first[:200]}"
+    return empty_row(job.model, case, status, reason)
 
 
-def _measure(job: Job, case: Case) -> dict[str, Any]:
-    device = resolve_device(job.device)
+def _measure(job: Job, case: Case, device: torch.device) -> dict[str, Any]:
     with precision_context(case.precision, deterministic=False):
-        subject = Workload(job, case, device)
+        workload = Workload(job, case, device)
         counts = _count(job, case)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        timing = time_step(subject.step, device, windows=job.windows, seconds=job.seconds)
-    row = empty_row(job.model, case, "ok", subject.notes)
-    row.update(_speed(case, timing))
-    row.update(_shares(job, case, counts, timing, device))
-    row["graph"] = subject.graphed
-    row["shape"] = list(job.shape)
-    row["end_to_end"] = job.end_to_end and case.mode == "train"
-    row["parameters"] = sum(p.numel() for p in subject.model.parameters() if p.requires_grad)
-    row["peak_memory_bytes"] = _peak_memory(device)
-    wrong = sanity_check(row)
-    if wrong:
-        row["status"], row["reason"] = "error", wrong
-    return row
-
-
-def _speed(case: Case, timing: Timing) -> dict[str, Any]:
-    return {
+        timing = time_step(workload.step, device, windows=job.windows, seconds=job.seconds)
+    row = {
+        **empty_row(job.model, case, "ok", workload.notes),
         "images_per_second": case.batch_size / timing.step,
         "images_per_second_windows": [case.batch_size / window for window in timing.windows],
         "latency_ms": {f"p{percent}": 1e3 * timing.percentile(percent) for percent in (50, 90, 99)},
         "first_step_seconds": timing.first,
         "warm_up_seconds": timing.warm_up,
+        **_utilization(job, case, counts, timing, device),
+        "graph": workload.uses_cuda_graph,
+        "shape": list(job.shape),
+        "end_to_end": job.end_to_end and case.mode == "train",
+        "parameters": sum(p.numel() for p in workload.model.parameters() if p.requires_grad),
+        "peak_memory_bytes": _peak_memory(device),
     }
+    problem = sanity_check(row)
+    return row if problem is None else {**row, "status": "error", "reason": problem}
 
 
-def _shares(
+def _utilization(
     job: Job, case: Case, counts: Counts, timing: Timing, device: torch.device
 ) -> dict[str, Any]:
+    """Achieved rates as fractions of what the machine can do."""
     rate = counts.flops / timing.step
     gemm = job.gemm.get(case.precision)
-    peak = specified(device, case.precision)
+    peak = specified_peak(device, case.precision)
     gemm_share = rate / gemm if gemm and counts.flops else None
     copy_share = counts.bytes / timing.step / job.copy
-    on_host = device.type == "cpu"
+    enqueue_share = None if device.type == "cpu" else timing.enqueue / timing.step
     return {
         "flops_per_image": counts.flops / case.batch_size,
         "flops_missed": counts.missed,
@@ -104,42 +99,38 @@ def _shares(
         "peak_share": rate / peak[0] if peak else None,
         "peak_source": peak[1] if peak else None,
         "bound_by": bound_by(
-            gemm_share=gemm_share,
-            copy_share=copy_share,
-            enqueue_share=None if on_host else timing.enqueue / timing.step,
+            gemm_share=gemm_share, copy_share=copy_share, enqueue_share=enqueue_share
         ),
     }
 
 
 def _count(job: Job, case: Case) -> Counts:
-    """On meta tensors where the model can live there, else on the CPU with the case's batch."""
-    eager = Case(**{**vars(case), "compile": "off"})
+    """Counted on meta tensors if the model runs there, else on the CPU."""
+    eager = replace(case, compile="off")
     try:
-        return count(Workload(job, eager, torch.device("meta")).counted)
+        return count(Workload(job, eager, torch.device("meta")).countable_step)
     except VaezooError:
         raise
     except Exception:  # a model that reads a value back cannot run on meta tensors
-        return count(Workload(job, eager, torch.device("cpu")).counted)
+        return count(Workload(job, eager, torch.device("cpu")).countable_step)
 
 
-def _largest(job: Job, case: Case) -> Case:
-    """The largest power of two that a step fits at, from the case's batch size on."""
-    device = resolve_device(job.device)
+def _find_largest_batch(job: Job, case: Case, device: torch.device) -> Case:
+    """The case with the largest batch that fits: its own size, doubled as often as possible."""
     fits: Case | None = None
-    trial = case
-    while trial.batch_size <= _LARGEST_TRIED:
+    while case.batch_size <= _LARGEST_TRIED:
         try:
-            subject = Workload(job, trial, device)
-            subject.step()
-            subject.step()
+            workload = Workload(job, case, device)
+            workload.step()
+            workload.step()
         except (MemoryError, torch.OutOfMemoryError):
             break
         except RuntimeError as error:
             if "allocate" not in str(error):
                 raise
             break
-        fits = trial
-        trial = Case(**{**vars(trial), "batch_size": 2 * trial.batch_size})
+        fits = case
+        case = replace(case, batch_size=2 * case.batch_size)
         if device.type == "cuda":
             torch.cuda.empty_cache()
     if fits is None:
@@ -148,7 +139,7 @@ def _largest(job: Job, case: Case) -> Case:
 
 
 def _peak_memory(device: torch.device) -> int:
-    """Of the device for a GPU, of the whole process for a CPU."""
+    """Bytes: of the device for a GPU, of the whole process for a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

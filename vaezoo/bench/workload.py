@@ -1,8 +1,9 @@
-"""The model that is measured, with one step of the mode that it is measured in."""
+"""The workload of a benchmark: a model on a device, with one step in one mode."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -22,12 +23,12 @@ from vaezoo.training.options import TrainOptions
 
 _EXAMPLES = 50_000
 _STEPS = 1_000_000
-"""How long the training is said to be: schedules are somewhere in their middle."""
+"""Length of the training that schedules see; they are measured in its middle."""
 _CLASSES = tuple(f"class {number}" for number in range(10))
 
 
 class Workload:
-    """A model on a device with its input, in one mode; `step` does what is timed.
+    """A model on a device with its input, in one mode; `step` is what is timed.
 
     The input is noise in [0, 1]: the time of these networks does not depend on the values.
     """
@@ -42,19 +43,18 @@ class Workload:
         self.model = build_model(components, config.model, config.loss, data)
         if case.batch_size < self.model.min_batch_size:
             raise OptionError(f"{job.model} needs a batch of {self.model.min_batch_size} or more")
-        self.loss = loss_of(self.model)
-        for module in (self.model, self.loss):
+        loss = loss_of(self.model)
+        for module in (self.model, loss):
             module.to(device).to(memory_format=torch.channels_last)
-        self.context = StepContext(
-            torch.tensor(_STEPS // 2, device=device), _STEPS, num_examples=_EXAMPLES
-        )
+        step = torch.tensor(_STEPS // 2, device=device)
+        self.context = StepContext(step, _STEPS, num_examples=_EXAMPLES)
         self.batch = self._noise(job)
         self.batches = self._stream(job) if job.end_to_end else None
         self.model.train(case.mode == "train")
         if case.mode == "train":
             self.train_step = make_train_step(
                 self.model,
-                self.loss,
+                loss,
                 TrainOptions(compile=case.compile, batch_size=case.batch_size),
                 device=device,
                 precision=case.precision,
@@ -64,12 +64,10 @@ class Workload:
             return
         with torch.no_grad():
             self.z = mode(self.model.encode(self.batch.x, self.model.labels(self.batch.y)))
-        self.forward = self._forward
-        if case.compile == "on":
-            self.forward = torch.compile(self._forward)
+        self.forward = torch.compile(self._forward) if case.compile == "on" else self._forward
 
     def step(self) -> object:
-        """What is timed: a whole training step, or one pass of the mode."""
+        """What is timed: a full training step, or one forward pass of the mode."""
         if self.case.mode == "train":
             batch = next(self.batches) if self.batches else self.batch
             return self.train_step(batch, self.context, _STEPS // 2)
@@ -77,12 +75,12 @@ class Workload:
             return self.forward()
 
     @property
-    def graphed(self) -> bool:
+    def uses_cuda_graph(self) -> bool:
         """Whether the steps are replays of a CUDA graph by now."""
         return self.case.mode == "train" and getattr(self.train_step, "recorded", False)
 
-    def counted(self) -> object:
-        """The same arithmetic without the optimizer, which has no products to count."""
+    def countable_step(self) -> object:
+        """The step without the optimizer, which has no matrix products to count."""
         if self.case.mode != "train":
             with torch.no_grad():
                 return self._forward()
@@ -101,21 +99,18 @@ class Workload:
 
     def _noise(self, job: Job) -> Batch:
         generator = torch.Generator().manual_seed(0)
-        x = torch.rand(self.case.batch_size, *job.shape, generator=generator)
+        x = torch.rand(self.case.batch_size, *job.shape, generator=generator).to(self.device)
         y = torch.arange(self.case.batch_size) % len(_CLASSES)
-        x = x.to(self.device)
         return Batch(x.contiguous(memory_format=torch.channels_last), y.to(self.device))
 
     def _stream(self, job: Job) -> Iterator[Batch]:
         """Shuffled batches of 8-bit images, as training has them, without end."""
-        count = max(2 * self.case.batch_size, 4096)
-        images = torch.randint(0, 256, (count, *job.shape), dtype=torch.uint8)
-        split = TensorSplit(images, torch.arange(count) % len(_CLASSES))
-        batches = BatchLoader(split, batch_size=self.case.batch_size, device=self.device)
-        epoch = 0
-        while True:
-            yield from batches.epoch(epoch)
-            epoch += 1
+        examples = max(2 * self.case.batch_size, 4096)
+        images = torch.randint(0, 256, (examples, *job.shape), dtype=torch.uint8)
+        split = TensorSplit(images, torch.arange(examples) % len(_CLASSES))
+        loader = BatchLoader(split, batch_size=self.case.batch_size, device=self.device)
+        for epoch in count():
+            yield from loader.epoch(epoch)
 
     def _note(self, text: str) -> None:
         self.notes = text

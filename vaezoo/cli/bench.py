@@ -104,7 +104,7 @@ def command(
     from vaezoo.bench import report
 
     specs = [registry().resolve("model", name) for name in models] or registry().specs("model")
-    earlier = report.load(compare) if compare else None
+    earlier = report.load_json(compare) if compare else None
     outputs = [path for path in (json_path, markdown, plot) if path]
     for path in outputs:
         check_place(path)
@@ -116,13 +116,13 @@ def command(
     known = ("auto", "fp32", "tf32", "bf16")
     asked = _listed(precision, known, "--precision")
 
-    from vaezoo.bench.environment import describe
+    from vaezoo.bench.machine import describe_machine
     from vaezoo.bench.run import run_jobs
     from vaezoo.runtime.device import resolve_device, resolve_precision
 
     place = resolve_device(device)
     precisions = [resolve_precision(name, place) for name in asked]
-    environment = describe(place, precisions)
+    environment = describe_machine(place, precisions)
     cases = tuple(
         Case(mode=m, batch_size=b, precision=p, compile=c)
         for m in modes
@@ -147,14 +147,14 @@ def command(
         )
         for spec in specs
     ]
-    for line in report.about(environment):
+    for line in report.describe_environment(environment):
         click.echo(line)
     rows = _with_bar(
-        len(jobs) * len(cases), lambda told: run_jobs(jobs, timeout=timeout, told=told)
+        len(jobs) * len(cases), lambda on_row: run_jobs(jobs, timeout=timeout, on_row=on_row)
     )
-    print_table(report.HEADINGS, [report.cells(row) for row in rows])
+    print_table(report.HEADINGS, [report.table_cells(row) for row in rows])
     path = json_path or _free_name()
-    report.save(path, environment, rows)
+    report.save_json(path, environment, rows)
     click.echo(f"report: {path}")
     if markdown:
         report.save_markdown(markdown, environment, rows)
@@ -165,7 +165,7 @@ def command(
         if save_plot(plot, rows):
             click.echo(f"plot: {plot}")
     if earlier:
-        _tell_changes(report.changes(rows, earlier["rows"]), fail_below)
+        _tell_changes(report.compare(rows, earlier["rows"]), fail_below)
 
 
 def _listed(text: str, known: tuple[str, ...], what: str) -> list[Any]:
