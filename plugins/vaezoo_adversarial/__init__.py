@@ -1,1 +1,1 @@
-"""Autoencoders with a critic: losses in several phases."""
+"""Autoencoders with a discriminator: losses in several phases."""

@@ -1,4 +1,4 @@
-"""Options of the objectives that own a critic. No torch here."""
+"""The options of the adversarial losses. No torch here."""
 
 from __future__ import annotations
 
@@ -12,94 +12,82 @@ from vaezoo import Options
 Widths = tuple[Annotated[int, Field(ge=1)], ...]
 
 
-class CriticOptions(Options):
-    critic_lr_factor: float = Field(
-        1.0, gt=0, description="the critic's learning rate, as a multiple of --lr"
+class DiscriminatorOptions(Options):
+    discriminator_lr_scale: float = Field(
+        1.0, gt=0, description="the discriminator's learning rate, as a multiple of --lr"
     )
-    critic_beta1: float = Field(
-        0.5,
-        ge=0,
-        lt=1,
-        description="decay of Adam's gradients in the phases that the critic drives",
+    discriminator_beta1: float = Field(
+        0.5, ge=0, lt=1, description="Adam's beta1 in the adversarial phases"
     )
-    critic_beta2: float = Field(
-        0.999, ge=0, lt=1, description="decay of Adam's squared gradients in these phases"
+    discriminator_beta2: float = Field(
+        0.999, ge=0, lt=1, description="Adam's beta2 in the adversarial phases"
     )
 
     def betas(self) -> tuple[float, float]:
-        """Both decay rates, as a phase takes them."""
-        return self.critic_beta1, self.critic_beta2
+        return self.discriminator_beta1, self.discriminator_beta2
 
 
-class FactorOptions(CriticOptions):
-    test_defaults: ClassVar[Mapping[str, Any]] = {"critic_hidden": (32, 32)}
+class FactorVAEOptions(DiscriminatorOptions):
+    test_defaults: ClassVar[Mapping[str, Any]] = {"discriminator_hidden": (32, 32)}
 
-    critic_beta2: float = Field(
-        0.9, ge=0, lt=1, description="decay of Adam's squared gradients in the critic's phase"
+    discriminator_beta2: float = Field(
+        0.9, ge=0, lt=1, description="Adam's beta2 in the discriminator's phase"
     )
     gamma: float = Field(
-        35.0, ge=0, description="weight of the total correlation in nats, besides that in the rate"
+        35.0, ge=0, description="weight of the total correlation, beside its part in the rate"
     )
-    critic_hidden: Widths = Field(
-        (1000,) * 6, min_length=1, description="widths of the critic's dense layers"
-    )
-
-
-class AaeOptions(CriticOptions):
-    test_defaults: ClassVar[Mapping[str, Any]] = {"critic_hidden": (32, 32)}
-
-    critic_hidden: Widths = Field(
-        (1000, 1000), min_length=1, description="widths of the critic's dense layers"
-    )
-    encoder_lr_factor: float = Field(
-        0.5,
-        gt=0,
-        description="the encoder's learning rate against the critic, as a multiple of --lr",
+    discriminator_hidden: Widths = Field(
+        (1000,) * 6, min_length=1, description="hidden sizes of the discriminator"
     )
 
 
-class VaeGanOptions(CriticOptions):
+class AAEOptions(DiscriminatorOptions):
+    test_defaults: ClassVar[Mapping[str, Any]] = {"discriminator_hidden": (32, 32)}
+
+    discriminator_hidden: Widths = Field(
+        (1000, 1000), min_length=1, description="hidden sizes of the discriminator"
+    )
+    encoder_lr_scale: float = Field(
+        0.5, gt=0, description="learning rate of the phase `encoder`, as a multiple of --lr"
+    )
+
+
+class VAEGANOptions(DiscriminatorOptions):
     test_defaults: ClassVar[Mapping[str, Any]] = {
-        "critic_hidden": (8, 16, 16),
-        "critic_features": 32,
-        "lr_factor": 1.0,
-        # With eight examples the critic soon knows them all: with 0.001 the decoder heard so little
-        # of the reconstruction that whether it learned them was a matter of rounding.
+        "discriminator_hidden": (8, 16, 16),
+        "discriminator_features": 32,
+        "lr_scale": 1.0,
+        # The discriminator soon memorises eight examples. With 0.001 the decoder then gets so
+        # little gradient of the reconstruction that rounding decides whether it learns them.
         "gamma": 0.1,
     }
 
-    critic_beta1: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="decay of Adam's gradients in the phases that the critic drives; 0 is RMSProp",
+    discriminator_beta1: float = Field(
+        0.0, ge=0, lt=1, description="Adam's beta1 in the adversarial phases; 0: RMSProp"
     )
-    critic_beta2: float = Field(
-        0.9, ge=0, lt=1, description="decay of Adam's squared gradients in these phases"
+    discriminator_beta2: float = Field(
+        0.9, ge=0, lt=1, description="Adam's beta2 in the adversarial phases"
     )
     lr_scale: float = Field(
         0.1,
         gt=0,
-        description="the learning rate of all three phases, as a multiple of --lr, the critic's "
-        "own factor on top: with steps as long as a plain VAE's, samples collapse before the "
-        "critic has learned what images are",
+        description="learning rate of all three phases, as a multiple of --lr; at 1 samples often "
+        "collapse before the discriminator has learned anything",
     )
     gamma: float = Field(
-        1e-3,
-        ge=0,
-        description="how much the decoder is to reconstruct, against fooling the critic",
+        1e-3, ge=0, description="weight of reconstruction against the GAN loss, for the decoder"
     )
-    fooling: Literal["minimax", "non_saturating"] = Field(
+    generator_loss: Literal["minimax", "non_saturating"] = Field(
         "minimax",
-        description="minimax: the decoder maximises what the critic minimises; non_saturating: it "
-        "minimises -log D of its images, whose gradient does not vanish when the critic is sure",
+        description="minimax: the decoder maximises the discriminator's loss; non_saturating: it "
+        "minimises -log D, whose gradient does not vanish when the discriminator is certain",
     )
-    critic_hidden: Widths = Field(
+    discriminator_hidden: Widths = Field(
         (16, 32, 64, 64),
         min_length=2,
-        description="channels of the critic: of its first level, and of the others, which halve "
-        "the image; images are compared at the last",
+        description="channels of the discriminator's convolutions; all but the first halve the "
+        "image, and the last gives the features that are compared",
     )
-    critic_features: int = Field(
-        64, ge=1, description="width of the critic's dense layer after the convolutions"
+    discriminator_features: int = Field(
+        64, ge=1, description="size of the discriminator's dense layer"
     )

@@ -1,4 +1,4 @@
-"""What the plugin brings. No torch here: names and help are read without it."""
+"""Registration of the adversarial models and losses. No torch here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
         ModelSpec(
             name="factor_vae",
             base="vanilla",
-            summary="Independent latents: total correlation, by a critic's density ratio",
+            summary="Independent latents: a discriminator estimates the total correlation",
             paper="Kim & Mnih 2018, arXiv:1802.05983",
             tags=("elbo", "importance", "convolutional", "gaussian", "adversarial"),
             loss="factor_vae",
@@ -23,7 +23,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
         ModelSpec(
             name="aae",
             base="autoencoder",
-            summary="Adversarial autoencoder: a critic draws the latents to the prior",
+            summary="Adversarial autoencoder: a discriminator matches the latents to the prior",
             paper="Makhzani et al. 2015, arXiv:1511.05644",
             tags=("deterministic", "convolutional", "adversarial"),
             loss="aae",
@@ -33,9 +33,9 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
         ModelSpec(
             name="vae_gan",
             base="vanilla",
-            summary="Similarity at a layer of a critic that images must fool",
+            summary="VAE-GAN: reconstruction measured on features of a GAN's discriminator",
             paper="Larsen et al. 2015, arXiv:1512.09300",
-            # No elbo: nothing but the mean of the pixels' likelihood takes part in training.
+            # No elbo: training uses only the mean of the pixels' likelihood.
             tags=("convolutional", "gaussian", "adversarial"),
             loss="vae_gan",
             model_options={"likelihood": "gaussian", "latent_dim": 32},
@@ -49,9 +49,9 @@ def register_losses(register: Callable[[LossSpec], None]) -> None:
     register(
         LossSpec(
             name="factor_vae",
-            target="vaezoo_adversarial.factor:FactorLoss",
-            options="vaezoo_adversarial.options:FactorOptions",
-            summary="The negative ELBO and gamma · total correlation; two phases",
+            target="vaezoo_adversarial.factor_vae:FactorVAELoss",
+            options="vaezoo_adversarial.options:FactorVAEOptions",
+            summary="The negative ELBO + gamma · total correlation; two phases",
             paper="Kim & Mnih 2018, arXiv:1802.05983",
             tags=("elbo", "adversarial"),
             requires=("elbo",),
@@ -60,9 +60,9 @@ def register_losses(register: Callable[[LossSpec], None]) -> None:
     register(
         LossSpec(
             name="aae",
-            target="vaezoo_adversarial.aae:AaeLoss",
-            options="vaezoo_adversarial.options:AaeOptions",
-            summary="The distortion, and latents that a critic takes for the prior's; three phases",
+            target="vaezoo_adversarial.aae:AAELoss",
+            options="vaezoo_adversarial.options:AAEOptions",
+            summary="The distortion, and a GAN loss on the latents; three phases",
             paper="Makhzani et al. 2015, arXiv:1511.05644",
             tags=("adversarial",),
         )
@@ -70,9 +70,9 @@ def register_losses(register: Callable[[LossSpec], None]) -> None:
     register(
         LossSpec(
             name="vae_gan",
-            target="vaezoo_adversarial.vae_gan:VaeGanLoss",
-            options="vaezoo_adversarial.options:VaeGanOptions",
-            summary="Rate and distortion at a layer of a critic, which is fooled; three phases",
+            target="vaezoo_adversarial.vae_gan:VAEGANLoss",
+            options="vaezoo_adversarial.options:VAEGANOptions",
+            summary="The rate, a distortion of features, and a GAN loss; three phases",
             paper="Larsen et al. 2015, arXiv:1512.09300",
             tags=("adversarial",),
             requires=("gaussian",),

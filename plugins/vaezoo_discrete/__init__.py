@@ -1,1 +1,1 @@
-"""Codes for latents: codebooks, scalar quantisation, relaxed categories."""
+"""Discrete latents: learned codebooks, finite scalar quantization, relaxed categories."""

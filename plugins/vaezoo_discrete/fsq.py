@@ -1,4 +1,4 @@
-"""Finite scalar quantisation: each channel rounded to a few values (Mentzer et al. 2023)."""
+"""FSQ: finite scalar quantization, each channel rounded to a few values (Mentzer et al. 2023)."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from vaezoo import DataSpec
 from vaezoo.errors import OptionError
 from vaezoo.models.distributions import to_float32
 
-from .codes import CodePosterior
 from .grid import GridVAE
-from .options import MOST_CODES, FSQOptions
-from .quantiser import Quantiser
+from .options import MAX_CODES, FSQOptions
+from .quantizer import Quantized, Quantizer, straight_through
 
-_SLACK = 1e-3
-"""How much farther than its outermost values a channel may come, so that it reaches them."""
+_EPS = 1e-3
+"""The bound is wider than the outermost values by this fraction, so that features reach them."""
 
 
 class FSQVAE(GridVAE):
-    """A few channels, each bounded and rounded: the codebook is their grid, and nothing learns it.
+    """An autoencoder whose latent channels are bounded and rounded (Mentzer et al. 2023).
 
-    No codebook, no commitment: the objective is the negative ELBO alone.
+    The codebook is the fixed grid of the rounded values. There is no codebook or commitment loss:
+    the loss is the negative ELBO.
     """
 
     options: FSQOptions
 
     def __init__(self, options: FSQOptions, data: DataSpec) -> None:
-        codes = math.prod(options.levels)
-        if codes > MOST_CODES:
-            raise OptionError(f"--levels make {codes:,} codes, and {MOST_CODES:,} are the most")
-        super().__init__(options, data, ScalarQuantiser(options.levels))
+        num_codes = math.prod(options.levels)
+        if num_codes > MAX_CODES:
+            raise OptionError(f"--levels make {num_codes:,} codes, and {MAX_CODES:,} are the most")
+        super().__init__(options, data, ScalarQuantizer(options.levels))
 
 
-class ScalarQuantiser(Quantiser):
-    """Rounds channel i to one of levels[i] whole numbers around 0 (section 3.1).
+class ScalarQuantizer(Quantizer):
+    """Rounds channel i to one of levels[i] integers around 0 (Mentzer et al. 2023, section 3.1).
 
-    The vectors are these numbers divided by levels[i] // 2, so that they lie in [-1, 1]. A code is
-    its channels' numbers in mixed radix, the first the lowest.
+    A code vector is these integers divided by levels[i] // 2, so it is in [-1, 1]. Its index is the
+    channels' digits in mixed radix, the first channel the least significant.
     """
 
     levels: Tensor
@@ -48,7 +48,7 @@ class ScalarQuantiser(Quantiser):
 
     def __init__(self, levels: tuple[int, ...]) -> None:
         super().__init__()
-        self.size, self.width = math.prod(levels), len(levels)
+        self.num_codes, self.code_dim = math.prod(levels), len(levels)
         for name, values in {
             "levels": levels,
             "middle": [count // 2 for count in levels],
@@ -56,27 +56,28 @@ class ScalarQuantiser(Quantiser):
         }.items():
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
-    def forward(self, features: Tensor) -> CodePosterior:
+    def forward(self, features: Tensor) -> Quantized:
         bounded = self.bound(features)
-        embedded = bounded.round() / self.middle
-        # Straight through the rounding, not through the bound.
-        return CodePosterior(bounded / self.middle, embedded, self.codes_of(embedded), self)
+        codes = bounded.round() / self.middle
+        # The gradient passes straight through the rounding, but not through the bound.
+        quantized = straight_through(bounded / self.middle, codes)
+        return Quantized(quantized, self.codes_to_indices(codes), {})
 
     def bound(self, features: Tensor) -> Tensor:
-        """Between the outermost whole numbers of each channel: [..., width, rows, columns].
+        """Features limited to the range of each channel's integers: [..., code_dim, rows, columns].
 
-        An even number of values has none in the middle: they run from -n/2 to n/2 - 1, and tanh
-        is moved by a half, with 0 kept at 0.
+        An even count n has no middle value: its integers are -n/2 to n/2 - 1. So the tanh is
+        shifted by a half, and 0 stays at 0.
         """
-        reach = (self.levels - 1) * (1 + _SLACK) / 2
+        reach = (self.levels - 1) * (1 + _EPS) / 2
         offset = 0.5 * (self.levels % 2 == 0)
         shift = torch.atanh(offset / reach)
         return torch.tanh(to_float32(features) + shift) * reach - offset
 
-    def embed(self, codes: Tensor) -> Tensor:
-        numbers = codes.unsqueeze(-3) // self.radix % self.levels - self.middle
-        return numbers / self.middle
+    def indices_to_codes(self, indices: Tensor) -> Tensor:
+        digits = indices.unsqueeze(-3) // self.radix % self.levels
+        return (digits - self.middle) / self.middle
 
-    def codes_of(self, z: Tensor) -> Tensor:
-        numbers = (z * self.middle).round().long() + self.middle
-        return (numbers.clamp(min=0).minimum(self.levels - 1) * self.radix).sum(-3)
+    def codes_to_indices(self, z: Tensor) -> Tensor:
+        digits = (z * self.middle).round().long() + self.middle
+        return (digits.clamp(min=0).minimum(self.levels - 1) * self.radix).sum(-3)

@@ -1,4 +1,4 @@
-"""An autoencoder around a grid of codes: all that its quantisers share."""
+"""The convolutional autoencoder around a quantizer, shared by VQ-VAE and FSQ."""
 
 from __future__ import annotations
 
@@ -7,70 +7,61 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
-from vaezoo import BaseVAE, Batch, DataSpec
-from vaezoo.models.likelihoods import make_likelihood
+from vaezoo import Batch, DataSpec, EncoderDecoderVAE
 from vaezoo.nn.conv import ConvDown, ConvUp, ResidualBlock, level_sizes
 
-from .codes import CodePosterior, CodePrior
+from .distributions import CodePosterior, CodePrior
 from .options import GridOptions
-from .quantiser import Quantiser
+from .quantizer import Quantizer
 from .transformer import CodeTransformer
 
 
-class GridVAE(BaseVAE):
-    """Convolutions down to a grid of features, a quantiser, convolutions up again.
+class GridVAE(EncoderDecoderVAE):
+    """Convolutional encoder, quantizer, convolutional decoder; the latent is a grid of codes.
 
-    As in van den Oord et al. (2017, section 3): the prior is uniform while this trains, and
-    `fit_prior` then fits an autoregressive one to the codes of the training set. In training mode
-    `prior` is the uniform one, in evaluation mode the network, which is uniform until it is fitted.
+    As in van den Oord et al. (2017, section 3), the prior is uniform in training. `fit_prior` then
+    fits an autoregressive prior to the indices of the training set, which is used in evaluation
+    mode. Before it is fitted it is uniform too.
     """
 
     options: GridOptions
-    min_batch_size = 2  # batch norm over a 1×1 grid needs two examples
 
-    def __init__(self, options: GridOptions, data: DataSpec, quantiser: Quantiser) -> None:
-        super().__init__(options, data)
-        hidden = options.channels(data.height, data.width)
-        self.grid = level_sizes(data.shape, len(hidden))[-1]
-        self.latent_shape = (quantiser.width, *self.grid)
-
-        residual, wide = options.network == "resnet", hidden[-1]
-        self.encoder = nn.Sequential(
-            ConvDown(data.shape, hidden, residual), nn.Conv2d(wide, quantiser.width, 1)
+    def __init__(self, options: GridOptions, data: DataSpec, quantizer: Quantizer) -> None:
+        hidden, code_dim = options.channels(data.height, data.width), quantizer.code_dim
+        residual, channels = options.network == "resnet", hidden[-1]
+        grid = level_sizes(data.shape, len(hidden))[-1]
+        super().__init__(
+            options,
+            data,
+            latent_shape=(code_dim, *grid),
+            encoder=nn.Sequential(
+                ConvDown(data.shape, hidden, residual), nn.Conv2d(channels, code_dim, 1)
+            ),
+            decoder=nn.Sequential(
+                nn.Conv2d(code_dim, channels, 3, padding=1),
+                ResidualBlock(channels) if residual else nn.LeakyReLU(),
+                ConvUp(data.shape, hidden, residual),
+            ),
         )
-        self.quantiser = quantiser
-        self.decoder = nn.Sequential(
-            nn.Conv2d(quantiser.width, wide, 3, padding=1),
-            ResidualBlock(wide) if residual else nn.LeakyReLU(),
-            ConvUp(data.shape, hidden, residual),
-        )
-        self.likelihood = make_likelihood(options, data)
+        self.grid, self.quantizer = grid, quantizer
         self.code_prior = CodeTransformer(
-            quantiser.size, math.prod(self.grid), options.prior_width, options.prior_layers
+            quantizer.num_codes, math.prod(grid), options.prior_width, options.prior_layers
         )
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> CodePosterior:
-        posterior: CodePosterior = self.quantiser(self.encoder(x))
-        return posterior
-
-    def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
-        return self.likelihood(self.decoder(z))
+        return CodePosterior(self.quantizer(self.encoder(x)), self.quantizer)
 
     def prior(self, y: Tensor | None = None) -> CodePrior:
-        return CodePrior(self.quantiser, self.grid, self.code_prior, uniform=self.training)
-
-    def fit_prior(self, batches: Callable[[], Iterable[Batch]]) -> None:
-        """Fit the prior to the codes of one pass over the training set."""
-        if self.options.prior_steps:
-            self.code_prior.fit(self._codes(batches()), self.options.prior_steps)
+        return CodePrior(self.quantizer, self.grid, self.code_prior, uniform=self.training)
 
     @torch.no_grad()
-    def _codes(self, batches: Iterable[Batch]) -> Tensor:
-        """The codes of all examples, int32 [examples, length]; nothing moves meanwhile."""
+    def fit_prior(self, batches: Callable[[], Iterable[Batch]]) -> None:
+        """Fit the prior to the indices of one pass over the training set."""
+        if not self.options.prior_steps:
+            return
         training = self.training
-        self.eval()
-        codes = [self.encode(batch.x).codes.flatten(1).int() for batch in batches]
+        self.eval()  # so that no statistics and no codebook change
+        indices = [self.encode(batch.x).indices.flatten(1).int() for batch in batches()]
         self.train(training)
-        return torch.cat(codes)
+        self.code_prior.fit(torch.cat(indices), self.options.prior_steps)

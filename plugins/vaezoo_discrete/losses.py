@@ -1,66 +1,60 @@
-"""The objectives of models whose latent is a grid of codes."""
+"""The losses of models whose latent is a grid of codes."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from vaezoo import BaseLoss, BaseVAE, Batch, DataSpec, LossOutput, StepContext, VAEOutput
+from vaezoo import BaseLoss, BaseVAE, Batch, LossOutput, StepContext
 from vaezoo.distributed import all_gather
 from vaezoo.losses.elbo import elbo_terms
 
-from .codes import CodePosterior, code_usage
+from .distributions import CodePosterior
 from .options import VQLossOptions
 
 
 class CodesLoss(BaseLoss):
-    """The negative ELBO, distortion + rate, and how many of its codes a model uses.
+    """The negative ELBO, distortion + rate, in nats per example, and the use of the codebook.
 
-    In nats per example, averaged over the batch. rate: -log p(codes). While the prior is uniform
-    that is positions · log(codes), a constant: Mentzer et al. (2023) train by the distortion alone.
-    perplexity and usage: of the codes of the batch; see code_usage.
+    rate: -log p(indices). While the prior is uniform it is the constant positions · log(num_codes):
+    Mentzer et al. (2023) train on the distortion alone. perplexity and usage: see `code_usage`.
     """
 
     def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
-        return self.measure(model(batch.x, batch.y), batch.x)
-
-    def measure(self, output: VAEOutput, x: Tensor) -> LossOutput:
-        """Of what a model says of x."""
-        posterior, terms = output.posterior, elbo_terms(output, x)
+        output = model(batch.x, batch.y)
+        posterior, terms = output.posterior, elbo_terms(output, batch.x)
         assert isinstance(posterior, CodePosterior)
-        perplexity, usage = code_usage(all_gather(posterior.codes), posterior.quantiser.size)
-        terms |= {"perplexity": perplexity, "usage": usage}
+        perplexity, usage = code_usage(all_gather(posterior.indices), posterior.num_codes)
+        terms |= {"perplexity": perplexity, "usage": usage, **posterior.losses}
         return LossOutput(-terms["elbo"].mean(), terms)
 
 
 class VQLoss(CodesLoss):
-    """The negative ELBO + |sg[features] - codes|² + beta · |features - sg[codes]|².
+    """The negative ELBO + |sg[features] - codes|² + commitment · |features - sg[codes]|².
 
-    van den Oord et al. (2017), equation 3, each distance a sum over an example's grid, averaged
-    over the batch. The second term, which teaches the codebook, is there where the codebook learns
-    by gradient; moving averages take its place elsewhere.
+    van den Oord et al. (2017), equation 3. Each distance is a sum over an example's grid, averaged
+    over the batch. The second term trains the codebook; with moving averages it is absent.
     """
 
     options: VQLossOptions
 
-    def __init__(self, options: VQLossOptions, model: BaseVAE, data: DataSpec) -> None:
-        super().__init__(options, model, data)
-        self.teaches = getattr(model.options, "codebook", None) == "gradient"
-
-    def measure(self, output: VAEOutput, x: Tensor) -> LossOutput:
-        objective, terms = super().measure(output, x)
-        posterior = output.posterior
-        assert isinstance(posterior, CodePosterior)
-        features, embedded = posterior.features, posterior.embedded
-        commitment = _distance(features, embedded.detach())
-        objective = objective + self.options.commitment * commitment.mean()
-        terms = {**terms, "commitment": commitment}
-        if self.teaches:
-            codebook = _distance(features.detach(), embedded)
-            objective = objective + codebook.mean()
-            terms["codebook"] = codebook
-        return LossOutput(objective, terms)
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
+        loss, terms = super().forward(model, batch, context)
+        loss = loss + self.options.commitment * terms["commitment"].mean()
+        if "codebook" in terms:
+            loss = loss + terms["codebook"].mean()
+        return LossOutput(loss, terms)
 
 
-def _distance(a: Tensor, b: Tensor) -> Tensor:
-    """Squared, summed over all but the batch: [batch]."""
-    return (a - b).square().flatten(1).sum(1)
+def code_usage(indices: Tensor, num_codes: int) -> tuple[Tensor, Tensor]:
+    """Perplexity of the indices, and the fraction of the codebook that occurs: 0-dim each.
+
+    Perplexity is exp(entropy) of their frequencies: 1 if all are the same, `num_codes` if all codes
+    occur equally often. indices: int64, any shape.
+    """
+    flat = indices.flatten()
+    # The sum of integers does not depend on the order, so a GPU gives the same counts each time.
+    counts = torch.zeros(num_codes, dtype=torch.int64, device=flat.device)
+    counts = counts.scatter_add_(0, flat, torch.ones_like(flat))
+    perplexity = torch.special.entr(counts / flat.numel()).sum().exp()
+    return perplexity, (counts > 0).float().mean()

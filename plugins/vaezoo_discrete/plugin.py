@@ -1,4 +1,4 @@
-"""What the plugin brings. No torch here: names and help are read without it."""
+"""Registration of the discrete models and losses. No torch here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             name="vq_vae",
             target="vaezoo_discrete.vq:VQVAE",
             options="vaezoo_discrete.options:VQOptions",
-            summary="A grid of codes from a learned codebook; their prior is fitted afterwards",
+            summary="Vector quantization by a learned codebook; its prior is fitted after training",
             paper="van den Oord et al. 2017, arXiv:1711.00937",
             tags=("elbo", "discrete", "deterministic", "convolutional", "grid", "codebook"),
             loss="vq",
@@ -28,7 +28,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             name="fsq",
             target="vaezoo_discrete.fsq:FSQVAE",
             options="vaezoo_discrete.options:FSQOptions",
-            summary="A grid of codes by rounding channels; their prior is fitted afterwards",
+            summary="Finite scalar quantization (FSQ); its prior is fitted after training",
             paper="Mentzer et al. 2023, arXiv:2309.15505",
             tags=("elbo", "discrete", "deterministic", "convolutional", "grid"),
             loss="codes",
@@ -40,7 +40,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             name="gumbel_vae",
             target="vaezoo_discrete.gumbel:GumbelVAE",
             options="vaezoo_discrete.options:GumbelOptions",
-            summary="Categorical latents, trained through Gumbel-softmax samples",
+            summary="Categorical latents, trained with Gumbel-softmax samples",
             paper="Jang et al. 2016, arXiv:1611.01144; Maddison et al. 2016, arXiv:1611.00712",
             tags=("elbo", "importance", "discrete"),
             loss="elbo",
@@ -55,7 +55,7 @@ def register_losses(register: Callable[[LossSpec], None]) -> None:
         LossSpec(
             name="codes",
             target="vaezoo_discrete.losses:CodesLoss",
-            summary="The negative ELBO of a grid of codes, with perplexity and usage of the codes",
+            summary="The negative ELBO of a grid of codes, and the use of its codebook",
             paper="Mentzer et al. 2023, arXiv:2309.15505",
             tags=("elbo", "discrete"),
             requires=("grid",),
@@ -66,7 +66,7 @@ def register_losses(register: Callable[[LossSpec], None]) -> None:
             name="vq",
             target="vaezoo_discrete.losses:VQLoss",
             options="vaezoo_discrete.options:VQLossOptions",
-            summary="The same with a commitment to the codebook, and a term that teaches it",
+            summary="The loss `codes` with the commitment and codebook terms of VQ-VAE",
             paper="van den Oord et al. 2017, arXiv:1711.00937",
             tags=("elbo", "discrete"),
             requires=("codebook",),

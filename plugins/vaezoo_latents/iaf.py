@@ -12,7 +12,7 @@ from vaezoo.nn.networks import make_encoder
 
 from .base import NetworkVAE
 from .flow import Flow
-from .options import IafOptions
+from .options import IAFOptions
 
 
 class FlowPosterior(BaseDistribution):
@@ -55,7 +55,7 @@ class FlowPosterior(BaseDistribution):
 class FlowEncoder(nn.Module):
     """From examples to their posteriors: mean and variance of the flow's start, and its context."""
 
-    def __init__(self, options: IafOptions, data: DataSpec) -> None:
+    def __init__(self, options: IAFOptions, data: DataSpec) -> None:
         super().__init__()
         self.options = options
         n, context = options.latent_dim, options.context_dim
@@ -69,7 +69,7 @@ class FlowEncoder(nn.Module):
         return FlowPosterior(base, self.flow, features[:, 2 * n :])
 
 
-class InverseAutoregressiveVAE(NetworkVAE):
+class IAFVAE(NetworkVAE):
     """q(z|x) by inverse autoregressive flow (Kingma et al. 2016, algorithm 1), p(z) = N(0, 1).
 
     The encoder gives mean and variance of the flow's start, and a context that all of its steps
@@ -78,9 +78,9 @@ class InverseAutoregressiveVAE(NetworkVAE):
     estimate.
     """
 
-    options: IafOptions
+    options: IAFOptions
 
-    def __init__(self, options: IafOptions, data: DataSpec) -> None:
+    def __init__(self, options: IAFOptions, data: DataSpec) -> None:
         super().__init__(options, data, FlowEncoder(options, data))
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> FlowPosterior:

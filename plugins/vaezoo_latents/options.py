@@ -21,7 +21,7 @@ class VampPriorOptions(GaussianOptions):
     )
 
 
-class IafOptions(GaussianOptions):
+class IAFOptions(GaussianOptions):
     latent_dim: int = Field(32, ge=1, description="size of the latent vector")
     flow_steps: int = Field(
         4, ge=0, le=100, description="autoregressive steps after the Gaussian; 0: it alone"

@@ -23,8 +23,8 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="iaf",
-            target="vaezoo_latents.iaf:InverseAutoregressiveVAE",
-            options="vaezoo_latents.options:IafOptions",
+            target="vaezoo_latents.iaf:IAFVAE",
+            options="vaezoo_latents.options:IAFOptions",
             summary="VAE whose posterior is an inverse autoregressive flow",
             paper="Kingma et al. 2016, arXiv:1606.04934",
             tags=("elbo", "importance", "flow"),

@@ -20,7 +20,7 @@ OURS = [s.name for s in registry().specs("model") if registry().plugin(s).distri
 MORE = {
     "dip_vae, type ii": ModelWithLoss("dip_vae", options={"dip_type": "ii"}),
     "vq_vae, by gradient": ModelWithLoss("vq_vae", options={"codebook": "gradient"}),
-    "vq_vae, no code revived": ModelWithLoss("vq_vae", options={"revive_after": None}),
+    "vq_vae, no code revived": ModelWithLoss("vq_vae", options={"dead_code_steps": None}),
     "rae, its decoder limited": ModelWithLoss("rae", options={"regulariser": "spectral_norm"}),
     "rae, its decoder's slope": ModelWithLoss("rae", options={"regulariser": "gradient_penalty"}),
     "iwae, doubly": ModelWithLoss("iwae", options={"gradient": "doubly_reparameterized"}),
@@ -73,7 +73,7 @@ def test_all_models_can_be_spread() -> None:
 FORGETFUL = """
 import sys
 import torch.distributed as dist
-import vaezoo_adversarial.factor, vaezoo_discrete.vq, vaezoo_objectives.beta_tc
+import vaezoo_adversarial.factor_vae, vaezoo_discrete.vq, vaezoo_objectives.beta_tc
 import vaezoo_objectives.dip_vae, vaezoo_objectives.mmd, vaezoo_objectives.sigma_vae
 from vaezoo.losses.elbo import ElboLoss
 

@@ -68,7 +68,7 @@ _FEW: dict[str, Any] = {
 }
 LARGE: dict[str, dict[str, Any]] = {
     "vamp_prior": {**_FEW, "pseudo_inputs": 40},
-    "vae_gan": {**_FEW, "critic_hidden": (32, 128)},
+    "vae_gan": {**_FEW, "discriminator_hidden": (32, 128)},
 }
 """Smaller ones of the model that has most parameters of all, and of one of three phases."""
 

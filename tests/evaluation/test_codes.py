@@ -18,9 +18,9 @@ from vaezoo.models.likelihoods import GaussianLikelihood
 
 
 class Codes(Delta):
-    def __init__(self, codes: Tensor, count: int) -> None:
-        super().__init__(codes.float())
-        self.codes, self.code_count = codes, count
+    def __init__(self, indices: Tensor, count: int) -> None:
+        super().__init__(indices.float())
+        self.indices, self.num_codes = indices, count
 
 
 class Rounding(BaseVAE):

@@ -21,7 +21,7 @@ SPRITES = ["--data", "sprites", "--examples", "120", "--test", "24"]
 IMAGES = 128
 
 MLP = ("--network", "mlp", "--hidden", "32")
-CRITIC = ("--critic-hidden", "32,32")
+CRITIC = ("--discriminator-hidden", "32,32")
 
 MODELS: dict[str, tuple[str, ...]] = {
     "vanilla": (*MLP, "--schedule", "cosine"),

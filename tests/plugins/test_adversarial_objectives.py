@@ -1,4 +1,4 @@
-"""What each critic and its opponents minimise: signs, gradients, and a total correlation."""
+"""What each discriminator and its opponents minimise: signs, gradients, and a total correlation."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from vaezoo import BaseVAE, Batch, DataSpec, Options, StepContext
 from vaezoo.losses.elbo import ElboLoss
 from vaezoo.losses.options import ElboOptions
 from vaezoo.models.distributions import Delta, diagonal_normal
-from vaezoo_adversarial.critics import DenseCritic, ImageCritic, cross_entropy
-from vaezoo_adversarial.factor import FactorLoss, permute_dimensions
-from vaezoo_adversarial.options import FactorOptions
+from vaezoo_adversarial.discriminators import ConvDiscriminator, MLPDiscriminator, cross_entropy
+from vaezoo_adversarial.factor_vae import FactorVAELoss, permute_dimensions
+from vaezoo_adversarial.options import FactorVAEOptions
 from vaezoo_adversarial.vae_gan import feature_distortion
 
 CONTEXT = StepContext(torch.tensor(0), 10, 100)
@@ -27,7 +27,7 @@ CONTEXT = StepContext(torch.tensor(0), 10, 100)
 
 def build(name: str, **options: Any) -> BaseVAE:
     torch.manual_seed(0)
-    small = {"latent_dim": 5, "hidden": (4, 8), "critic_hidden": (6, 8)}
+    small = {"latent_dim": 5, "hidden": (4, 8), "discriminator_hidden": (6, 8)}
     return vaezoo.create_model(name, (1, 12, 10), **{**small, **options})
 
 
@@ -103,19 +103,19 @@ class TestPermutation:
 
 
 class TestFactor:
-    def test_the_critics_density_ratio_is_the_total_correlation(self) -> None:
+    def test_the_discriminators_density_ratio_is_the_total_correlation(self) -> None:
         """For a Gaussian of correlation rho it is -½ log(1 - rho²)."""
         torch.manual_seed(0)
         rho, model = 0.8, Copy()
-        loss = FactorLoss(FactorOptions(critic_hidden=(64, 64)), model, model.data)
-        optimizer = torch.optim.Adam(loss.critic.parameters(), lr=3e-3)
+        loss = FactorVAELoss(FactorVAEOptions(discriminator_hidden=(64, 64)), model, model.data)
+        optimizer = torch.optim.Adam(loss.discriminator.parameters(), lr=3e-3)
         for step in range(500):
             optimizer.param_groups[0]["lr"] = 3e-3 * (1 - step / 500)
             optimizer.zero_grad()
-            loss.tell_apart(model, Batch(correlated(512, rho)), CONTEXT).loss.backward()
+            loss.discriminator_loss(model, Batch(correlated(512, rho)), CONTEXT).loss.backward()
             optimizer.step()
         with torch.no_grad():
-            estimate = loss.critic(correlated(50_000, rho)).mean().item()
+            estimate = loss.discriminator(correlated(50_000, rho)).mean().item()
         assert estimate == pytest.approx(-0.5 * math.log(1 - rho**2), abs=0.03)
 
     def test_objective_is_the_negative_elbo_and_gamma_tc(self) -> None:
@@ -130,22 +130,22 @@ class TestFactor:
         assert tc.shape == (8,)
         assert torch.allclose(objective, reference.loss + 7.0 * tc.mean())
 
-    def test_the_encoder_goes_where_the_critic_sees_less_correlation(self) -> None:
+    def test_the_encoder_goes_where_the_discriminator_sees_less_correlation(self) -> None:
         model, x = build("factor_vae"), images()
         torch.manual_seed(3)
         z = model(x).z.detach().requires_grad_()
-        tc = model.loss.critic(z).mean()
+        tc = model.loss.discriminator(z).mean()
         (slope,) = torch.autograd.grad(tc, z)
-        assert model.loss.critic(z - 0.01 * slope / slope.norm()).mean() < tc
+        assert model.loss.discriminator(z - 0.01 * slope / slope.norm()).mean() < tc
 
-    def test_the_critic_takes_latents_for_latents(self) -> None:
+    def test_the_discriminator_takes_latents_for_latents(self) -> None:
         """Not the other way round: the estimate would have the wrong sign."""
         model, x = build("factor_vae"), images()
         torch.manual_seed(3)
-        objective = model.loss.tell_apart(model, Batch(x), CONTEXT).loss
+        objective = model.loss.discriminator_loss(model, Batch(x), CONTEXT).loss
         torch.manual_seed(3)
         z = model.encode(x).rsample()
-        real, false = model.loss.critic(z), model.loss.critic(permute_dimensions(z))
+        real, false = model.loss.discriminator(z), model.loss.discriminator(permute_dimensions(z))
         by_hand = -0.5 * (
             torch.sigmoid(real).log().mean() + (1 - torch.sigmoid(false)).log().mean()
         )
@@ -165,19 +165,19 @@ class TestAae:
         """d/dz of -log D(z) is -σ(-d) d', an n-th of it for each of n."""
         model, x = build("aae"), images()
         weight = model.encoder[-1].weight
-        objective = model.loss.fit_in(model, Batch(x), CONTEXT).loss
+        objective = model.loss.generator_loss(model, Batch(x), CONTEXT).loss
         (ours,) = torch.autograd.grad(objective, weight)
-        odds = model.loss.critic(model.encode(x).mean)
+        odds = model.loss.discriminator(model.encode(x).mean)
         (by_hand,) = torch.autograd.grad(odds, weight, -torch.sigmoid(-odds.detach()) / len(x))
         assert torch.allclose(ours, by_hand, atol=1e-8)
 
-    def test_the_critic_takes_the_prior_for_real(self) -> None:
+    def test_the_discriminator_takes_the_prior_for_real(self) -> None:
         model, x = build("aae"), images()
         torch.manual_seed(3)
-        objective = model.loss.tell_apart(model, Batch(x), CONTEXT).loss
+        objective = model.loss.discriminator_loss(model, Batch(x), CONTEXT).loss
         torch.manual_seed(3)
         z, wanted = model.encode(x).mean, model.prior().sample(torch.Size((8,)))
-        real, false = model.loss.critic(wanted), model.loss.critic(z)
+        real, false = model.loss.discriminator(wanted), model.loss.discriminator(z)
         by_hand = -F.logsigmoid(real).mean() - F.logsigmoid(-false).mean()
         assert torch.allclose(objective, by_hand)
 
@@ -189,7 +189,7 @@ class TestAae:
         torch.manual_seed(0)
         data = DataSpec(shape=(4,), domain="real")
         model = vaezoo.create_model(
-            "aae", data, network="mlp", latent_dim=2, hidden=(32,), critic_hidden=(64, 64)
+            "aae", data, network="mlp", latent_dim=2, hidden=(32,), discriminator_hidden=(64, 64)
         )
         with torch.no_grad():
             model.encoder[-1].bias.fill_(3.0)
@@ -212,7 +212,7 @@ class TestAae:
         model, x = build("vanilla", loss="aae"), images()
         assert [phase.name for phase in model.loss.phases(model)] == [
             "reconstruction",
-            "critic",
+            "discriminator",
             "encoder",
         ]
         torch.manual_seed(3)
@@ -228,7 +228,7 @@ class TestVaeGan:
         z = model.encode(x).rsample().detach()
         imagined = model.prior().sample(torch.Size((len(x),)))
         pictures = torch.cat([x, model.decode(torch.cat([z, imagined])).mean])
-        odds, features = model.loss.critic(pictures)
+        odds, features = model.loss.discriminator(pictures)
         return odds.split(len(x)), features.split(len(x))
 
     def gradients(self, model: BaseVAE, x: Tensor, objective: str) -> tuple[Tensor, ...]:
@@ -240,7 +240,7 @@ class TestVaeGan:
         """gamma · similarity, and log(1 - D) whose derivative by the log-odds d is -σ(d)."""
         gamma = 0.01
         model, x = build("vae_gan", gamma=gamma), images()
-        ours = self.gradients(model, x, "reconstruct_and_fool")
+        ours = self.gradients(model, x, "decoder_loss")
         (real, reconstruction, sample), (wanted, features, _) = self.judged(model, x)
         decoder, n = list(model.decoder.parameters()), len(x)
         # In batch norm the odds and features of the images, too, depend on the others.
@@ -255,34 +255,34 @@ class TestVaeGan:
         # The discriminator's sign would be found out: it moves the gradient by twice as much.
         assert max(fool.abs().max() for fool in fooling) > 1e-3
 
-    def test_the_decoder_steps_against_the_critic(self) -> None:
-        """With gamma = 0 its gradient is exactly minus that of the critic's objective."""
+    def test_the_decoder_steps_against_the_discriminator(self) -> None:
+        """With gamma = 0 its gradient is exactly minus that of the discriminator's objective."""
         model, x = build("vae_gan", gamma=0.0), images()
-        ours = self.gradients(model, x, "reconstruct_and_fool")
+        ours = self.gradients(model, x, "decoder_loss")
         cost = cross_entropy(*self.judged(model, x)[0])
         theirs = torch.autograd.grad(cost, list(model.decoder.parameters()))
-        for mine, critics in zip(ours, theirs, strict=True):
-            assert torch.allclose(mine, -critics, rtol=1e-4, atol=1e-7)
+        for mine, discriminators in zip(ours, theirs, strict=True):
+            assert torch.allclose(mine, -discriminators, rtol=1e-4, atol=1e-7)
 
-    def test_a_step_of_the_decoder_costs_the_critic(self) -> None:
+    def test_a_step_of_the_decoder_costs_the_discriminator(self) -> None:
         model, x = build("vae_gan", gamma=0.0), images()
 
         def cost() -> float:
             torch.manual_seed(3)
             with torch.no_grad():
-                return model.loss.tell_apart(model, Batch(x), CONTEXT).loss.item()
+                return model.loss.discriminator_loss(model, Batch(x), CONTEXT).loss.item()
 
         before = cost()
-        gradients = self.gradients(model, x, "reconstruct_and_fool")
+        gradients = self.gradients(model, x, "decoder_loss")
         for parameter, gradient in zip(model.decoder.parameters(), gradients, strict=True):
             with torch.no_grad():
                 parameter.sub_(0.05 * gradient)
         assert cost() > before
 
-    def test_the_critics_objective_is_of_all_three(self) -> None:
+    def test_the_discriminators_objective_is_of_all_three(self) -> None:
         model, x = build("vae_gan"), images()
         torch.manual_seed(3)
-        objective = model.loss.tell_apart(model, Batch(x), CONTEXT).loss
+        objective = model.loss.discriminator_loss(model, Batch(x), CONTEXT).loss
         (real, reconstruction, sample), _ = self.judged(model, x)
         by_hand = -F.logsigmoid(real).mean()
         by_hand = by_hand - F.logsigmoid(-reconstruction).mean() - F.logsigmoid(-sample).mean()
@@ -296,7 +296,7 @@ class TestVaeGan:
         posterior, _, _, likelihood = model(x)
         squares = posterior.mean.square() + posterior.variance - 1 - posterior.variance.log()
         assert torch.allclose(terms["rate"], 0.5 * squares.sum(1), atol=1e-5)
-        features = model.loss.critic(torch.cat([x, likelihood.mean]))[1]
+        features = model.loss.discriminator(torch.cat([x, likelihood.mean]))[1]
         away = features[: len(x)] - features[len(x) :]
         assert torch.allclose(terms["feature_distortion"], 0.5 * away.square().sum(1), rtol=1e-4)
         assert torch.allclose(objective, (terms["rate"] + terms["feature_distortion"]).mean())
@@ -308,7 +308,7 @@ class TestVaeGan:
         assert torch.allclose(feature_distortion(a, b), -log_p - constant, atol=1e-5)
 
 
-class TestCritics:
+class TestDiscriminators:
     def test_cross_entropy_at_chance(self) -> None:
         zero = torch.zeros(5)
         assert cross_entropy(zero, zero).item() == pytest.approx(2 * math.log(2))
@@ -320,26 +320,26 @@ class TestCritics:
         assert cross_entropy(odds, odds).item() == pytest.approx(size, rel=1e-5)
 
     def test_dense(self) -> None:
-        assert DenseCritic(6, (4, 3))(torch.randn(5, 3, 2)).shape == (5,)
-        linear = [m for m in DenseCritic(6, (4, 3)).modules() if isinstance(m, nn.Linear)]
+        assert MLPDiscriminator(6, (4, 3))(torch.randn(5, 3, 2)).shape == (5,)
+        linear = [m for m in MLPDiscriminator(6, (4, 3)).modules() if isinstance(m, nn.Linear)]
         assert [layer.out_features for layer in linear] == [4, 3, 1]
 
     @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 28, 28), (1, 13, 40), (3, 64, 64)])
     def test_image(self, shape: tuple[int, ...]) -> None:
-        odds, features = ImageCritic(shape, (4, 6, 8, 8), 5)(torch.rand(2, *shape))
+        odds, features = ConvDiscriminator(shape, (4, 6, 8, 8), 5)(torch.rand(2, *shape))
         down = [math.ceil(math.ceil(math.ceil(n / 2) / 2) / 2) for n in shape[1:]]
         assert odds.shape == (2,)
         assert features.shape == (2, 8 * down[0] * down[1])
 
-    def test_the_optimal_critic_is_the_log_ratio_of_densities(self) -> None:
+    def test_the_optimal_discriminator_is_the_log_ratio_of_densities(self) -> None:
         """Goodfellow et al. 2014, proposition 1: of N(1, 1) and N(-1, 1) it is 2 z."""
         torch.manual_seed(0)
-        critic = nn.Linear(1, 1)
-        optimizer = torch.optim.Adam(critic.parameters(), lr=0.05)
+        discriminator = nn.Linear(1, 1)
+        optimizer = torch.optim.Adam(discriminator.parameters(), lr=0.05)
         for _ in range(400):
             real, false = torch.randn(1024, 1) + 1, torch.randn(1024, 1) - 1
             optimizer.zero_grad()
-            cross_entropy(critic(real).flatten(), critic(false).flatten()).backward()
+            cross_entropy(discriminator(real).flatten(), discriminator(false).flatten()).backward()
             optimizer.step()
-        assert critic.weight.item() == pytest.approx(2.0, abs=0.15)
-        assert critic.bias.item() == pytest.approx(0.0, abs=0.15)
+        assert discriminator.weight.item() == pytest.approx(2.0, abs=0.15)
+        assert discriminator.bias.item() == pytest.approx(0.0, abs=0.15)

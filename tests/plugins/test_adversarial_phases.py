@@ -1,4 +1,4 @@
-"""Losses with a critic: each phase changes what is its own, and nothing leaks."""
+"""Losses with a discriminator: each phase changes what is its own, and nothing leaks."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ CONTEXT = StepContext(torch.tensor(0), 10, 100)
 NAMES = ("factor_vae", "aae", "vae_gan")
 PHASES = [
     ("factor_vae", "train", ("model",)),
-    ("factor_vae", "critic", ("critic",)),
+    ("factor_vae", "discriminator", ("discriminator",)),
     ("aae", "reconstruction", ("model",)),
-    ("aae", "critic", ("critic",)),
+    ("aae", "discriminator", ("discriminator",)),
     ("aae", "encoder", ("model.encoder",)),
     ("vae_gan", "encoder", ("model.encoder",)),
     ("vae_gan", "decoder", ("model.decoder", "model.likelihood")),
-    ("vae_gan", "critic", ("critic",)),
+    ("vae_gan", "discriminator", ("discriminator",)),
 ]
 """Every phase of every loss here, and whose it is."""
 
@@ -45,7 +45,7 @@ TINY: dict[str, Any] = {
     "image_size": 16,
     "hidden": (8, 8),
     "latent_dim": 4,
-    "critic_hidden": (8, 8),
+    "discriminator_hidden": (8, 8),
     "batch_size": 16,
     "epochs": 1,
     "device": "cpu",
@@ -54,7 +54,7 @@ TINY: dict[str, Any] = {
 
 def build(name: str, shape: tuple[int, ...] = (1, 12, 10), **options: Any) -> BaseVAE:
     torch.manual_seed(0)
-    small = {"latent_dim": 5, "hidden": (4, 8), "critic_hidden": (6, 8)}
+    small = {"latent_dim": 5, "hidden": (4, 8), "discriminator_hidden": (6, 8)}
     return vaezoo.create_model(name, shape, **{**small, **options})
 
 
@@ -88,7 +88,7 @@ def step(model: BaseVAE, phases: Sequence[Phase], x: Tensor, **how: Any) -> Trai
 
 def parts(model: BaseVAE) -> dict[str, nn.Module]:
     loss = loss_of(model)
-    return {"model": model, "critic": loss.get_submodule("critic")}
+    return {"model": model, "discriminator": loss.get_submodule("discriminator")}
 
 
 def state(model: BaseVAE) -> dict[str, Tensor]:
@@ -126,7 +126,7 @@ class TestPhases:
                 assert tensor.item() == (1 if key.startswith(own) else 0), key
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_parameters_are_all_of_the_model_and_of_the_critic(self, name: str) -> None:
+    def test_parameters_are_all_of_the_model_and_of_the_discriminator(self, name: str) -> None:
         model = build(name)
         trained = {id(p) for phase in loss_of(model).phases(model) for p in phase.parameters}
         assert trained == {id(p) for part in parts(model).values() for p in part.parameters()}
@@ -139,19 +139,19 @@ class TestPhases:
         assert not any(p is frozen for phase in phases for p in phase.parameters)
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_the_critic_sees_detached_latents(self, name: str) -> None:
-        """Even a backward pass through everything fills no gradient but the critic's."""
+    def test_the_discriminator_sees_detached_latents(self, name: str) -> None:
+        """Even a backward pass through everything fills no gradient but the discriminator's."""
         model = build(name)
-        phase_of(model, "critic").loss(model, Batch(images()), CONTEXT).loss.backward()
+        phase_of(model, "discriminator").loss_fn(model, Batch(images()), CONTEXT).loss.backward()
         assert all(parameter.grad is None for parameter in model.parameters())
-        critic = parts(model)["critic"]
-        assert all(parameter.grad is not None for parameter in critic.parameters())
+        discriminator = parts(model)["discriminator"]
+        assert all(parameter.grad is not None for parameter in discriminator.parameters())
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_the_critics_phase_draws_latents_anew(self, name: str) -> None:
+    def test_the_discriminators_phase_draws_latents_anew(self, name: str) -> None:
         model = build(name)
-        objective = phase_of(model, "critic").loss
-        values = [objective(model, Batch(images()), CONTEXT).loss for _ in range(2)]
+        loss_fn = phase_of(model, "discriminator").loss_fn
+        values = [loss_fn(model, Batch(images()), CONTEXT).loss for _ in range(2)]
         assert not values[0].equal(values[1])
 
     @pytest.mark.parametrize("name", NAMES)
@@ -162,9 +162,9 @@ class TestPhases:
             assert all(parameter.grad is None for parameter in part.parameters())
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_the_critics_phase_improves_the_critic(self, name: str) -> None:
+    def test_the_discriminators_phase_improves_the_discriminator(self, name: str) -> None:
         model, x = build(name), images(32)
-        phase = phase_of(model, "critic")
+        phase = phase_of(model, "discriminator")
         values = []
         for _ in range(2):
             torch.manual_seed(5)
@@ -174,17 +174,24 @@ class TestPhases:
         assert values[1] < values[0]
 
     @pytest.mark.parametrize(
-        ("name", "phase"), [("factor_vae", "critic"), ("aae", "critic"), ("aae", "encoder")]
+        ("name", "phase"),
+        [("factor_vae", "discriminator"), ("aae", "discriminator"), ("aae", "encoder")],
     )
     def test_settings_of_the_optimizer(self, name: str, phase: str) -> None:
-        own = {"aae": {"encoder_lr_factor": 0.5}}.get(name, {})
-        model = build(name, critic_lr_factor=0.5, critic_beta1=0.3, critic_beta2=0.8, **own)
+        own = {"aae": {"encoder_lr_scale": 0.5}}.get(name, {})
+        model = build(
+            name,
+            discriminator_lr_scale=0.5,
+            discriminator_beta1=0.3,
+            discriminator_beta2=0.8,
+            **own,
+        )
         found = phase_of(model, phase)
         assert (found.lr_scale, found.betas) == (0.5, (0.3, 0.8))
         assert loss_of(model).phases(model)[0].lr_scale == 1.0
 
-    def test_vae_gan_slows_all_three_and_the_critic_once_more(self) -> None:
-        phases = loss_of(build("vae_gan", lr_scale=0.5, critic_lr_factor=0.25)).phases
+    def test_vae_gan_slows_all_three_and_the_discriminator_once_more(self) -> None:
+        phases = loss_of(build("vae_gan", lr_scale=0.5, discriminator_lr_scale=0.25)).phases
         rates = [phase.lr_scale for phase in phases(build("vae_gan"))]
         assert rates == [0.5, 0.5, 0.125]
 
@@ -216,7 +223,7 @@ class TestPhases:
 def test_a_model_that_does_not_tell_its_directions_is_refused(loss: str) -> None:
     model = build(loss)
     del model.decoder
-    with pytest.raises(VaezooError, match="does not tell which of its parameters"):
+    with pytest.raises(VaezooError, match="no parameters in `decoder` or `likelihood`"):
         loss_of(model).phases(model)
 
 
@@ -270,7 +277,7 @@ class TestEvaluation:
 
     @pytest.mark.parametrize("name", NAMES)
     def test_a_run_is_read_again_and_a_stopped_one_goes_on(self, tmp_path: Path, name: str) -> None:
-        """To the same bits: critics, the moments of every phase, and the noise."""
+        """To the same bits: discriminators, the moments of every phase, and the noise."""
         whole = vaezoo.train(name, out=tmp_path / "whole", **TINY)
         assert vaezoo.load_run(whole.path).sample(3).equal(whole.sample(3))
         with pytest.raises(RunStopped):
@@ -305,7 +312,7 @@ class TestData:
     def test_vectors(self, name: str) -> None:
         data = DataSpec(shape=(7,), domain="real")
         model = vaezoo.create_model(
-            name, data, network="mlp", latent_dim=2, hidden=(6,), critic_hidden=(8,)
+            name, data, network="mlp", latent_dim=2, hidden=(6,), discriminator_hidden=(8,)
         )
         step(model, loss_of(model).phases(model), torch.randn(5, 7))
 

@@ -86,10 +86,10 @@ class TestShapes:
         grid, x = model(kind, shape, network=network), images(2, shape)
         rows, columns = -(-shape[1] // 4), -(-shape[2] // 4)
         posterior = grid.encode(x)
-        assert grid.latent_shape == (grid.quantiser.width, rows, columns)
+        assert grid.latent_shape == (grid.quantizer.code_dim, rows, columns)
         assert posterior.event_shape == grid.latent_shape
         assert posterior.rsample().shape == (2, *grid.latent_shape)
-        assert posterior.codes.shape == (2, rows, columns)
+        assert posterior.indices.shape == (2, rows, columns)
         measure(grid, x).loss.backward()
         grid.eval()
         assert grid.reconstruct(x[:1]).shape == (1, *shape)
@@ -139,7 +139,7 @@ class TestLoss:
         grid, x = lived(kind, commitment=commitment), images()
         objective, terms = measure(grid, x)
         features = grid.encoder(x)
-        book = grid.quantiser.codebook[grid.encode(x).codes].permute(0, 3, 1, 2)
+        book = grid.quantizer.codebook[grid.encode(x).indices].permute(0, 3, 1, 2)
         distance = (features - book).square().sum((1, 2, 3))
         distortion = -grid.decode(book).log_prob(x)
         rate = count_codes(grid) * math.log(16)
@@ -154,7 +154,7 @@ class TestLoss:
         """The commitment moves the encoder, the codebook's term the codebook, neither the other."""
         grid, x = model("vq_vae by gradient"), images()
         terms = measure(grid, x).terms
-        encoder, book = list(grid.encoder.parameters()), [grid.quantiser.codebook]
+        encoder, book = list(grid.encoder.parameters()), [grid.quantizer.codebook]
         decoder = list(grid.decoder.parameters())
         for name, taught in {
             "commitment": encoder,
@@ -169,7 +169,7 @@ class TestLoss:
                 expected = any(parameter is other for other in taught)
                 assert (gradient is not None) == expected, name
 
-    def test_of_scalar_quantisation_is_the_negative_elbo(self) -> None:
+    def test_of_scalar_quantization_is_the_negative_elbo(self) -> None:
         objective, terms = measure(model("fsq"), images())
         assert torch.allclose(objective, -terms["elbo"].mean())
         assert set(terms) == {"elbo", "rate", "distortion", "perplexity", "usage"}
@@ -182,17 +182,17 @@ class TestLoss:
             grid.encoder[-1].weight.zero_()
         terms = measure(grid, x).terms
         assert terms["perplexity"].item() == pytest.approx(1, abs=1e-6)
-        assert terms["usage"].item() == pytest.approx(1 / grid.quantiser.size)
+        assert terms["usage"].item() == pytest.approx(1 / grid.quantizer.num_codes)
 
     @every_kind
     def test_perplexity_and_usage_are_of_the_codes(self, kind: str) -> None:
         grid, x = lived(kind), images()
-        share = torch.bincount(grid.encode(x).codes.flatten()) / (6 * count_codes(grid))
+        share = torch.bincount(grid.encode(x).indices.flatten()) / (6 * count_codes(grid))
         share = share[share > 0]
         terms = measure(grid, x).terms
         perplexity = math.exp(-sum(p * math.log(p) for p in share.tolist()))
         assert terms["perplexity"].item() == pytest.approx(perplexity, rel=1e-5)
-        assert terms["usage"].item() == pytest.approx(len(share) / grid.quantiser.size)
+        assert terms["usage"].item() == pytest.approx(len(share) / grid.quantizer.num_codes)
 
     @every_kind
     def test_asks_nothing_of_the_host(self, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,17 +235,17 @@ class TestBound:
             grid.encoder[-1].weight.mul_(20)
             grid.encoder[-1].bias.sub_(grid.encoder(x).mean((0, 2, 3)))
             if kind == "vq_vae":
-                grid.quantiser.codebook.copy_(torch.tensor([[1.0], [-1.0]]).expand(2, 4))
+                grid.quantizer.codebook.copy_(torch.tensor([[1.0], [-1.0]]).expand(2, 4))
         if fitted:
             shuffle_prior(grid)
         codes = torch.tensor(list(itertools.product(range(2), repeat=4))).view(-1, 2, 2)
-        z, prior = grid.quantiser.embed(codes), grid.prior()
+        z, prior = grid.quantizer.indices_to_codes(codes), grid.prior()
         joint = prior.log_prob(z) + torch.stack([grid.decode(z).log_prob(image) for image in x])
         exact = joint.logsumexp(1)
         elbo = measure(grid, x).terms["elbo"]
         assert (elbo < exact).all()
         # It is the term of the sum that the encoder chose.
-        chosen = (grid.encode(x).codes.flatten(1) * torch.tensor([8, 4, 2, 1])).sum(1)
+        chosen = (grid.encode(x).indices.flatten(1) * torch.tensor([8, 4, 2, 1])).sum(1)
         assert len(chosen.unique()) > 1
         assert torch.allclose(elbo, joint[torch.arange(20), chosen], rtol=1e-4)
         weights = grid.log_importance_weights(x, samples=2)
@@ -256,7 +256,7 @@ class TestPrior:
     @every_kind
     def test_is_uniform_in_training_and_until_it_is_fitted(self, kind: str) -> None:
         grid, x = model(kind), images()
-        nats = count_codes(grid) * math.log(grid.quantiser.size)
+        nats = count_codes(grid) * math.log(grid.quantizer.num_codes)
         grid.eval()
         assert torch.allclose(measure(grid, x).terms["rate"], torch.tensor(nats), rtol=1e-6)
         shuffle_prior(grid)
@@ -289,10 +289,10 @@ class TestPrior:
             if not name.startswith("code_prior."):
                 assert value.equal(before[name]), name
         grid.eval()
-        uniform = count_codes(grid) * math.log(grid.quantiser.size)
+        uniform = count_codes(grid) * math.log(grid.quantizer.num_codes)
         assert measure(grid, x).terms["rate"].mean() < 0.2 * uniform
-        drawn = grid.quantiser.codes_of(grid.prior().sample(torch.Size((40,))))
-        own = grid.encode(x[:2]).codes
+        drawn = grid.quantizer.codes_to_indices(grid.prior().sample(torch.Size((40,))))
+        own = grid.encode(x[:2]).indices
         known = (drawn[:, None] == own).flatten(2).all(2).any(1)
         assert known.float().mean() > 0.5
 

@@ -24,7 +24,7 @@ CONTEXT = StepContext(torch.tensor(0), 100, 16)
 
 def model(shape: tuple[int, ...] = (6,), **options: Any) -> GumbelVAE:
     torch.manual_seed(0)
-    small = {"latent_dim": VARIABLES, "class_names": CLASSES, "network": "mlp", "hidden": (16,)}
+    small = {"latent_dim": VARIABLES, "classes": CLASSES, "network": "mlp", "hidden": (16,)}
     data = DataSpec(shape=shape, domain="binary")
     made = vaezoo.create_model("gumbel_vae", data=data, **small | options)
     assert isinstance(made, GumbelVAE)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from vaezoo_discrete.codes import CodePrior, code_usage
-from vaezoo_discrete.fsq import ScalarQuantiser
+from vaezoo_discrete.distributions import CodePrior
+from vaezoo_discrete.fsq import ScalarQuantizer
+from vaezoo_discrete.losses import code_usage
 from vaezoo_discrete.transformer import CodeTransformer
 
 CODES, LENGTH = 3, 4
@@ -128,10 +129,10 @@ class TestFit:
 class TestPrior:
     """Over vectors on a grid of 2×2, of 2·2 codes."""
 
-    quantiser = ScalarQuantiser((2, 2))
+    quantizer = ScalarQuantizer((2, 2))
 
     def prior(self, **options: float) -> CodePrior:
-        return CodePrior(self.quantiser, (2, 2), random_network(codes=4), **options)  # type: ignore[arg-type]
+        return CodePrior(self.quantizer, (2, 2), random_network(codes=4), **options)  # type: ignore[arg-type]
 
     def every_grid(self) -> Tensor:
         return torch.tensor(list(itertools.product(range(4), repeat=4))).view(-1, 2, 2)
@@ -139,10 +140,10 @@ class TestPrior:
     @pytest.mark.parametrize("uniform", [True, False])
     def test_probabilities_of_all_latents_add_up_to_one(self, uniform: bool) -> None:
         prior = self.prior(uniform=uniform)
-        log_p = prior.log_prob(self.quantiser.embed(self.every_grid()))
+        log_p = prior.log_prob(self.quantizer.indices_to_codes(self.every_grid()))
         assert log_p.shape == (256,)
         assert log_p.exp().sum().item() == pytest.approx(1, abs=1e-5)
-        assert log_p.equal(prior.log_prob_of_codes(self.every_grid()))
+        assert log_p.equal(prior.log_prob_indices(self.every_grid()))
 
     @pytest.mark.parametrize("uniform", [True, False])
     def test_shapes(self, uniform: bool) -> None:
@@ -159,14 +160,14 @@ class TestPrior:
     def test_uniform_samples_and_nats(self) -> None:
         prior = self.prior(uniform=True)
         z = prior.sample(torch.Size((4000,)))
-        share = torch.bincount(self.quantiser.codes_of(z).flatten()) / 16_000
+        share = torch.bincount(self.quantizer.codes_to_indices(z).flatten()) / 16_000
         assert torch.allclose(share, torch.full((4,), 0.25), atol=0.02)
         assert torch.allclose(prior.log_prob(z), torch.tensor(-4 * math.log(4)))
 
     def test_positions_are_read_row_by_row(self) -> None:
         prior, grid = self.prior(), torch.tensor([[0, 1], [2, 3]])
         flat = prior.network.log_prob(torch.tensor([[0, 1, 2, 3]]))
-        assert prior.log_prob_of_codes(grid).item() == pytest.approx(flat.item(), abs=1e-6)
+        assert prior.log_prob_indices(grid).item() == pytest.approx(flat.item(), abs=1e-6)
 
 
 class TestUsage:

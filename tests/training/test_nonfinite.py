@@ -62,7 +62,7 @@ def state(updates: TrainStep) -> Iterator[tuple[str, Tensor]]:
 
 JOBS: dict[str, dict[str, Any]] = {
     "vanilla": {"hidden": (4, 4)},  # batch norm
-    "factor_vae": {"network": "mlp", "hidden": (8,), "critic_hidden": (8,)},  # two phases
+    "factor_vae": {"network": "mlp", "hidden": (8,), "discriminator_hidden": (8,)},  # two phases
     "vq_vae": {"hidden": (4, 4), "codes": 8, "code_dim": 4},  # a codebook that moves by itself
 }
 

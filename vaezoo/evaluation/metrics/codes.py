@@ -21,10 +21,10 @@ from vaezoo.evaluation.sums import Total
 
 @runtime_checkable
 class OfCodes(Protocol):
-    """A posterior that is sure of its codes: int64 [batch, ...], of `code_count` that there are."""
+    """A posterior that is certain of its codes: indices, int64 [batch, ...], below `num_codes`."""
 
-    codes: Tensor
-    code_count: int
+    indices: Tensor
+    num_codes: int
 
 
 class CodeCounts(MetricState):
@@ -40,8 +40,8 @@ class CodeCounts(MetricState):
         posterior: object = view.posterior
         if not isinstance(posterior, OfCodes):
             raise MetricUnavailable("its latents are no codes of one codebook")
-        codes = posterior.codes.flatten()
-        self.counts.add(torch.bincount(codes, minlength=posterior.code_count))
+        indices = posterior.indices.flatten()
+        self.counts.add(torch.bincount(indices, minlength=posterior.num_codes))
 
     @property
     def fractions(self) -> Tensor:

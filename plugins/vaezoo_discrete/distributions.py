@@ -1,0 +1,97 @@
+"""Posterior and prior of models whose latent is a grid of codes."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.types import _size
+
+from vaezoo.models.distributions import BaseDistribution
+
+from .quantizer import Quantized, Quantizer
+from .transformer import CodeTransformer
+
+
+class CodePosterior(BaseDistribution):
+    """q(z|x) with all its mass on one code at each position (van den Oord et al. 2017, equation 1).
+
+    `rsample` has the straight-through gradient; `mean` gives the same code vectors without it. The
+    entropy is 0, so KL(q ‖ p) is -log p(indices), and log p(x|codes) + log p(indices) is a lower
+    bound of log p(x), in nats.
+
+    output: of the quantizer for a batch.
+    """
+
+    has_rsample = True
+
+    def __init__(self, output: Quantized, quantizer: Quantizer) -> None:
+        self.quantized, self.indices, self.losses = output
+        self.quantizer = quantizer
+        self.num_codes = quantizer.num_codes
+        super().__init__(self.quantized.shape[:1], self.quantized.shape[1:])
+
+    @property
+    def mean(self) -> Tensor:
+        return self.quantizer.indices_to_codes(self.indices)
+
+    def rsample(self, sample_shape: _size = ()) -> Tensor:
+        return self.quantized.expand(*sample_shape, *self.quantized.shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """0 for its own codes, -inf for all others."""
+        same = (self.quantizer.codes_to_indices(value) == self.indices).flatten(-2).all(-1)
+        return torch.where(same, 0.0, -math.inf)
+
+    def kl_divergence(self, prior: CodePrior, z: Tensor) -> Tensor:
+        return -prior.log_prob_indices(self.indices)
+
+
+class CodePrior(BaseDistribution):
+    """p(z) over the code vectors of a grid: uniform, or by an autoregressive network.
+
+    grid: (rows, columns). network: gives p(indices); a uniform prior uses only its device.
+    temperature: divides the network's logits in `sample`; `log_prob` is at temperature 1.
+    """
+
+    def __init__(
+        self,
+        quantizer: Quantizer,
+        grid: tuple[int, int],
+        network: CodeTransformer,
+        *,
+        uniform: bool = False,
+        temperature: float = 1.0,
+    ) -> None:
+        self.quantizer, self.grid, self.network = quantizer, grid, network
+        self.uniform, self.temperature = uniform, temperature
+        super().__init__((), (quantizer.code_dim, *grid))
+
+    def with_temperature(self, temperature: float) -> CodePrior:
+        """The prior with its logits divided by `temperature`; 0 takes the most likely code."""
+        return CodePrior(
+            self.quantizer, self.grid, self.network, uniform=self.uniform, temperature=temperature
+        )
+
+    @torch.no_grad()
+    def sample(self, sample_shape: _size = ()) -> Tensor:
+        shape = torch.Size(sample_shape)
+        n, length = shape.numel(), math.prod(self.grid)
+        if self.uniform:
+            device = self.network.start.device
+            indices = torch.randint(self.quantizer.num_codes, (n, length), device=device)
+        else:
+            indices = self.network.sample(n, self.temperature)
+        return self.quantizer.indices_to_codes(indices.view(*shape, *self.grid))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.log_prob_indices(self.quantizer.codes_to_indices(value))
+
+    def log_prob_indices(self, indices: Tensor) -> Tensor:
+        """log p in nats: int64 [*batch, rows, columns] -> [*batch]."""
+        flat = indices.flatten(-2)
+        if self.uniform:
+            log_p = -flat.shape[-1] * math.log(self.quantizer.num_codes)
+            return torch.full(flat.shape[:-1], log_p, device=flat.device)
+        return self.network.log_prob(flat.view(-1, flat.shape[-1])).view(flat.shape[:-1])
