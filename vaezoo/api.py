@@ -23,7 +23,7 @@ from vaezoo.plugins.specs import DatasetSpec, LossSpec, MetricSpec, ModelSpec, S
 from vaezoo.runs.build import build_model, load_splits
 from vaezoo.runs.run import Run, load_run
 from vaezoo.runs.train import start_run
-from vaezoo.training.progress import ProgressCallback
+from vaezoo.training.callback import ProgressCallback
 
 __all__ = [
     "create_model",

@@ -149,8 +149,8 @@ def state(**values: Any) -> Change:
     return checkpoint(lambda state, tensors: state.update(values))
 
 
-def position(**values: Any) -> Change:
-    return checkpoint(lambda state, tensors: state["position"].update(values))
+def progress(**values: Any) -> Change:
+    return checkpoint(lambda state, tensors: state["progress"].update(values))
 
 
 def claims(size: int) -> bytes:
@@ -274,11 +274,11 @@ CASES: dict[str, tuple[Change, tuple[str, ...], str]] = {
     "device for the weights": (link("model.safetensors", "/dev/zero"), ("sample",), "regular file"),
     "loop": (link("run.json", "run.json"), EVERY, "symbolic links"),
     # checkpoint
-    "a step of text": (position(step="x"), ("resume",), "has a position that is none"),
-    "a step before the first": (position(step=-5), ("resume",), "has a position that is none"),
-    "endless seconds": (position(wall_seconds=-1.0), ("resume",), "has a position that is none"),
-    "a position too many": (position(evil=1), ("resume",), "does not fit the training"),
-    "a state of lists": (state(position=[]), ("resume",), "has no position"),
+    "a step of text": (progress(step="x"), ("resume",), "has a progress that is none"),
+    "a step before the first": (progress(step=-5), ("resume",), "has a progress that is none"),
+    "endless seconds": (progress(wall_seconds=-1.0), ("resume",), "has a progress that is none"),
+    "a count too many": (progress(evil=1), ("resume",), "does not fit the training"),
+    "a state of lists": (state(progress=[]), ("resume",), "has no progress"),
     "fewer names": (state(names=["x"]), ("resume",), "has no values of its terms"),
     "names of numbers": (state(names=[1]), ("resume",), "has no names of terms"),
     "metrics before the file": (state(metrics_bytes=-1), ("resume",), "how long the metrics"),

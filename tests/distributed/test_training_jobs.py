@@ -23,7 +23,7 @@ from vaezoo.models.memory import meta_device
 from vaezoo.plugins.loader import import_file
 from vaezoo.plugins.registry import registry
 from vaezoo.runs.build import build_model
-from vaezoo.training.progress import ProgressCallback
+from vaezoo.training.callback import ProgressCallback
 
 SCRIPT = Path(__file__).with_name("training_job.py")
 ROOT = SCRIPT.parents[2]

@@ -39,7 +39,7 @@ from vaezoo.losses.elbo import ElboLoss
 from vaezoo.losses.evaluate import evaluate_loss
 from vaezoo.models.base import BaseVAE
 from vaezoo.runs.train import resume_run
-from vaezoo.training.progress import ProgressCallback
+from vaezoo.training.callback import ProgressCallback
 
 JOB: dict[str, Any] = {
     "data": "sprites",
@@ -79,7 +79,7 @@ class StopAfter(ProgressCallback):
     def __init__(self, steps: int) -> None:
         self.left = steps
 
-    def step(self) -> None:
+    def on_step_end(self) -> None:
         self.left -= 1
         if self.left == 0:
             os.kill(os.getpid(), signal.SIGTERM)

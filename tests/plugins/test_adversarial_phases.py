@@ -20,8 +20,8 @@ from vaezoo.checkpoint.format import load_weights
 from vaezoo.cli.main import main
 from vaezoo.errors import DataError, OptionError, RunStopped, VaezooError
 from vaezoo.runs.train import resume_run
+from vaezoo.training.callback import ProgressCallback
 from vaezoo.training.options import TrainOptions
-from vaezoo.training.progress import ProgressCallback
 from vaezoo.training.train_step import TrainStep
 
 CONTEXT = StepContext(torch.tensor(0), 10, 100)
@@ -346,7 +346,7 @@ class StopAfter(ProgressCallback):
     def __init__(self, steps: int) -> None:
         self.left = steps
 
-    def step(self) -> None:
+    def on_step_end(self) -> None:
         self.left -= 1
         if self.left == 0:
             os.kill(os.getpid(), signal.SIGINT)

@@ -20,7 +20,7 @@ from vaezoo import Batch, DataSpec, StepContext
 from vaezoo.errors import DataError, OptionError, RunStopped
 from vaezoo.models.distributions import sample_prior
 from vaezoo.runs.train import resume_run
-from vaezoo.training.progress import ProgressCallback
+from vaezoo.training.callback import ProgressCallback
 from vaezoo_discrete.grid import GridVAE
 
 CONTEXT = StepContext(torch.tensor(0), 100, 64)
@@ -356,7 +356,7 @@ class StopAfter(ProgressCallback):
     def __init__(self, steps: int) -> None:
         self.left = steps
 
-    def step(self) -> None:
+    def on_step_end(self) -> None:
         self.left -= 1
         if self.left == 0:
             os.kill(os.getpid(), signal.SIGINT)

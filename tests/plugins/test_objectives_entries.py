@@ -19,7 +19,7 @@ from vaezoo.cli.main import main
 from vaezoo.config import build_config, load_config, resolve_components
 from vaezoo.errors import RunStopped
 from vaezoo.runs.train import resume_run
-from vaezoo.training.progress import ProgressCallback
+from vaezoo.training.callback import ProgressCallback
 
 NAMES = ["beta_tc", "dip_vae", "info_vae", "wae_mmd", "capacity", "sigma_vae", "iwae", "miwae"]
 RECIPES = Path(__file__).parents[2] / "configs"
@@ -137,7 +137,7 @@ class StopAfter(ProgressCallback):
     def __init__(self, steps: int) -> None:
         self.left = steps
 
-    def step(self) -> None:
+    def on_step_end(self) -> None:
         self.left -= 1
         if self.left == 0:
             os.kill(os.getpid(), signal.SIGINT)

@@ -231,7 +231,7 @@ class TestLoad:
         with pytest.raises(RunError, match=r"no checkpoint in .*step-000000006/state\.json"):
             self.load(tmp_path)
 
-    @pytest.mark.parametrize("place", ["write_tensors", "write_text", "sync_folder"])
+    @pytest.mark.parametrize("place", ["write_tensors", "write_text", "fsync_dir"])
     def test_a_write_that_fails_leaves_the_one_before(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
     ) -> None:
@@ -245,7 +245,7 @@ class TestLoad:
             save(tmp_path, 6)
         monkeypatch.undo()
         found, _ = self.load(tmp_path)
-        assert found.step == (6 if place == "sync_folder" else 3)  # it had its name by then
+        assert found.step == (6 if place == "fsync_dir" else 3)  # it had its name by then
         assert [path.name for path in tmp_path.glob(".*")] == []
 
 

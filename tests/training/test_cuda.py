@@ -13,9 +13,9 @@ from torch import Tensor
 import vaezoo
 from vaezoo.errors import OptionError
 from vaezoo.losses.elbo import ElboLoss
+from vaezoo.training.callback import ProgressCallback
 from vaezoo.training.cuda_graph import CUDAGraphStep, make_train_step
 from vaezoo.training.options import TrainOptions
-from vaezoo.training.progress import ProgressCallback
 
 pytestmark = pytest.mark.cuda
 
@@ -44,7 +44,7 @@ class Notes(ProgressCallback):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def note(self, text: str) -> None:
+    def on_note(self, text: str) -> None:
         self.lines.append(text)
 
 
@@ -97,7 +97,7 @@ def test_on_gpu_and_cpu_the_numbers_agree(tmp_path: Path) -> None:
 
 
 def test_processes_that_share_their_steps_record_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vaezoo.training.cuda_graph.processes", lambda: 2)
+    monkeypatch.setattr("vaezoo.training.cuda_graph.world_size", lambda: 2)
     model = vaezoo.create_model("vanilla", data=(1, 32, 32), hidden=(8, 16)).cuda()
     assert model.loss is not None
 

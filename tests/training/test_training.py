@@ -21,8 +21,8 @@ import vaezoo
 from vaezoo.errors import OptionError, RunError, RunStopped, TrainingError
 from vaezoo.losses.elbo import ElboLoss
 from vaezoo.runs.train import resume_run
+from vaezoo.training.callback import ProgressCallback, TrainMetrics
 from vaezoo.training.options import TrainOptions
-from vaezoo.training.progress import ProgressCallback, TrainMetrics
 from vaezoo.training.train_step import TrainStep, compiles, lr_scale
 
 TINY: dict[str, Any] = {
@@ -45,7 +45,7 @@ class StopAfter(ProgressCallback):
     def __init__(self, steps: int) -> None:
         self.left = steps
 
-    def step(self) -> None:
+    def on_step_end(self) -> None:
         self.left -= 1
         if self.left == 0:
             os.kill(os.getpid(), signal.SIGINT)
@@ -137,9 +137,9 @@ class Scores:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
         self.scores, self.weights = iter(scores), list[dict[str, torch.Tensor]]()
-        monkeypatch.setattr("vaezoo.training.trainer.mean_terms", self._mean_terms)
+        monkeypatch.setattr("vaezoo.training.trainer.evaluate_loss", self._evaluate_loss)
 
-    def _mean_terms(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
+    def _evaluate_loss(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
         self.weights.append({k: v.clone() for k, v in model.state_dict().items()})
         return {"loss": 0.0, "elbo": next(self.scores)}
 
@@ -285,16 +285,16 @@ def test_reporter_hears_of_everything(tmp_path: Path) -> None:
     heard: list[Any] = []
 
     class Listener(ProgressCallback):
-        def start(self, title: str, total_steps: int, done: int) -> None:
+        def on_train_start(self, title: str, total_steps: int, done: int) -> None:
             heard.append(("start", total_steps, done))
 
-        def window(self, progress: TrainMetrics) -> None:
-            heard.append(("window", progress.step, progress.epoch))
+        def on_log(self, metrics: TrainMetrics) -> None:
+            heard.append(("window", metrics.step, metrics.epoch))
 
-        def validation(self, epoch: int, record: Mapping[str, Any]) -> None:
+        def on_validation_end(self, epoch: int, record: Mapping[str, Any]) -> None:
             heard.append(("validation", epoch, record["step"]))
 
-        def stop(self) -> None:
+        def on_train_end(self) -> None:
             heard.append("stop")
 
     vaezoo.train("vanilla", out=tmp_path / "r", callback=Listener(), **{**TINY, "epochs": 1})
@@ -349,7 +349,7 @@ def test_no_host_synchronisation_within_a_window(
         monkeypatch.setattr(torch.Tensor, name, counted)
 
     class Steps(ProgressCallback):
-        def step(self) -> None:
+        def on_step_end(self) -> None:
             nonlocal step
             step += 1
 

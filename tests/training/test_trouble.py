@@ -20,9 +20,9 @@ from vaezoo.losses.elbo import ElboLoss
 from vaezoo.models.base import BaseVAE
 from vaezoo.runs.train import resume_run
 from vaezoo.training import trainer as loop
+from vaezoo.training.callback import ProgressCallback
 from vaezoo.training.crash import is_out_of_memory, oom_advice, summarize_exception
 from vaezoo.training.options import TrainOptions
-from vaezoo.training.progress import ProgressCallback
 from vaezoo.training.signals import SignalHandler, StopAtOnce, StopRequested
 from vaezoo.training.train_step import TrainStep
 
@@ -63,7 +63,7 @@ class At(ProgressCallback):
     def __init__(self, step: int, do: Any) -> None:
         self.left, self.do = step, do
 
-    def step(self) -> None:
+    def on_step_end(self) -> None:
         self.left -= 1
         if self.left == 0:
             self.do()
@@ -113,7 +113,7 @@ class TestPlugins:
         def broken(*args: Any, **kwargs: Any) -> Any:
             raise KeyError("term")
 
-        monkeypatch.setattr(loop, "mean_terms", broken)
+        monkeypatch.setattr(loop, "evaluate_loss", broken)
         with pytest.raises(TrainingError, match=r"after step 6: KeyError: 'term' .*from step 6\)"):
             vaezoo.train("vanilla", out=tmp_path / "r", **TINY)
         assert kept(tmp_path / "r") == [6]
@@ -125,8 +125,8 @@ class TestPlugins:
         self, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         class Raises(ProgressCallback):
-            def window(self, progress: Any) -> None:
-                if progress.step == 10:
+            def on_log(self, metrics: Any) -> None:
+                if metrics.step == 10:
                     raise OSError("no such terminal")
 
         with pytest.raises(TrainingError, match="after step 10: OSError: no such terminal"):
@@ -296,7 +296,7 @@ class TestStops:
     def test_validation_is_broken_off_and_done_again(
         self, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        honest = loop.mean_terms
+        honest = loop.evaluate_loss
         through: list[bool] = []
 
         def slow(*args: Any, **kwargs: Any) -> Any:
@@ -304,7 +304,7 @@ class TestStops:
             through.append(True)
             return honest(*args, **kwargs)
 
-        monkeypatch.setattr(loop, "mean_terms", slow)
+        monkeypatch.setattr(loop, "evaluate_loss", slow)
         with pytest.raises(RunStopped, match="after step 6"):
             vaezoo.train("vanilla", out=tmp_path / "r", **TINY)
         assert through == []
@@ -380,7 +380,7 @@ class TestLines:
         notes: list[str] = []
 
         class Notes(ProgressCallback):
-            def note(self, text: str) -> None:
+            def on_note(self, text: str) -> None:
                 notes.append(text)
 
         resume_run(out, vaezoo.load_run(out).config, Notes())

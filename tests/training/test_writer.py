@@ -18,8 +18,8 @@ from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.cli.main import main
 from vaezoo.errors import UnknownNameError
 from vaezoo.io import MissingExtraError
+from vaezoo.training.callback import ProgressCallback
 from vaezoo.training.loggers import writing
-from vaezoo.training.progress import ProgressCallback
 from vaezoo.training.tensorboard import TensorBoardLogger, scalars
 
 TINY: dict[str, Any] = {
@@ -90,7 +90,7 @@ def test_a_writer_that_fails_costs_a_note(tmp_path: Path) -> None:
     notes: list[str] = []
 
     class Told(ProgressCallback):
-        def note(self, text: str) -> None:
+        def on_note(self, text: str) -> None:
             notes.append(text)
 
     both = ("fails", "lines")

@@ -55,7 +55,7 @@ class CheckpointManager:
     def planned(self) -> bool:
         """Whether a checkpoint is due by the number of steps."""
         every = self.options.checkpoint_every
-        return every is not None and self.state.position.step % every == 0
+        return every is not None and self.state.progress.step % every == 0
 
     @property
     def due(self) -> bool:
@@ -75,7 +75,7 @@ class CheckpointManager:
         saved: TrainingError tells of it, as the log line would have. Nothing happens, in no time,
         where this step is saved already.
         """
-        if self._saved_step == self.state.position.step:
+        if self._saved_step == self.state.progress.step:
             return 0.0
         begun = time.perf_counter()
         self.background.wait()  # the buffers of the copy are in use until then
@@ -85,9 +85,9 @@ class CheckpointManager:
         rest["metrics_bytes"] = self.folder.metrics_bytes()
         if self.folder.is_writer:
             copies = self._host_copy.take(tensors, self.state.device)
-            step = self.state.position.step  # it moves on while the thread writes
+            step = self.state.progress.step  # it moves on while the thread writes
             self.background.run(lambda: self._write(step, copies, rest))
-        self._saved_step, self.last_saved = self.state.position.step, time.perf_counter()
+        self._saved_step, self.last_saved = self.state.progress.step, time.perf_counter()
         if self.state.score is not None:
             self._saved_score = max(self._saved_score, self.state.score)
         return self.last_saved - begun
@@ -107,7 +107,7 @@ class CheckpointManager:
             self.folder.truncate_metrics(found.state["metrics_bytes"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise RunError(f"{found.path} does not fit the training: {error}") from None
-        self._saved_step = self.state.position.step
+        self._saved_step = self.state.progress.step
 
     def _write(self, step: int, tensors: Tensors, rest: Mapping[str, Any]) -> None:
         """In the thread."""

@@ -20,12 +20,12 @@ def check_resumable(checkpoint: Checkpoint, metrics_bytes: int) -> None:
     put there.
     """
     state, tensors = checkpoint.state, checkpoint.tensors
-    position, best, names = state.get("position"), state.get("best"), state.get("names")
+    progress, best, names = state.get("progress"), state.get("best"), state.get("names")
     wrong = ""
-    if not isinstance(position, dict) or not {*_POSITION} <= {*position}:
-        wrong = "has no position"
-    elif not all(_POSITION.get(name, _is_count)(value) for name, value in position.items()):
-        wrong = "has a position that is none"
+    if not isinstance(progress, dict) or not {*_PROGRESS} <= {*progress}:
+        wrong = "has no progress"
+    elif not all(_PROGRESS.get(name, _is_count)(value) for name, value in progress.items()):
+        wrong = "has a progress that is none"
     elif not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         wrong = "has no names of terms"
     elif names and ("window" not in tensors or not _has_columns(tensors["window"], len(names))):
@@ -62,7 +62,7 @@ def _is_duration(value: object) -> bool:
     return _is_number(value) and isinstance(value, int | float) and value >= 0
 
 
-_POSITION = {
+_PROGRESS = {
     "step": _is_count,
     "images": _is_count,
     "train_seconds": _is_duration,

@@ -144,10 +144,10 @@ def command(
         _check_resumable(others, given)
         parsed = build_config(components, recipe, given)
 
-    from vaezoo.cli.progress import pick_reporter
+    from vaezoo.cli.progress import make_progress_callback
     from vaezoo.runs.train import resume_run, start_run
 
-    callback = pick_reporter()
+    callback = make_progress_callback()
     if resume is None:
         run = start_run(parsed, None if out is None else Path(out), callback)
     else:

@@ -42,9 +42,9 @@ from vaezoo.runtime.device import (
 )
 from vaezoo.runtime.seed import seeded
 from vaezoo.training.batch_size import check_batch_size
+from vaezoo.training.callback import ProgressCallback
 from vaezoo.training.crash import save_on_error
 from vaezoo.training.loggers import check_loggers, writing
-from vaezoo.training.progress import ProgressCallback
 from vaezoo.training.signals import SignalHandler
 from vaezoo.training.state import Progress
 from vaezoo.training.trainer import Trainer
@@ -150,8 +150,8 @@ def _resume(path: Path, config: RunConfig, callback: ProgressCallback) -> Run:
 
 
 def _why_done(trainer: Trainer, path: Path) -> str:
-    steps = f"{trainer.position.step:,} steps"
-    if trainer.position.step < trainer.total_steps:
+    steps = f"{trainer.progress.step:,} steps"
+    if trainer.progress.step < trainer.total_steps:
         return f"{path} ran out of patience after {steps}: give more --patience to go on"
     return f"{path} has finished its {steps}: give more --epochs or --steps to go on"
 
@@ -226,34 +226,34 @@ def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
     title = f"{config.components.model.name} on {config.components.data.name}, {trainer.device}"
     if world_size() > 1:
         title += f", {world_size()} processes"
-    trainer.callback.start(title, trainer.total_steps, trainer.position.step)
+    trainer.callback.on_train_start(title, trainer.total_steps, trainer.progress.step)
     with save_on_error(trainer):
         try:
-            with writing(trainer.folder, config, trainer.callback.note):
-                position = trainer.fit()
+            with writing(trainer.folder, config, trainer.callback.on_note):
+                progress = trainer.fit()
         finally:
-            trainer.callback.stop()
+            trainer.callback.on_train_end()
         with trainer.interruptible():
-            _measure(trainer, config, splits, position)
+            _measure(trainer, config, splits, progress)
     barrier()
     return Run(trainer.folder.path, str(trainer.device))
 
 
-def _measure(trainer: Trainer, config: RunConfig, splits: Splits, position: Progress) -> None:
+def _measure(trainer: Trainer, config: RunConfig, splits: Splits, progress: Progress) -> None:
     """The numbers and pictures of a trained model; the numbers are found by all processes."""
     model, count = trainer.model.eval(), world_size()
     setting = eval_context(model, config, splits, trainer.device, seed=config.train.seed)
     evaluation = evaluate(setting, default_metrics())
     if trainer.folder.is_writer:
         with local_only():
-            _leave(trainer, config, splits, position, evaluation, count)
+            _leave(trainer, config, splits, progress, evaluation, count)
 
 
 def _leave(
     trainer: Trainer,
     config: RunConfig,
     splits: Splits,
-    position: Progress,
+    progress: Progress,
     evaluation: Evaluation,
     count: int,
 ) -> None:
@@ -270,7 +270,7 @@ def _leave(
         folder.summary,
         {
             **evaluation.to_dict(),
-            **_speed(position),
+            **_speed(progress),
             "device": device_name(trainer.device),
             "processes": count,
             "precision": trainer.precision,
@@ -280,12 +280,12 @@ def _leave(
     )
 
 
-def _speed(position: Progress) -> dict[str, Any]:
-    rate = position.images / position.train_seconds if position.train_seconds else 0.0
+def _speed(progress: Progress) -> dict[str, Any]:
+    rate = progress.images / progress.train_seconds if progress.train_seconds else 0.0
     return {
         "images_per_second": round(rate, 1),
-        "wall_seconds": round(position.wall_seconds, 2),
-        "steps": position.step,
+        "wall_seconds": round(progress.wall_seconds, 2),
+        "steps": progress.step,
     }
 
 

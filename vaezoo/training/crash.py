@@ -51,7 +51,7 @@ def save_on_error(trainer: Trainer) -> Iterator[None]:
 
 def _failed(trainer: Trainer, what: str, error: Exception) -> str:
     """Save what can be saved, and say what happened, when, and how to go on."""
-    step, folder = trainer.position.step, trainer.folder
+    step, folder = trainer.progress.step, trainer.folder
     when = f"in step {step + 1}" if trainer.within_step else f"after step {step}"
     message = f"training broke {when}: {what}"
     if not folder.has_progress:
@@ -72,7 +72,7 @@ def _rescue(trainer: Trainer, *, save: bool) -> None:
     """
     with suppress(VaezooError):
         trainer.background.wait()
-        if world_size() == 1 and save and not trainer.within_step and trainer.position.step:
+        if world_size() == 1 and save and not trainer.within_step and trainer.progress.step:
             trainer.saver.save()
             trainer.background.wait()
 

@@ -35,7 +35,7 @@ class NonFiniteMonitor:
                 self._good[name].copy_(tensor)
         else:
             self._good = {name: tensor.detach().clone() for name, tensor in weights.items()}
-        self._good_step = self.state.position.step
+        self._good_step = self.state.progress.step
 
     def check(self) -> None:
         """TrainingError if the weights broke, or a step since the last log line did.
@@ -51,22 +51,22 @@ class NonFiniteMonitor:
 
         rows: the values of each, as the window has them.
         """
-        position, guard = self.state.position, self.state.train_step.guard
-        first = position.step - len(rows) + 1
+        progress, guard = self.state.progress, self.state.train_step.guard
+        first = progress.step - len(rows) + 1
         broken = first_broken(rows, self.state.train_step.names)
         if broken and guard is None:
             row, name, value = broken
             raise self._broke(f"{name} became {value} at step {first + row}")
         if guard is None:
             return 0
-        before = position.skipped
-        position.skipped, too_many = guard.read()
+        before = progress.skipped
+        progress.skipped, too_many = guard.read()
         if too_many:
             named = "a gradient was not finite"
             if broken:
                 named = f"{broken[1]} was {broken[2]} at step {first + broken[0]}"
-            raise self._broke(f"{position.skipped} steps had to be skipped, {named}")
-        return position.skipped - before
+            raise self._broke(f"{progress.skipped} steps had to be skipped, {named}")
+        return progress.skipped - before
 
     def _check_weights(self) -> None:
         """TrainingError if a weight is not finite. Waits for the device."""

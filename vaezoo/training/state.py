@@ -63,7 +63,7 @@ class TrainingState:
         self.train_step = updates
         self.device = updates.device
         self.log_every = log_every
-        self.position = Progress()
+        self.progress = Progress()
         self.step_on_device = torch.zeros((), dtype=torch.int64, device=self.device)
         self.best = Best()
         self.score: float | None = None
@@ -85,7 +85,7 @@ class TrainingState:
 
     def advance(self, values: Tensor) -> None:
         """One step more. values: of its terms, [terms], on the device."""
-        self.position.step += 1
+        self.progress.step += 1
         self.step_on_device += 1
         self.window.add(values)
         self.score = None
@@ -93,7 +93,7 @@ class TrainingState:
     def count_time(self) -> None:
         """Bring the position's wall time up to now."""
         now = time.perf_counter()
-        self.position.wall_seconds += now - self.counted
+        self.progress.wall_seconds += now - self.counted
         self.counted = now
 
     def tensors(self) -> dict[str, Mapping[str, Tensor]]:
@@ -116,7 +116,7 @@ class TrainingState:
         """What else going on needs, for JSON."""
         best = {"score": self.best.score, "epochs_since": self.best.epochs_since}
         return {
-            "position": dict(vars(self.position)),
+            "progress": dict(vars(self.progress)),
             "best": best if self.best.weights else None,
             "score": self.score,
             "validation_due": self.validation_due,
@@ -133,8 +133,8 @@ class TrainingState:
         load_into(self.loss, tensors.get("loss", {}), path)
         load_optimizers(self.train_step.optimizers, tensors.get("optimizers", {}), path)
         set_random_state(tensors["random"], self.device)
-        self.position = Progress(**rest["position"])
-        self.step_on_device.fill_(self.position.step)
+        self.progress = Progress(**rest["progress"])
+        self.step_on_device.fill_(self.progress.step)
         self.train_step.names = tuple(rest["names"])
         if self.train_step.names:
             self.window.restore(tensors["window"]["values"])

@@ -27,10 +27,10 @@ from vaezoo.losses.base import BaseLoss, StepContext
 from vaezoo.losses.evaluate import evaluate_loss
 from vaezoo.models.base import BaseVAE
 from vaezoo.runtime.device import precision_context
+from vaezoo.training.callback import ProgressCallback, TrainMetrics
 from vaezoo.training.cuda_graph import make_train_step
 from vaezoo.training.monitor import NonFiniteMonitor
 from vaezoo.training.options import TrainOptions
-from vaezoo.training.progress import ProgressCallback, TrainMetrics
 from vaezoo.training.signals import SignalHandler, StopRequested
 from vaezoo.training.state import Best, Progress, TrainingState, finite, means
 from vaezoo.training.train_step import lr_scale
@@ -82,7 +82,7 @@ class Trainer:
             device=self.device,
             precision=precision,
             total_steps=self.total_steps,
-            note=callback.note,
+            note=callback.on_note,
         )
         self.state = TrainingState(model, loss, self.train_step, log_every=options.log_every)
         self.background = AsyncWriter()
@@ -94,14 +94,14 @@ class Trainer:
         self.notes: list[str] = []
 
     @property
-    def position(self) -> Progress:
-        return self.state.position
+    def progress(self) -> Progress:
+        return self.state.progress
 
     @property
     def done(self) -> bool:
         """Whether there is no step left to take."""
         return not self.state.validation_due and (
-            self.position.step >= self.total_steps or self._out_of_patience()
+            self.progress.step >= self.total_steps or self._out_of_patience()
         )
 
     def resume(self) -> None:
@@ -112,20 +112,20 @@ class Trainer:
         """Train to the end. RunStopped when asked to stop, TrainingError when the loss breaks."""
         self.clock = self.saver.last_saved = self.state.counted = time.perf_counter()
         for note in self.notes:
-            self.callback.note(note)
+            self.callback.on_note(note)
         self.health.snapshot()
         with precision_context(self.precision, self.options.deterministic):
             self.model.train()
             self.loss.train()
             if self.state.validation_due:  # it was broken off by a stop
-                self._validate(-(-self.position.step // len(self.train)))
+                self._validate(-(-self.progress.step // len(self.train)))
             while not self.done:
                 self._epoch()
             self.saver.save()
             self.background.wait()
             with self.interruptible():
                 self._finish()
-        return self.position
+        return self.progress
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -138,10 +138,10 @@ class Trainer:
 
     def _epoch(self) -> None:
         """One epoch, or what is left of it."""
-        epoch, start = divmod(self.position.step, len(self.train))
+        epoch, start = divmod(self.progress.step, len(self.train))
         for batch in self.train.epoch(epoch, start):
             self._step(batch)
-            done = self.position.step in (self.total_steps, (epoch + 1) * len(self.train))
+            done = self.progress.step in (self.total_steps, (epoch + 1) * len(self.train))
             logs = done or self.state.window.full
             if logs:
                 self._log(epoch + 1)
@@ -155,14 +155,14 @@ class Trainer:
                 self.clock += self.saver.save()
             if stop:
                 raise self._stopped(stop)
-            if self.position.step == self.total_steps:
+            if self.progress.step == self.total_steps:
                 return
 
     def _step(self, batch: Batch) -> None:
         self.within_step = True
-        seed_step(self.options.seed, self.position.step)
-        self.state.advance(self.train_step(batch, self._context(), self.position.step))
-        self.callback.step()
+        seed_step(self.options.seed, self.progress.step)
+        self.state.advance(self.train_step(batch, self._context(), self.progress.step))
+        self.callback.on_step_end()
         self.within_step = False
 
     def _context(self) -> StepContext:
@@ -176,15 +176,15 @@ class Trainer:
         now = time.perf_counter()
         seconds, self.clock = now - self.clock, now
         images = len(rows) * self.options.batch_size
-        self.position.train_seconds += seconds
-        self.position.images += images
+        self.progress.train_seconds += seconds
+        self.progress.images += images
         counted = means(finite(rows)) if finite(rows) else [None] * len(self.train_step.names)
         terms = dict(zip(self.train_step.names, counted, strict=True))
         rate = images / seconds
-        factor = lr_scale(self.options.schedule, self.position.step - 1, self.total_steps)
+        factor = lr_scale(self.options.schedule, self.progress.step - 1, self.total_steps)
         record: dict[str, Any] = {
             "kind": "train",
-            "step": self.position.step,
+            "step": self.progress.step,
             "epoch": epoch,
             "terms": terms,
             "lr": self.options.lr * factor,
@@ -192,7 +192,7 @@ class Trainer:
             "skipped": skipped,
         }
         self.folder.append_metrics(record)
-        self.callback.window(TrainMetrics(self.position.step, self.total_steps, epoch, rate, terms))
+        self.callback.on_log(TrainMetrics(self.progress.step, self.total_steps, epoch, rate, terms))
 
     def _validate(self, epoch: int) -> None:
         self.state.validation_due = True
@@ -210,7 +210,7 @@ class Trainer:
             raise self._stopped() from None
         record: dict[str, Any] = {
             "kind": "validation",
-            "step": self.position.step,
+            "step": self.progress.step,
             "epoch": epoch,
             # A validation loss that is no number is no reason to stop; JSON has no word for it.
             "terms": {k: v if math.isfinite(v) else None for k, v in terms.items()},
@@ -222,7 +222,7 @@ class Trainer:
         if self.options.patience is not None:
             self._compare(score)
         self.state.validation_due = False
-        self.callback.validation(epoch, record)
+        self.callback.on_validation_end(epoch, record)
         self.clock = time.perf_counter()
 
     def _bits_per_dim(self, terms: Mapping[str, float]) -> float | None:
@@ -261,4 +261,4 @@ class Trainer:
         """number: of the signal, which another process of the job may have been given."""
         self.saver.save()
         self.background.wait()
-        return RunStopped(self.folder.path, self.position.step, number or self.stops.asked)
+        return RunStopped(self.folder.path, self.progress.step, number or self.stops.asked)

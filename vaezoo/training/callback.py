@@ -21,20 +21,20 @@ class TrainMetrics:
 class ProgressCallback:
     """Silent by itself; the command line and notebooks have ones that show something."""
 
-    def start(self, title: str, total_steps: int, done: int) -> None:
+    def on_train_start(self, title: str, total_steps: int, done: int) -> None:
         """Training begins, or goes on after `done` steps."""
 
-    def step(self) -> None:
+    def on_step_end(self) -> None:
         """A step has been handed to the device."""
 
-    def window(self, progress: TrainMetrics) -> None:
+    def on_log(self, metrics: TrainMetrics) -> None:
         """A log window is full."""
 
-    def validation(self, epoch: int, record: Mapping[str, Any]) -> None:
+    def on_validation_end(self, epoch: int, record: Mapping[str, Any]) -> None:
         """Held-out terms: the line that metrics.jsonl gets."""
 
-    def note(self, text: str) -> None:
+    def on_note(self, text: str) -> None:
         """Something worth a line."""
 
-    def stop(self) -> None:
+    def on_train_end(self) -> None:
         """Training is over, one way or another. Called once."""
