@@ -166,6 +166,7 @@ def _help(path: str, command: click.Command) -> str:
         max_content_width=WIDTH,
         terminal_width=WIDTH,
         help_option_names=["-h", "--help"],
+        show_default=True,
     )
     text = re.sub(r"[ \t]+$", "", command.get_help(context), flags=re.M)
     return f"## `{path}`\n\n```\n{text}\n```\n"

@@ -37,10 +37,6 @@ class Components:
     loss: LossSpec
     data: DatasetSpec
 
-    def loss_defaults(self) -> Mapping[str, Any]:
-        """The model's defaults for the options of its own loss; none for another loss."""
-        return self.model.loss_options if self.loss.name == self.model.loss_name else {}
-
     def options(self) -> dict[str, type[Options]]:
         """The option classes by section, in the order of SECTIONS."""
         return {
@@ -48,6 +44,16 @@ class Components:
             "model": self.model.load_options(),
             "loss": self.loss.load_options(),
             "data": self.data.load_options() if self.data.options else DataOptions,
+        }
+
+    def defaults(self) -> dict[str, dict[str, Any]]:
+        """The defaults, by section, that differ from those of the option classes."""
+        own_loss = self.loss.name == self.model.loss_name
+        return {
+            "train": _merge([self.data.train_options, self.model.train_options]),
+            "model": dict(self.model.model_options),
+            "loss": dict(self.model.loss_options) if own_loss else {},
+            "data": {},
         }
 
     def flat_names(self) -> dict[str, tuple[str, str]]:
@@ -125,17 +131,11 @@ def _pick(kind: Kind, given: str | None, config: Sections, default: str | None) 
 
 def build_config(components: Components, config: Sections, given: Sections) -> RunConfig:
     """Put the layers together and validate them. OptionError names the option that is wrong."""
-    classes = components.options()
+    classes, defaults = components.options(), components.defaults()
     named = {"model": components.model, "loss": components.loss, "data": components.data}
     values: dict[str, Options] = {}
     for section, cls in classes.items():
-        layers: list[Mapping[str, Any]] = []
-        if section == "train":
-            layers += [components.data.train_options, components.model.train_options]
-        elif section == "model":
-            layers.append(components.model.model_options)
-        elif section == "loss":
-            layers.append(components.loss_defaults())
+        layers: list[Mapping[str, Any]] = [defaults[section]]
         layer = config.get(section, {})
         # Options of the config file belong to the model, loss or data set that it names.
         if section == "train":

@@ -159,9 +159,9 @@ def test_what_a_plugin_raises_is_the_reason(strangers: None, tmp_path: Path) -> 
     ("args", "said"),
     [
         ("bench vanila", "did you mean 'vanilla'"),
-        ("bench vanilla --mode fly", "--mode 'fly' is not one of"),
-        ("bench vanilla --batch-size 0", "--batch-size '0'"),
-        ("bench vanilla --precision fp8", "--precision 'fp8'"),
+        ("bench vanilla --mode fly", "'--mode': 'fly' is not one of"),
+        ("bench vanilla --batch-size 0", "'--batch-size': 0 is not"),
+        ("bench vanilla --precision fp8", "'--precision': 'fp8'"),
         ("bench vanilla --compare none.json", "none.json is missing"),
         ("bench vanilla --json no/folder.json", "there is no folder"),
         ("bench vanilla --plot .", "is a folder"),

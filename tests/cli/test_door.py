@@ -75,11 +75,11 @@ def test_answers_without_torch(line: str) -> None:
     ("line", "said"),
     [
         ("trian", "there is no command 'trian'; did you mean 'train'?"),
-        ("--hepl", "there is no option '--hepl'; did you mean '--help'"),
-        ("list --jsn", "there is no option '--jsn'; did you mean '--json'"),
-        ("list --kind modls", "did you mean 'models'?"),
+        ("--hepl", "No such option '--hepl'. Did you mean '--help'?"),
+        ("list --jsn", "No such option '--jsn'. Did you mean '--json'?"),
+        ("list --kind modls", "'modls' is not one of 'models', 'losses'"),
         ("list models", "unexpected extra argument (models)"),
-        ("info", "'NAME' is missing"),
+        ("info", "Missing argument 'NAME'"),
         (
             "info vanila",
             "there is no model, loss, data set, metric or logger 'vanila'; did you mean 'vanilla'?",
@@ -88,7 +88,7 @@ def test_answers_without_torch(line: str) -> None:
         ("train vanila", "there is no model 'vanila'; did you mean 'vanilla'?"),
         ("train vanilla --loss elb", "there is no loss 'elb'; did you mean 'elbo'?"),
         ("train vanilla --data sprits", "there is no data set 'sprits'; did you mean 'sprites'?"),
-        ("train vanilla --btea 4", "there is no option '--btea'; did you mean '--beta'"),
+        ("train vanilla --btea 4", "No such option '--btea'. (Did you mean one of: '--beta'"),
         ("train vanilla --beta -1", "--beta"),
     ],
 )
@@ -103,7 +103,7 @@ def test_wrong_lines_cost_one_line_and_no_torch(line: str, said: str) -> None:
 
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_every_command_is_summed_up_as_its_own_help_does(name: str) -> None:
-    module, summary = COMMANDS[name]
+    module, summary = f"vaezoo.cli.{name}", COMMANDS[name]
     shown = python(f"{WALL}\nimport {module} as m\nprint(m.command.get_short_help_str(limit=200))")
     assert shown.stdout.strip().removesuffix(".") == summary.removesuffix("."), shown.stderr
     assert summary in vaezoo("--help").stdout

@@ -103,7 +103,7 @@ def test_what_is_missing_is_a_dash_with_its_reason(runs: Path, say: Callable[...
         assert f"{name}: {reason}\n" in text
 
 
-def test_over_seeds(
+def test_group_by_seed(
     runs: Path,
     say: Callable[..., str],
     documented: Callable[[str], list[str]],
@@ -113,10 +113,10 @@ def test_over_seeds(
     three = [str(runs / name) for name in ("first", "grey", "second")]
     metrics = ("--metric", "elbo,rate,code_use")
     alone: list[dict[str, Any]] = json.loads(say(*three, *metrics, "--json"))
-    found = json.loads(say(*three, *metrics, "--over-seeds", "--json"))
+    found = json.loads(say(*three, *metrics, "--group-by-seed", "--json"))
     assert [one["runs"] for one in found] == [[three[0], three[2]], [three[1]]]
     assert [one["seeds"] for one in found] == [[0, 1], [0]]
-    assert {*found[0]} == {*documented("`vaezoo evaluate RUN... --over-seeds --json`")}
+    assert {*found[0]} == {*documented("`vaezoo evaluate RUN... --group-by-seed --json`")}
     elbo = found[0]["metrics"]["elbo"]
     assert {*elbo} == {*documented("A number over seeds")}
     values = [alone[0]["elbo"], alone[2]["elbo"]]
@@ -127,14 +127,14 @@ def test_over_seeds(
     assert elbo["uncertainty"] == pytest.approx(((errors[0] ** 2 + errors[1] ** 2) / 2) ** 0.5)
     assert elbo["uncertainty_kind"] == alone[0]["metrics"]["elbo"]["uncertainty_kind"]
     assert found[1]["metrics"]["elbo"]["std"] is None
-    text = say(*three, *metrics, "--over-seeds")
+    text = say(*three, *metrics, "--group-by-seed")
     assert text.splitlines()[0].split() == ["metric", "first", "+1", "grey"]
     assert row(text, "elbo")[2] == "±"
     assert row(text, "code_use")[1:] == ["-", "-"]
     assert "first +1: seeds 0, 1\n" in text
     assert "code_use: its latents are no codes\n" in text
-    assert main(["evaluate", *three[:2], "--over-seeds"]) == 2
-    assert "no two of these runs differ in their seed alone" in capsys.readouterr().err
+    assert main(["evaluate", *three[:2], "--group-by-seed"]) == 2
+    assert "no two of these runs differ only in their seed" in capsys.readouterr().err
 
 
 def test_splits(runs: Path, say: Callable[..., str]) -> None:
@@ -175,7 +175,7 @@ def test_an_extra_that_is_not_installed_is_one_line(
     ("words", "told"),
     [
         (["--metric", "elbow"], "there is no metric or group 'elbow'; did you mean 'elbo'?"),
-        (["--metric", " , "], "--metric names no metric"),
+        (["--metric", " , "], "'--metric': give at least one value"),
         (["--repeats", "0"], "--repeats"),
         (["--split", "trian"], "train"),
         (["--features", "vgg"], "--features"),

@@ -392,7 +392,7 @@ def test_what_cannot_be_shared_says_why(tmp_path: Path, monkeypatch: pytest.Monk
 def test_only_the_first_process_on_a_machine_speaks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("vaezoo.cli.main._SAID_BY_THEN", 0.0)
+    monkeypatch.setattr("vaezoo.cli.main._RANK0_SECONDS", 0.0)
     for rank, said in (("0", 1), ("1", 0)):
         monkeypatch.setenv("LOCAL_RANK", rank)
         assert main(["train", "vanilla", "--batch-size", "none"]) == 2

@@ -1,4 +1,4 @@
-"""`vaezoo bench`: how fast models are on this machine."""
+"""`vaezoo bench`: measures the speed of models on this machine."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from typing import Any
 
 import click
 
-from vaezoo.bench.job import MODES, Case, Job
-from vaezoo.cli import complete
+from vaezoo.bench.job import MODES, Case, Job, Mode
+from vaezoo.cli import options
 from vaezoo.cli.output import make_console, print_table
-from vaezoo.cli.pictures import check_place
-from vaezoo.cli.shared import device_option
 from vaezoo.config import parse_settings
 from vaezoo.data.options import FolderOptions
 from vaezoo.errors import OptionError, RunError
@@ -19,67 +17,85 @@ from vaezoo.options import parse
 from vaezoo.plugins.registry import registry
 
 
-@click.command(short_help="Measure how fast models are on this machine.")
-@click.argument("models", metavar="[MODEL]...", nargs=-1, shell_complete=complete.models)
-@click.option("--mode", default=",".join(MODES), show_default=True, help="Which, with commas.")
-@click.option("--batch-size", default="64", show_default=True, help="One or more, with commas.")
+@click.command(short_help="Measure the speed of models on this machine.")
+@click.argument(
+    "models", metavar="[MODEL]...", nargs=-1, shell_complete=options.complete_names("model")
+)
+@click.option(
+    "--mode",
+    "modes",
+    callback=options.comma_separated(click.Choice(MODES).convert),
+    metavar="MODE,...",
+    default=",".join(MODES),
+    help="What to measure.",
+)
+@click.option(
+    "--batch-size",
+    "batch_sizes",
+    callback=options.comma_separated(click.IntRange(min=1).convert),
+    metavar="N,...",
+    default="64",
+    help="Images per batch.",
+)
 @click.option(
     "--precision",
+    "precisions",
+    callback=options.comma_separated(click.Choice(["auto", "fp32", "tf32", "bf16"]).convert),
+    metavar="NAME,...",
     default="auto",
-    show_default=True,
-    help="fp32, tf32, bf16, with commas; auto: what training would take.",
+    help="fp32, tf32, bf16, or auto: the precision that training uses.",
 )
-@click.option("--compile", "compiled", default="off", show_default=True, help="off, on, commas.")
-@click.option("--image-size", default="64", show_default=True, help="Height and width.")
-@click.option("--channels", type=click.IntRange(1, 64), default=3, show_default=True)
+@click.option(
+    "--compile",
+    "compiled",
+    callback=options.comma_separated(click.Choice(["off", "on"]).convert),
+    metavar="off,on",
+    default="off",
+    help="Whether torch.compile is used.",
+)
+@click.option("--image-size", default="64", help="Height and width in pixels.")
+@click.option("--channels", type=click.IntRange(1, 64), default=3, help="Channels of an image.")
 @click.option(
     "--loss",
     metavar="NAME",
-    shell_complete=complete.losses,
-    help="Objective.  [default: each model's own]",
+    shell_complete=options.complete_names("loss"),
+    help="The loss to train with.  [default: each model's own]",
 )
+@options.set_option("An option of every model or loss, as model.latent_dim=16. Repeatable.")
+@options.device_option
+@click.option("--end-to-end", is_flag=True, help="Training rows include loading the batches.")
+@click.option("--largest", is_flag=True, help="Search the largest batch that fits in memory.")
 @click.option(
-    "--set",
-    "settings",
-    metavar="SECTION.OPTION=VALUE",
-    multiple=True,
-    help="An option of every model or loss, as model.latent_dim=16. Repeatable.",
+    "--windows", type=click.IntRange(min=5), default=5, help="Number of measurements of a row."
 )
-@device_option
-@click.option("--end-to-end", is_flag=True, help="Training rows include gathering their batches.")
-@click.option("--largest", is_flag=True, help="Look for the largest batch that fits, from this on.")
-@click.option("--windows", type=click.IntRange(min=5), default=5, show_default=True)
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0, min_open=True),
     default=0.5,
-    show_default=True,
-    help="What a window lasts at least.",
+    help="Shortest duration of a window.",
 )
 @click.option(
     "--timeout",
     type=click.FloatRange(min=1),
     default=300.0,
-    show_default=True,
-    help="Seconds that a row may take before its model is given up.",
+    help="Seconds after which a row is given up, with the rest of its model.",
 )
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Where the report goes.")
-@click.option("--markdown", type=click.Path(path_type=Path), help="The table as Markdown.")
-@click.option("--plot", type=click.Path(path_type=Path), help="The rates as a PNG.")
-@click.option("--compare", type=click.Path(path_type=Path), help="An earlier report to hold to.")
+@click.option("--json", "json_path", type=options.FILE, help="File for the report.")
+@click.option("--markdown", type=options.FILE, help="File for the table as Markdown.")
+@click.option("--plot", type=options.FILE, help="File for the rates as a PNG.")
+@click.option("--compare", type=options.FILE, help="An earlier report to compare with.")
 @click.option(
     "--fail-below",
     type=click.FloatRange(min=0),
     default=0.9,
-    show_default=True,
-    help="With --compare: exit code 1 if a row has less than this share of its earlier rate.",
+    help="With --compare: exit code 1 if a rate is less than this fraction of the earlier one.",
 )
 def command(
     models: tuple[str, ...],
-    mode: str,
-    batch_size: str,
-    precision: str,
-    compiled: str,
+    modes: tuple[Mode, ...],
+    batch_sizes: tuple[int, ...],
+    precisions: tuple[str, ...],
+    compiled: tuple[str, ...],
     image_size: str,
     channels: int,
     loss: str | None,
@@ -96,47 +112,43 @@ def command(
     compare: Path | None,
     fail_below: float,
 ) -> None:
-    """Measure each MODEL, or all of them: images a second, latency, memory, share of the machine.
+    """Measure each MODEL, or all models: images per second, latency, memory, and efficiency.
 
-    Ends with a table, and with a report that --compare can read later. docs/benchmark.md says
-    what each number means.
+    The command prints a table and writes a report, which --compare can read later.
+    docs/benchmark.md explains each number.
     """
     from vaezoo.bench import report
 
     specs = [registry().resolve("model", name) for name in models] or registry().specs("model")
     earlier = report.load_json(compare) if compare else None
-    outputs = [path for path in (json_path, markdown, plot) if path]
-    for path in outputs:
-        check_place(path)
-    options = _flat(settings)
+    for path in filter(None, (json_path, markdown, plot)):
+        options.check_writable(path, overwrite=True)
+    sections = parse_settings(settings)
+    if sections["train"] or sections["data"]:
+        raise OptionError("--set: bench takes options of models and losses only")
     shape = (channels, *parse(FolderOptions, {"image_size": image_size}, "bench").image_size)
-    modes = _listed(mode, MODES, "--mode")
-    compiles = _listed(compiled, ("off", "on"), "--compile")
-    sizes = [_positive(text) for text in batch_size.split(",")]
-    known = ("auto", "fp32", "tf32", "bf16")
-    asked = _listed(precision, known, "--precision")
 
     from vaezoo.bench.machine import describe_machine
     from vaezoo.bench.run import run_jobs
     from vaezoo.runtime.device import resolve_device, resolve_precision
 
-    place = resolve_device(device)
-    precisions = [resolve_precision(name, place) for name in asked]
-    environment = describe_machine(place, precisions)
+    where = resolve_device(device)
+    resolved = list(dict.fromkeys(resolve_precision(name, where) for name in precisions))
+    environment = describe_machine(where, resolved)
     cases = tuple(
         Case(mode=m, batch_size=b, precision=p, compile=c)
         for m in modes
-        for b in sizes
-        for p in precisions
-        for c in compiles
+        for b in batch_sizes
+        for p in resolved
+        for c in compiled
     )
     jobs = [
         Job(
             model=spec.name,
             loss=loss,
-            options=options,
+            options={**sections["model"], **sections["loss"]},
             shape=shape,
-            device=str(place),
+            device=str(where),
             cases=cases,
             windows=windows,
             seconds=seconds,
@@ -165,36 +177,11 @@ def command(
         if save_plot(plot, rows):
             click.echo(f"plot: {plot}")
     if earlier:
-        _tell_changes(report.compare(rows, earlier["rows"]), fail_below)
-
-
-def _listed(text: str, known: tuple[str, ...], what: str) -> list[Any]:
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    for word in words:
-        if word not in known:
-            raise OptionError(f"{what} {word!r} is not one of {', '.join(known)}")
-    if not words:
-        raise OptionError(f"{what} needs one of {', '.join(known)}")
-    return list(dict.fromkeys(words))
-
-
-def _positive(text: str) -> int:
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise OptionError(f"--batch-size {text!r} is not a number from 1 up")
-    return int(text)
-
-
-def _flat(settings: tuple[str, ...]) -> dict[str, Any]:
-    """--set model.a=1 and loss.b=2 as the plain names that both go by."""
-    sections = parse_settings(settings)
-    for section in ("train", "data"):
-        if sections[section]:
-            raise OptionError(f"--set {section}.: bench sets options of models and losses only")
-    return {**sections["model"], **sections["loss"]}
+        _print_changes(report.compare(rows, earlier["rows"]), fail_below)
 
 
 def _with_bar(total: int, work: Any) -> list[dict[str, Any]]:
-    """Do the work under a progress bar where there is a terminal, else a line a row."""
+    """Run the jobs with a progress bar on a terminal, else with a line for each row."""
     console = make_console()
     if not console.is_terminal:
         return list(work(lambda row: click.echo(_line(row))))
@@ -203,16 +190,16 @@ def _with_bar(total: int, work: Any) -> list[dict[str, Any]]:
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("measuring", total=total)
 
-        def told(row: dict[str, Any]) -> None:
+        def on_row(row: dict[str, Any]) -> None:
             bar.update(task, advance=1, description=f"{row['model']} {row['mode']}")
 
-        return list(work(told))
+        return list(work(on_row))
 
 
 def _line(row: dict[str, Any]) -> str:
     rate = row["images_per_second"]
-    said = row["status"] if rate is None else f"{rate:,.0f} images/s"
-    return f"  {row['model']} {row['mode']} {row['batch_size']}: {said}"
+    result = row["status"] if rate is None else f"{rate:,.0f} images/s"
+    return f"  {row['model']} {row['mode']} {row['batch_size']}: {result}"
 
 
 def _free_name() -> Path:
@@ -220,17 +207,17 @@ def _free_name() -> Path:
         path = Path(f"bench-{number:03d}.json")
         if not path.exists():
             return path
-    raise RunError("this folder is full of reports: give --json FILE")
+    raise RunError("every name bench-N.json is taken: give --json FILE")
 
 
-def _tell_changes(changes: list[tuple[Any, float | None]], fail_below: float) -> None:
+def _print_changes(changes: list[tuple[Any, float | None]], fail_below: float) -> None:
     slower = 0
-    for row, share in changes:
+    for row, ratio in changes:
         what = f"{row['model']} {row['mode']} {row['batch_size']} {row['precision']}"
-        if share is None:
+        if ratio is None:
             click.echo(f"{what}: nothing to compare")
             continue
-        click.echo(f"{what}: {share:.2f} of the earlier rate")
-        slower += share < fail_below
+        click.echo(f"{what}: {ratio:.2f} of the earlier rate")
+        slower += ratio < fail_below
     if slower:
         raise click.exceptions.Exit(1)

@@ -1,4 +1,4 @@
-"""`vaezoo check NAME`: whether a model, loss or data set keeps the contract."""
+"""`vaezoo check NAME`: checks that a model, loss or data set keeps the contract."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vaezoo.cli.complete import any_name
+from vaezoo.cli import options
 from vaezoo.cli.output import print_json
-from vaezoo.cli.shared import json_option
 from vaezoo.config import parse_settings
 from vaezoo.errors import OptionError, UnknownNameError
 from vaezoo.plugins.registry import PLURALS, WORDS, registry
@@ -20,49 +19,41 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Check that a model, loss or data set keeps the contract.")
-@click.argument("name", shell_complete=any_name)
+@click.argument("name", shell_complete=options.complete_names("model", "loss", "dataset"))
+@options.kind_option(["models", "losses", "datasets"], "all", "Where to look for the name.")
+@click.option("--slow", is_flag=True, help="Run the slow checks too: compilation, two processes.")
 @click.option(
-    "--kind",
-    type=click.Choice([word for word in PLURALS if word not in ("metrics", "loggers")] + ["all"]),
-    default="all",
-    show_default=True,
-    help="Where to look for the name.",
+    "--only",
+    callback=options.comma_separated(click.STRING.convert),
+    metavar="CHECK,...",
+    help="Run only these checks, separated by commas.",
 )
-@click.option("--slow", is_flag=True, help="Run the slow checks too: the compiler, two processes.")
-@click.option("--only", metavar="CHECK,...", help="Run these checks alone, with commas.")
-@click.option(
-    "--set",
-    "settings",
-    metavar="SECTION.OPTION=VALUE",
-    multiple=True,
-    help="An option of the model, its loss or the data set, as data.root=DIR. Repeatable.",
-)
-@json_option
+@options.set_option("Option of the model, its loss or the data set, as data.root=DIR. Repeatable.")
+@options.json_option
 def command(
     name: str,
     kind: str,
     slow: bool,
-    only: str | None,
+    only: tuple[str, ...],
     settings: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Check that a model, loss or data set keeps the contract.
 
-    NAME is registered, or a file and a class as in ./my_vae.py:MyVAE. Exit code 1 if a check
-    fails. What a check looks at, why it failed and how to fix that stands beside it.
+    NAME is a registered name, or a file and a class as in ./my_vae.py:MyVAE. The exit code is 1 if
+    a check fails. For each check, the output says what must be true, why it failed and what to do.
     """
     spec = _spec(name, kind)
     options = _options(spec, settings)
-    chosen = tuple(filter(None, (word.strip() for word in (only or "").split(","))))
 
     from vaezoo.testing.contract import contract_of
 
-    contract = contract_of(spec, options, slow=slow, only=chosen)
+    contract = contract_of(spec, options, slow=slow, only=only)
     results = []
     for result in contract.results():
         results.append(result)
         if not as_json:
-            _tell(result)
+            _print(result)
     failed = any(result.status == "failed" for result in results)
     if as_json:
         checks = [result.to_dict() for result in results]
@@ -83,7 +74,7 @@ def _spec(name: str, kind: str) -> Spec:
         kinds = " and ".join(f"a {WORDS[spec.kind]}" for spec in specs)
         raise UnknownNameError(f"{name!r} is {kinds}: choose with --kind, or name one class")
     if specs[0].kind in ("metric", "logger"):
-        raise UnknownNameError(f"{name} is a {specs[0].kind}, which has no contract to keep")
+        raise UnknownNameError(f"{name} is a {specs[0].kind}, which has no contract")
     return specs[0]
 
 
@@ -94,12 +85,12 @@ def _options(spec: Spec, settings: tuple[str, ...]) -> dict[str, Any]:
     if foreign:
         raise OptionError(
             f"--set {foreign[0]}.: a {WORDS[spec.kind]} is checked with options of "
-            f"{' and '.join(own)}"
+            f"{' and '.join(own)} only"
         )
     return {name: value for section in own for name, value in sections[section].items()}
 
 
-def _tell(result: Result) -> None:
+def _print(result: Result) -> None:
     click.echo(f"{result.check:16}{result.status:18}{result.what}")
     for label, words in (("why", result.reason), ("hint", result.hint)):
         if words:

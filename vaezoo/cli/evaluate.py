@@ -1,122 +1,124 @@
-"""`vaezoo evaluate`: measure finished runs."""
+"""`vaezoo evaluate`: measures finished runs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from vaezoo.cli import over_seeds
-from vaezoo.cli.output import is_first_process, make_console, print_json, print_line, print_table
-from vaezoo.cli.shared import device_option, json_option, runs_argument
-from vaezoo.errors import OptionError, nearest
+from vaezoo.cli import options
+from vaezoo.cli.output import is_rank0, make_console, print_json, print_line, print_table
+from vaezoo.errors import OptionError
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import METRIC_GROUPS
 
 if TYPE_CHECKING:
     from vaezoo.evaluation.evaluate import Evaluation, Number
+    from vaezoo.runs.run import Run
 
 _ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 
 
 @click.command(short_help="Measure finished runs on held-out data.")
-@runs_argument
+@options.runs_argument
 @click.option(
     "--metric",
     "metrics",
+    callback=options.comma_separated(options.metric_name),
     metavar="NAME,...",
     default="default",
-    show_default=True,
     help=f"Metrics by name, or groups of them: {', '.join(METRIC_GROUPS)}, default, all.",
 )
-@click.option(
-    "--importance-samples",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    metavar="K",
-    help="Samples an image for the log-likelihood; 0: none. Thousands are customary.",
-)
+@options.importance_samples_option
 @click.option(
     "--split",
     type=click.Choice(["test", "validation", "train"]),
     default="test",
-    show_default=True,
     help="The part of the data to measure on.",
 )
 @click.option(
     "--repeats",
     type=click.IntRange(min=1),
     default=5,
-    show_default=True,
-    help="How often a score with chance in it is taken; it is shown with its spread.",
+    help="How often to compute a score that depends on random draws.",
 )
 @click.option(
     "--features",
     type=click.Choice(["auto", "inception", "classifier"]),
     default="auto",
-    show_default=True,
-    help="The network by which images are compared: auto is Inception if its weights are at hand, "
-    "else a small classifier of the same data, trained once.",
+    help="The network whose features of images are compared. auto: Inception if its weights are "
+    "on this machine, else a small classifier of the same data, trained once.",
 )
-@click.option("--download", is_flag=True, help="Fetch the weights of feature networks if needed.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of noise.")
+@click.option("--download", is_flag=True, help="Download missing weights of feature networks.")
+@options.seed_option
 @click.option(
-    "--over-seeds",
-    "over_seeds_",
+    "--group-by-seed",
     is_flag=True,
-    help="Runs that differ in their --seed alone count as one: the mean and the standard deviation "
-    "over them.",
+    help="Group runs that differ only in --seed: mean and standard deviation of each group.",
 )
-@device_option
-@json_option
+@options.device_option
+@options.json_option
 def command(
     runs: tuple[Path, ...],
-    metrics: str,
+    metrics: tuple[str, ...],
     importance_samples: int,
-    split: str,
+    split: Literal["test", "validation", "train"],
     repeats: int,
-    features: str,
+    features: Literal["auto", "inception", "classifier"],
     download: bool,
     seed: int,
-    over_seeds_: bool,
+    group_by_seed: bool,
     device: str,
     as_json: bool,
 ) -> None:
     """Measure the models in the folders RUN on the test split of their data.
 
-    Several runs stand side by side; a star marks the best of a row, where its numbers compare.
-    `vaezoo list --kind metrics` and docs/metrics.md say what each number is. Under torchrun the
-    processes share the work.
+    Several runs are shown side by side. A star marks the best value of a row if its values can be
+    compared. `vaezoo list --kind metrics` and docs/metrics.md explain each metric. Under torchrun,
+    the processes share the work.
     """
-    words = _checked([word.strip() for word in metrics.split(",") if word.strip()])
-
-    from vaezoo.cli.work import Work
+    from vaezoo.cli.progress import Progress
     from vaezoo.distributed.launch import process_group
     from vaezoo.runs.run import load_run
 
     results = []
-    with process_group(device), Work() as work:
+    with process_group(device), Progress() as progress:
         opened = [load_run(path, device) for path in runs]
-        together = over_seeds.alike_among(opened) if over_seeds_ else []
+        groups = _group_by_seed(opened) if group_by_seed else []
         for path, run in zip(runs, opened, strict=True):
-            work.prefix = f"{path.name}: " if len(runs) > 1 else ""
+            progress.prefix = f"{path.name}: " if len(runs) > 1 else ""
             result = run.evaluate(
-                metrics=words,
+                metrics=metrics,
                 importance_samples=importance_samples,
                 seed=seed,
-                split=split,  # type: ignore[arg-type]
+                split=split,
                 repeats=repeats,
                 download=download,
-                features=features,  # type: ignore[arg-type]
-                on_progress=work.tell,
+                features=features,
+                on_progress=progress.update,
             )
             results.append(result)
-    if not is_first_process():
+    if not is_rank0():
         return
-    if together:
-        over_seeds.show(runs, opened, results, together, split, as_json)
+    names = [path.name or str(path) for path in runs]
+    if groups:
+        seeds = [run.config.train.seed for run in opened]
+        objects = [
+            {
+                "runs": [str(runs[i]) for i in group],
+                "seeds": [seeds[i] for i in group],
+                "split": split,
+                **_mean_over_runs([results[i] for i in group]),
+            }
+            for group in groups
+        ]
+        if as_json:
+            print_json(objects)
+        else:
+            _print_groups([[names[i] for i in group] for group in groups], objects)
     elif as_json:
         objects = [
             {"run": str(path), "split": split, **result.to_dict()}
@@ -126,27 +128,77 @@ def command(
     elif len(results) == 1:
         _print_one(results[0])
     else:
-        _print_many([path.name or str(path) for path in runs], results)
+        _print_many(names, results)
 
 
-def _checked(words: list[str]) -> list[str]:
-    """The words of --metric, if each is a metric or a group: told before anything is loaded."""
-    names = [spec.name for spec in registry().specs("metric")]
-    known = [*names, *METRIC_GROUPS, "default", "all"]
-    for word in words:
-        if word not in known:
-            raise OptionError(
-                f"--metric: there is no metric or group {word!r}{nearest(word, known)} "
-                "(vaezoo list --kind metrics shows them)"
-            )
-    if not words:
-        raise OptionError("--metric names no metric (vaezoo list --kind metrics shows them)")
-    return words
+def _group_by_seed(runs: Sequence[Run]) -> list[list[int]]:
+    """The positions of the runs of each configuration. OptionError if each has a single run."""
+    from vaezoo.evaluation.seeds import group_by_config
+
+    data = [run.metadata["data"]["fingerprint"] for run in runs]
+    groups = group_by_config([run.config.to_dict() for run in runs], data)
+    if len(groups) == len(runs):
+        raise OptionError("--group-by-seed: no two of these runs differ only in their seed")
+    return groups
+
+
+def _mean_over_runs(results: Sequence[Evaluation]) -> dict[str, Any]:
+    """The metrics of runs that differ only in their seed, as one object."""
+    from vaezoo.evaluation.seeds import aggregate_seeds
+
+    metrics = {}
+    for name, first in results[0].metrics.items():
+        numbers = [result.metrics[name] for result in results]
+        comparable = {number.comparable for number in numbers if number.value is not None}
+        kinds = [number.uncertainty_kind for number in numbers if number.uncertainty_kind]
+        metrics[name] = {
+            **asdict(aggregate_seeds([n.value for n in numbers], [n.uncertainty for n in numbers])),
+            "uncertainty_kind": kinds[0] if kinds else "",
+            "note": "; ".join(dict.fromkeys(number.note for number in numbers if number.note)),
+            "label": " / ".join(dict.fromkeys(number.label for number in numbers)),
+            "unit": first.unit,
+            "direction": first.direction,
+            "comparable": comparable.pop() if len(comparable) == 1 else "",
+        }
+    return {"examples": results[0].examples, "metrics": metrics}
+
+
+def _print_groups(members: list[list[str]], objects: list[dict[str, Any]]) -> None:
+    """Print a column for each configuration. members: the names of its runs."""
+    from vaezoo.evaluation.seeds import group_name
+
+    names = [group_name(group) for group in members]
+    rows, notes = [], []
+    for metric in objects[0]["metrics"]:
+        numbers = [one["metrics"][metric] for one in objects]
+        label = " / ".join(dict.fromkeys(number["label"] for number in numbers))
+        rows.append([label, *map(_format_mean, numbers)])
+        notes += [f"{metric}: {note}" for note in dict.fromkeys(n["note"] for n in numbers) if note]
+    print_table(["metric", *names], rows)
+    for name, one in zip(names, objects, strict=True):
+        seeds = one["seeds"]
+        click.echo(f"{name}: seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}")
+    for note in notes:
+        click.echo(note)
+    click.echo("mean ± standard deviation over seeds; in brackets, the uncertainty of one run")
+
+
+def _format_mean(number: dict[str, Any]) -> str:
+    if number["value"] is None:
+        return "-"
+    text = f"{number['value']:.4g}"
+    if number["std"] is not None:
+        text += f" ± {number['std']:.2g}"
+    missing = number["values"].count(None)
+    some = f", of {len(number['values']) - missing} runs" if missing else ""
+    return text + (
+        f" ({number['uncertainty']:.2g}{some})" if number["uncertainty"] is not None else some
+    )
 
 
 def _print_one(result: Evaluation) -> None:
     rows = [
-        (number.label, _shown(number), _meaning(name, number))
+        (number.label, _format(number), _meaning(name, number))
         for name, number in result.metrics.items()
     ]
     print_table(("metric", "value", "meaning"), rows)
@@ -154,12 +206,12 @@ def _print_one(result: Evaluation) -> None:
 
 
 def _print_many(names: list[str], results: list[Evaluation]) -> None:
-    """A row for each metric; the best of a row has a star, where all of its numbers compare."""
+    """Print a row for each metric, with a star at the best value where all of them compare."""
     rows, remarks = [], []
     for name in results[0].metrics:
         numbers = [result.metrics[name] for result in results]
         best = best_of(numbers)
-        cells = [_shown(n) + ("*" if i in best else "") for i, n in enumerate(numbers)]
+        cells = [_format(n) + ("*" if i in best else "") for i, n in enumerate(numbers)]
         labels = list(dict.fromkeys(n.label for n in numbers if n.value is not None)) or [name]
         rows.append([f"{' / '.join(labels)} {_ARROWS[numbers[0].direction]}".rstrip(), *cells])
         remarks += _remarks(names, name, numbers)
@@ -172,7 +224,7 @@ def _print_many(names: list[str], results: list[Evaluation]) -> None:
 
 
 def best_of(numbers: list[Number]) -> set[int]:
-    """Which numbers of a row are the best, if they may be ranked; none if not, or if all tie."""
+    """The positions of the best numbers; none if they do not compare, or are all equal."""
     there = [number for number in numbers if number.value is not None]
     values = {number.value for number in there}
     if (
@@ -202,7 +254,7 @@ def _remarks(names: list[str], metric: str, numbers: list[Number]) -> list[str]:
     return lines
 
 
-def _shown(number: Number) -> str:
+def _format(number: Number) -> str:
     if number.value is None:
         return "-"
     text = f"{number.value:.5g}"
@@ -210,7 +262,7 @@ def _shown(number: Number) -> str:
 
 
 def _meaning(name: str, number: Number) -> str:
-    """Why there is no number; else what it is, and what to mind about it."""
+    """What a number is, with its note; or why there is none."""
     if number.value is None:
         return number.note
     direction = "" if number.direction == "neither" else f"{number.direction} is better"

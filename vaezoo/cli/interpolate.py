@@ -1,4 +1,4 @@
-"""`vaezoo interpolate`: the way from one image to another."""
+"""`vaezoo interpolate`: images along a path in the latent space between two images."""
 
 from __future__ import annotations
 
@@ -7,47 +7,41 @@ from typing import Literal
 
 import click
 
-from vaezoo.cli.complete import runs
+from vaezoo.cli import options
 from vaezoo.cli.output import print_json
-from vaezoo.cli.pictures import MOVING, check_picture
-from vaezoo.cli.shared import device_option, json_option, out_option
 
 
-@click.command(short_help="Draw the way from one image to another.")
-@click.argument("run", metavar="RUN", type=click.Path(path_type=Path), shell_complete=runs)
+@click.command(short_help="Draw the interpolation between two images.")
+@options.run_argument
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
-@out_option("interpolation.png", "The picture to write: a PNG, or a GIF or WebP that moves.")
-@click.option("--steps", type=click.IntRange(2, 1000), help="[default: 10, moving 24]")
+@click.option("--steps", type=click.IntRange(2, 1000), help="Images.  [default: 10; animation: 24]")
 @click.option(
-    "--way",
+    "--method",
     type=click.Choice(["slerp", "linear"]),
     default="slerp",
-    show_default=True,
-    help="Along the arc around the origin, or along the line.",
+    help="slerp: along the arc around the origin; linear: along the straight line.",
 )
-@click.option("--class", "label", metavar="CLASS", help="Number or name, for conditional models.")
-@device_option
-@click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
-@json_option
+@options.class_option
+@options.picture_options("interpolation.png", options.ANIMATION)
 def command(
     run: Path,
     a: str,
     b: str,
-    out: Path,
     steps: int | None,
-    way: Literal["slerp", "linear"],
+    method: Literal["slerp", "linear"],
     label: str | None,
+    out: Path,
     device: str,
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Draw the way from A to B, two image files or numbers of test examples.
+    """Draw the interpolation from A to B: two image files, or numbers of test examples.
 
-    From A through its reconstruction and that of B to B; in between, what the decoder makes of the
-    latents on the way.
+    The picture shows A, its reconstruction, the decoded latents between them, the reconstruction
+    of B, and B.
     """
-    check_picture(out, overwrite, MOVING)
+    options.check_writable(out, overwrite, options.ANIMATION)
 
     import torch
 
@@ -56,11 +50,10 @@ def command(
 
     opened = load_run(run, device)
     opened.check_has_pictures()
-    moving = out.suffix.lower() != ".png"
-    found = opened.interpolate(a, b, steps=steps or (24 if moving else 10), way=way, label=label)
-    ends = (found.a, found.b)
-    save_rows(out, [torch.cat([ends[0], found.images, ends[1]])], [""])
+    count = steps or (10 if out.suffix.lower() == ".png" else 24)
+    found = opened.interpolate(a, b, steps=count, way=method, label=label)
+    save_rows(out, [torch.cat([found.a, found.images, found.b])], [""])
     if as_json:
-        print_json({"picture": str(out), "way": way, **found.to_dict()})
+        print_json({"picture": str(out), "method": method, **found.to_dict()})
     else:
         click.echo(f"{out}: from {a} to {b} in {len(found.images)} steps")

@@ -1,4 +1,4 @@
-"""The command `vaezoo`: finds the module of a subcommand, runs it, and tells errors in one line."""
+"""The command `vaezoo`: runs a subcommand, and prints an error as one line."""
 
 from __future__ import annotations
 
@@ -16,42 +16,38 @@ from typing import TextIO
 import click
 
 from vaezoo import __version__
-from vaezoo.cli.output import is_first_process_here
-from vaezoo.cli.usage import explain
+from vaezoo.cli.output import is_local_rank0
 from vaezoo.errors import UnknownNameError, VaezooError, nearest, printable
 from vaezoo.io import cannot_write
 
 COMMANDS = {
-    "train": ("vaezoo.cli.train", "Train a model and draw what it learned."),
-    "evaluate": ("vaezoo.cli.evaluate", "Measure finished runs on held-out data."),
-    "sample": ("vaezoo.cli.sample", "Draw new images from a run's prior."),
-    "reconstruct": ("vaezoo.cli.reconstruct", "Put images through a run and back."),
-    "traverse": ("vaezoo.cli.traverse", "Draw what each latent value of a run changes."),
-    "interpolate": ("vaezoo.cli.interpolate", "Draw the way from one image to another."),
-    "embed": ("vaezoo.cli.embed", "Draw a map of a run's latents."),
-    "report": ("vaezoo.cli.report", "Put runs on one page that a browser opens from disk."),
-    "export": ("vaezoo.cli.export", "Write a run's model as ONNX, torch.export or safetensors."),
-    "bench": ("vaezoo.cli.bench", "Measure how fast models are on this machine."),
-    "check": (
-        "vaezoo.cli.check",
-        "Check that a model, loss or data set keeps the contract.",
-    ),
-    "new": ("vaezoo.cli.new", "Write a plugin package that works, to be changed."),
-    "list": ("vaezoo.cli.list_command", "List the models, losses, data sets, metrics and writers."),
-    "info": ("vaezoo.cli.info_command", "Show everything about one of them."),
-    "plugins": ("vaezoo.cli.plugins_command", "Show which plugins were loaded and which failed."),
+    "train": "Train a model and draw what it learned.",
+    "evaluate": "Measure finished runs on held-out data.",
+    "sample": "Draw new images from a run's prior.",
+    "reconstruct": "Encode image files with a run's model and decode them again.",
+    "traverse": "Draw what each latent dimension of a run changes.",
+    "interpolate": "Draw the interpolation between two images.",
+    "embed": "Draw a map of a run's latents.",
+    "report": "Write one HTML page about runs.",
+    "export": "Write a run's model as ONNX, torch.export or safetensors.",
+    "bench": "Measure the speed of models on this machine.",
+    "check": "Check that a model, loss or data set keeps the contract.",
+    "new": "Write a plugin package to start from.",
+    "list": "List the models, losses, data sets, metrics and loggers.",
+    "info": "Show everything about one of them.",
+    "plugins": "Show which plugins were loaded and which failed.",
 }
-"""Each subcommand's module and summary. Summaries stand here so that help imports no module."""
+"""Each subcommand, a module of this package, with its summary: help imports none of them."""
 
-_SAID_BY_THEN = 10.0
-"""Seconds after which the first process has said what is wrong, and has ended with it."""
+_RANK0_SECONDS = 10.0
+"""Time in which rank 0 prints an error and ends."""
 
 COMPLETE = "_VAEZOO_COMPLETE"
-"""Set by click's completion scripts, with what they ask for."""
+"""The environment variable in which click's completion scripts say what they ask for."""
 
 
 class LazyGroup(click.Group):
-    """A group that imports the module of a subcommand when that one is asked for."""
+    """A group that imports the module of a subcommand only when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -59,7 +55,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        command: click.Command = importlib.import_module(f"vaezoo.cli.{cmd_name}").command
         return command
 
     def resolve_command(
@@ -74,13 +70,17 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+            formatter.write_dl([*COMMANDS.items()])
 
 
 @click.command(
     cls=LazyGroup,
     invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "show_default": True,
+    },
 )
 @click.version_option(__version__, prog_name="vaezoo", message="%(prog)s %(version)s")
 @click.option(
@@ -89,12 +89,12 @@ class LazyGroup(click.Group):
     metavar="SOURCE",
     multiple=True,
     help="Load a plugin that is not installed: FILE.py or MODULE, or one class of it as "
-    "FILE.py:Class. Repeatable. VAEZOO_PLUGINS holds several, with commas.",
+    "FILE.py:Class. Repeatable. VAEZOO_PLUGINS holds several, separated by commas.",
 )
 @click.option(
     "--strict",
     is_flag=True,
-    help="Take trouble with a plugin for an error, as VAEZOO_STRICT_PLUGINS=1 does.",
+    help="Treat a problem with a plugin as an error, as VAEZOO_STRICT_PLUGINS=1 does.",
 )
 @click.pass_context
 def group(ctx: click.Context, plugins: tuple[str, ...], strict: bool) -> None:
@@ -115,39 +115,40 @@ def group(ctx: click.Context, plugins: tuple[str, ...], strict: bool) -> None:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 2 for a user's error, 130 for Ctrl-C, 143
-    for a SIGTERM that training caught.
+    """Run the command line and return its exit code.
 
-    Any other exception is a fault of ours and keeps its traceback.
+    0: success. 2: an error of the user's. 130: Ctrl-C. 143: a SIGTERM that training handled. Any
+    other exception is a bug in vaezoo and keeps its traceback.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may lack × or ≥
     try:
         code = _run(list(sys.argv[1:] if args is None else args))
         if sys.stdout is not None:
-            # Here and not at the interpreter's exit, where an error could not be told any more.
-            sys.stdout.flush()
+            sys.stdout.flush()  # an error at the interpreter's exit would have a traceback
         return code
     except KeyboardInterrupt as error:
         return _fail("interrupted", getattr(error, "exit_code", 130))
     except BrokenPipeError:
-        _silence(sys.stdout)  # whoever read us has seen enough
-        return 128 + 13  # as if SIGPIPE had ended us
+        _discard(sys.stdout)
+        return 128 + 13  # the exit code of a process that SIGPIPE ended
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        _silence(sys.stdout)
+        _discard(sys.stdout)
         return _fail(str(cannot_write(Path(error.filename or "the output"), error)), 2)
     except VaezooError as error:
-        # What the processes of a job found together is said once. What one of them ran into has a
-        # cause, and nobody else says it.
-        if not is_first_process_here() and error.__cause__ is None:
-            return _leave_it_to_the_first(error.exit_code)
+        # An error that all processes of a job raise is printed once. One with a cause is of this
+        # process alone, and no other prints it.
+        if not is_local_rank0() and error.__cause__ is None:
+            return _wait_for_rank0(error.exit_code)
         return _fail(str(error), error.exit_code)
     except click.ClickException as error:
-        if not is_first_process_here():
-            return _leave_it_to_the_first(2)
-        return _fail(explain(error), 2)
+        if not is_local_rank0():
+            return _wait_for_rank0(2)
+        ctx = getattr(error, "ctx", None)
+        path = ctx.command_path if ctx else "vaezoo"
+        return _fail(f"{error.format_message()} ({path} --help shows all)", 2)
 
 
 def _run(args: list[str]) -> int:
@@ -155,12 +156,12 @@ def _run(args: list[str]) -> int:
     if instruction:
         from click.shell_completion import shell_complete
 
-        # No trouble with a plugin may disturb the line that is being typed.
+        # No problem with a plugin may print into the line that is being typed.
         with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(VaezooError):
             return shell_complete(group, {}, "vaezoo", COMPLETE, instruction)
         return 0
     try:
-        # Not group.main(): it tells errors its own way, and takes an EOFError for Ctrl-C.
+        # Not group.main(): it prints errors in several lines, and takes an EOFError for Ctrl-C.
         with group.make_context("vaezoo", args) as ctx:
             group.invoke(ctx)
     except click.exceptions.Exit as exit_:
@@ -171,20 +172,20 @@ def _run(args: list[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    """One line on stderr, whatever the message holds."""
+    """Print a message as one line on stderr, whatever it contains."""
     print("vaezoo: " + printable(" ".join(message.splitlines())), file=sys.stderr)
     return code
 
 
-def _leave_it_to_the_first(code: int) -> int:
-    """torchrun ends all processes with the first that ends: not before the one that speaks has."""
-    time.sleep(_SAID_BY_THEN)
+def _wait_for_rank0(code: int) -> int:
+    """Wait until rank 0 has printed the error: torchrun ends all processes with the first."""
+    time.sleep(_RANK0_SECONDS)
     return code
 
 
-def _silence(stream: TextIO | None) -> None:
-    """Send what is still buffered nowhere, or the interpreter would complain at its exit."""
+def _discard(stream: TextIO | None) -> None:
+    """Send what is still buffered to /dev/null, or the interpreter would complain at its exit."""
     if stream is not None:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, stream.fileno())
+        os.close(devnull)

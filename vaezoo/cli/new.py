@@ -1,4 +1,4 @@
-"""`vaezoo new NAME`: a plugin package to begin with. Imports no torch."""
+"""`vaezoo new NAME`: writes a plugin package to start from. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 from vaezoo.plugins.specs import Kind
 
 
-@click.command("new", short_help="Write a plugin package that works, to be changed.")
+@click.command("new", short_help="Write a plugin package to start from.")
 @click.argument("name")
 @click.option("--loss", is_flag=True, help="A loss instead of a model.")
 @click.option("--dataset", is_flag=True, help="A data set instead of a model.")
@@ -17,7 +17,7 @@ from vaezoo.plugins.specs import Kind
 def command(name: str, loss: bool, dataset: bool, everything: bool) -> None:
     """Write the plugin package NAME, as in my-vae, into a new folder of that name.
 
-    It installs, passes its tests and trains as it is.
+    The package can be installed, passes its tests and trains without a change.
     """
     from vaezoo.scaffold.write import write_package
 

@@ -1,4 +1,4 @@
-"""How every command prints: tables for people, JSON for programs. rich is imported when used."""
+"""How commands print: tables for people, JSON for programs. rich is imported where it is used."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from rich.console import Console
 
-WIDEST = 10_000
-"""Columns of what is no terminal: a row stays on one line there, so that grep sees it whole."""
+_PIPE_WIDTH = 10_000
+"""Columns where stdout is no terminal: a row stays on one line there, so that grep finds it."""
 
 
-def is_first_process() -> bool:
-    """Whether this is no job of torchrun's with several processes, or the first of them."""
+def is_rank0() -> bool:
+    """Whether this process is rank 0 of its torchrun job, or in no such job."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def is_first_process_here() -> bool:
-    """The same among the processes on this machine."""
+def is_local_rank0() -> bool:
+    """Whether this process is local rank 0, the first of its job on this machine."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def make_console(file: TextIO | None = None, width: int | None = None) -> Console:
-    """A console on stdout that wraps on terminals, and prints plain long lines elsewhere."""
+    """A console on stdout: it wraps lines on a terminal, and prints plain long lines elsewhere."""
     from rich.console import Console
 
     console = Console(file=file or sys.stdout, width=width, highlight=False, markup=False)
     if width is None and not console.is_terminal:
-        console.width = WIDEST
+        console.width = _PIPE_WIDTH
     return console
 
 
@@ -42,7 +42,7 @@ def print_table(
     indent: int = 0,
     console: Console | None = None,
 ) -> None:
-    """A table whose first column is never broken, and whose cells wrap and are never cut."""
+    """Print a table. Its first column is never wrapped; other cells wrap and are never cut."""
     from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
@@ -60,11 +60,11 @@ def print_table(
 
 
 def print_line(text: str, console: Console) -> None:
-    """Text as it is: what capture() made may hold colours, which are not to be read again."""
+    """Print text as it is, without rich: what capture() gave may contain colour codes."""
     console.file.write(text + "\n")
 
 
 def print_json(value: Any) -> None:
-    """A value as JSON on stdout, in letters that stdout's encoding has."""
+    """Print a value as JSON on stdout, in characters that stdout's encoding has."""
     readable = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     print(json.dumps(value, indent=2, ensure_ascii=not readable, allow_nan=False))

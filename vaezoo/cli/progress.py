@@ -1,4 +1,4 @@
-"""How training looks: a bar on a terminal, plain lines elsewhere."""
+"""How training and other long work shows its progress: a bar on a terminal, else plain lines."""
 
 from __future__ import annotations
 
@@ -8,30 +8,59 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import (
-    Progress as Bar,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
+from vaezoo.cli.output import is_rank0
 from vaezoo.training.callback import ProgressCallback, TrainMetrics
 
-_PLAIN_SECONDS = 5.0
-"""At most one plain line of progress in this time: a log is to be read."""
+_LINE_SECONDS = 5.0
+"""At most one plain line of training in this time."""
 _BAR_SECONDS = 0.1
+_QUIET_SECONDS = 10.0
+"""At most one plain line of other work in this time, so that short work prints nothing."""
+
+
+class Progress:
+    """Progress of work on stderr, while it is open as a context manager.
+
+    prefix: text before what `update` is given.
+    """
+
+    def __init__(self) -> None:
+        self.prefix = ""
+        self.printed = time.perf_counter()
+        self.bar: Bar | None = None
+        if sys.stderr.isatty() and is_rank0():
+            self.bar = Bar(console=Console(stderr=True), transient=True)
+
+    def __enter__(self) -> Progress:
+        if self.bar is not None:
+            self.bar.start()
+            self.task = self.bar.add_task("", total=None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def update(self, what: str, done: int, total: int) -> None:
+        """Show that `done` of `total` parts of something are finished."""
+        text = f"{self.prefix}{what}"
+        if self.bar is not None:
+            self.bar.update(self.task, description=text, completed=done, total=total)
+        elif is_rank0() and time.perf_counter() - self.printed > _QUIET_SECONDS:
+            self.printed = time.perf_counter()
+            print(f"vaezoo: {text}, {done:,} of {total:,}", file=sys.stderr, flush=True)
 
 
 def make_progress_callback() -> ProgressCallback:
+    """A progress bar if stdout is a terminal, else plain lines."""
     return ProgressBar() if sys.stdout.isatty() else ProgressLines()
 
 
 class ProgressBar(ProgressCallback):
-    """A progress bar with loss terms, images a second and time left."""
+    """A progress bar of training, with loss terms, images per second and time left."""
 
     def on_train_start(self, title: str, total_steps: int, done: int) -> None:
         self.console = Console()
@@ -43,7 +72,7 @@ class ProgressBar(ProgressCallback):
             TextColumn("{task.fields[text]}"),
             console=self.console,
         )
-        self.task: TaskID = self.bar.add_task("", total=total_steps, completed=done, text="")
+        self.task = self.bar.add_task("", total=total_steps, completed=done, text="")
         self.pending = 0
         self.drawn = time.perf_counter()
         self.bar.start()
@@ -56,56 +85,54 @@ class ProgressBar(ProgressCallback):
             self.pending, self.drawn = 0, now
 
     def on_log(self, metrics: TrainMetrics) -> None:
-        text = f"{metrics.images_per_second:,.0f} images/s · {show_terms(metrics.terms)}"
+        text = f"{metrics.images_per_second:,.0f} images/s · {_format_terms(metrics.terms)}"
         self.pending = 0
         self.bar.update(self.task, completed=metrics.step, text=text)
 
     def on_validation_end(self, epoch: int, record: Mapping[str, Any]) -> None:
-        self.bar.console.print(validation_line(epoch, record), highlight=False)
+        self.on_note(_validation_line(epoch, record))
 
     def on_note(self, text: str) -> None:
-        self.bar.console.print(text, highlight=False)
+        self.console.print(text, highlight=False)
 
     def on_train_end(self) -> None:
         self.bar.stop()
 
 
 class ProgressLines(ProgressCallback):
-    """A line every few seconds, for logs and pipes."""
+    """A line of training progress every few seconds, for logs and pipes."""
 
     def on_train_start(self, title: str, total_steps: int, done: int) -> None:
-        self.told = time.perf_counter()
-        print(title, flush=True)
+        self.printed = time.perf_counter()
+        self.on_note(title)
 
     def on_log(self, metrics: TrainMetrics) -> None:
         now = time.perf_counter()
-        if now - self.told < _PLAIN_SECONDS:
+        if now - self.printed < _LINE_SECONDS:
             return
-        self.told = now
-        left = metrics.total_steps - metrics.step
-        print(
+        self.printed = now
+        self.on_note(
             f"step {metrics.step:,} of {metrics.total_steps:,}, epoch {metrics.epoch}: "
-            f"{show_terms(metrics.terms)}, {metrics.images_per_second:,.0f} images/s, "
-            f"{left:,} steps left",
-            flush=True,
+            f"{_format_terms(metrics.terms)}, {metrics.images_per_second:,.0f} images/s, "
+            f"{metrics.total_steps - metrics.step:,} steps left"
         )
 
     def on_validation_end(self, epoch: int, record: Mapping[str, Any]) -> None:
-        print(validation_line(epoch, record), flush=True)
+        self.on_note(_validation_line(epoch, record))
 
     def on_note(self, text: str) -> None:
         print(text, flush=True)
 
 
-def show_terms(terms: Mapping[str, float | None]) -> str:
-    """`loss 240.1, rate 16.8, ...`: nats per image."""
+def _format_terms(terms: Mapping[str, float | None]) -> str:
+    """`loss 240.1, rate 16.8, ...`, in nats per image."""
     return ", ".join(
         f"{name} {'not a number' if value is None else f'{value:.4g}'}"
         for name, value in terms.items()
     )
 
 
-def validation_line(epoch: int, record: Mapping[str, Any]) -> str:
+def _validation_line(epoch: int, record: Mapping[str, Any]) -> str:
     bits = record["bits_per_dim"]
     tail = "" if bits is None else f", {bits:.4f} bits per dimension"
-    return f"epoch {epoch}, held out: {show_terms(record['terms'])} nats{tail}"
+    return f"epoch {epoch}, validation: {_format_terms(record['terms'])} nats{tail}"

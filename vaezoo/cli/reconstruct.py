@@ -1,4 +1,4 @@
-"""`vaezoo reconstruct`: images through a run's encoder and decoder."""
+"""`vaezoo reconstruct`: image files through the encoder and decoder of a run's model."""
 
 from __future__ import annotations
 
@@ -6,26 +6,22 @@ from pathlib import Path
 
 import click
 
-from vaezoo.cli.complete import runs
+from vaezoo.cli import options
 from vaezoo.cli.output import print_json
-from vaezoo.cli.pictures import check_picture
-from vaezoo.cli.shared import device_option, json_option, out_option
 
 
-@click.command(short_help="Put images through a run and back.")
-@click.argument("run", metavar="RUN", type=click.Path(path_type=Path), shell_complete=runs)
-@click.argument(
-    "images", metavar="IMAGES...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
-@out_option("reconstructed.png", "The picture to write, a PNG.")
-@device_option
-@click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
-@json_option
+@click.command(short_help="Encode image files with a run's model and decode them again.")
+@options.run_argument
+@click.argument("images", metavar="IMAGES...", nargs=-1, required=True, type=options.FILE)
+@options.picture_options("reconstructed.png")
 def command(
     run: Path, images: tuple[Path, ...], out: Path, device: str, overwrite: bool, as_json: bool
 ) -> None:
-    """Reconstruct image files with the model in the folder RUN, originals above."""
-    check_picture(out, overwrite)
+    """Reconstruct image files with the model in the folder RUN.
+
+    The picture shows the originals above their reconstructions.
+    """
+    options.check_writable(out, overwrite, options.IMAGE)
 
     from vaezoo.errors import DataError
     from vaezoo.evaluation.pictures import save_pairs
@@ -33,7 +29,7 @@ def command(
 
     opened = load_run(run, device)
     if opened.model.conditional:
-        raise DataError("this model is conditional: image files do not tell their class")
+        raise DataError("this model is conditional, and image files have no class")
     x = opened.read_images(list(images))
     reconstructed = opened.reconstruct(x)
     save_pairs(out, x, reconstructed)

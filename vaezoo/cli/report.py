@@ -1,4 +1,4 @@
-"""`vaezoo report`: runs on one page."""
+"""`vaezoo report`: writes one HTML page about runs."""
 
 from __future__ import annotations
 
@@ -6,74 +6,62 @@ from pathlib import Path
 
 import click
 
+from vaezoo.cli import options
 from vaezoo.cli.output import print_json
-from vaezoo.cli.pictures import check_output
-from vaezoo.cli.shared import device_option, json_option, out_option, runs_argument
 from vaezoo.errors import OptionError
 
 
-@click.command(short_help="Put runs on one page that a browser opens from disk.")
-@runs_argument
-@out_option("report.html", "The page to write.")
+@click.command(short_help="Write one HTML page about runs.")
+@options.runs_argument
+@options.out_option("report.html", "The page to write.")
 @click.option(
     "--explore",
     "explored",
     metavar="RUN",
     multiple=True,
-    help="Put the model of this run, by its folder's name, into the page, to run there; all: of "
-    "every run. Repeatable. Needs the extra `export` and onnxruntime-web.",
+    help="Put the model of the run with this folder name into the page, which then runs it; all: "
+    "the models of all runs. Repeatable. Needs the extra `export` and onnxruntime-web.",
 )
 @click.option(
     "--onnxruntime-web",
     "runtime",
-    type=click.Path(path_type=Path),
+    type=options.FILE,
     metavar="DIR",
-    help="Where npm put it.  [default: what VAEZOO_ONNXRUNTIME_WEB names]",
+    help="The folder of the npm package.  [default: VAEZOO_ONNXRUNTIME_WEB]",
 )
 @click.option(
     "--metric",
     "metrics",
+    callback=options.comma_separated(options.metric_name),
     metavar="NAME,...",
-    default="",
-    help="Measure these anew, as evaluate does.  [default: the numbers that the runs hold]",
+    help="Metrics to measure again, as evaluate does.  [default: the numbers saved in the runs]",
 )
-@click.option(
-    "--importance-samples",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    metavar="K",
-    help="With --metric: samples an image for the log-likelihood.",
-)
-@device_option
-@click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
-@json_option
+@options.importance_samples_option
+@options.device_option
+@options.overwrite_option
+@options.json_option
 def command(
     runs: tuple[Path, ...],
     out: Path,
     explored: tuple[str, ...],
     runtime: Path | None,
-    metrics: str,
+    metrics: tuple[str, ...],
     importance_samples: int,
     device: str,
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Write one HTML file about RUN..., which loads nothing and can be sent to anyone.
+    """Write one HTML file about the runs in the folders RUN. It loads no other file.
 
-    Numbers, curves, rate against distortion, the KL of each latent, reconstructions, samples,
-    traversals, and the options in which the runs differ; with --explore, the models themselves
-    (docs/visualize.md).
+    The page shows numbers, curves, rate and distortion, the KL of each latent dimension,
+    reconstructions, samples, traversals, and the options in which the runs differ. With --explore
+    it contains the models too (docs/visualize.md).
     """
-    if out.suffix not in (".html", ".htm"):
-        raise OptionError(f"--out {out}: a report is a page: give a name that ends in .html")
-    check_output(out, overwrite)
-    words = [word.strip() for word in metrics.split(",") if word.strip()]
-    if importance_samples and not words:
-        raise OptionError("--importance-samples goes with --metric, as --metric log_likelihood")
+    options.check_writable(out, overwrite, (".html", ".htm"))
+    if importance_samples and not metrics:
+        raise OptionError("--importance-samples goes with --metric, as in --metric log_likelihood")
 
-    from vaezoo.cli.work import Work
-    from vaezoo.evaluation.evaluate import select_metrics
+    from vaezoo.cli.progress import Progress
     from vaezoo.export.files import check_extra
     from vaezoo.io import write_text
     from vaezoo.report.compare import differing
@@ -82,8 +70,6 @@ def command(
     from vaezoo.report.summary import RunSummary, names_of, read_runs
     from vaezoo.runs.run import Run
 
-    if words:
-        select_metrics(words)
     names = names_of(runs)
     wanted = check_names(explored, names)
     found_runtime = find_runtime(runtime) if wanted else None
@@ -96,25 +82,24 @@ def command(
             made = make_explorable(run, summary, names.index(summary.name))
             explorables.extend([made] if made else [])
 
-    with Work() as work:
+    with Progress() as progress:
         summaries = read_runs(
             runs,
             device,
-            metrics=words,
+            metrics=metrics,
             importance_samples=importance_samples,
-            on_progress=work.tell,
+            on_progress=progress.update,
             on_open=on_open,
         )
     write_text(out, render(summaries, explorables, found_runtime))
     if as_json:
-        print_json(
-            {
-                "report": str(out),
-                "runs": [run.to_dict() for run in summaries],
-                "differing": differing(summaries),
-                "explorable": [one.description["name"] for one in explorables],
-            }
-        )
+        found = {
+            "report": str(out),
+            "runs": [run.to_dict() for run in summaries],
+            "differing": differing(summaries),
+            "explorable": [one.description["name"] for one in explorables],
+        }
+        print_json(found)
         return
     size = out.stat().st_size
     num_runs = "1 run" if len(summaries) == 1 else f"{len(summaries)} runs"

@@ -1,8 +1,9 @@
-"""`vaezoo train`: its options are those of the model, the loss and the data set it is given."""
+"""`vaezoo train`: its options are those of the model, the loss and the data set on its line."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ from typing import Any
 import click
 
 from vaezoo.checkpoint.folder import RunFolder
-from vaezoo.cli import complete
-from vaezoo.cli.output import is_first_process
+from vaezoo.cli import options
+from vaezoo.cli.output import is_rank0
 from vaezoo.config import (
     SECTIONS,
     Components,
+    Sections,
     build_config,
     load_config,
     parse_settings,
@@ -30,54 +32,57 @@ from vaezoo.runs.provenance import load_components
 from vaezoo.training.options import TrainOptions
 
 _RESUMABLE = (
-    "epochs",
-    "steps",
-    "patience",
-    "device",
-    "compile",
-    "graph",
-    "log",
-    "shard",
-    "lr",
-    "grad_clip",
-    "on_nonfinite",
-    "checkpoint_seconds",
-    "checkpoint_every",
-    "keep_checkpoints",
+    *("epochs", "steps", "patience", "device", "compile", "graph", "log", "shard", "lr"),
+    *("grad_clip", "on_nonfinite", "checkpoint_seconds", "checkpoint_every", "keep_checkpoints"),
 )
-"""What may change when a run goes on: how long, where, how often it is saved, and what a run that
-broke may need."""
+"""The training options that may change when a run is resumed."""
 
-_COMPONENTS, _RECIPE = "vaezoo.components", "vaezoo.recipe"
+_COMPONENTS, _CONFIG = "vaezoo.components", "vaezoo.config"
+"""Keys of the click context: what the line names, and the content of the config file."""
 
 
 class TrainCommand(click.Command):
-    """A command that looks at the names on its line first, and then knows its options."""
+    """A command with the options of the model, loss and data set that its line names."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        named = _find_names(args)
-        if ctx.resilient_parsing:
-            _guess(ctx, named)
+        model, own = self._find_names(ctx, args)
+        names = (model, own.get("loss"), own.get("data"))
+        config: Sections = {}
+        if ctx.resilient_parsing:  # completion: a file is not run for it
+            if model and not any(name and is_source(name) for name in names):
+                with contextlib.suppress(VaezooError):
+                    ctx.meta[_COMPONENTS] = resolve_components(*names, config)
+        elif "resume" in own:
+            folder = RunFolder.existing(Path(own["resume"]))
+            config = load_config(folder.config)
+            ctx.meta[_COMPONENTS] = load_components(folder, config)
         else:
-            recipe = load_config(Path(named["config"])) if "config" in named else {}
-            if "resume" in named:
-                folder = RunFolder.existing(Path(named["resume"]))
-                recipe = load_config(folder.config)
-                ctx.meta[_COMPONENTS] = load_components(folder, recipe)
-            elif named.get("model") or recipe.get("model", {}).get("name"):
-                ctx.meta[_COMPONENTS] = resolve_components(
-                    named.get("model"), named.get("loss"), named.get("data"), recipe
-                )
-            ctx.meta[_RECIPE] = recipe
+            config = load_config(Path(own["config"])) if "config" in own else {}
+            if model or config.get("model", {}).get("name"):
+                ctx.meta[_COMPONENTS] = resolve_components(*names, config)
+        ctx.meta[_CONFIG] = config
         return super().parse_args(ctx, args)
+
+    def _find_names(self, ctx: click.Context, args: list[str]) -> tuple[str | None, dict[str, Any]]:
+        """MODEL and the options that are known already, before those of the model are."""
+        parser = self.make_parser(ctx)
+        parser.ignore_unknown_options = True
+        own, rest, _ = parser.parse_args([*args])
+        words = [word for word in (own.pop("model", None), *rest) if isinstance(word, str)]
+        models = {spec.name for spec in registry().specs("model")}
+        for before, word in itertools.pairwise(["", *words]):
+            # After an unknown option, a word is its value, unless it names a model.
+            value = before.startswith("-") and "=" not in before
+            if not word.startswith("-") and (not value or word in models or is_source(word)):
+                return word, own
+        return None, own
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         own = super().get_params(ctx)
         return [*own[:-1], *(option for _, options in _grouped(ctx) for option in options), own[-1]]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        groups = [("Run", super().get_params(ctx)), *_grouped(ctx)]
-        for title, params in groups:
+        for title, params in [("Run", super().get_params(ctx)), *_grouped(ctx)]:
             rows = [row for row in (param.get_help_record(ctx) for param in params) if row]
             if rows:
                 with formatter.section(title):
@@ -85,36 +90,33 @@ class TrainCommand(click.Command):
 
 
 @click.command(cls=TrainCommand, short_help="Train a model and draw what it learned.")
-@click.argument("model", required=False, metavar="MODEL", shell_complete=complete.models)
+@click.argument(
+    "model", required=False, metavar="MODEL", shell_complete=options.complete_names("model")
+)
 @click.option(
     "--data",
     metavar="NAME",
-    shell_complete=complete.datasets,
+    shell_complete=options.complete_names("dataset"),
     help="Data set to train on.  [default: sprites]",
 )
 @click.option(
     "--loss",
     metavar="NAME",
-    shell_complete=complete.losses,
-    help="Objective.  [default: the model's own]",
+    shell_complete=options.complete_names("loss"),
+    help="Loss to minimise.  [default: the model's own]",
 )
 @click.option(
-    "--config", metavar="FILE", help="Recipe to start from; the command line overrides it."
+    "--config", metavar="FILE", help="Config file to start from; the command line overrides it."
 )
-@click.option(
-    "--set",
-    "settings",
-    metavar="SECTION.OPTION=VALUE",
-    multiple=True,
-    help=f"Any option by its place in a recipe: {', '.join(SECTIONS)}. Repeatable.",
+@options.set_option(
+    f"An option by its section in a config file: {', '.join(SECTIONS)}. Repeatable."
 )
 @click.option("--out", metavar="DIR", help="The run folder.  [default: runs/MODEL-DATA-001, ...]")
 @click.option(
     "--resume",
     metavar="RUN",
-    shell_complete=complete.runs,
-    help="Go on with a run; of its options only "
-    f"{', '.join(map(cli_flag, _RESUMABLE))} may change.",
+    shell_complete=options.complete_runs,
+    help=f"Resume a run. Only these options may change: {', '.join(map(cli_flag, _RESUMABLE))}.",
 )
 @click.pass_context
 def command(
@@ -127,38 +129,38 @@ def command(
     settings: tuple[str, ...],
     out: str | None,
     resume: str | None,
-    **options: Any,
+    **values: Any,
 ) -> None:
     """Train MODEL and draw what it learned: reconstructions, samples, curves, numbers.
 
     `vaezoo train MODEL --help` shows the options of that model too.
     """
-    recipe = ctx.meta[_RECIPE]
-    components = ctx.meta.get(_COMPONENTS) or resolve_components(model, loss, data, recipe)
-    flat = {name: value for name, value in options.items() if value is not None}
-    given = _layered(parse_settings(settings), split_by_section(components, flat))
-    if resume is None:
-        parsed = build_config(components, recipe, given)
-    else:
+    below: Sections = ctx.meta[_CONFIG]
+    components = ctx.meta.get(_COMPONENTS) or resolve_components(model, loss, data, below)
+    named = {name: value for name, value in values.items() if value is not None}
+    layers = parse_settings(settings), split_by_section(components, named)
+    given = {section: {**layers[0][section], **layers[1][section]} for section in SECTIONS}
+    if resume is not None:
         others = {"MODEL": model, "--data": data, "--loss": loss, "--config": config, "--out": out}
         _check_resumable(others, given)
-        parsed = build_config(components, recipe, given)
+    parsed = build_config(components, below, given)
 
     from vaezoo.cli.progress import make_progress_callback
     from vaezoo.runs.train import resume_run, start_run
 
-    callback = make_progress_callback()
+    progress = make_progress_callback()
     if resume is None:
-        run = start_run(parsed, None if out is None else Path(out), callback)
+        run = start_run(parsed, None if out is None else Path(out), progress)
     else:
-        run = resume_run(Path(resume), parsed, callback)
-    if is_first_process():
-        _tell(run.summary, run.path)
+        run = resume_run(Path(resume), parsed, progress)
+    if is_rank0():
+        _print_summary(run.summary, run.path)
 
 
-def _tell(summary: Mapping[str, Any], path: Path) -> None:
-    """The last lines: what came of it, and where the pictures are."""
-    r2 = f"reconstruction R² {_shown(summary['reconstruction_r2'])}"
+def _print_summary(summary: Mapping[str, Any], path: Path) -> None:
+    """Print the results of a run, and where its pictures are."""
+    found = summary["reconstruction_r2"]
+    r2 = f"reconstruction R² {'unknown' if found is None else f'{found:.3f}'}"
     if summary["elbo"] is not None:
         click.echo(
             f"held out: ELBO {summary['elbo']:.2f} nats "
@@ -172,51 +174,16 @@ def _tell(summary: Mapping[str, Any], path: Path) -> None:
     )
     pictures = {
         "reconstructions.png": "originals above their reconstructions",
-        "samples.png": "drawn from the prior",
-        "curves.png": "how it went",
+        "samples.png": "samples from the prior",
+        "curves.png": "the terms of the loss by step",
     }
     for name, what in pictures.items():
         if (path / name).exists():
             click.echo(f"  {path / name}  {what}")
 
 
-def _shown(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.3f}"
-
-
-def _guess(ctx: click.Context, named: Mapping[str, str]) -> None:
-    """Find the options of a half-typed line for the shell, as far as that runs no file."""
-    model, loss, data = (named.get(word) for word in ("model", "loss", "data"))
-    if model and not any(word and is_source(word) for word in (model, loss, data)):
-        with contextlib.suppress(VaezooError):
-            ctx.meta[_COMPONENTS] = resolve_components(model, loss, data, {})
-
-
-def _find_names(args: list[str]) -> dict[str, str]:
-    """MODEL, --data, --loss, --config and --resume, before the options can be parsed."""
-    wanted = ("--data", "--loss", "--config", "--resume", "--set", "--out")
-    models = {spec.name for spec in registry().specs("model")}
-    found: dict[str, str] = {}
-    before = ""
-    for arg in args:
-        name, equals, value = arg.partition("=")
-        if before in wanted:
-            found[before[2:]] = arg
-            before = ""
-            continue
-        if name in wanted and equals:
-            found[name[2:]] = value
-        elif not arg.startswith("-") and (
-            not before.startswith("-") or arg in models or is_source(arg)
-        ):
-            # After an option of the model's, only a name that exists is taken for the model.
-            found.setdefault("model", arg)
-        before = "" if equals or arg in ("-h", "--help") else arg
-    return found
-
-
 def _grouped(ctx: click.Context) -> list[tuple[str, list[click.Parameter]]]:
-    """The options of each section of what was chosen, under its title."""
+    """The options of each section under its title; training and data only if no model is known."""
     components: Components | None = ctx.meta.get(_COMPONENTS)
     if components is None:
         classes: dict[str, type[Options]] = {"Training": TrainOptions, "Data": DataOptions}
@@ -224,31 +191,24 @@ def _grouped(ctx: click.Context) -> list[tuple[str, list[click.Parameter]]]:
             (title, [_option(info.name, info) for info in describe(cls)])
             for title, cls in classes.items()
         ]
-    specs = {"model": components.model, "loss": components.loss, "data": components.data}
-    defaults: dict[str, Mapping[str, Any]] = {
-        "model": components.model.model_options,
-        "data": {},
-        "train": {**components.data.train_options, **components.model.train_options},
-        "loss": components.loss_defaults(),
-    }
     infos = {
         (section, info.name): info
         for section, cls in components.options().items()
         for info in describe(cls)
     }
+    defaults = components.defaults()
+    if "steps" in defaults["train"]:
+        defaults["train"]["epochs"] = "none"
     groups: dict[str, list[click.Parameter]] = {section: [] for section in SECTIONS}
     for flat, (section, name) in components.flat_names().items():
-        default = defaults[section].get(name)
-        if flat == "epochs" and "steps" in defaults["train"]:
-            default = "none"
-        groups[section].append(_option(flat, infos[section, name], default))
-    titles = {s: f"{WORDS[spec.kind].capitalize()} {spec.name}" for s, spec in specs.items()}
-    titles["train"] = "Training"
-    return [(titles[section], groups[section]) for section in ("model", "loss", "data", "train")]
+        groups[section].append(_option(flat, infos[section, name], defaults[section].get(name)))
+    specs = {"model": components.model, "loss": components.loss, "data": components.data}
+    titled = [(f"{WORDS[spec.kind].capitalize()} {spec.name}", s) for s, spec in specs.items()]
+    return [(title, groups[section]) for title, section in [*titled, ("Training", "train")]]
 
 
 def _option(name: str, info: OptionInfo, default: Any = None) -> click.Parameter:
-    """One option as click has it: text, which the typed options read themselves."""
+    """A click option that passes its text on: the option class reads and checks it."""
     notes = []
     if not info.required:
         notes.append(f"default: {format_value(info.default if default is None else default)}")
@@ -263,12 +223,6 @@ def _option(name: str, info: OptionInfo, default: Any = None) -> click.Parameter
     return click.Option([cli_flag(name), name], default=None, metavar=metavar, help=text)
 
 
-def _layered(
-    below: dict[str, dict[str, Any]], above: dict[str, dict[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    return {section: {**below[section], **above[section]} for section in SECTIONS}
-
-
 def _check_resumable(others: Mapping[str, str | None], given: Mapping[str, Any]) -> None:
     changed = [name for name, value in others.items() if value is not None]
     changed += [
@@ -279,6 +233,6 @@ def _check_resumable(others: Mapping[str, str | None], given: Mapping[str, Any])
     ]
     if changed:
         raise OptionError(
-            f"{changed[0]} cannot change when a run goes on: only "
+            f"{changed[0]} cannot change when a run is resumed: only "
             f"{', '.join(map(cli_flag, _RESUMABLE))} can"
         )

@@ -1,4 +1,4 @@
-"""`vaezoo plugins`: what was loaded from where, and what failed and why. Imports no torch."""
+"""`vaezoo plugins`: which plugins were loaded or failed, and why. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Any
 
 import click
 
+from vaezoo.cli import options
 from vaezoo.cli.output import print_json, print_table
-from vaezoo.cli.shared import json_option
 from vaezoo.plugins.loader import PluginRecord
 from vaezoo.plugins.registry import PLURALS, registry
 
 
 @click.command("plugins")
-@json_option
-@click.option("--verbose", "-v", is_flag=True, help="Show tracebacks, and what was printed.")
+@options.json_option
+@click.option("--verbose", "-v", is_flag=True, help="Show tracebacks and printed text.")
 def command(as_json: bool, verbose: bool) -> None:
     """Show which plugins were loaded and which failed."""
     records = registry().records
@@ -60,5 +60,5 @@ def _row(record: PluginRecord) -> tuple[str, ...]:
         for plural, names in _brings(record).items()
         if names
     )
-    place = record.location or record.module
-    return record.name, record.status, record.source, brings or "nothing", place
+    origin = record.location or record.module
+    return record.name, record.status, record.source, brings or "nothing", origin

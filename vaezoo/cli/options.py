@@ -1,0 +1,152 @@
+"""Arguments and options that several commands share, their types, and their shell completion."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from vaezoo.errors import OptionError, RunError, nearest
+from vaezoo.plugins.registry import registry
+from vaezoo.plugins.specs import METRIC_GROUPS, Kind
+
+Decorator = Callable[[Any], Any]
+Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+FILE = click.Path(path_type=Path)
+IMAGE = (".png",)
+ANIMATION = (".png", ".gif", ".webp")
+"""The endings of pictures that a command writes: still ones, and those that may move."""
+
+
+def comma_separated(convert: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
+    """An option's callback that reads values separated by commas, and drops repetitions.
+
+    convert: reads one value, as the method `convert` of a click type does.
+    """
+
+    def split(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[Any, ...]:
+        if text is None:
+            return ()
+        words = [word.strip() for word in text.split(",") if word.strip()]
+        if not words:
+            raise click.BadParameter("give at least one value", ctx, param)
+        return tuple(dict.fromkeys(convert(word, param, ctx) for word in words))
+
+    return split
+
+
+def metric_name(word: str, param: click.Parameter, ctx: click.Context) -> str:
+    """The name of a metric or of a group of metrics; OptionError for any other word."""
+    known = [*(spec.name for spec in registry().specs("metric")), *METRIC_GROUPS, "default", "all"]
+    if word not in known:
+        raise OptionError(
+            f"--metric: there is no metric or group {word!r}{nearest(word, known)} "
+            "(vaezoo list --kind metrics shows them)"
+        )
+    return word
+
+
+def complete_names(*kinds: Kind) -> Complete:
+    """A completion for registered names of these kinds, and for files where a path is typed."""
+
+    def complete(ctx: click.Context, param: click.Parameter, typed: str) -> list[CompletionItem]:
+        if "/" in typed or typed.startswith("."):
+            return [CompletionItem(typed, type="file")]
+        found = {s.name: s.summary for s in registry().specs() if not kinds or s.kind in kinds}
+        return [CompletionItem(n, help=text) for n, text in found.items() if n.startswith(typed)]
+
+    return complete
+
+
+def complete_runs(ctx: click.Context, param: click.Parameter, typed: str) -> list[CompletionItem]:
+    """A completion for run folders in `runs`, or for any folder if none of them fits."""
+    found = [str(path.parent) for path in sorted(Path("runs").glob("*/config.yaml"))]
+    fitting = [CompletionItem(name) for name in found if name.startswith(typed)]
+    return fitting or [CompletionItem(typed, type="dir")]
+
+
+run_argument = click.argument("run", metavar="RUN", type=FILE, shell_complete=complete_runs)
+
+runs_argument = click.argument(
+    "runs", metavar="RUN...", nargs=-1, required=True, type=FILE, shell_complete=complete_runs
+)
+
+importance_samples_option = click.option(
+    "--importance-samples",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="K",
+    help="Samples per image for the log-likelihood, often thousands; 0: no log-likelihood.",
+)
+
+device_option = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
+
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
+
+class_option = click.option(
+    "--class", "label", metavar="CLASS", help="Number or name of a class, for conditional models."
+)
+
+seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), default=0, help="Seed of the random numbers."
+)
+
+
+def kind_option(kinds: Sequence[str], default: str, text: str) -> Decorator:
+    """`--kind`. kinds: the plural of each kind that may be given, besides `all`."""
+    choice = click.Choice([*kinds, "all"])
+    return click.option("--kind", type=choice, default=default, help=text)
+
+
+def set_option(text: str) -> Decorator:
+    """`--set SECTION.OPTION=VALUE`, which can be repeated."""
+    metavar = "SECTION.OPTION=VALUE"
+    return click.option("--set", "settings", metavar=metavar, multiple=True, help=text)
+
+
+def out_option(default: str | None, text: str) -> Decorator:
+    """`-o FILE`: the one file that a command writes; without a default it must be given."""
+    return click.option(
+        "-o",
+        "--out",
+        type=FILE,
+        default=default,
+        required=default is None,
+        metavar="FILE",
+        help=text,
+    )
+
+
+def picture_options(default: str, endings: Sequence[str] = IMAGE) -> Decorator:
+    """The options of a command that opens a run and writes one picture."""
+    moving = ", or a GIF or WebP with an animation" if endings == ANIMATION else ""
+    out = out_option(default, f"The picture to write: a PNG{moving}.")
+
+    def decorate(function: Any) -> Any:
+        return out(device_option(overwrite_option(json_option(function))))
+
+    return decorate
+
+
+def check_writable(path: Path, overwrite: bool, endings: Sequence[str] = ()) -> None:
+    """RunError unless a file of this name can be written, and none is lost by it.
+
+    endings: those that the name may have; any if empty.
+    """
+    if endings and path.suffix.lower() not in endings:
+        raise RunError(f"{path}: give a name that ends in {' or '.join(endings)}")
+    if path.is_dir():
+        raise RunError(f"{path} is a folder: give the name of a file")
+    if os.path.lexists(path) and not overwrite:
+        raise RunError(f"{path} exists already: give another name, or --overwrite")
+    if not path.parent.is_dir():
+        raise RunError(f"there is no folder {path.parent} to write {path.name} in")
+    if not os.access(path.parent, os.W_OK):
+        raise RunError(f"cannot write in the folder {path.parent}")
