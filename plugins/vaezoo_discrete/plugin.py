@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 from vaezoo import InputSpec, LossSpec, ModelSpec, hookimpl
 
-_GRID = InputSpec(min_size=8)
+_OORD = "van den Oord et al. 2017, arXiv:1711.00937"
+_MENTZER = "Mentzer et al. 2023, arXiv:2309.15505"
+_IMAGES = InputSpec(min_size=8)
 
 
 @hookimpl
@@ -17,10 +19,18 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             target="vaezoo_discrete.vq:VQVAE",
             options="vaezoo_discrete.options:VQOptions",
             summary="Vector quantization by a learned codebook; its prior is fitted after training",
-            paper="van den Oord et al. 2017, arXiv:1711.00937",
+            paper=_OORD,
             tags=("elbo", "discrete", "deterministic", "convolutional", "grid", "codebook"),
-            loss="vq",
-            input_spec=_GRID,
+            loss=LossSpec(
+                name="vq",
+                target="vaezoo_discrete.losses:VQLoss",
+                options="vaezoo_discrete.options:VQLossOptions",
+                summary="The loss `codes` with the commitment and codebook terms of VQ-VAE",
+                paper=_OORD,
+                tags=("elbo", "discrete"),
+                requires=("codebook",),
+            ),
+            input_spec=_IMAGES,
         )
     )
     register(
@@ -29,10 +39,17 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             target="vaezoo_discrete.fsq:FSQVAE",
             options="vaezoo_discrete.options:FSQOptions",
             summary="Finite scalar quantization (FSQ); its prior is fitted after training",
-            paper="Mentzer et al. 2023, arXiv:2309.15505",
+            paper=_MENTZER,
             tags=("elbo", "discrete", "deterministic", "convolutional", "grid"),
-            loss="codes",
-            input_spec=_GRID,
+            loss=LossSpec(
+                name="codes",
+                target="vaezoo_discrete.losses:CodesLoss",
+                summary="The negative ELBO of a grid of codes, and the use of its codebook",
+                paper=_MENTZER,
+                tags=("elbo", "discrete"),
+                requires=("grid",),
+            ),
+            input_spec=_IMAGES,
         )
     )
     register(
@@ -43,32 +60,6 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             summary="Categorical latents, trained with Gumbel-softmax samples",
             paper="Jang et al. 2016, arXiv:1611.01144; Maddison et al. 2016, arXiv:1611.00712",
             tags=("elbo", "importance", "discrete"),
-            loss="elbo",
             input_spec=InputSpec(min_size=8, vectors=True),
-        )
-    )
-
-
-@hookimpl
-def register_losses(register: Callable[[LossSpec], None]) -> None:
-    register(
-        LossSpec(
-            name="codes",
-            target="vaezoo_discrete.losses:CodesLoss",
-            summary="The negative ELBO of a grid of codes, and the use of its codebook",
-            paper="Mentzer et al. 2023, arXiv:2309.15505",
-            tags=("elbo", "discrete"),
-            requires=("grid",),
-        )
-    )
-    register(
-        LossSpec(
-            name="vq",
-            target="vaezoo_discrete.losses:VQLoss",
-            options="vaezoo_discrete.options:VQLossOptions",
-            summary="The loss `codes` with the commitment and codebook terms of VQ-VAE",
-            paper="van den Oord et al. 2017, arXiv:1711.00937",
-            tags=("elbo", "discrete"),
-            requires=("codebook",),
         )
     )
