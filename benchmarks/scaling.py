@@ -19,7 +19,7 @@ from typing import Any
 
 from harness import RESULTS, device_of_this_machine, publish
 
-from vaezoo.evaluation.charts import Series, save_charts
+from vaezoo.evaluation.plots import Series, save_lines
 
 
 def bench(*options: str) -> list[dict[str, Any]]:
@@ -102,25 +102,27 @@ def main() -> None:
     device = device_of_this_machine()
     charts = {
         "images a second by batch size": [
-            Series("train", [(r["batch_size"], r["images_per_second"]) for r in batches], dots=True)
+            Series(
+                "train", [(r["batch_size"], r["images_per_second"]) for r in batches], markers=True
+            )
         ],
         "MiB by batch size": [
             Series("peak", [(r["batch_size"], r["peak_memory_bytes"] / 2**20) for r in batches])
         ],
         "images a second by height and width": [
-            Series("train", [(r["shape"][1], r["images_per_second"]) for r in images], dots=True)
+            Series("train", [(r["shape"][1], r["images_per_second"]) for r in images], markers=True)
         ],
         "seconds an epoch of drawing sprites": [
-            Series("data", [(d["images"], d["epoch_seconds"]) for d in data], dots=True)
+            Series("data", [(d["images"], d["epoch_seconds"]) for d in data], markers=True)
         ],
     }
     if jobs:
         charts["images a second by processes"] = [
-            Series("train", [(j["processes"], j["images_per_second"]) for j in jobs], dots=True)
+            Series("train", [(j["processes"], j["images_per_second"]) for j in jobs], markers=True)
         ]
     RESULTS.mkdir(exist_ok=True)
     kind = device.split()[0].lower()
-    save_charts(RESULTS / f"scaling-{kind}.png", charts)
+    save_lines(RESULTS / f"scaling-{kind}.png", charts)
     lines = [
         _against(batches, "batch_size", "images_per_second", "images/s at batch"),
         _against(batches, "batch_size", "peak_memory_bytes", "peak bytes at batch"),

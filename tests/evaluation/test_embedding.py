@@ -13,8 +13,8 @@ from vaezoo import DataSpec, Splits, TensorSplit
 from vaezoo.errors import DataError, OptionError
 from vaezoo.evaluation.embedding import embed_latents, embed_points, pca_plane
 from vaezoo.evaluation.latents import LatentStats
-from vaezoo.evaluation.scatter import CATEGORIES, name_of, palette, save_scatter
-from vaezoo.evaluation.strips import rows_picture, save_rows
+from vaezoo.evaluation.pictures import draw_rows, save_rows
+from vaezoo.evaluation.plots import COLORS, name_of, palette, save_scatter
 from vaezoo.io import MissingExtraError
 
 
@@ -92,8 +92,8 @@ def test_each_value_has_a_colour_of_its_own(count: int, shown: int) -> None:
 def test_a_map_shows_every_colour(tmp_path: Path) -> None:
     path = tmp_path / "map.png"
     save_scatter(path, cloud()[:, :2], torch.arange(500) % 3, ("a", "b", "c"), title="t")
-    pixels = {color for _, color in Image.open(path).getcolors(1 << 20) or ()}
-    assert set(CATEGORIES[:3]) <= pixels
+    pixels = {color for _, color in Image.open(path).convert("RGB").getcolors(1 << 20) or ()}
+    assert set(COLORS[:3]) <= pixels
 
 
 def test_moving_pictures_go_there_and_back(tmp_path: Path) -> None:
@@ -110,6 +110,6 @@ def test_moving_pictures_go_there_and_back(tmp_path: Path) -> None:
 
 def test_a_still_picture_has_all_rows_and_images(tmp_path: Path) -> None:
     images = torch.tensor([10, 20, 30]).view(3, 1, 1, 1).expand(3, 1, 64, 64) / 255
-    picture = rows_picture([images, images[:2]], ["a", ""])
+    picture = draw_rows([images, images[:2]], ["a", ""])
     counts = {color[0]: n for n, color in picture.getcolors(1 << 20) or () if len(set(color)) == 1}
     assert [counts[level] for level in (10, 20, 30)] == [2 * 64**2, 2 * 64**2, 64**2]

@@ -17,11 +17,12 @@ import faults
 
 
 def main() -> None:
+    import matplotlib.backends.backend_agg  # noqa: F401 (what the first plot would import)
     import torch._dynamo  # noqa: F401 (what the first optimizer would import)
 
     import vaezoo.cli.main
     import vaezoo.cli.train
-    import vaezoo.evaluation.charts
+    import vaezoo.evaluation.plots
     import vaezoo.runs.train  # noqa: F401
     from vaezoo.plugins.registry import registry
 

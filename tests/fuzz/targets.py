@@ -41,7 +41,7 @@ from vaezoo.data.options import DecodeOptions, NpzOptions
 from vaezoo.data.spec import DataSpec
 from vaezoo.data.svhn import _read_mat
 from vaezoo.errors import VaezooError
-from vaezoo.evaluation.curves import save_curves
+from vaezoo.evaluation.plots import save_curves
 from vaezoo.plugins.loader import import_file
 from vaezoo.runs.build import build_model
 from vaezoo.runs.run import Run

@@ -1,4 +1,4 @@
-"""The rates of a benchmark report as a picture, drawn with matplotlib."""
+"""A report as a picture: images a second, against batch size or a bar a row."""
 
 from __future__ import annotations
 
@@ -6,55 +6,44 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vaezoo.io import atomic_write
-
-_MOST_LINES = 7
-"""More lines than this cannot be told apart by colour."""
+from vaezoo.evaluation.plots import COLORS, Series, save_bars, save_lines
 
 
 def save_plot(path: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Write a PNG with a panel for each mode; False, and no file, if no row has a rate.
+    """Write a PNG with a chart a mode; False, and nothing written, if no row has a rate.
 
-    Rates are drawn as lines over the batch size if there are several sizes and few models and
-    settings; else as one bar for each row.
+    A line a model and setting against batch size where there are several sizes, and no more lines
+    than colours to tell them by; else a bar a row.
     """
-    from matplotlib.figure import Figure
-
     rows = [row for row in rows if row["images_per_second"] is not None]
-    if not rows:
-        return False
     settings = {(row["precision"], row["compile"]) for row in rows}
     sizes = {row["batch_size"] for row in rows}
-    panels: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    modes: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for row in rows:
         name = row["model"]
         if len(settings) > 1:
             name += f" {row['precision']}" + (" compiled" if row["compile"] == "on" else "")
         point = (row["batch_size"], row["images_per_second"])
-        panels.setdefault(row["mode"], {}).setdefault(name, []).append(point)
-    lines = len(sizes) > 1 and len({name for panel in panels.values() for name in panel}) <= (
-        _MOST_LINES
-    )
-    most_bars = max(sum(map(len, panel.values())) for panel in panels.values())
-    height = 4.0 if lines else 1.2 + 0.2 * most_bars
-    figure = Figure(figsize=(5 * len(panels), height), layout="constrained")
-    every_axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, (mode, panel) in zip(every_axes, panels.items(), strict=True):
-        axes.set_title(mode)
-        if lines:
-            for name, points in panel.items():
-                axes.plot(*zip(*sorted(points), strict=True), marker="o", label=name)
-            axes.set(xlabel="batch size", ylabel="images per second", ylim=(0, None))
-            axes.legend()
-        else:
-            bars = [
+        modes.setdefault(row["mode"], {}).setdefault(name, []).append(point)
+    names = {name for lines in modes.values() for name in lines}
+    if len(sizes) > 1 and len(names) <= len(COLORS):
+        return save_lines(
+            path,
+            {
+                f"{mode}, images a second by batch size": [
+                    Series(name, sorted(points), markers=True) for name, points in lines.items()
+                ]
+                for mode, lines in modes.items()
+            },
+        )
+    return save_bars(
+        path,
+        {
+            f"{mode}, images a second": [
                 (f"{name} {size}" if len(sizes) > 1 else name, rate)
-                for name, points in panel.items()
+                for name, points in lines.items()
                 for size, rate in points
             ]
-            axes.barh(range(len(bars)), [rate for _, rate in bars])
-            axes.set_yticks(range(len(bars)), [name for name, _ in bars])
-            axes.invert_yaxis()
-            axes.set_xlabel("images per second")
-    atomic_write(path, lambda temporary: figure.savefig(temporary, format="png"))
-    return True
+            for mode, lines in modes.items()
+        },
+    )

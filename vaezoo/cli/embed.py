@@ -48,7 +48,7 @@ def command(
     options.check_writable(out, overwrite, options.IMAGE)
 
     from vaezoo.cli.progress import Progress
-    from vaezoo.evaluation.scatter import save_scatter
+    from vaezoo.evaluation.plots import save_scatter
     from vaezoo.runs.run import load_run
 
     opened = load_run(run, device)

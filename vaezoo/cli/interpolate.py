@@ -45,7 +45,7 @@ def command(
 
     import torch
 
-    from vaezoo.evaluation.strips import save_rows
+    from vaezoo.evaluation.pictures import save_rows
     from vaezoo.runs.run import load_run
 
     opened = load_run(run, device)

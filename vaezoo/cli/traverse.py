@@ -52,7 +52,7 @@ def command(
     """
     options.check_writable(out, overwrite, options.ANIMATION)
 
-    from vaezoo.evaluation.strips import save_rows
+    from vaezoo.evaluation.pictures import save_rows
     from vaezoo.runs.run import load_run
 
     opened = load_run(run, device)

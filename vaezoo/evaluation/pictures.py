@@ -1,72 +1,123 @@
-"""Pictures of many images: a grid of samples, originals above their reconstructions."""
+"""Pictures of images: grids, originals above reconstructions, and rows with names.
+
+`torchvision.utils.make_grid` is not used: its import takes 3 seconds, more than drawing samples.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
 from vaezoo.io import atomic_write
 
 _GAP = 2
-"""Pixels between images, and twice that between pairs of rows."""
-_GROUND = 0.55
-"""Grey between the images: neither of their usual grounds, black and white."""
-_WANTED_WIDTH = 640
-"""Small images are shown larger, by a whole number, so that a picture is about this wide."""
+"""Pixels between images, and twice that more between pairs of rows."""
+_GREY, _LIGHT, _INK = 140, 250, (40, 44, 52)
+"""Colour between the images of a grid, colour between rows with names, colour of the names."""
+_GRID_WIDTH = 640
+_MIN_HEIGHT = 48
+"""Small images are enlarged by an integer, to a grid of about this width, or to this height."""
+_FRAME_MILLISECONDS = 90
+
+
+def to_rgb(images: Tensor, scale: int | None = None) -> Tensor:
+    """Images as uint8, [n, height, width, 3], enlarged by `scale`, by default to 48 pixels.
+
+    images: [n, channels, height, width] in [0, 1]. Two channels, or more than three, are shown as
+    their mean.
+    """
+    images = images.detach().float().cpu().nan_to_num(0.0).clamp(0, 1)
+    if images.shape[1] not in (1, 3):
+        images = images.mean(1, keepdim=True)
+    scale = scale or max(1, -(-_MIN_HEIGHT // images.shape[2]))
+    large = F.interpolate(images.expand(-1, 3, -1, -1), scale_factor=scale, mode="nearest")
+    return (large * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def save_grid(path: Path, images: Tensor, columns: int = 8) -> bool:
     """Write images as a grid, a PNG, from left to right, then down.
 
-    images: [n, channels, height, width] in [0, 1]; two channels, or more than three, are shown as
-    their mean. Returns False, and writes nothing, for vectors, which have no picture.
+    images: as for to_rgb. Returns False, and writes nothing, for vectors, which have no picture.
     """
-    if images.dim() != 4:
-        return False
-    return _save(path, _rows(images, columns), columns)
+    return _save_grid(path, [images], columns)
 
 
 def save_pairs(path: Path, originals: Tensor, reconstructions: Tensor, columns: int = 8) -> bool:
     """Write rows of originals, each above the row of their reconstructions; else as save_grid."""
-    if originals.dim() != 4:
+    return _save_grid(path, [originals, reconstructions], columns)
+
+
+def _save_grid(path: Path, stacks: Sequence[Tensor], columns: int) -> bool:
+    if stacks[0].dim() != 4:
         return False
-    above, below = _rows(originals, columns), _rows(reconstructions, columns)
-    rows = [row for pair in zip(above, below, strict=True) for row in pair]
-    return _save(path, rows, columns, paired=True)
-
-
-def _rows(images: Tensor, columns: int) -> list[Tensor]:
-    """[3, height, width] of each image, in rows."""
-    images = images.detach().float().cpu().nan_to_num(0.0).clamp(0, 1)
-    if images.shape[1] not in (1, 3):
-        images = images.mean(1, keepdim=True)
-    return list(images.expand(-1, 3, -1, -1).split(columns))
-
-
-def _save(path: Path, rows: list[Tensor], columns: int, paired: bool = False) -> bool:
-    height, width = rows[0].shape[-2:]
-    shown = min(columns, max(len(row) for row in rows))
-    scale = max(1, round(_WANTED_WIDTH / (columns * width)))
-    height, width = height * scale, width * scale
-
-    # A gap above every row, a wider one above every pair but the first.
-    tops, top = [], _GAP
-    for number in range(len(rows)):
-        if paired and number and number % 2 == 0:
-            top += 2 * _GAP
-        tops.append(top)
-        top += height + _GAP
-    canvas = torch.full((3, top, shown * (width + _GAP) + _GAP), _GROUND)
-    for row, top in zip(rows, tops, strict=True):
-        large = F.interpolate(row, scale_factor=scale, mode="nearest")
-        for column, image in enumerate(large):
-            left = _GAP + column * (width + _GAP)
-            canvas[:, top : top + height, left : left + width] = image
-    pixels = (canvas * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    picture = Image.fromarray(pixels)
+    scale = max(1, round(_GRID_WIDTH / (columns * stacks[0].shape[-1])))
+    stacked = [to_rgb(images, scale).split(columns) for images in stacks]
+    rows = [row for group in zip(*stacked, strict=True) for row in group]
+    picture = _tile(rows, _GREY, group=len(stacks))
     atomic_write(path, lambda temporary: picture.save(temporary, format="PNG"))
     return True
+
+
+def draw_rows(rows: Sequence[Tensor], names: Sequence[str]) -> Image.Image:
+    """Rows of images, each with its name before it. rows: as for to_rgb each."""
+    font = ImageFont.load_default(size=13)
+    before = max((int(font.getlength(name)) + 12 for name in names if name), default=0)
+    shown = [to_rgb(row) for row in rows]
+    picture = _tile(shown, _LIGHT, left=before)
+    pen = ImageDraw.Draw(picture)
+    height = shown[0].shape[1]
+    for i, name in enumerate(names):
+        middle = _GAP + i * (height + _GAP) + height // 2
+        pen.text((6, middle), name, fill=_INK, font=font, anchor="lm")
+    return picture
+
+
+def save_rows(path: Path, rows: Sequence[Tensor], names: Sequence[str]) -> None:
+    """Write rows of images: a PNG, or an animation if the file name ends in .gif or .webp.
+
+    An animation shows an image of each row at a time, forwards and then backwards.
+    """
+    kind = path.suffix[1:].upper()
+    if kind not in ("GIF", "WEBP"):
+        picture = draw_rows(rows, names)
+        atomic_write(path, lambda temporary: picture.save(temporary, format="PNG"))
+        return
+    forwards = [draw_rows([row[i : i + 1] for row in rows], names) for i in range(len(rows[0]))]
+    first, *others = [*forwards, *forwards[-2:0:-1]]
+    options: dict[str, Any] = {"lossless": True} if kind == "WEBP" else {}
+    atomic_write(
+        path,
+        lambda temporary: first.save(
+            temporary,
+            format=kind,
+            save_all=True,
+            append_images=others,
+            duration=_FRAME_MILLISECONDS,
+            loop=0,
+            **options,
+        ),
+    )
+
+
+def _tile(rows: Sequence[Tensor], ground: int, *, left: int = 0, group: int = 1) -> Image.Image:
+    """Rows of images, uint8 [n, height, width, 3] each, on a grey ground.
+
+    left: pixels that stay free before them. group: rows that belong together; between groups of
+    two or more rows the gap is wider.
+    """
+    height, width = rows[0].shape[1:3]
+    wide = 2 * _GAP if group > 1 else 0
+    tops = [_GAP + i * (height + _GAP) + i // group * wide for i in range(len(rows))]
+    across = max(len(row) for row in rows) * (width + _GAP) + _GAP
+    canvas = torch.full((tops[-1] + height + _GAP, left + across, 3), ground, dtype=torch.uint8)
+    for row, top in zip(rows, tops, strict=True):
+        for i, image in enumerate(row):
+            start = left + _GAP + i * (width + _GAP)
+            canvas[top : top + height, start : start + width] = image
+    return Image.fromarray(canvas.numpy())

@@ -18,7 +18,7 @@ from vaezoo.config import load_config
 from vaezoo.errors import RunError, VaezooError
 from vaezoo.evaluation.evaluate import Evaluation
 from vaezoo.evaluation.metric import OnProgress, no_progress
-from vaezoo.evaluation.strips import to_rgb
+from vaezoo.evaluation.pictures import to_rgb
 from vaezoo.io import read_json
 from vaezoo.runs.run import Run
 

@@ -24,9 +24,9 @@ from vaezoo.distributed.launch import (
     was_restarted,
 )
 from vaezoo.errors import DataError, OptionError
-from vaezoo.evaluation.curves import save_curves
 from vaezoo.evaluation.evaluate import Evaluation, default_metrics, evaluate
 from vaezoo.evaluation.pictures import save_grid, save_pairs
+from vaezoo.evaluation.plots import save_curves
 from vaezoo.io import read_json, write_json
 from vaezoo.losses.base import loss_of
 from vaezoo.models.base import BaseVAE

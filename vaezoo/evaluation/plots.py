@@ -1,0 +1,302 @@
+"""Plots as PNG files: lines, bars and scatter plots, drawn with matplotlib.
+
+matplotlib is imported when a plot is drawn: its import takes almost a second.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vaezoo.io import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+Point = tuple[float, float]
+Color = tuple[int, int, int]
+
+COLORS: tuple[Color, ...] = (
+    (49, 104, 172),
+    (222, 120, 31),
+    (64, 145, 108),
+    (196, 58, 78),
+    (122, 92, 168),
+    (138, 100, 62),
+    (214, 112, 178),
+    (112, 118, 128),
+    (170, 158, 34),
+    (40, 168, 190),
+)
+"""One colour for each series or category, in order."""
+MAX_CATEGORIES = 20
+"""More different values than this get the colours of a scale, and seven of them a legend entry."""
+
+_INK, _FAINT, _GRID = "#282c34", "#6e747e", "#e4e6ea"
+_DPI = 150
+_PANEL_INCHES = (4.6, 3.0)
+_MAX_NAME = 30
+"""Characters that a name before a bar has at most."""
+_MAX_POINTS = 1000
+_LARGEST = 1e150
+"""Larger values are left out: the length of an axis would overflow."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One series of a line plot.
+
+    markers: whether each point has a marker. line: whether the points are joined. settling: the
+    fraction of the points, from the start, that may lie outside the visible range.
+    """
+
+    name: str
+    points: Sequence[Point]
+    markers: bool = False
+    line: bool = True
+    settling: float = 0.0
+
+
+def save_curves(path: Path, history: Iterable[Mapping[str, Any]]) -> bool:
+    """Plot the terms of the loss over the training steps, as a PNG.
+
+    history: mappings with `kind` (train or validation), `step`, and `terms` by name, in nats per
+    example; values that are None or not finite leave a gap. Returns False, and writes nothing, if
+    there are no terms.
+    """
+    lines = list(history)
+
+    def points(kind: str, name: str) -> list[Point]:
+        return [
+            (float(line["step"]), float(line["terms"][name]))
+            for line in lines
+            if line["kind"] == kind and line["terms"].get(name) is not None
+        ]
+
+    names = dict.fromkeys(name for line in lines for name in line["terms"])
+    return save_lines(
+        path,
+        {
+            name.replace("_", " "): [
+                # The first steps may leave the plot: their large values would flatten the rest.
+                Series("training", points("train", name), settling=0.05),
+                Series("held out", points("validation", name), markers=True, line=False),
+            ]
+            for name in names
+        },
+    )
+
+
+def save_lines(path: Path, plots: Mapping[str, Sequence[Series]]) -> bool:
+    """Draw a line plot for each title, as one PNG; False, and nothing written, if there are none.
+
+    Points that are not finite are left out. Long series are thinned to about a thousand points.
+    """
+    if not plots:
+        return False
+    figure, panels = _panels(len(plots), _PANEL_INCHES[1])
+    for axes, (title, series) in zip(panels, plots.items(), strict=True):
+        _title(axes, title)
+        _draw_lines(axes, [(one, _thin(one.points)) for one in series])
+    _save(path, figure)
+    return True
+
+
+def save_bars(path: Path, plots: Mapping[str, Sequence[tuple[str, float]]]) -> bool:
+    """Draw a horizontal bar for each named value, a plot for each title, as one PNG.
+
+    Values are finite and not negative. Returns False, and writes nothing, if there are no plots.
+    """
+    if not plots:
+        return False
+    most = max(len(bars) for bars in plots.values())
+    figure, panels = _panels(len(plots), 0.6 + 0.2 * most)
+    for axes, (title, bars) in zip(panels, plots.items(), strict=True):
+        _title(axes, title)
+        values = [value for _, value in bars]
+        drawn = axes.barh(range(len(bars)), values, height=0.6, color=_rgb(COLORS[0]), linewidth=0)
+        labels = [_format(value) for value in values]
+        axes.bar_label(drawn, labels, padding=4, fontsize=8, color=_FAINT)
+        axes.set_yticks(range(len(bars)), [_shorten(name) for name, _ in bars], parse_math=False)
+        axes.set_ylim(most - 0.5, -0.5)
+        axes.set_xlim(0, (max(values) or 1.0) * 1.15)
+        axes.xaxis.set_visible(False)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0, labelsize=8, labelcolor=_INK)
+    _save(path, figure)
+    return True
+
+
+def save_scatter(
+    path: Path,
+    points: Tensor,
+    values: Tensor | None,
+    names: Sequence[str],
+    *,
+    title: str,
+    axes: tuple[str, str] = ("", ""),
+) -> None:
+    """Draw points, [n, 2], as a PNG. values: an integer for each, which gives its colour, or None.
+
+    names: of the values 0, 1, ...; a value without a name is shown as a number, -1 as unknown. One
+    unit has the same length on both axes, so that distances mean the same in each direction.
+    """
+    figure = _figure(8.2, 6.4)
+    panel = figure.add_subplot()
+    _title(panel, title)
+    colors = palette(values)
+    used = _INK if values is None else [_rgb(colors[int(value)]) for value in values.tolist()]
+    panel.scatter(points[:, 0].numpy(), points[:, 1].numpy(), s=14, c=used, linewidths=0)
+    panel.set_aspect("equal", adjustable="datalim")
+    panel.set(xticks=[], yticks=[])
+    panel.set_xlabel(axes[0], color=_FAINT, fontsize=9)
+    panel.set_ylabel(axes[1], color=_FAINT, fontsize=9)
+    panel.spines[:].set_color(_GRID)
+    entries = list(colors.items())
+    if len(entries) > MAX_CATEGORIES:
+        entries = [entries[round(i * (len(entries) - 1) / 6)] for i in range(7)]
+    if entries:
+        handles = [panel.scatter([], [], s=40, color=_rgb(color)) for _, color in entries]
+        _legend(
+            panel,
+            handles,
+            [name_of(value, names) for value, _ in entries],
+            loc="upper left",
+            bbox_to_anchor=(1.0, 1.0),
+        )
+    _save(path, figure)
+
+
+def palette(values: Tensor | None) -> dict[int, Color]:
+    """A colour for each value that occurs: categories if they are few, else a scale."""
+    if values is None:
+        return {}
+    present = sorted({int(v) for v in values.tolist()})
+    if len(present) <= len(COLORS):
+        return dict(zip(present, COLORS, strict=False))
+    from matplotlib import colormaps
+
+    count = len(present)
+    few = count <= MAX_CATEGORIES
+    scale = colormaps["tab20" if few else "viridis"]
+    shades = scale(range(count) if few else [i / (count - 1) for i in range(count)])
+    return {
+        value: (round(red * 255), round(green * 255), round(blue * 255))
+        for value, (red, green, blue, _) in zip(present, shades.tolist(), strict=True)
+    }
+
+
+def name_of(value: int, names: Sequence[str]) -> str:
+    """The name of a category; its number if it has none; "unknown" for negative numbers."""
+    if value < 0:
+        return "unknown"
+    return names[value] if value < len(names) else str(value)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches."""
+    # Notes about its font cache would stand among the lines of a command.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+
+
+def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` plots in two columns, each `height` inches high."""
+    columns = min(2, count)
+    rows = math.ceil(count / columns)
+    figure = _figure(columns * _PANEL_INCHES[0], rows * height)
+    return figure, [figure.add_subplot(rows, columns, number + 1) for number in range(count)]
+
+
+def _save(path: Path, figure: Figure) -> None:
+    with warnings.catch_warnings():
+        # Of characters that its font does not have: they are drawn as boxes.
+        warnings.simplefilter("ignore", UserWarning)
+        atomic_write(path, lambda temporary: figure.savefig(temporary, format="png"))
+
+
+def _draw_lines(axes: Axes, series: Sequence[tuple[Series, list[Point]]]) -> None:
+    axes.spines[["left", "right", "top"]].set_visible(False)
+    axes.spines["bottom"].set_color(_FAINT)
+    axes.tick_params(length=0, labelsize=8, labelcolor=_FAINT)
+    series = [(one, shown) for one, shown in series if shown]
+    points = [point for _, shown in series for point in shown]
+    if not points:
+        axes.set(xticks=[], yticks=[])
+        axes.text(0.5, 0.5, "no finite value", color=_FAINT, ha="center", va="center", fontsize=9)
+        return
+    handles = []
+    for number, (one, shown) in enumerate(series):
+        handles += axes.plot(
+            [x for x, _ in shown],
+            [y for _, y in shown],
+            color=_rgb(COLORS[number % len(COLORS)]),
+            linestyle="-" if one.line else "none",
+            marker="o" if one.markers or len(shown) == 1 else "none",
+            linewidth=1.5,
+            markersize=4.5,
+            markeredgewidth=0,
+        )
+    settled = [y for one, shown in series for _, y in shown[int(len(shown) * one.settling) :]]
+    axes.set_xlim(*_range([x for x, _ in points], margin=0.02))
+    axes.set_ylim(*_range(settled, margin=0.05))
+    axes.grid(axis="y", color=_GRID)
+    axes.set_axisbelow(True)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(_locator())
+        axis.set_major_formatter(lambda value, _: _format(value))
+    _legend(axes, handles, [one.name for one, _ in series], loc="best")
+
+
+def _locator() -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(nbins=5)
+
+
+def _title(axes: Axes, text: str) -> None:
+    axes.set_title(text, loc="left", color=_INK, fontsize=10.5, parse_math=False)
+
+
+def _legend(axes: Axes, handles: Sequence[Any], names: Sequence[str], **place: Any) -> None:
+    legend = axes.legend(handles, ["name"] * len(names), frameon=False, fontsize=8, **place)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        # Set as plain text: `$` would start a formula, and a leading `_` would hide the entry.
+        text.set(text=_shorten(name), parse_math=False, color=_INK)
+
+
+def _rgb(color: Color) -> tuple[float, float, float]:
+    red, green, blue = color
+    return red / 255, green / 255, blue / 255
+
+
+def _thin(points: Sequence[Point]) -> list[Point]:
+    finite = [(x, y) for x, y in points if abs(x) < _LARGEST and abs(y) < _LARGEST]
+    every = max(1, len(finite) // _MAX_POINTS)
+    return finite[::every] + finite[-1:] if every > 1 else finite
+
+
+def _range(values: Sequence[float], margin: float) -> tuple[float, float]:
+    """The visible range, with a margin; around the value if there is only one."""
+    low, high = min(values), max(values)
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
+        width = max(0.1 * abs(low), 1e-6)
+        return low - width, high + width
+    return low - margin * (high - low), high + margin * (high - low)
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= _MAX_NAME else "…" + name[1 - _MAX_NAME :]
+
+
+def _format(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
