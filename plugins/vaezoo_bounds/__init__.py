@@ -1,1 +1,1 @@
-"""Tighter bounds on the log-likelihood, by importance weighting."""
+"""Losses that are importance-weighted bounds on the log-likelihood."""

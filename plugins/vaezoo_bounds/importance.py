@@ -1,4 +1,4 @@
-"""Importance-weighted bounds: several draws of each example under one logarithm."""
+"""The losses of IWAE and MIWAE: importance-weighted bounds from several samples."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from vaezoo.models.distributions import log_mean_exp
 
 from .options import IwaeOptions, MiwaeOptions
 
-_DECODED = 1024
-"""How many decoded examples are held at once where no gradient needs them all."""
+_CHUNK_SIZE = 1024
+"""How many examples are decoded at once where no gradient is taken."""
 
 
 class IwaeLoss(BaseLoss):
     """-log mean over K of p(x|z) p(z) / q(z|x), in nats per example, averaged over the batch.
 
-    Burda et al. 2015, equation 8; K = 1 is the ELBO. Terms: `bound`, and the `elbo` of the same
-    draws, their mean logarithm.
+    Burda et al. 2015, equation 8; K = 1 is the ELBO. Terms: `bound`, and `elbo`, the mean log
+    weight of the same samples.
 
     With gradient `doubly_reparameterized` the encoder's gradient is the IWAE-DReG of Tucker et al.
-    2018: each draw's path gradient times its normalised weight squared. The objective's value and
-    the decoder's gradient are the bound's own. Memory and time grow with the draws: all are
-    decoded at once where a gradient is taken.
+    2018: the path gradient of each sample times its normalised weight squared. The loss and the
+    decoder's gradient are unchanged. Memory and time grow with the number of samples: in training
+    all are decoded at once.
     """
 
     options: IwaeOptions
 
     @property
     def groups(self) -> int:
-        """How many logarithms are averaged."""
+        """The number of bounds that are averaged."""
         return 1
 
     def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
@@ -42,17 +42,17 @@ class IwaeLoss(BaseLoss):
 
     def _log_weights(self, model: BaseVAE, batch: Batch) -> Tensor:
         """[groups · samples, batch]."""
-        draws = self.groups * self.options.samples
-        at_once = draws if torch.is_grad_enabled() else max(1, _DECODED // len(batch.x))
+        total = self.groups * self.options.samples
+        step = total if torch.is_grad_enabled() else max(1, _CHUNK_SIZE // len(batch.x))
         return torch.cat(
             [
-                model.log_importance_weights(batch.x, batch.y, min(at_once, draws - done))
-                for done in range(0, draws, at_once)
+                model.log_importance_weights(batch.x, batch.y, min(step, total - done))
+                for done in range(0, total, step)
             ]
         )
 
     def _bound(self, log_weights: Tensor) -> Tensor:
-        """The mean over groups of the bound over each group's samples: [batch]."""
+        """The mean over groups of each group's bound: [batch]."""
         return log_mean_exp(self._grouped(log_weights), 1).mean(0)
 
     def _grouped(self, log_weights: Tensor) -> Tensor:
@@ -63,27 +63,27 @@ class IwaeLoss(BaseLoss):
         y = model.labels(batch.y)
         posterior, prior = model.encode(batch.x, y), model.prior(y)
         z = posterior.rsample(torch.Size((self.groups * self.options.samples,)))
-        # log q(z|x) depends on the encoder through z and directly. The direct part, the score, has
-        # mean 0 and is taken out: the value stays, its gradient goes.
+        # log q(z|x) depends on the encoder through z and directly. The gradient of the direct part,
+        # the score, has mean 0 and is removed; the value stays.
         score = posterior.log_prob(z.detach())
         log_weights = model.log_density_ratio(posterior, prior, z, batch.x, y)
         log_weights = log_weights + (score - score.detach())
-        shares = self._grouped(log_weights.detach()).softmax(1).flatten(0, 1)
+        weights = self._grouped(log_weights.detach()).softmax(1).flatten(0, 1)
         if z.requires_grad:
-            # The gradient that comes to z has each draw's share once; the encoder's has it twice.
-            wide = shares.view(*shares.shape, *[1] * len(model.latent_shape))
-            z.register_hook(lambda gradient: gradient * wide)
+            # The gradient that reaches z has the weight once; the encoder's must have it twice.
+            factor = weights.view(*weights.shape, *[1] * len(model.latent_shape))
+            z.register_hook(lambda gradient: gradient * factor)
         bound = self._bound(log_weights.detach())
-        surrogate = (shares * log_weights).sum(0) / self.groups
-        objective = -(bound + surrogate - surrogate.detach()).mean()
-        return LossOutput(objective, {"bound": bound, "elbo": log_weights.detach().mean(0)})
+        surrogate = (weights * log_weights).sum(0) / self.groups
+        loss = -(bound + surrogate - surrogate.detach()).mean()
+        return LossOutput(loss, {"bound": bound, "elbo": log_weights.detach().mean(0)})
 
 
 class MiwaeLoss(IwaeLoss):
-    """The mean of M bounds of K draws each: Rainforth et al. 2018, section 5.
+    """The mean of M bounds of K samples each: Rainforth et al. 2018, section 5.
 
-    M = 1 is the IWAE, K = 1 the ELBO of M draws. The decoder wants many draws under one logarithm,
-    the encoder, whose signal drowns in noise there, many logarithms.
+    M = 1 is the IWAE, K = 1 the ELBO of M samples. A large K makes the bound tighter, but the
+    encoder's gradient noisier; a large M reduces that noise.
     """
 
     options: MiwaeOptions

@@ -1,4 +1,4 @@
-"""Options of the bounds. No torch here: names and help are read without it."""
+"""Options of the losses. No torch here."""
 
 from __future__ import annotations
 
@@ -10,29 +10,33 @@ from vaezoo import Options
 
 
 class IwaeOptions(Options):
+    """The number of samples, and the gradient estimator of the encoder."""
+
     samples: int = Field(
         5,
         ge=1,
         le=10_000,
-        description="draws of each example under one logarithm: K; 1 is the ELBO",
+        description="samples of each example in one bound: K; 1 is the ELBO",
     )
     gradient: Literal["standard", "doubly_reparameterized"] = Field(
         "standard",
-        description="of the encoder: the bound's own, or an estimate of the same mean whose noise "
-        "does not drown it as the draws grow (Tucker et al. 2018)",
+        description="gradient of the encoder: that of the bound, or an unbiased estimate whose "
+        "noise does not grow with the number of samples (Tucker et al. 2018)",
     )
 
 
 class MiwaeOptions(IwaeOptions):
+    """The numbers of samples and of bounds, and the gradient estimator of the encoder."""
+
     samples: int = Field(
         4,
         ge=1,
         le=10_000,
-        description="draws of each example under one logarithm: K; 1 is the ELBO",
+        description="samples of each example in one bound: K; 1 is the ELBO",
     )
     groups: int = Field(
         2,
         ge=1,
         le=10_000,
-        description="logarithms that are averaged: M; 1 is the IWAE. K · M draws in all",
+        description="bounds that are averaged: M; 1 is the IWAE. K · M samples in all",
     )

@@ -1,4 +1,4 @@
-"""What the plugin brings. No torch here: names and help are read without it."""
+"""The plugin's entries: vanilla with tighter bounds as losses. No torch here."""
 
 from __future__ import annotations
 
@@ -11,48 +11,38 @@ _RAINFORTH = "Rainforth et al. 2018, arXiv:1802.04537"
 
 
 @hookimpl
-def register_losses(register: Callable[[LossSpec], None]) -> None:
-    register(
-        LossSpec(
-            name="iwae",
-            target="vaezoo_bounds.importance:IwaeLoss",
-            options="vaezoo_bounds.options:IwaeOptions",
-            summary="The negative importance-weighted bound: K draws under one logarithm",
-            paper=_BURDA,
-            tags=("importance", "bound"),
-            requires=("importance",),
-        )
-    )
-    register(
-        LossSpec(
-            name="miwae",
-            target="vaezoo_bounds.importance:MiwaeLoss",
-            options="vaezoo_bounds.options:MiwaeOptions",
-            summary="The mean of M importance-weighted bounds of K draws each",
-            paper=_RAINFORTH,
-            tags=("importance", "bound"),
-            requires=("importance",),
-        )
-    )
-
-
-@hookimpl
 def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="iwae",
             base="vanilla",
-            loss="iwae",
-            summary="Importance-weighted autoencoder: a tighter bound from several draws",
+            summary="Importance-weighted autoencoder: a tighter bound from several samples",
             paper=_BURDA,
+            loss=LossSpec(
+                name="iwae",
+                target="vaezoo_bounds.importance:IwaeLoss",
+                options="vaezoo_bounds.options:IwaeOptions",
+                summary="The negative importance-weighted bound of K samples",
+                paper=_BURDA,
+                tags=("importance", "bound"),
+                requires=("importance",),
+            ),
         )
     )
     register(
         ModelSpec(
             name="miwae",
             base="vanilla",
-            loss="miwae",
             summary="Multiply importance-weighted autoencoder: the mean of several tighter bounds",
             paper=_RAINFORTH,
+            loss=LossSpec(
+                name="miwae",
+                target="vaezoo_bounds.importance:MiwaeLoss",
+                options="vaezoo_bounds.options:MiwaeOptions",
+                summary="The mean of M importance-weighted bounds of K samples each",
+                paper=_RAINFORTH,
+                tags=("importance", "bound"),
+                requires=("importance",),
+            ),
         )
     )

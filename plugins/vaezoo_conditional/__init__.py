@@ -1,1 +1,1 @@
-"""Models that are told the class."""
+"""Models that are conditioned on the class label."""

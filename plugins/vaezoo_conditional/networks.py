@@ -1,4 +1,4 @@
-"""Encoder and decoder that are told a class beside what they work on."""
+"""Encoder and decoder that take a class label beside their input."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from .plugin import ConditionalOptions
 
 
 def one_hot(y: Tensor, classes: int) -> Tensor:
-    """[batch, classes]: a one for the class, and zeros alone where it is unknown (-1)."""
+    """One-hot labels, [batch, classes]; a row of zeros where the class is unknown (-1)."""
     return (y[:, None] == torch.arange(classes, device=y.device)).float()
 
 
 class LabelledEncoder(nn.Module):
     """Examples and one-hot labels to features: [batch, *shape], [batch, classes] -> [batch, n].
 
-    The class's numbers stand beside the example's: as constant channels of an image, and as
-    further values where the network takes vectors.
+    The embedded label is concatenated to the example: as constant channels of an image, and as
+    further values of a vector.
     """
 
     def __init__(self, options: ConditionalOptions, data: DataSpec, out_features: int) -> None:
         super().__init__()
         self.as_channels = "mlp" not in options.network
         first, *rest = data.shape if self.as_channels else (data.numel,)
-        seen = replace(data, shape=(first + options.label_dim, *rest))
+        labelled = replace(data, shape=(first + options.label_dim, *rest))
         self.embedding = nn.Linear(len(data.class_names), options.label_dim, bias=False)
-        self.network = make_encoder(options, seen, out_features)
+        self.network = make_encoder(options, labelled, out_features)
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        numbers = self.embedding(label)
+        embedded = self.embedding(label)
         if self.as_channels:
-            numbers = numbers[:, :, None, None].expand(-1, -1, *x.shape[2:])
+            embedded = embedded[:, :, None, None].expand(-1, -1, *x.shape[2:])
         else:
             x = x.flatten(1)
-        return self.network(torch.cat([x, numbers], dim=1))
+        return self.network(torch.cat([x, embedded], dim=1))
 
 
 class LabelledDecoder(nn.Module):

@@ -1,4 +1,4 @@
-"""What the plugin brings, and its options. No torch here: names and help are read without it."""
+"""The plugin's entry and its options. No torch here."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from vaezoo import GaussianOptions, InputSpec, ModelSpec, hookimpl
 
 
 class ConditionalOptions(GaussianOptions):
+    """A Gaussian posterior, the size of the label embedding, and the kind of prior."""
+
     label_dim: int = Field(
-        16, ge=1, le=10_000, description="numbers that encoder and decoder are told a class by"
+        16, ge=1, le=10_000, description="size of the label embedding of encoder and decoder"
     )
     prior: Literal["learned", "standard"] = Field(
         "learned",
-        description="of the latent given the class: learned: a diagonal Gaussian for each, or the "
-        "standard one for all",
+        description="learned: a diagonal Gaussian for each class; standard: a standard Gaussian "
+        "for all classes",
     )
 
 
@@ -28,7 +30,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             name="cvae",
             target="vaezoo_conditional.model:ConditionalVAE",
             options="vaezoo_conditional.plugin:ConditionalOptions",
-            summary="Conditional VAE: encoder, decoder and, if asked, prior know the class",
+            summary="Conditional VAE: encoder, decoder and prior get the class label",
             paper="Sohn, Lee & Yan 2015, Learning Structured Output Representation, NeurIPS",
             tags=("elbo", "importance", "labels", "gaussian"),
             input_spec=InputSpec(min_size=8, vectors=True, labels=True),

@@ -1,1 +1,1 @@
-"""Autoencoders whose posterior is a point, with a sampler fitted afterwards."""
+"""Deterministic autoencoders, with a sampler fitted to their latents after training."""

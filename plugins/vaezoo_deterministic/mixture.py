@@ -1,4 +1,4 @@
-"""A Gaussian mixture with full covariances, fitted to points by EM."""
+"""A sampler of latents: a Gaussian mixture with full covariances, fitted by EM."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from torch.distributions import Categorical, Distribution, MixtureSameFamily, Mu
 _TINY = 1e-12
 
 
-class GaussianMixture(nn.Module):
-    """Σ_k weight_k · N(mean_k, covariance_k) over vectors.
+class GaussianMixtureSampler(nn.Module):
+    """Σ_k weight_k · N(mean_k, covariance_k) over vectors; a standard Gaussian until it is fitted.
 
-    Its buffers have the same shapes before and after fitting, and are saved with the weights of
-    the model that it belongs to. Until it is fitted it is a standard Gaussian.
+    Its buffers are saved with the model and have the same shapes before and after fitting.
 
     weights: [components]. means: [components, dim]. factors: the lower Cholesky factors of the
     covariances, [components, dim, dim].
@@ -33,39 +32,38 @@ class GaussianMixture(nn.Module):
         self.register_buffer("factors", torch.eye(dim).repeat(components, 1, 1))
 
     def distribution(self) -> Distribution:
-        """The mixture as it stands: no batch shape, event shape [dim]."""
-        parts = MultivariateNormal(self.means, scale_tril=self.factors, validate_args=False)
-        which = Categorical(self.weights, validate_args=False)
-        return MixtureSameFamily(which, parts, validate_args=False)
+        """The mixture with its current parameters: batch shape (), event shape [dim]."""
+        components = MultivariateNormal(self.means, scale_tril=self.factors, validate_args=False)
+        weights = Categorical(self.weights, validate_args=False)
+        return MixtureSameFamily(weights, components, validate_args=False)
 
     @torch.no_grad()
     def fit(
         self, z: Tensor, *, ridge: float = 1e-6, tolerance: float = 1e-3, iterations: int = 200
     ) -> list[float]:
-        """Fit the mixture to points by EM (Dempster et al. 1977), and tell how it went.
+        """Fit the mixture to points by EM (Dempster et al. 1977).
 
-        Starts from the nearest of seeds that lie far apart (k-means++, Arthur & Vassilvitskii
-        2007), drawn by torch's generator. Each iteration maximises exactly, so the log-likelihood
-        never falls.
+        It starts from k-means++ centers (Arthur & Vassilvitskii 2007), drawn with torch's
+        generator, and stops when an iteration gains less than `tolerance`.
 
-        z: [n, dim]. ridge: keeps covariances away from singular ones by a prior on them, in units
-        of the points' mean variance; with it, what never falls is the posterior. It stops when an
-        iteration gains less than `tolerance`. Returns the mean log-likelihood (with the ridge:
-        the log-posterior up to a constant) in nats a point after each iteration.
+        z: [n, dim]. ridge: a prior on the covariances, in units of the points' mean variance, that
+        keeps them from being singular. Returns the mean log-likelihood (with the ridge: the
+        log-posterior up to a constant) in nats per point after each iteration; it never falls.
         """
         if z.device.type != "mps":
             z = z.double()
         scatter = ridge * z.var(0, correction=0).mean().clamp(min=_TINY)
         prior = float(scatter) * len(z) / len(self.weights)
-        shares = _nearest(z, _far_apart(z, len(self.weights)))
+        nearest = torch.cdist(z, _kmeans_plus_plus(z, len(self.weights))).argmin(1)
+        resp = nn.functional.one_hot(nearest, len(self.weights)).to(z.dtype)
         history: list[float] = []
         for _ in range(iterations):
-            parameters = _maximise(z, shares, prior)
-            log_joint, penalty = _expect(z, parameters, prior)
+            parameters = _m_step(z, resp, prior)
+            log_joint, penalty = _e_step(z, parameters, prior)
             history.append(float(log_joint.logsumexp(1).mean()) - penalty)
             if len(history) > 1 and history[-1] - history[-2] < tolerance:
                 break
-            shares = log_joint.softmax(1)
+            resp = log_joint.softmax(1)
         for buffer, value in zip((self.weights, self.means, self.factors), parameters, strict=True):
             buffer.copy_(value)
         return history
@@ -77,27 +75,27 @@ class _Parameters(NamedTuple):
     factors: Tensor
 
 
-def _maximise(z: Tensor, shares: Tensor, prior: float) -> _Parameters:
-    """The best mixture for points that belong to its components by `shares`, [n, components].
+def _m_step(z: Tensor, resp: Tensor, prior: float) -> _Parameters:
+    """The best mixture for the responsibilities `resp`, [n, components].
 
     The covariance that maximises  log-likelihood − prior / 2 · trace(covariance⁻¹)  is the
     scatter around the mean plus `prior` on its diagonal, over the number of points.
     """
-    # A component that has lost every point stays finite, at weight 0.
-    counts = shares.sum(0)
+    # A component without points stays finite, with weight 0.
+    counts = resp.sum(0)
     safe = counts.clamp(min=_TINY)
-    means = shares.T @ z / safe[:, None]
+    means = resp.T @ z / safe[:, None]
     diagonal = prior * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
     factors = []
-    for mean, share, count in zip(means, shares.T, safe, strict=True):
-        away = z - mean
-        scatter = (away * share[:, None]).T @ away
+    for mean, weight, count in zip(means, resp.T, safe, strict=True):
+        centered = z - mean
+        scatter = (centered * weight[:, None]).T @ centered
         factors.append(torch.linalg.cholesky((scatter + diagonal) / count))
     return _Parameters(counts / len(z), means, torch.stack(factors))
 
 
-def _expect(z: Tensor, parameters: _Parameters, prior: float) -> tuple[Tensor, float]:
-    """log p(component, point), [n, components], and the prior's penalty in nats a point."""
+def _e_step(z: Tensor, parameters: _Parameters, prior: float) -> tuple[Tensor, float]:
+    """log p(component, point), [n, components], and the prior's penalty in nats per point."""
     columns = []
     penalty = 0.0
     eye = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
@@ -110,17 +108,11 @@ def _expect(z: Tensor, parameters: _Parameters, prior: float) -> tuple[Tensor, f
     return torch.stack(columns, 1), penalty
 
 
-def _far_apart(z: Tensor, count: int) -> Tensor:
-    """Points to start from, [count, dim]: each drawn by its squared distance from those before."""
-    seeds = z[torch.randint(len(z), (1,), device=z.device)]
+def _kmeans_plus_plus(z: Tensor, count: int) -> Tensor:
+    """Centers [count, dim], each drawn by the squared distance from the nearest one before it."""
+    centers = z[torch.randint(len(z), (1,), device=z.device)]
     for _ in range(count - 1):
-        away = torch.cdist(z, seeds).square().amin(1)
-        # Where all points are the same, any will do.
-        seeds = torch.cat([seeds, z[torch.multinomial(away + _TINY, 1)]])
-    return seeds
-
-
-def _nearest(z: Tensor, seeds: Tensor) -> Tensor:
-    """Each point's share in the components, [n, components]: all of it in that of the nearest."""
-    nearest = torch.cdist(z, seeds).argmin(1)
-    return nn.functional.one_hot(nearest, len(seeds)).to(z.dtype)
+        squares = torch.cdist(z, centers).square().amin(1)
+        # _TINY: where all points are the same, any can be drawn.
+        centers = torch.cat([centers, z[torch.multinomial(squares + _TINY, 1)]])
+    return centers

@@ -1,4 +1,4 @@
-"""Options of the deterministic autoencoders and of their objectives. No torch here."""
+"""Options of the deterministic autoencoders and of their losses. No torch here."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ RegulariserName = Literal["l2", "gradient_penalty", "spectral_norm", "none"]
 
 
 class AutoencoderOptions(NetworkOptions):
+    """Networks and likelihood, and the distribution of new latents."""
+
     sampler: SamplerName = Field(
         "standard_normal",
-        description="what latents are drawn from to make new images: standard_normal, though "
-        "nothing made them so; or, fitted to the latents after training, a gaussian or a mixture",
+        description="distribution that latents of samples are drawn from: standard_normal, or, "
+        "fitted to the latents after training, a gaussian or a mixture of gaussians",
     )
-    components: int = Field(10, ge=1, description="Gaussians of the mixture, where it is that")
+    components: int = Field(10, ge=1, description="components of the mixture")
 
 
 class RaeOptions(Options):
+    """The regulariser of the decoder, and the weights of the terms."""
+
     regulariser: RegulariserName = Field(
         "l2",
-        description="what keeps the decoder smooth: l2 of its weights; gradient_penalty of its "
-        "output by its latent; spectral_norm: largest singular values of 1; none: latents alone",
+        description="of the decoder: l2: squared norm of its weights; gradient_penalty: squared "
+        "norm of its Jacobian; spectral_norm: singular values of at most 1; none",
     )
     latent_weight: float = Field(
         0.1, ge=0, description="beta: weight of half the squared norm of the latent, in nats"
@@ -33,12 +37,12 @@ class RaeOptions(Options):
     decoder_weight: float | None = Field(
         None,
         ge=0,
-        description="lambda: weight of the regulariser where it is a term, in nats; none: 0.001 "
+        description="lambda: weight of l2 or gradient_penalty, in nats; none: 0.001 "
         "for l2, 0.05 for gradient_penalty",
     )
 
     def weight(self) -> float:
-        """The regulariser's weight, its own where none was given."""
+        """The regulariser's weight: `decoder_weight`, or the default of the regulariser."""
         if self.decoder_weight is not None:
             return self.decoder_weight
         return {"l2": 0.001, "gradient_penalty": 0.05}.get(self.regulariser, 0.0)

@@ -1,10 +1,12 @@
-"""What the plugin brings. No torch here: names and help are read without it."""
+"""The plugin's entries: two models, each with its loss. No torch here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from vaezoo import InputSpec, LossSpec, ModelSpec, hookimpl
+
+_GHOSH = "Ghosh et al. 2019, arXiv:1903.12436"
 
 
 @hookimpl
@@ -14,10 +16,14 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             name="autoencoder",
             target="vaezoo_deterministic.model:Autoencoder",
             options="vaezoo_deterministic.options:AutoencoderOptions",
-            summary="Plain autoencoder: mean squared error, latents left to themselves",
+            summary="Plain autoencoder: mean squared error, no constraint on the latents",
             paper="Hinton & Salakhutdinov 2006, doi:10.1126/science.1127647",
             tags=("deterministic", "convolutional"),
-            loss="reconstruction",
+            loss=LossSpec(
+                name="reconstruction",
+                target="vaezoo_deterministic.reconstruction:ReconstructionLoss",
+                summary="The distortion alone: mean squared error for a Gaussian likelihood",
+            ),
             # Of a fixed scale: its log-likelihood is the mean squared error.
             model_options={"likelihood": "gaussian"},
             input_spec=InputSpec(min_size=8, vectors=True),
@@ -28,29 +34,15 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             name="rae",
             base="autoencoder",
             summary="Regularised autoencoder: a smooth decoder, a mixture fitted to its latents",
-            paper="Ghosh et al. 2019, arXiv:1903.12436",
-            loss="rae",
+            paper=_GHOSH,
+            loss=LossSpec(
+                name="rae",
+                target="vaezoo_deterministic.rae:RaeLoss",
+                options="vaezoo_deterministic.options:RaeOptions",
+                summary="Distortion, the norm of the latent, and a regulariser of the decoder",
+                paper=_GHOSH,
+                requires=("deterministic",),
+            ),
             model_options={"sampler": "mixture"},
-        )
-    )
-
-
-@hookimpl
-def register_losses(register: Callable[[LossSpec], None]) -> None:
-    register(
-        LossSpec(
-            name="reconstruction",
-            target="vaezoo_deterministic.reconstruction:ReconstructionLoss",
-            summary="The distortion alone: a mean squared error where the likelihood is Gaussian",
-        )
-    )
-    register(
-        LossSpec(
-            name="rae",
-            target="vaezoo_deterministic.rae:RaeLoss",
-            options="vaezoo_deterministic.options:RaeOptions",
-            summary="Distortion, the norm of the latent, and a regulariser of the decoder",
-            paper="Ghosh et al. 2019, arXiv:1903.12436",
-            requires=("deterministic",),
         )
     )

@@ -1,4 +1,4 @@
-"""The objective of a regularised autoencoder (Ghosh et al. 2019)."""
+"""The loss of a regularised autoencoder (Ghosh et al. 2019)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .smoothness import gradient_penalty, limit_spectrum, squared_norm
 class RaeLoss(BaseLoss):
     """distortion + beta · ‖z‖² / 2 + lambda · regulariser, in nats per example.
 
-    The objective of Ghosh et al. (2019, section 3), with their choices of the regulariser: the
-    squared norm of the decoder's parameters, the squared Frobenius norm of the decoder's Jacobian,
-    or, in the place of a term, a decoder whose every layer has a largest singular value of 1.
+    The loss of Ghosh et al. (2019, section 3). The regulariser is the squared norm of the decoder's
+    parameters, the squared Frobenius norm of its Jacobian, or, instead of a term, spectral norm in
+    every layer of the decoder.
 
-    Their distortion is the squared error. Here it is -log p(x|z) in nats, which under a Gaussian
-    of scale s is the squared error times 1 / (2 s²): weights of theirs are multiplied by that.
-    In these units lambda for the gradient penalty is a variance: to first order, noise of variance
-    2 s² · lambda on the latents, as a VAE's posterior would add it, costs as much.
+    Their distortion is the squared error. Here it is -log p(x|z) in nats, which for a Gaussian of
+    scale s is the squared error times 1 / (2 s²): multiply their weights by that. In these units
+    the penalty with weight lambda costs, to first order, as much as noise of variance
+    2 s² · lambda on the latents.
     """
 
     options: RaeOptions

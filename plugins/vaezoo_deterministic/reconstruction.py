@@ -1,4 +1,4 @@
-"""The objective of an autoencoder: reconstruct."""
+"""The loss of an autoencoder: the distortion alone."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from vaezoo import BaseLoss, BaseVAE, Batch, LossOutput, StepContext
 
 
 class ReconstructionLoss(BaseLoss):
-    """-log p(x|z) in nats per example, and nothing about where z lies.
+    """-log p(x|z) in nats per example, without a term for z.
 
     Under a Gaussian likelihood of a fixed scale s that is  ‖x − x̂‖² / (2 s²)  and a constant: the
-    mean squared error (Hinton & Salakhutdinov 2006), in units in which it is a log-likelihood.
-    Under a Bernoulli likelihood it is their cross-entropy.
+    mean squared error (Hinton & Salakhutdinov 2006), in nats.
+    Under a Bernoulli likelihood it is the cross-entropy.
     """
 
     def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:

@@ -1,1 +1,1 @@
-"""Objectives on the networks of vanilla: what is added to, or put in place of, the KL."""
+"""Losses for vanilla's networks: with terms beside the KL, or in its place."""

@@ -1,7 +1,7 @@
 """The aggregate posterior q(z) = mean over the data of q(z|x), estimated from a batch.
 
-Chen et al. 2018, section 4 and appendix C: a batch of draws z_i ~ q(z|x_i) is held against every
-posterior of the batch, and the N examples outside of it are stood for by weights.
+Chen et al. 2018, section 4 and appendix C: each sample z_i ~ q(z|x_i) of a batch is evaluated under
+every posterior of the batch; weights account for the N training examples outside the batch.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch.distributions import Distribution, Independent
 
 from vaezoo.distributed import all_gather
 from vaezoo.errors import OptionError
+from vaezoo.models.distributions import independent
 
 from .options import Estimator
 
@@ -31,19 +32,17 @@ class Decomposition(NamedTuple):
 
 
 def gather_posteriors(posterior: Distribution) -> Distribution:
-    """The posteriors of the examples of all processes; OptionError as in `pairwise_log_prob`."""
+    """The posteriors of all processes' examples; OptionError as in `pairwise_log_prob`."""
     base = _independent(posterior).base_dist
-    given = {
+    parameters = {
         name: all_gather(vars(base)[name]) for name in base.arg_constraints if name in vars(base)
     }
-    make: Callable[..., Distribution] = type(base)
-    return Independent(
-        make(**given, validate_args=False), len(posterior.event_shape), validate_args=False
-    )
+    family: Callable[..., Distribution] = type(base)
+    return independent(family(**parameters, validate_args=False), len(posterior.event_shape))
 
 
 def pairwise_log_prob(posterior: Distribution, z: Tensor) -> Tensor:
-    """log q(z_id | x_j) for latent d of draw i under posterior j: [batch, batch, latents].
+    """log q(z_id | x_j) for latent d of sample i under posterior j: [batch, batch, latents].
 
     z: [batch, *latent_shape]. OptionError when the posterior's latents are not independent.
     """
@@ -52,14 +51,13 @@ def pairwise_log_prob(posterior: Distribution, z: Tensor) -> Tensor:
 
 
 def importance_weights(estimator: Estimator, batch: int, examples: int) -> tuple[float, float]:
-    """What a draw's own posterior counts in q(z), and what each of the others in the batch.
+    """The weights in q(z) of a sample's own posterior and of each other one in the batch.
 
-    stratified: unbiased. One of the N examples is the draw's own, 1/N; the others in the batch
-        stand evenly for the N - 1 that are left. (Chen et al. 2018, appendix C.2, gives one of
-        them less: as they are exchangeable, any split has the same mean, and the even one the
-        least variance.) A batch of one has no others to stand for anything: its own counts for
-        all.
-    weighted: 1 / (N · batch) each (equation 3): biased, log q(z) from below in the mean.
+    stratified: unbiased. One of the N examples is the sample's own, with weight 1/N; the others in
+        the batch share the rest evenly. (Chen et al. 2018, appendix C.2, give one of them less: as
+        they are exchangeable, any split has the same mean, and the even one the least variance.)
+        In a batch of one the own posterior has all the weight.
+    weighted: 1 / (N · batch) each (equation 3): biased, log q(z) is too low on average.
     """
     if estimator == "weighted":
         return 1 / (examples * batch), 1 / (examples * batch)
@@ -69,14 +67,14 @@ def importance_weights(estimator: Estimator, batch: int, examples: int) -> tuple
 
 
 def decompose(log_pairs: Tensor, weights: tuple[float, float], log_prior: Tensor) -> Decomposition:
-    """Index-code mutual information, total correlation and dimension-wise KL at each draw.
+    """Index-code mutual information, total correlation and dimension-wise KL at each sample.
 
     log_pairs: from `pairwise_log_prob`. weights: from `importance_weights`. log_prior: log p(z) of
-    each draw, [batch].
+    each sample, [batch].
     """
     own, other = weights
     log_weights = torch.full_like(log_pairs[:, :, 0], other).fill_diagonal_(own).log()
-    # A weight is an example's: it counts once in the joint density, and once in each marginal.
+    # The weight of an example enters the joint density once, and each marginal once.
     joint = log_pairs.sum(2)
     log_joint = torch.logsumexp(log_weights + joint, 1)
     log_marginals = torch.logsumexp(log_weights.unsqueeze(2) + log_pairs, 1).sum(1)

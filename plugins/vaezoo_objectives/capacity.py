@@ -1,4 +1,4 @@
-"""The beta-VAE of controlled capacity: the rate is led up in the course of training."""
+"""The loss of the beta-VAE with controlled capacity: the rate follows a rising target."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .options import CapacityOptions
 class CapacityLoss(BaseLoss):
     """distortion + gamma · |rate - C|, with C rising linearly from 0 to the capacity in nats.
 
-    Burgess et al. 2018, equation 8. A rate is a mean over the data, so it is the batch's mean that
-    is held to C: an example may cost more than another.
+    Burgess et al. 2018, equation 8. The rate of a single example may differ from C: the penalty is
+    on the mean of the batch.
     """
 
     options: CapacityOptions
@@ -27,6 +27,6 @@ class CapacityLoss(BaseLoss):
         return LossOutput(terms["distortion"].mean() + self.options.gamma * gap, terms)
 
     def capacity(self, context: StepContext) -> Tensor:
-        """C at this step, 0-dim, in nats; it stays where it is in evaluation, as the step does."""
+        """C at this step, 0-dim, in nats; constant in evaluation, as the step is."""
         steps = max(1.0, self.options.rise * context.total_steps)
         return self.options.capacity * ((context.global_step + 1) / steps).clamp(max=1.0)

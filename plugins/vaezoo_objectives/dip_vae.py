@@ -1,4 +1,4 @@
-"""DIP-VAE: latents that are uncorrelated over the data, each of variance 1."""
+"""The loss of DIP-VAE: latents that are uncorrelated over the data and have variance 1."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .options import DipVaeOptions
 class DipVaeLoss(BaseLoss):
     """-ELBO + lambda_od · sum of Cov_ij², i ≠ j + lambda_d · sum of (Cov_ii - 1)².
 
-    Kumar et al. 2017. Cov is the covariance over the data of the posterior's means (type i,
-    equation 6), or of the latents themselves (type ii, equation 7): by the law of total covariance
-    that and the mean of the posterior's variances (equation 5).
+    Kumar et al. 2017. Cov is the covariance over the batch of the posterior's means (type i,
+    equation 6), or of the latents (type ii, equation 7): by the law of total covariance the former
+    plus the mean of the posterior's variances (equation 5).
 
-    The two sums are terms of their own, `covariance_off_diagonal` and `covariance_diagonal`,
-    before their weights; they are the batch's, with squares of variances and no nats.
+    The two sums without their weights are the terms `covariance_off_diagonal` and
+    `covariance_diagonal`; they are squares of variances, not nats.
     """
 
     options: DipVaeOptions
@@ -35,19 +35,19 @@ class DipVaeLoss(BaseLoss):
         variances = covariance.diagonal()
         diagonal = (variances - 1).square().sum()
         off_diagonal = covariance.square().sum() - variances.square().sum()
-        objective = (
+        loss = (
             -terms["elbo"].mean()
             + self.options.lambda_od * off_diagonal
             + self.options.diagonal_weight() * diagonal
         )
         return LossOutput(
-            objective,
+            loss,
             {**terms, "covariance_off_diagonal": off_diagonal, "covariance_diagonal": diagonal},
         )
 
 
 def covariance_of(values: Tensor) -> Tensor:
     """The covariance over a batch, divided by its size: [batch, n] -> [n, n]; 0 for one example."""
-    centred = values - values.mean(0)
-    # Not as a matrix product, which autocast takes in half precision.
-    return (centred.unsqueeze(2) * centred.unsqueeze(1)).mean(0)
+    centered = values - values.mean(0)
+    # Not a matrix product: autocast computes these in half precision.
+    return (centered.unsqueeze(2) * centered.unsqueeze(1)).mean(0)

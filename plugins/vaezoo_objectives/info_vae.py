@@ -1,4 +1,4 @@
-"""InfoVAE, and with it the MMD-VAE: the aggregate posterior is held to the prior as well."""
+"""The loss of InfoVAE and MMD-VAE: KL, and MMD between aggregate posterior and prior."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .options import InfoVaeOptions
 class InfoVaeLoss(BaseLoss):
     """distortion + (1 - alpha) · rate + (alpha + lambda - 1) · MMD(q(z), p(z)).
 
-    Zhao et al. 2017, equation 6, with the MMD for the divergence of the aggregate posterior; in
-    nats per example but for the MMD, which has no unit and is the batch's. alpha = 0, lambda = 1
-    is the ELBO; alpha = 1 has no KL, and is the MMD-VAE.
+    Zhao et al. 2017, equation 6, with the MMD as the divergence of the aggregate posterior; in nats
+    per example, except for the MMD, which has no unit and is a statistic of the batch. alpha = 0,
+    lambda = 1 is the negative ELBO; alpha = 1 has no KL, and is the MMD-VAE.
     """
 
     options: InfoVaeOptions
@@ -24,6 +24,6 @@ class InfoVaeLoss(BaseLoss):
         terms = elbo_terms(output, batch.x)
         terms["mmd"] = mmd_to_prior(output.z, output.prior, self.options)
         alpha = self.options.alpha
-        of_examples = (terms["distortion"] + (1 - alpha) * terms["rate"]).mean()
-        objective = of_examples + (alpha + self.options.lambda_mmd - 1) * terms["mmd"]
-        return LossOutput(objective, terms)
+        per_example = (terms["distortion"] + (1 - alpha) * terms["rate"]).mean()
+        loss = per_example + (alpha + self.options.lambda_mmd - 1) * terms["mmd"]
+        return LossOutput(loss, terms)

@@ -13,34 +13,34 @@ from .options import Kernel, MmdOptions
 
 
 def mmd_to_prior(z: Tensor, prior: Distribution, options: MmdOptions) -> Tensor:
-    """The squared MMD between a batch of latents and as many draws of the prior: 0-dim.
+    """The squared MMD between a batch of latents and as many samples of the prior: 0-dim.
 
-    z: [batch, *latent_shape]; where processes share the batch, it is that of all its latents.
+    z: [batch, *latent_shape]; with several processes, of the latents of all of them.
     """
-    z, drawn = all_gather(z), all_gather(sample_prior(prior, len(z)))
-    return mmd(z.flatten(1), drawn.flatten(1), options.kernel, options.scales)
+    z, samples = all_gather(z), all_gather(sample_prior(prior, len(z)))
+    return mmd(z.flatten(1), samples.flatten(1), options.kernel, options.scales)
 
 
 def mmd(x: Tensor, y: Tensor, kernel: Kernel, scales: tuple[float, ...]) -> Tensor:
     """The unbiased estimate of the squared MMD between two samples: 0-dim, 0 in the mean if equal.
 
     Gretton et al. 2012, equation 3; Tolstikhin et al. 2017, algorithm 2. x, y: [n, dimensions],
-    n ≥ 2; of a single one there is no unbiased estimate, and the answer is 0.
+    n ≥ 2; for n = 1 there is no unbiased estimate, and the result is 0.
 
     The kernel is the sum over `scales` of imq: C / (C + d²), or rbf: exp(-d² / C), where d is the
-    distance and C = scale · 2 · dimensions. At scale 1 that is the mean d² of two draws of a
-    standard Gaussian: kernels are as wide as the prior, at any number of dimensions.
+    distance and C = scale · 2 · dimensions. At scale 1 that is the mean d² of two samples of a
+    standard Gaussian, for any number of dimensions.
     """
     if len(x) == 1:
         return torch.zeros_like(x[0, 0])
-    within_x = _without_self(_kernel(x, x, kernel, scales))
-    within_y = _without_self(_kernel(y, y, kernel, scales))
+    within_x = _mean_off_diagonal(_kernel(x, x, kernel, scales))
+    within_y = _mean_off_diagonal(_kernel(y, y, kernel, scales))
     return within_x + within_y - 2 * _kernel(x, y, kernel, scales).mean()
 
 
 def _kernel(x: Tensor, y: Tensor, kernel: Kernel, scales: tuple[float, ...]) -> Tensor:
     """The kernel of every pair: [n, n]."""
-    # Differences, not products: those cancel, and autocast takes them in half precision.
+    # Not by matrix products: they cancel, and autocast computes them in half precision.
     squared = (x.unsqueeze(1) - y.unsqueeze(0)).square().sum(2)
     widths = [scale * 2 * x.shape[1] for scale in scales]
     if kernel == "imq":
@@ -50,7 +50,7 @@ def _kernel(x: Tensor, y: Tensor, kernel: Kernel, scales: tuple[float, ...]) -> 
     return torch.stack(parts).sum(0)
 
 
-def _without_self(pairs: Tensor) -> Tensor:
-    """The mean of the pairs of two different ones."""
+def _mean_off_diagonal(pairs: Tensor) -> Tensor:
+    """The mean over pairs of two different samples, 0-dim."""
     n = len(pairs)
     return (pairs.sum() - pairs.diagonal().sum()) / (n * (n - 1))

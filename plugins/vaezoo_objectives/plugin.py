@@ -1,7 +1,4 @@
-"""What the plugin brings: objectives, and for each a model that is vanilla's but for it.
-
-No torch here: names and help are read without it.
-"""
+"""The plugin's entries: models that are vanilla with another loss. No torch here."""
 
 from __future__ import annotations
 
@@ -18,77 +15,9 @@ _BURGESS = "Burgess et al. 2018, arXiv:1804.03599"
 _RYBKIN = "Rybkin et al. 2020, arXiv:2006.13202"
 
 _FEW_LATENTS = {"latent_dim": 10}
-"""As in the papers on disentangling: a latent for each factor, and a few to spare."""
-_BATCH_STATISTICS = {"batch_size": 64}
-"""Sixteen, which sprites have otherwise, say little about a distribution of latents."""
-
-
-@hookimpl
-def register_losses(register: Callable[[LossSpec], None]) -> None:
-    register(
-        LossSpec(
-            name="beta_tc",
-            target="vaezoo_objectives.beta_tc:BetaTcLoss",
-            options="vaezoo_objectives.options:BetaTcOptions",
-            summary="The KL in three parts, each with a weight: information, TC, dimension-wise KL",
-            paper=_CHEN,
-            tags=("elbo", "disentanglement"),
-            requires=("elbo",),
-        )
-    )
-    register(
-        LossSpec(
-            name="dip_vae",
-            target="vaezoo_objectives.dip_vae:DipVaeLoss",
-            options="vaezoo_objectives.options:DipVaeOptions",
-            summary="The ELBO and a penalty on the covariance of the aggregate posterior",
-            paper=_KUMAR,
-            tags=("elbo", "disentanglement"),
-            requires=("elbo",),
-        )
-    )
-    register(
-        LossSpec(
-            name="info_vae",
-            target="vaezoo_objectives.info_vae:InfoVaeLoss",
-            options="vaezoo_objectives.options:InfoVaeOptions",
-            summary="Less of the KL, and the MMD between aggregate posterior and prior",
-            paper=_ZHAO,
-            tags=("elbo", "mmd"),
-            requires=("elbo",),
-        )
-    )
-    register(
-        LossSpec(
-            name="wae_mmd",
-            target="vaezoo_objectives.wae_mmd:WaeMmdLoss",
-            options="vaezoo_objectives.options:WaeMmdOptions",
-            summary="Reconstruction and the MMD between aggregate posterior and prior: no KL",
-            paper=_TOLSTIKHIN,
-            tags=("mmd",),
-        )
-    )
-    register(
-        LossSpec(
-            name="capacity",
-            target="vaezoo_objectives.capacity:CapacityLoss",
-            options="vaezoo_objectives.options:CapacityOptions",
-            summary="Distortion at a rate that is led up to a capacity in nats",
-            paper=_BURGESS,
-            tags=("elbo", "disentanglement", "schedule"),
-            requires=("elbo",),
-        )
-    )
-    register(
-        LossSpec(
-            name="sigma_vae",
-            target="vaezoo_objectives.sigma_vae:SigmaVaeLoss",
-            summary="The ELBO at the Gaussian likelihood's best scale, found in closed form",
-            paper=_RYBKIN,
-            tags=("elbo",),
-            requires=("elbo",),
-        )
-    )
+"""As in the papers on disentangling: one latent for each factor, and a few more."""
+_LARGE_BATCH = {"batch_size": 64}
+"""The losses use statistics of a batch: 16 examples, the default of sprites, are too few."""
 
 
 @hookimpl
@@ -97,66 +26,112 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
         ModelSpec(
             name="beta_tc",
             base="vanilla",
-            loss="beta_tc",
             summary="beta-TCVAE: independent latents by a weight on their total correlation",
             paper=_CHEN,
             model_options=_FEW_LATENTS,
-            train_options=_BATCH_STATISTICS,
+            train_options=_LARGE_BATCH,
+            loss=LossSpec(
+                name="beta_tc",
+                target="vaezoo_objectives.beta_tc:BetaTcLoss",
+                options="vaezoo_objectives.options:BetaTcOptions",
+                summary="KL in three weighted parts: information, total correlation, dimensions",
+                paper=_CHEN,
+                tags=("elbo", "disentanglement"),
+                requires=("elbo",),
+            ),
         )
     )
     register(
         ModelSpec(
             name="dip_vae",
             base="vanilla",
-            loss="dip_vae",
             summary="DIP-VAE I and II: uncorrelated latents by a penalty on their covariance",
             paper=_KUMAR,
             model_options=_FEW_LATENTS,
-            train_options=_BATCH_STATISTICS,
+            train_options=_LARGE_BATCH,
+            loss=LossSpec(
+                name="dip_vae",
+                target="vaezoo_objectives.dip_vae:DipVaeLoss",
+                options="vaezoo_objectives.options:DipVaeOptions",
+                summary="The ELBO and a penalty on the covariance of the aggregate posterior",
+                paper=_KUMAR,
+                tags=("elbo", "disentanglement"),
+                requires=("elbo",),
+            ),
         )
     )
     register(
         ModelSpec(
             name="info_vae",
             base="vanilla",
-            loss="info_vae",
-            summary="InfoVAE (MMD-VAE): latents that match the prior together, not one by one",
+            summary="InfoVAE (MMD-VAE): an aggregate posterior that matches the prior",
             paper=_ZHAO,
-            train_options=_BATCH_STATISTICS,
+            train_options=_LARGE_BATCH,
+            loss=LossSpec(
+                name="info_vae",
+                target="vaezoo_objectives.info_vae:InfoVaeLoss",
+                options="vaezoo_objectives.options:InfoVaeOptions",
+                summary="Less of the KL, and the MMD between aggregate posterior and prior",
+                paper=_ZHAO,
+                tags=("elbo", "mmd"),
+                requires=("elbo",),
+            ),
         )
     )
     register(
         ModelSpec(
             name="wae_mmd",
             base="vanilla",
-            loss="wae_mmd",
             summary="Wasserstein autoencoder with an MMD on its latents",
             paper=_TOLSTIKHIN,
-            # Its encoder is not trained to be the decoder's posterior: its ELBO would say little.
+            # No "elbo": the encoder is not trained to be the posterior, the bound would be loose.
             tags=("convolutional", "gaussian"),
-            # The distortion of this scale is the squared error itself, and a constant. Latents that
-            # the data does not fill would be empty places of the prior: they are few.
+            # At this scale the distortion is the squared error plus a constant. A small latent, so
+            # that no region of the prior is without data.
             model_options={"likelihood": "gaussian", "scale": math.sqrt(0.5), "latent_dim": 16},
-            train_options=_BATCH_STATISTICS,
+            train_options=_LARGE_BATCH,
+            loss=LossSpec(
+                name="wae_mmd",
+                target="vaezoo_objectives.wae_mmd:WaeMmdLoss",
+                options="vaezoo_objectives.options:WaeMmdOptions",
+                summary="Reconstruction and the MMD between aggregate posterior and prior: no KL",
+                paper=_TOLSTIKHIN,
+                tags=("mmd",),
+            ),
         )
     )
     register(
         ModelSpec(
             name="capacity",
             base="vanilla",
-            loss="capacity",
-            summary="beta-VAE whose rate is led up to a capacity in nats during training",
+            summary="beta-VAE whose rate follows a capacity in nats that rises during training",
             paper=_BURGESS,
             model_options=_FEW_LATENTS,
+            loss=LossSpec(
+                name="capacity",
+                target="vaezoo_objectives.capacity:CapacityLoss",
+                options="vaezoo_objectives.options:CapacityOptions",
+                summary="Distortion, and the distance of the rate from a rising capacity in nats",
+                paper=_BURGESS,
+                tags=("elbo", "disentanglement", "schedule"),
+                requires=("elbo",),
+            ),
         )
     )
     register(
         ModelSpec(
             name="sigma_vae",
             base="vanilla",
-            loss="sigma_vae",
-            summary="VAE with the best noise scale in closed form: nothing to balance by hand",
+            summary="VAE with the optimal noise scale in closed form: no weight to tune",
             paper=_RYBKIN,
             model_options={"likelihood": "gaussian_learned"},
+            loss=LossSpec(
+                name="sigma_vae",
+                target="vaezoo_objectives.sigma_vae:SigmaVaeLoss",
+                summary="The ELBO at the optimal scale of the Gaussian likelihood, in closed form",
+                paper=_RYBKIN,
+                tags=("elbo",),
+                requires=("elbo",),
+            ),
         )
     )

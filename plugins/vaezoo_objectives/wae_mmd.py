@@ -1,4 +1,4 @@
-"""The Wasserstein autoencoder with an MMD as its penalty."""
+"""The loss of the Wasserstein autoencoder with an MMD penalty."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class WaeMmdLoss(BaseLoss):
     """distortion + lambda · MMD(q(z), p(z)).
 
     Tolstikhin et al. 2017, equation 4 and algorithm 2. The cost is the distortion in nats per
-    example: with a Gaussian likelihood of variance 1/2 the squared error and a constant. The MMD
-    is the batch's, and has no unit. Encoders may be random, as vanilla's, or points, as in the
-    paper's experiments.
+    example: for a Gaussian likelihood of variance 1/2 the squared error plus a constant. The MMD
+    is a statistic of the batch and has no unit. The encoder may be random, as vanilla's, or
+    deterministic, as in the paper's experiments.
     """
 
     options: WaeMmdOptions
@@ -23,5 +23,5 @@ class WaeMmdLoss(BaseLoss):
         _, z, prior, likelihood = model(batch.x, batch.y)
         distortion = -likelihood.log_prob(batch.x)
         mmd = mmd_to_prior(z, prior, self.options)
-        objective = distortion.mean() + self.options.lambda_mmd * mmd
-        return LossOutput(objective, {"distortion": distortion, "mmd": mmd})
+        loss = distortion.mean() + self.options.lambda_mmd * mmd
+        return LossOutput(loss, {"distortion": distortion, "mmd": mmd})

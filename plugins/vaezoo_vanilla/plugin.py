@@ -1,4 +1,4 @@
-"""What the plugin brings, and its options. No torch here: names and help are read without it."""
+"""The plugin's entry and its options. No torch here: `vaezoo list` and help work without it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vaezoo import GaussianOptions, InputSpec, ModelSpec, hookimpl
 
 
 class VanillaOptions(GaussianOptions):
-    """What the shared options hold is all that this model needs: see `vaezoo info vanilla`."""
+    """The shared options of models with a Gaussian posterior: see `vaezoo info vanilla`."""
 
 
 @hookimpl

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from vaezoo_deterministic.mixture import GaussianMixture
+from vaezoo_deterministic.mixture import GaussianMixtureSampler
 
 
 def skewed(n: int = 400, dim: int = 3) -> Tensor:
@@ -21,9 +21,9 @@ def skewed(n: int = 400, dim: int = 3) -> Tensor:
     return torch.where((torch.arange(n) % 3 == 0)[:, None], z @ turn, z + 1.0)
 
 
-def fitted(z: Tensor, components: int, seed: int = 0, **how: float) -> GaussianMixture:
+def fitted(z: Tensor, components: int, seed: int = 0, **how: float) -> GaussianMixtureSampler:
     torch.manual_seed(seed)
-    mixture = GaussianMixture(components, z.shape[1]).double()
+    mixture = GaussianMixtureSampler(components, z.shape[1]).double()
     mixture.fit(z, **how)
     return mixture
 
@@ -33,7 +33,7 @@ class TestFit:
     @pytest.mark.parametrize("components", [1, 2, 7])
     def test_never_falls(self, components: int, ridge: float) -> None:
         torch.manual_seed(0)
-        mixture = GaussianMixture(components, 3)
+        mixture = GaussianMixtureSampler(components, 3)
         history = mixture.fit(skewed(), ridge=ridge, tolerance=-math.inf, iterations=60)
         assert len(history) == 60
         assert all(after >= before - 1e-12 for before, after in itertools.pairwise(history))
@@ -42,7 +42,7 @@ class TestFit:
     def test_what_it_tells_is_the_log_likelihood(self) -> None:
         """By torch's own mixture, from covariances instead of their factors."""
         torch.manual_seed(0)
-        z, mixture = skewed(), GaussianMixture(4, 3).double()
+        z, mixture = skewed(), GaussianMixtureSampler(4, 3).double()
         history = mixture.fit(z, ridge=0.0)
         covariances = mixture.factors @ mixture.factors.mT
         reference = MixtureSameFamily(
@@ -106,13 +106,13 @@ def test_before_fitting_it_is_a_standard_gaussian() -> None:
     z = torch.randn(5, 4)
     standard = -0.5 * z.square().sum(1) - 2 * math.log(2 * math.pi)
     for components in (1, 6):
-        mixture = GaussianMixture(components, 4).distribution()
+        mixture = GaussianMixtureSampler(components, 4).distribution()
         assert (mixture.batch_shape, mixture.event_shape) == ((), (4,))
         assert torch.allclose(mixture.log_prob(z), standard, atol=1e-5)
 
 
 def test_shapes_do_not_change() -> None:
-    mixture = GaussianMixture(6, 3)
+    mixture = GaussianMixtureSampler(6, 3)
     before = {name: (t.shape, t.dtype) for name, t in mixture.state_dict().items()}
     mixture.fit(skewed().float())
     assert before == {name: (t.shape, t.dtype) for name, t in mixture.state_dict().items()}

@@ -1,7 +1,7 @@
-"""What a decoder's output means: p(x|z), a distribution over examples with values in [0, 1].
+"""Likelihoods p(x|z): modules from the decoder's output to a distribution over examples.
 
-A likelihood is a module that turns a decoder's raw output into a distribution. Its mean is the
-reconstruction, in [0, 1]; its log-probability is in nats per example.
+The distribution's mean is the reconstruction, in [0, 1] unless the data is real; its
+log-probability is in nats per example.
 """
 
 from __future__ import annotations
@@ -12,35 +12,36 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Distribution, Independent
+from torch.distributions import Bernoulli, Distribution
 
 from vaezoo.data.spec import DataSpec, Domain
 from vaezoo.errors import DataError
-from vaezoo.models.distributions import isotropic_normal, to_float32
+from vaezoo.models.distributions import independent, isotropic_normal, to_float32
 from vaezoo.models.options import LikelihoodOptions
 
 SMALLEST_SCALE = 1 / 256
-"""Below one level of grey a scale has nothing left to learn and the density runs away."""
+"""The lower limit of a Gaussian's scale, one grey level. Below it the density diverges."""
 
 
 class Likelihood(nn.Module, ABC):
-    """Base of likelihoods: a decoder's raw output in, a distribution over examples out.
+    """Base of likelihoods: from the decoder's raw output to a distribution over examples.
 
-    normalised_on: the domains of data on which its log-probability is one, so that it has bits.
+    normalised_on: the domains of data on which it is a normalised likelihood, and has bits per
+        dimension.
     """
 
     normalised_on: ClassVar[tuple[Domain, ...]]
 
     @abstractmethod
     def forward(self, raw: Tensor) -> Distribution:
-        """raw: the decoder's output, unbounded, [batch, *shape]. Returns p(x|z) over [*shape]."""
+        """p(x|z), event shape `shape`. raw: the decoder's output, unbounded, [batch, *shape]."""
 
     def bits_per_dim(self, nats: float, data: DataSpec) -> float | None:
         """Bits per dimension of a negative log-likelihood in nats per example.
 
-        On 256 levels of grey a density times the width of a level, 1/255, stands for the level's
-        probability. None where the log-probability is not that of the data: a Bernoulli on
-        grey values, or real numbers, which have no levels.
+        The probability of one of 256 grey levels is taken to be the density times the width of a
+        level, 1/255. None where the likelihood is not normalised on the data (a Bernoulli on grey
+        values), and for real data, which has no levels.
         """
         if data.domain not in self.normalised_on:
             return None
@@ -51,24 +52,24 @@ class Likelihood(nn.Module, ABC):
 class BernoulliLikelihood(Likelihood):
     """Each value is 1 with probability sigmoid(raw).
 
-    On grey values in (0, 1) this is the customary cross-entropy, not a normalised likelihood.
+    On grey values in (0, 1) this is the usual cross-entropy, not a normalised likelihood.
     """
 
     normalised_on = ("binary",)
 
     def forward(self, raw: Tensor) -> Distribution:
         pixels = Bernoulli(logits=to_float32(raw), validate_args=False)
-        return Independent(pixels, raw.dim() - 1, validate_args=False)
+        return independent(pixels, raw.dim() - 1)
 
 
 class GaussianLikelihood(Likelihood):
-    """Each value is Gaussian around a mean in [0, 1], one scale for all of them.
+    """Each value is Gaussian around a mean in [0, 1], with one scale for all of them.
 
-    The mean is (tanh(raw) + 1) / 2: an image in [-1, 1] out of a tanh, moved to [0, 1].
+    The mean is (tanh(raw) + 1) / 2, or raw itself for real data.
 
-    scale: standard deviation in units of the [0, 1] range; the starting value if it is learned.
-    learned: whether the scale is a parameter (Rybkin et al. 2020, sigma-VAE, section 3.2, there
-        set in closed form) or stays fixed (a weighted mean squared error).
+    scale: standard deviation in units of the [0, 1] range; the initial value if it is learned.
+    learned: whether the scale is a parameter (Rybkin et al. 2020, sigma-VAE, section 3.2) or fixed
+        (a weighted mean squared error).
     """
 
     normalised_on = ("unit", "real")
@@ -93,12 +94,15 @@ class GaussianLikelihood(Likelihood):
 
 
 def make_likelihood(options: LikelihoodOptions, data: DataSpec) -> Likelihood:
-    """The likelihood that the options name; `auto` follows the data's domain."""
+    """Build the likelihood that the options name; `auto` follows the data's domain."""
     name = options.likelihood
     if name == "auto":
         name = "bernoulli" if data.domain == "binary" else "gaussian_learned"
     if name == "bernoulli":
         if data.domain == "real":
-            raise DataError("a Bernoulli likelihood needs values in [0, 1], and this data is real")
+            raise DataError(
+                "--likelihood bernoulli needs values in [0, 1], and this data is real: "
+                "give --likelihood gaussian_learned"
+            )
         return BernoulliLikelihood()
     return GaussianLikelihood(options.scale, name == "gaussian_learned", data.domain)

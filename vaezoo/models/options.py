@@ -1,4 +1,4 @@
-"""Options that models share: likelihood, networks, Gaussian posterior. No torch here."""
+"""Options that models share: networks, likelihood, Gaussian posterior. No torch here."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ LikelihoodName = Literal["auto", "bernoulli", "gaussian", "gaussian_learned"]
 
 
 class LikelihoodOptions(Options):
-    """What the decoder's output means, and how far from the data it may lie."""
+    """The likelihood p(x|z), and the scale of a Gaussian one."""
 
     likelihood: LikelihoodName = Field(
         "auto",
-        description="what the decoder's output means: bernoulli, gaussian of a fixed scale, or "
-        "gaussian_learned; auto: bernoulli for binary data, else gaussian_learned",
+        description="distribution of the data given the latent: bernoulli, gaussian with a fixed "
+        "scale, or gaussian_learned; auto: bernoulli for binary data, else gaussian_learned",
     )
     scale: float = Field(
         0.25,
         gt=0,
         le=1e4,
         description="standard deviation of a Gaussian likelihood, where values span [0, 1]; "
-        "the starting value if it is learned",
+        "the initial value if it is learned",
     )
 
 
 class NetworkOptions(BackboneOptions, LikelihoodOptions):
-    """The encoder's and decoder's bodies, the size of the latent, and the likelihood."""
+    """The network of encoder and decoder, the size of the latent, and the likelihood."""
 
 
 class GaussianOptions(NetworkOptions):
-    """The same with a Gaussian posterior."""
+    """NetworkOptions for a model with a Gaussian posterior."""
 
     logvar_range: tuple[float, float] = Field(
         (-20.0, 20.0),
-        description="range that the posterior's log-variance is kept in",
+        description="range that the posterior's log-variance is clamped to",
     )
 
     @field_validator("logvar_range")
     @classmethod
-    def _rising(cls, value: tuple[float, float]) -> tuple[float, float]:
+    def _check_order(cls, value: tuple[float, float]) -> tuple[float, float]:
         if value[0] >= value[1]:
-            raise ValueError("give the lower end first, as in -6,2")
+            raise ValueError("the lower limit comes first, as in -6,2")
         return value
