@@ -5,11 +5,9 @@ The same targets as tests/fuzz/fuzz.py, which goes on for longer and is guided b
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import os
-import pickle
 import random
 import struct
 import zipfile
@@ -17,16 +15,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vaezoo.data import idx, npz
-from vaezoo.data.cifar import _read_py
+from vaezoo.data import arrays
+from vaezoo.data.arrays import NpzDataset
 from vaezoo.data.decode import UnreadableImageError, decode_image
-from vaezoo.data.idx import read_idx
-from vaezoo.data.npz import NpzDataset
 from vaezoo.data.options import DecodeOptions, NpzOptions
 from vaezoo.errors import DataError, RunError
 from vaezoo.io import parse_json, read_json, read_regular
@@ -95,22 +90,12 @@ def archive(name: str, content: bytes) -> bytes:
 
 
 class TestHeadersThatLie:
-    def test_idx(self, tmp_path: Path) -> None:
-        head = struct.pack(">HBB3I", 0, 8, 3, 10_000, 10_000, 10_000)
-        assert "more than it can hold" in refuse(read_idx, tmp_path / "a", head + bytes(1000))
-        zipped = gzip.compress(head + bytes(1000))
-        assert "more than it can hold" in refuse(read_idx, tmp_path / "a.gz", zipped)
-
-    def test_idx_without_values(self, tmp_path: Path) -> None:
-        head = struct.pack(">HBB4I", 0, 8, 4, 0, 2**32 - 1, 2**32 - 1, 2**32 - 1)
-        assert "is damaged" in refuse(read_idx, tmp_path / "a", head)
-
     @pytest.mark.parametrize(
         ("head", "said"),
         [
-            ("{'descr':'|u1','fortran_order':False,'shape':(1000000,1000000)}\n", "there are less"),
-            ("{'descr':'|u1','fortran_order':False,'shape':(-1, 4)}\n", "there are less"),
-            ("{'descr':'|V0','fortran_order':False,'shape':(9999999999999, 9)}\n", "less"),
+            ("{'descr':'|u1','fortran_order':False,'shape':(1000000,1000000)}\n", "cannot read"),
+            ("{'descr':'|u1','fortran_order':False,'shape':(-1, 4)}\n", "cannot read"),
+            ("{'descr':'|V0','fortran_order':False,'shape':(9999999999999, 9)}\n", "numbers"),
             ("{'descr':'|O','fortran_order':False,'shape':(4, 4)}\n", "never loaded"),
             ("{'descr':[('a','|O')],'fortran_order':False,'shape':(4,4)}\n", "never loaded"),
             ("{'descr':'|u1','fortran_order':False,'shape':(4, " + "(" * 900 + "\n", "cannot read"),
@@ -136,15 +121,8 @@ class TestHeadersThatLie:
 
 
 class TestBombs:
-    def test_idx(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(idx, "available_memory", lambda: 100 << 20)
-        head = struct.pack(">HBB3I", 0, 8, 3, 1000, 1000, 60)
-        zipped = gzip.compress(head + bytes(60_000_000), 1)
-        assert len(zipped) < 1_000_000
-        assert "does not fit in memory" in refuse(read_idx, tmp_path / "a.gz", zipped)
-
     def test_npz(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(npz, "available_memory", lambda: 100 << 20)
+        monkeypatch.setattr(arrays, "available_memory", lambda: 100 << 20)
         head = "{'descr':'|u1','fortran_order':False,'shape':(60, 1000, 1000)}\n"
         content = archive("x.npy", npy_head(head) + bytes(60_000_000))
         assert len(content) < 1_000_000
@@ -185,7 +163,7 @@ class TestBombs:
         content = targets._picture("JPEG", progressive=True)
         scan = content[content.rfind(b"\xff\xda") : -2]
         (tmp_path / "a.jpg").write_bytes(content[:-2] + scan * 1001 + b"\xff\xd9")
-        with pytest.raises(UnreadableImageError, match="more often than a photograph"):
+        with pytest.raises(UnreadableImageError, match="more scans over its pixels"):
             decode_image(tmp_path / "a.jpg", (1, 8, 8), DecodeOptions())
 
     def test_a_sparse_file_is_not_read(self, tmp_path: Path) -> None:
@@ -198,52 +176,6 @@ class TestBombs:
             file.truncate(1 << 34)
         with pytest.raises(RunError, match="larger than"):
             read_json(tmp_path / "run.json")
-
-
-class Evil:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> object:
-        return os.mkdir, (str(self.path),)
-
-
-class TestPickles:
-    def refused(self, tmp_path: Path, content: bytes) -> str:
-        return refuse(_read_py, tmp_path / "data_batch_1", content)
-
-    def test_nothing_is_called(self, tmp_path: Path) -> None:
-        evil = Evil(tmp_path / "evil")
-        for protocol in range(2, 6):
-            for value in (evil, {"data": evil, "labels": []}, {Evil: 1}, [evil]):
-                self.refused(tmp_path, pickle.dumps(value, protocol))
-        assert [path.name for path in tmp_path.iterdir()] == ["data_batch_1"]
-
-    def test_a_key_that_takes_for_ever_to_hash(self, tmp_path: Path) -> None:
-        # t = (); t = (t, t) forty times; {t: None}
-        twice = b"q\x00h\x00\x86"
-        assert "keys" in self.refused(tmp_path, b"\x80\x02})" + twice * 40 + b"Ns.")
-
-    def test_a_name_that_takes_for_ever_to_write(self, tmp_path: Path) -> None:
-        twice = b"q\x00h\x00\x86"
-        content = b"\x80\x04)" + twice * 40 + b"\x8c\x01x\x93."
-        assert "without a name" in self.refused(tmp_path, content)
-
-    def test_a_shape_that_is_a_list(self, tmp_path: Path) -> None:
-        """Whose product with 3,072 would be gigabytes."""
-        content = pickle.dumps(
-            {"data": np.zeros((2, 3072), np.uint8), "labels": [1, 2]}, protocol=2
-        )
-        shape = b"K\x02M\x00\x0c\x86"
-        assert shape in content
-        many = b"](" + b"K\x01" * 400_000 + b"e"
-        said = self.refused(tmp_path, content.replace(shape, many + b"M\x00\x0c\x86"))
-        assert "is not [images, 3072]" in said
-
-    def test_too_many_opcodes(self, tmp_path: Path) -> None:
-        assert "longer than" in self.refused(tmp_path, b"\x80\x02" + b"]" * 600_000 + b".")
 
 
 class TestReading:

@@ -1,4 +1,4 @@
-"""CelebA's folder of faces: found in each layout, cut out, split by its list, decoded once."""
+"""CelebA: found in each layout, cropped, split by its list, decoded once."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write(
 
 
 def numbers(split: object) -> list[int]:
-    """Which faces a split has, told by the level of grey."""
+    """Which faces a split has, by their level of grey."""
     images, labels = split.get_batch(torch.arange(len(split)))  # type: ignore[attr-defined]
     assert labels is None
     # Nothing red is left, but for what JPEG bleeds over the edge.
@@ -108,7 +108,7 @@ def test_no_image_is_decoded_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def refuse(*_: object) -> None:
         raise AssertionError("an image was decoded again")
 
-    monkeypatch.setattr("vaezoo.data.celeba.decode_all", refuse)
+    monkeypatch.setattr("vaezoo.data.folder.decode_all", refuse)
     again = CelebaDataset(options).load()
     assert numbers(again.train) == numbers(first.train)
     assert again.fingerprint == first.fingerprint

@@ -1,4 +1,4 @@
-"""Every kind of image file becomes the pixels that a person would see, or one clear line."""
+"""Image files of every kind become the pixels that a viewer shows, or one clear error line."""
 
 from __future__ import annotations
 
@@ -279,7 +279,7 @@ def test_broken_files_say_why(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     assert "truncated" in reason_for(tmp_path / "cut.jpg")
     assert "empty" in reason_for(tmp_path / "empty.png")
-    assert "not a sound image" in reason_for(tmp_path / "text.png")
+    assert "not a valid image" in reason_for(tmp_path / "text.png")
     assert "folder" in reason_for(tmp_path / "folder.png")
     assert "not a regular file" in reason_for(tmp_path / "pipe.png")
     assert "does not exist" in reason_for(tmp_path / "absent.png")
@@ -350,7 +350,7 @@ def test_is_grey(tmp_path: Path) -> None:
     assert [is_grey(tmp_path / name, PLAIN) for name in names] == [True] * 4
     assert [is_grey(tmp_path / name, PLAIN) for name in ("spot.png", "sepia.png")] == [False] * 2
     (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(UnreadableImageError, match="not a sound image"):
+    with pytest.raises(UnreadableImageError, match="not a valid image"):
         is_grey(tmp_path / "text.png", PLAIN)
 
 

@@ -1,4 +1,4 @@
-"""Any tree of images becomes disjoint, repeatable splits, and broken files only cost a line."""
+"""Any tree of images becomes disjoint, repeatable splits; a broken file only costs a line."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vaezoo.data import decode_many
-from vaezoo.data import folder as image_tree
+from vaezoo.data import decode, image_tree
 from vaezoo.data.base import Split, Splits
-from vaezoo.data.folder import FolderDataset, find_images
-from vaezoo.data.layout import arrange
+from vaezoo.data.folder import FolderDataset
+from vaezoo.data.image_tree import assign_placements, find_images
 from vaezoo.data.options import FolderOptions
 from vaezoo.errors import DataError
 
@@ -144,7 +143,7 @@ def test_a_validation_folder(tmp_path: Path) -> None:
 
 
 def classes_of(*names: str) -> list[tuple[str, str | None] | None]:
-    places = arrange(names)
+    places = assign_placements(names)
     return [None if place is None else (place.role, place.class_name) for place in places]
 
 
@@ -215,7 +214,7 @@ def test_broken_files_are_skipped_and_listed(tmp_path: Path) -> None:
     splits = load(root, split="sorted", max_skipped=0.1)
     assert [name for name, _ in splits.skipped] == ["a/03.png", "a/05.png", "b/new�line.png"]
     reasons = [reason for _, reason in splits.skipped]
-    for reason, part in zip(reasons, ["truncated", "empty", "not a sound image"], strict=True):
+    for reason, part in zip(reasons, ["truncated", "empty", "not a valid image"], strict=True):
         assert part in reason
     everything = numbers(splits.train) + numbers(splits.test)
     assert everything == [n for n in range(31) if n not in (3, 5)]
@@ -225,10 +224,10 @@ def test_broken_files_are_skipped_and_listed(tmp_path: Path) -> None:
     assert "a/03.png: it is truncated" in again
 
 
-def test_broken_files_are_told_apart_beyond_the_first_chunk(
+def test_broken_files_beyond_the_first_chunk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decode_many, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(decode, "CHUNK_BYTES", 1)
     root = make(tmp_path, [f"{i:02}.png" for i in range(50)])
     (root / "40.png").write_bytes(b"")
     splits = load(root, split="sorted")
@@ -240,7 +239,7 @@ def test_too_many_broken_files_are_refused_and_not_stored(tmp_path: Path) -> Non
     root = make(tmp_path / "data", ["1.png", "2.png", "3.png"])
     (root / "2.png").write_bytes(b"")
     assert "1 of 3 images (33%) cannot be read, and max_skipped allows 10%" in refusal(root)
-    assert list((Path(os.environ["VAEZOO_CACHE"]) / "images").glob("*.store")) == []
+    assert list((Path(os.environ["VAEZOO_CACHE"]) / "images").glob("*.npy")) == []
     (root / "3.png").write_bytes(b"")
     assert "leaves too few" in refusal(root, max_skipped=1.0)
 
@@ -309,13 +308,13 @@ def test_an_unreadable_folder_is_skipped_and_listed(
 def test_no_image_is_decoded_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make(tmp_path / "data", [f"{i:02}.png" for i in range(20)])
     decoded: list[str] = []
-    decode_image = decode_many.decode_image
+    decode_image = decode.decode_image
 
     def counted(path: Path, *rest: Any) -> Any:
         decoded.append(path.name)
         return decode_image(path, *rest)
 
-    monkeypatch.setattr(decode_many, "decode_image", counted)
+    monkeypatch.setattr(decode, "decode_image", counted)
     first = load(root)
     assert sorted(decoded) == [f"{i:02}.png" for i in range(20)]
     # another split, another use, another place: the same pixels
@@ -357,7 +356,7 @@ def test_splits_of_any_tree_are_disjoint_and_miss_nothing(
     names = ["/".join([*parts, f"{i}.png"]) for i, parts in enumerate(sorted(tree))]
     make(root, names)
     found = find_images(root)
-    places = arrange([image.name for image in found.images])
+    places = assign_placements([image.name for image in found.images])
     kept = [i for i, place in enumerate(places) if place is not None]
     assert {i.name for i in found.images} == {n for n in names if "__MACOSX" not in n}
     roles = {place.role for place in places if place is not None}

@@ -68,7 +68,7 @@ def store_goes(trial: Trial) -> str:
 
 
 def _one_whole(trial: Trial, cache: Path) -> None:
-    names = [path.name for path in cache.rglob("*.store")]
+    names = [path.name for path in cache.rglob("*.npy")]
     halves = [path.name for path in cache.rglob("*.tmp")]
     trial.expect(len(names) == 1 and not halves, f"the cache holds {names + halves}")
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import pickle
 import struct
 import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -26,27 +25,21 @@ import numpy as np
 from PIL import Image
 from safetensors.torch import save
 
-from vaezoo.bench.report import about, cells, changes
-from vaezoo.bench.report import load as load_report
+from vaezoo.bench.report import compare, describe_environment, load_json, table_cells
 from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.checkpoint.format import load_into, load_weights
 from vaezoo.config import build_config, load_config, parse_settings, resolve_components
-from vaezoo.data import cache as store_file
-from vaezoo.data.celeba import _by_partition, _read_partition
-from vaezoo.data.cifar import _read_binary, _read_py
+from vaezoo.data import cache as image_cache
+from vaezoo.data.arrays import NpzDataset
+from vaezoo.data.celeba import read_partition, split_by_partition
 from vaezoo.data.decode import decode_image, is_grey
-from vaezoo.data.idx import read_idx
-from vaezoo.data.npz import NpzDataset
 from vaezoo.data.options import DecodeOptions, NpzOptions
 from vaezoo.data.spec import DataSpec
-from vaezoo.data.svhn import _read_mat
+from vaezoo.data.torchvision_sets import read_idx
 from vaezoo.errors import VaezooError
 from vaezoo.evaluation.plots import save_curves
-from vaezoo.plugins.loader import import_file
 from vaezoo.runs.build import build_model
 from vaezoo.runs.run import Run
-
-write_mat = import_file(str(Path(__file__).parents[1] / "data" / "matlab_files.py")).write_mat
 
 
 @dataclass(frozen=True)
@@ -105,16 +98,10 @@ def _idx(values: Any, code: int) -> bytes:
     )
 
 
-def _batch(protocol: int) -> bytes:
-    values = {"data": _array(np.uint8, 2, 3072), "labels": [3, 9], "filenames": ["a", "b"]}
-    return pickle.dumps(values, protocol)
+def _read_idx(path: Path) -> object:
+    from torchvision.datasets.mnist import read_image_file
 
-
-def _mat(packed: bool) -> bytes:
-    path = Path(_scratch()) / "seed.mat"
-    arrays = {"X": _array(np.uint8, 32, 32, 3, 2), "y": np.array([[1], [10]], np.uint8)}
-    write_mat(path, arrays, packed=packed)
-    return path.read_bytes()
+    return read_idx(path, read_image_file)
 
 
 @cache
@@ -171,7 +158,7 @@ RECORD = {
     "loss": {"name": "elbo", "plugin": "builtin", "distribution": "vaezoo", "version": "0"},
     "data": {
         **{"name": "sprites", "plugin": "builtin", "distribution": "vaezoo", "version": "0"},
-        "spec": {"shape": [1, 16, 16], "domain": "unit", "class_names": ["a"], "examples": 64},
+        "spec": {"shape": [1, 16, 16], "domain": "unit", "class_names": ["a"], "num_examples": 64},
         "splits": {"train": 64, "validation": 16, "test": 16},
         **{"description": "at random", "fingerprint": "0", "skipped": [], "factor_names": []},
     },
@@ -238,29 +225,41 @@ def _read_weights(path: Path) -> object:
     return load_into(_model(), load_weights(path), path)
 
 
-def _read_store(path: Path) -> object:
-    # Resealed, or a checksum would stop every change.
-    content = path.read_bytes()
-    begin = content.find(b'{"name"')
-    if begin >= 0 and len(content) > begin + 20:
-        trailer = content[begin : -store_file.FOOTER.size]
-        footer = store_file.FOOTER.pack(begin, zlib.crc32(trailer), store_file.MAGIC)
-        path.write_bytes(content[:begin] + trailer + footer)
-    return store_file.read(path, "seed", (1, 4, 4))
+def _read_cached(path: Path) -> object:
+    """Read an entry of the cache, one of whose two files has this content."""
+    if path.suffix == ".npy":
+        path.with_suffix(".json").write_bytes(_cached("json"))
+    else:
+        path.with_suffix(".npy").write_bytes(_cached("npy"))
+        # Sealed again, or a checksum would stop every change.
+        with suppress(ValueError, AttributeError, KeyError):
+            about = json.loads(path.read_bytes())
+            about.pop("checksum")
+            path.write_text(json.dumps({**about, "checksum": image_cache.checksum(about)}))
+    return image_cache.read_entry(path.with_suffix(".npy"), (1, 4, 4))
 
 
-def _store() -> bytes:
-    path = Path(_scratch()) / "seed.store"
-    writer = store_file.Writer(path, "seed", (1, 4, 4), 3)
-    writer.append(_array(np.uint8, 3, 1, 4, 4))
-    writer.finish({"unreadable": []})
+def _cached(suffix: str) -> bytes:
+    folder = Path(_scratch())
+    path = folder / f"seed.{suffix}"
+    if not path.exists():
+        image_cache.write_entry(folder / "seed.npy", (1, 4, 4), 3, _build)
     return path.read_bytes()
 
 
+def _build(append: Callable[[Any], None]) -> dict[str, Any]:
+    append(_array(np.uint8, 3, 1, 4, 4))
+    return {"unreadable": []}
+
+
 def _read_report(path: Path) -> object:
-    report = load_report(path)
-    shown = [cells(row) for row in report["rows"]]
-    return shown, about(report["environment"]), changes(report["rows"], report["rows"])
+    report = load_json(path)
+    shown = [table_cells(row) for row in report["rows"]]
+    return (
+        shown,
+        describe_environment(report["environment"]),
+        compare(report["rows"], report["rows"]),
+    )
 
 
 TARGETS = {
@@ -282,24 +281,19 @@ TARGETS = {
     ),
     "idx": Target(
         "a-idx3-ubyte",
-        lambda: [_idx(_array(np.uint8, 3, 4, 4), 8), _idx(_array(np.int32, 5), 12)],
-        read_idx,
+        lambda: [_idx(_array(np.uint8, 3, 4, 4), 8)],
+        _read_idx,
     ),
     "idx.gz": Target(
         "a-idx3-ubyte.gz",
         lambda: [gzip.compress(_idx(_array(np.uint8, 3, 4, 4), 8))],
-        read_idx,
+        _read_idx,
         Packing(gzip.decompress, partial(gzip.compress, compresslevel=1)),
     ),
-    "cifar bin": Target("data_batch_1.bin", lambda: [bytes(3073 * 2)], _read_binary),
-    "cifar pickle": Target(
-        "data_batch_1", lambda: [_batch(protocol) for protocol in (2, 4)], _read_py
-    ),
-    "svhn mat": Target("train_32x32.mat", lambda: [_mat(False), _mat(True)], _read_mat),
     "celeba list": Target(
         "list_eval_partition.txt",
         lambda: [b"image_id,partition\n000001.jpg,0\n000002.jpg,1\n000003.jpg,2\n"],
-        lambda path: _by_partition(path, list(_read_partition(path).values())),
+        lambda path: split_by_partition(path, read_partition(path)),
     ),
     "png": Target(
         "a.png",
@@ -320,7 +314,8 @@ TARGETS = {
         lambda: [_picture("TIFF"), _picture("TIFF", compression="tiff_lzw")],
         _read_picture,
     ),
-    "store": Target("seed.store", lambda: [_store()], _read_store),
+    "cached images": Target("seed.npy", lambda: [_cached("npy")], _read_cached),
+    "cached info": Target("seed.json", lambda: [_cached("json")], _read_cached),
     "bench report": Target("report.json", lambda: [json.dumps(REPORT).encode()], _read_report),
 }
 

@@ -1,7 +1,8 @@
-"""Interfaces of data: Batch, Split, Splits and BaseDataset."""
+"""The interfaces of data: Batch, Split, Splits and BaseDataset."""
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,38 +18,38 @@ from vaezoo.errors import DataError
 
 
 class Split(ABC):
-    """Examples by index. Values are uint8 levels of grey (0 to 255), or float32 for real data."""
+    """Examples by index, as uint8 levels (0 to 255), or as float32 for real data."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many examples there are."""
+        """The number of examples."""
 
     @abstractmethod
     def get_batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Examples [n, *shape], uint8 or float32, and class numbers [n] (-1 unknown) or None.
+        """Get examples [n, *shape], uint8 or float32, and class numbers [n] (-1: unknown) or None.
 
-        index: int64 [n]. Index and examples are on `self.device`.
+        index: int64 [n]. The index and the examples are on `self.device`.
         """
 
     @property
     def device(self) -> torch.device:
-        """Where `get_batch` gives its examples."""
+        """The device of the examples that `get_batch` returns."""
         return torch.device("cpu")
 
     def factors(self, index: Tensor) -> Tensor | None:
-        """The factors of variation of these examples, int64 [n, factors], where they are known."""
+        """Get the factors of variation, int64 [n, factors], or None where they are not known."""
         return None
 
     def to(self, device: torch.device) -> Split:
-        """This split with its examples on a device, or itself where they cannot go there."""
+        """Move the examples to a device; the same split if that is not possible."""
         return self
 
 
 class TensorSplit(Split):
-    """Examples that lie decoded in one tensor, in memory or memory-mapped.
+    """Decoded examples in one tensor, in memory or memory-mapped.
 
     images: [n, *shape], uint8 or float32. labels: int64 [n] or None.
-    index: which of the images belong to this split, all of them when None.
+    index: positions of the images that belong to this split; all of them when None.
     """
 
     def __init__(
@@ -64,15 +65,15 @@ class TensorSplit(Split):
         return len(self.images) if self.index is None else len(self.index)
 
     def get_batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        where = index if self.index is None else self.index[index]
-        return self.images[where], None if self.labels is None else self.labels[where]
+        rows = index if self.index is None else self.index[index]
+        return self.images[rows], None if self.labels is None else self.labels[rows]
 
     @property
     def device(self) -> torch.device:
         return self.images.device
 
     def to(self, device: torch.device) -> Split:
-        """On the device as a whole, compacted, if it takes no more than half of the free memory."""
+        """Copy this split to a CUDA device if it needs at most half of the free memory there."""
         if device.type != "cuda":
             return self
         count = len(self) * self.images[:1].nbytes
@@ -85,12 +86,13 @@ class TensorSplit(Split):
 
 @dataclass(frozen=True)
 class Splits:
-    """A loaded data set.
+    """A loaded data set: its specification and its three splits.
 
-    validation is what training is watched by; where none was held out it is the test split.
-    description: one line that says how the splits were made. skipped: (file, reason) of what was
-    left out.
-    factor_names: names of the factors of variation, empty where they are unknown.
+    validation: monitors training; it is the test split if nothing was held out.
+    description: one line that says how the splits were made.
+    skipped: (file, reason) of each file that was left out.
+    factor_names: names of the factors of variation, empty if they are unknown.
+    fingerprint: a hash of what the splits hold; a run refuses data with another one.
     """
 
     spec: DataSpec
@@ -103,7 +105,7 @@ class Splits:
     fingerprint: str = field(default="")
 
     def record(self) -> dict[str, Any]:
-        """What the run folder keeps of the data."""
+        """The metadata that run.json keeps."""
         return {
             "spec": self.spec.to_dict(),
             "splits": {
@@ -122,36 +124,36 @@ class BaseDataset(ABC):
     """A data set, built from its typed options; `load` reads it."""
 
     expected_failures: ClassVar[Mapping[str, str]] = {}
-    """Checks of vaezoo.testing that it does not pass: name -> why that is as it should be."""
+    """Checks of vaezoo.testing that fail for a good reason: name -> reason."""
 
     def __init__(self, options: DataOptions) -> None:
         self.options = options
 
     @abstractmethod
     def load(self) -> Splits:
-        """Read, decode once, and split. DataError says in one line what is missing or wrong."""
+        """Read, decode and split the data. DataError says in one line what is missing or wrong."""
 
     def read_images(self, paths: Sequence[Path], spec: DataSpec) -> Tensor:
-        """Image files as this data set would have them: uint8 [n, *spec.shape]."""
-        from vaezoo.data.decode import decode_image  # Pillow, needed here alone
+        """Decode image files in the format of this data set: uint8 [n, *spec.shape]."""
+        from vaezoo.data.decode import decode_image  # imports Pillow
 
         if not spec.is_image:
             raise DataError("this data set has vectors, not images")
         shape = (spec.channels, spec.height, spec.width)
-        options: object = self.options
-        how = options if isinstance(options, DecodeOptions) else DecodeOptions()
-        return torch.stack([torch.tensor(decode_image(path, shape, how)) for path in paths])
+        given: object = self.options
+        options = given if isinstance(given, DecodeOptions) else DecodeOptions()
+        return torch.stack([torch.tensor(decode_image(path, shape, options)) for path in paths])
 
 
 def domain_of(options: DataOptions) -> Domain:
-    """The domain of 8-bit images under these options: binarized ones are binary."""
+    """Get the domain of 8-bit images under these options: binary if they are binarized."""
     return "unit" if options.binarize == "none" else "binary"
 
 
 def random_split(
     count: int, test: int, validation: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Disjoint random index sets (train, validation, test) of `count` examples, sorted each."""
+    """Draw disjoint sorted index sets (train, validation, test) of `count` examples."""
     if test + validation >= count:
         raise DataError(
             f"{count} examples cannot give {test} for testing and {validation} for validation "
@@ -162,8 +164,31 @@ def random_split(
     return rest[validation:].sort()[0], rest[:validation].sort()[0], held_out.sort()[0]
 
 
+def hash_examples(images: Tensor, labels: Tensor | None) -> bytes:
+    """Compute the sha256 of the shape, type and values of images and of their labels."""
+    digest = hashlib.sha256(repr((tuple(images.shape), str(images.dtype))).encode())
+    for tensor in (images,) if labels is None else (images, labels):
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.digest()
+
+
+def hash_content(*parts: bytes | Tensor | None) -> str:
+    """Compute a fingerprint: the sha256 of bytes and of whole numbers, [n] or None, in order."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, bytes):
+            digest.update(part)
+            continue
+        text = b"none" if part is None else part.numpy().astype("<i8").tobytes()
+        digest.update(len(text).to_bytes(8, "little") + text)
+    return digest.hexdigest()
+
+
 class Batch(NamedTuple):
-    """x: [batch, *shape], float in [0, 1] (any number for real data). y: class numbers or None."""
+    """A batch of examples and their classes.
+
+    x: [batch, *shape], float in [0, 1] (any number for real data). y: class numbers or None.
+    """
 
     x: Tensor
     y: Tensor | None = None

@@ -1,4 +1,4 @@
-"""Images decoded once, in a cache file that runs share."""
+"""A cache of decoded images on disk: an .npy file and a .json file per entry, shared by runs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import errno
 import hashlib
 import json
 import math
-import mmap
 import os
-import struct
 import sys
 import time
-import zlib
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,35 +18,31 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from numpy.lib.format import open_memmap, write_array_header_1_0
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vaezoo.data import cache as store_file
-from vaezoo.errors import DataError
-from vaezoo.io import full_path
+from vaezoo.errors import DataError, RunError
+from vaezoo.io import full_path, read_json, write_json
 from vaezoo.runtime.memory import physical_memory
 
-VERSION = 1
-"""Of the format."""
+VERSION = 2
+"""The version of the format: entries of other versions are not read."""
 
-FOOTER = struct.Struct("<QI8s")
-"""Where the trailer begins, its CRC-32, and MAGIC."""
-
-MAGIC = b"vaezoo-1"
-NO_RESERVE = 0x4000 if sys.platform == "linux" else 0
-"""MAP_NORESERVE, which the mmap module names since 3.13: no memory is set aside for a mapping that
-is larger than the memory and that nobody writes to."""
+LOCK_SECONDS = 3.0
+"""How long to wait without a message for another process that builds the same entry."""
 
 Append = Callable[[NDArray[np.uint8]], None]
 """Takes the next decoded images, uint8 [n, *shape]."""
 
+Build = Callable[[Append], dict[str, Any]]
+"""Decodes all images, passes them to `append` in order, and returns the info to keep with them."""
 
-class Stored(NamedTuple):
-    """Decoded images.
 
-    images: uint8 [n, *shape], mapped from the store (writing changes this process's view alone).
-    info: what was kept with them. digest: sha256 of the pixels, the same wherever they were
-    decoded.
+class CachedImages(NamedTuple):
+    """Decoded images, what was kept with them, and the sha256 of the pixels.
+
+    images: uint8 [n, *shape], mapped from the file. Writing to them changes this process's copy.
     """
 
     images: Tensor
@@ -56,150 +50,22 @@ class Stored(NamedTuple):
     digest: str
 
 
-def check(images: NDArray[np.uint8], shape: tuple[int, ...], room: int) -> None:
-    """ValueError unless these are at most `room` decoded images of the shape."""
-    if images.dtype != np.uint8 or images.shape[1:] != shape:
-        raise ValueError(f"images are {images.dtype} {images.shape}, not uint8 (n, {shape})")
-    if len(images) > room:
-        raise ValueError(f"{len(images)} more images, where there is room for {room}")
+def cached_images(key: str, shape: tuple[int, ...], count: int, build: Build) -> CachedImages:
+    """Map the images of `key` if an earlier run decoded them; build them if not.
 
+    key: any text that determines the content: the source and its state, how it is decoded, and the
+    version of the code. shape: of one image, such as (C, H, W).
+    count: the most images that `build` appends; disk space for them is reserved before it starts.
+    build: is called only when no valid entry exists, by one process at a time; the others wait and
+    then map the same file. It is called a second time if writing the cache fails. What it returns
+    must be JSON. If it raises, the exception passes through and nothing is left behind.
 
-class Writer:
-    """Writes a store file. OSError from any method means that the file cannot be written."""
-
-    def __init__(self, path: Path, name: str, shape: tuple[int, ...], count: int) -> None:
-        """count: the most images that there will be; a disk too full for them is noticed here."""
-        self.path, self.name, self.shape, self.count = path, name, shape, count
-        self.done = 0
-        self._digest = hashlib.sha256()
-        self._file = path.open("wb", buffering=0)
-        try:
-            _reserve(self._file.fileno(), count * math.prod(shape))
-        except BaseException:
-            self._file.close()
-            raise
-
-    def append(self, images: NDArray[np.uint8]) -> None:
-        check(images, self.shape, self.count - self.done)
-        pixels = np.ascontiguousarray(images)
-        # An empty view cannot be cast.
-        data = pixels.data.cast("B") if pixels.size else memoryview(b"")
-        self._write(data)
-        self._digest.update(data)
-        self.done += len(images)
-
-    def finish(self, info: dict[str, Any]) -> None:
-        """Write the trailer and bring everything to the disk."""
-        # Whole even seconds: every file system can keep them.
-        sealed = int(time.time()) // 2 * 2 * 10**9
-        trailer = json.dumps(
-            {
-                "name": self.name,
-                "shape": list(self.shape),
-                "count": self.done,
-                "digest": self._digest.hexdigest(),
-                "sealed": sealed,
-                "info": info,
-            }
-        ).encode()
-        begin = self._file.tell()
-        self._write(memoryview(trailer))
-        self._write(memoryview(FOOTER.pack(begin, zlib.crc32(trailer), MAGIC)))
-        self._file.truncate()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        os.utime(self.path, ns=(sealed, sealed))
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _write(self, data: memoryview) -> None:
-        while data:
-            data = data[self._file.write(data) :]
-
-
-def read(path: Path, name: str, shape: tuple[int, ...]) -> Stored | None:
-    """Map a store file; None when it is missing, unreadable, damaged or another's."""
-    try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            file.seek(-FOOTER.size, os.SEEK_END)
-            begin, checksum, magic = FOOTER.unpack(file.read())
-            length = status.st_size - FOOTER.size - begin
-            if magic != MAGIC or length < 0:
-                return None
-            file.seek(begin)
-            text = file.read(length)
-            if zlib.crc32(text) != checksum:
-                return None
-            trailer = json.loads(text)
-            count = trailer["count"]
-            size = count * math.prod(shape)
-            if trailer["name"] != name or trailer["shape"] != list(shape) or size != begin:
-                return None
-            images = _map(file.fileno(), size).view(count, *shape)
-            sealed, digest, info = trailer["sealed"], trailer["digest"], trailer["info"]
-    except (OSError, struct.error, ValueError, KeyError, TypeError, RecursionError, RuntimeError):
-        return None
-    if type(sealed) is not int or not isinstance(digest, str) or not isinstance(info, dict):
-        return None
-    if status.st_mtime_ns != sealed:
-        if hashlib.sha256(images.numpy().data if size else b"").hexdigest() != digest:
-            return None
-        # A cache that cannot be written is compared each time.
-        with suppress(OSError, OverflowError):
-            os.utime(path, ns=(sealed, sealed))
-    return Stored(images, info, digest)
-
-
-def _map(descriptor: int, size: int) -> Tensor:
-    """uint8 [size], private to this process: its writes never reach the file."""
-    if size == 0:
-        return torch.empty(0, dtype=torch.uint8)
-    if sys.platform == "win32":
-        mapped = mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY)
-    else:
-        flags = mmap.MAP_PRIVATE | NO_RESERVE
-        mapped = mmap.mmap(descriptor, size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-    return torch.frombuffer(mapped, dtype=torch.uint8)
-
-
-def _reserve(descriptor: int, size: int) -> None:
-    """Room on the disk, so that a full one is noticed before anything is decoded."""
-    if size == 0 or not hasattr(os, "posix_fallocate"):
-        return
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        # This file system cannot reserve: a full disk is noticed while writing.
-
-
-Build = Callable[[Append], dict[str, Any]]
-"""Decodes everything, handing it to `append` in order, and returns what to keep with it."""
-
-PATIENCE = 3.0
-"""Seconds to wait for another process that builds the same store before saying so."""
-
-
-def cached_images(key: str, shape: tuple[int, ...], count: int, build: Build) -> Stored:
-    """The images that `key` stands for: mapped if a run has decoded them before, built if not.
-
-    key: any text that says everything about the content: which source in which state, decoded how,
-    by which version of the code. shape: of one image, such as (C, H, W).
-    count: how many images `build` appends at most; room for them is reserved before it starts.
-    build: is called only when there is no sound store, by one process at a time; the others wait
-    for it and then map the same file. It may be called a second time when the cache cannot be
-    written after all. What it returns must be JSON; an exception that it raises passes through,
-    and nothing is left behind.
-
-    Where the cache cannot be written, the images are held in memory and one line on stderr says so;
-    DataError when they would not fit there either.
+    If the cache cannot be written, the images are held in memory and one line on stderr says so.
+    DataError if they would not fit there either.
     """
-    name = hashlib.sha256(f"{store_file.VERSION} {list(shape)} {key}".encode()).hexdigest()[:40]
+    name = hashlib.sha256(f"{VERSION} {list(shape)} {key}".encode()).hexdigest()[:40]
     try:
-        return _from_cache(name, shape, count, build)
+        return _from_cache(cache_folder() / "images", name, shape, count, build)
     except _CacheError as error:
         return _from_memory(shape, count, build, str(error))
 
@@ -210,75 +76,194 @@ def cache_folder() -> Path:
     if chosen:
         return full_path(chosen)
     base = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification has relative paths ignored.
+    # The XDG specification says to ignore relative paths.
     return Path(base if os.path.isabs(base) else os.path.expanduser("~/.cache")) / "vaezoo"
 
 
 class _CacheError(Exception):
-    """The cache cannot be used, and why: never the fault of `build`."""
+    """The cache cannot be used, and why; never an error of `build`."""
 
 
 @contextmanager
-def _cache_at_fault() -> Iterator[None]:
+def _cache_errors() -> Iterator[None]:
     try:
         yield
-    except (OSError, NotImplementedError) as error:
+    except (OSError, NotImplementedError, RunError) as error:
         raise _CacheError(getattr(error, "strerror", None) or str(error)) from error
 
 
-def _from_cache(name: str, shape: tuple[int, ...], count: int, build: Build) -> Stored:
-    with _cache_at_fault():
-        folder = cache_folder() / "images"
-        path = folder / f"{name}.store"
-        stored = store_file.read(path, name, shape)
-        if stored is not None:
-            return stored
+def _from_cache(
+    folder: Path, name: str, shape: tuple[int, ...], count: int, build: Build
+) -> CachedImages:
+    path = folder / f"{name}.npy"
+    cached = read_entry(path, shape)
+    if cached is not None:
+        return cached
+    with _cache_errors():
         folder.mkdir(parents=True, exist_ok=True)
-        lock = _only_builder(_lock_of(folder, name))
+        lock = _lock_of(folder, name)
+        try:
+            lock.acquire(timeout=LOCK_SECONDS)
+        except Timeout:
+            print(
+                "vaezoo: waiting for another process that decodes the same images", file=sys.stderr
+            )
+            lock.acquire()
     try:
         # Another process may have built it while this one waited.
-        stored = store_file.read(path, name, shape)
-        if stored is None:
-            _remove_remains(folder, name)
-            _write(path, name, shape, count, build)
-            stored = store_file.read(path, name, shape)
+        cached = read_entry(path, shape)
+        if cached is None:
+            _remove_stale(folder, name)
+            write_entry(path, shape, count, build)
+            cached = read_entry(path, shape)
     finally:
         lock.release()
-    if stored is None:
+    if cached is None:
         raise _CacheError(f"{path} does not hold what was written to it")
-    return stored
+    return cached
 
 
-def _write(path: Path, name: str, shape: tuple[int, ...], count: int, build: Build) -> None:
-    temporary = path.with_name(f"{name}.{os.getpid()}.tmp")
+def read_entry(path: Path, shape: tuple[int, ...]) -> CachedImages | None:
+    """Map an entry; None when it is missing, unreadable, damaged or the entry of another key."""
     try:
-        with _cache_at_fault():
-            writer = store_file.Writer(temporary, name, shape, count)
+        about = read_json(path.with_suffix(".json"))
+        expected_sum = about.pop("checksum")
+        sealed, digest, info = about["sealed"], about["digest"], about["info"]
+        expected = np.dtype(np.uint8), (about["count"], *shape)
+        if expected_sum != checksum(about) or about["name"] != path.stem:
+            return None
+        if type(sealed) is not int or not isinstance(digest, str) or not isinstance(info, dict):
+            return None
+        pixels = _map(path)
+        if (pixels.dtype, pixels.shape) != expected:
+            return None
+        # The time of modification shows that nobody wrote to the file since it was finished.
+        if path.stat().st_mtime_ns != sealed:
+            if hashlib.sha256(pixels.data).hexdigest() != digest:
+                return None
+            # A cache that cannot be written is compared each time.
+            with suppress(OSError, OverflowError):
+                os.utime(path, ns=(sealed, sealed))
+    except Exception:  # numpy raises errors of any kind for a damaged header
+        return None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return CachedImages(torch.from_numpy(pixels), info, digest)
+
+
+def _map(path: Path) -> NDArray[np.uint8]:
+    try:
+        return open_memmap(path, mode="c")
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+    # The system may refuse a private writable mapping that is larger than its memory.
+    return open_memmap(path, mode="r")
+
+
+def checksum(about: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def write_entry(path: Path, shape: tuple[int, ...], count: int, build: Build) -> None:
+    """Build an entry. A process that is killed leaves the old entry, or none."""
+    temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
+    try:
+        writer = Writer(temporary, shape, count)
         try:
-
-            def append(images: NDArray[np.uint8]) -> None:
-                with _cache_at_fault():
-                    writer.append(images)
-
-            info = build(append)
-            with _cache_at_fault():
-                writer.finish(info)
+            info = build(writer.append)
+            writer.finish()
         finally:
             writer.close()
-        with _cache_at_fault():
+        # Whole even seconds: every file system can store them.
+        sealed = int(time.time()) // 2 * 2 * 10**9
+        about = {
+            "name": path.stem,
+            "count": writer.done,
+            "digest": writer.digest.hexdigest(),
+            "sealed": sealed,
+            "info": info,
+        }
+        with _cache_errors():
+            os.utime(temporary, ns=(sealed, sealed))
             temporary.replace(path)
+            # Last: pixels without this file, or with an older one, do not count.
+            write_json(path.with_suffix(".json"), {**about, "checksum": checksum(about)})
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def _from_memory(shape: tuple[int, ...], count: int, build: Build, reason: str) -> Stored:
+class Writer:
+    """Writes images to an .npy file. Every method raises _CacheError if the disk fails."""
+
+    @_cache_errors()
+    def __init__(self, path: Path, shape: tuple[int, ...], count: int) -> None:
+        """count: the most images that will come; a disk too full for them is noticed here."""
+        self.shape, self.count, self.done = shape, count, 0
+        self.digest = hashlib.sha256()
+        self._file = path.open("wb", buffering=0)
+        try:
+            self._write_header(count)
+            _reserve(self._file.fileno(), self._file.tell() + count * math.prod(shape))
+        except BaseException:
+            self._file.close()
+            raise
+
+    @_cache_errors()
+    def append(self, images: NDArray[np.uint8]) -> None:
+        _check(images, self.shape, self.count - self.done)
+        pixels = np.ascontiguousarray(images).reshape(-1)
+        self.digest.update(pixels.data)
+        data = pixels.data
+        while data:
+            data = data[self._file.write(data) :]
+        self.done += len(images)
+
+    @_cache_errors()
+    def finish(self) -> None:
+        """Write the final number of images, and flush everything to the disk."""
+        self._file.truncate()
+        self._file.seek(0)
+        self._write_header(self.done)
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write_header(self, count: int) -> None:
+        # numpy pads headers so that the first number of the shape can change later.
+        about = {"descr": "|u1", "fortran_order": False, "shape": (count, *self.shape)}
+        write_array_header_1_0(self._file, about)
+
+
+def _check(images: NDArray[np.uint8], shape: tuple[int, ...], most: int) -> None:
+    """ValueError unless these are at most `most` decoded images of the shape."""
+    if images.dtype != np.uint8 or images.shape[1:] != shape:
+        raise ValueError(f"images are {images.dtype} {images.shape}, not uint8 (n, {shape})")
+    if len(images) > most:
+        raise ValueError(f"{len(images)} more images, where at most {most} were announced")
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Reserve disk space, so that a full disk is noticed before anything is decoded."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        # This file system cannot reserve: a full disk is noticed while writing.
+
+
+def _from_memory(shape: tuple[int, ...], count: int, build: Build, reason: str) -> CachedImages:
     size = count * math.prod(shape)
     where = f"the cache {cache_folder()} cannot be used ({reason})"
     if size > physical_memory() // 2:
         raise DataError(
             f"{where}, and {count:,} images of {size / 1e9:.1f} GB are too many to hold in memory: "
-            "set VAEZOO_CACHE to a folder with room for them"
+            "set VAEZOO_CACHE to a folder with enough space"
         )
     print(
         f"vaezoo: {where}: images are held in memory and decoded again by the next run; "
@@ -290,40 +275,30 @@ def _from_memory(shape: tuple[int, ...], count: int, build: Build, reason: str) 
 
     def append(more: NDArray[np.uint8]) -> None:
         nonlocal done
-        store_file.check(more, shape, count - done)
+        _check(more, shape, count - done)
         images[done : done + len(more)] = more
         done += len(more)
 
     info = json.loads(json.dumps(build(append)))
     digest = hashlib.sha256(images[:done].data).hexdigest()
-    return Stored(torch.from_numpy(images[:done]), info, digest)
+    return CachedImages(torch.from_numpy(images[:done]), info, digest)
 
 
 def _lock_of(folder: Path, name: str) -> FileLock:
-    """The system drops the lock with the process that holds it, however that one ends."""
+    """The system releases the lock when its process ends, also when that is killed."""
     return FileLock(folder / f"{name}.lock")
 
 
-def _only_builder(lock: FileLock) -> FileLock:
-    """The lock, held."""
-    try:
-        lock.acquire(timeout=PATIENCE)
-    except Timeout:
-        print("vaezoo: waiting for another process that decodes the same images", file=sys.stderr)
-        lock.acquire()
-    return lock
-
-
-def _remove_remains(folder: Path, held: str) -> None:
-    """Remove what killed processes left half-built: those files whose lock nobody holds.
+def _remove_stale(folder: Path, held: str) -> None:
+    """Remove temporary files of killed processes: those whose lock nobody holds.
 
     held: the name whose lock this process has.
     """
-    for remains in folder.glob("*.tmp"):
-        name = remains.name.partition(".")[0]
+    for stale in folder.glob("*.tmp"):
+        name = stale.name.lstrip(".").partition(".")[0]
         with suppress(OSError, Timeout):
             if name == held:
-                remains.unlink(missing_ok=True)
+                stale.unlink(missing_ok=True)
             else:
                 with _lock_of(folder, name).acquire(timeout=0):
-                    remains.unlink(missing_ok=True)
+                    stale.unlink(missing_ok=True)

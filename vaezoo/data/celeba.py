@@ -1,168 +1,121 @@
-"""CelebA: a folder of JPEGs with a list that says which are for training."""
+"""CelebA: a folder of JPEGs, and the list of their official splits.
+
+torchvision downloads it. Its reader is not used: it needs four more lists, which it parses for
+seconds, and decodes every image again each time.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from vaezoo.data import decode
-from vaezoo.data.base import BaseDataset, Splits, TensorSplit, domain_of, random_split
-from vaezoo.data.cache import Append, Stored, cached_images
-from vaezoo.data.decode_many import decode_all
-from vaezoo.data.known import SPLIT_SEED
-from vaezoo.data.options import CelebaOptions, DecodeOptions
-from vaezoo.data.places import Whereabouts
+from vaezoo.data.base import BaseDataset, Splits, TensorSplit, domain_of, hash_content
+from vaezoo.data.folder import SplitIndices, cached_files, hold_out_validation
+from vaezoo.data.image_tree import find_images
+from vaezoo.data.locator import DatasetLocator
+from vaezoo.data.options import SPLIT_SEED, CelebaOptions
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import DataError
 from vaezoo.io import read_regular
 
 _FOLDERS = ("celeba", "CelebA", "celebA")
-# Below one of these, as torchvision, the archive's own tree and copies on the web have it.
+# Below one of these: in torchvision's layout, in the archive's own, and in copies on the web.
 _IMAGES = ("img_align_celeba/img_align_celeba", "img_align_celeba", "Img/img_align_celeba", ".")
 _PARTITIONS = ("list_eval_partition.txt", "Eval/list_eval_partition.txt", "list_eval_partition.csv")
 _IMAGE_NAME = re.compile(r"[0-9]{6}\.(jpg|png)")
-_LARGEST_LIST = 1 << 26
-"""Bytes; the official one has 2.8 MB."""
+_MAX_LIST_BYTES = 1 << 26
+"""The official list has 2.8 MB."""
 
 
-class _Found(NamedTuple):
-    """The folder of the images, and the list of which belongs to which split, if it is there."""
+class CelebaFiles(NamedTuple):
+    """The folder of the images, and the list of their splits if there is one."""
 
     images: Path
     partition: Path | None
 
 
-class _Parts(NamedTuple):
-    """Positions of the images of each split, and in words how they came about."""
-
-    train: Tensor
-    validation: Tensor
-    test: Tensor
-    how: str
-
-
 class CelebaDataset(BaseDataset):
     """202,599 aligned faces, 178×218 colour. Liu, Luo, Wang & Tang 2015, arXiv:1411.7766.
 
-    The centre of each is cut out (148 pixels square, as Larsen et al. 2016 and most since) and
-    resized. Splits are those of list_eval_partition.txt; training is watched by its validation
-    split, unless `options.validation` examples are held out of training instead. Where that list is
-    missing: the first 80 % by file name to train on, then 10 % to validate, 10 % to test. There are
-    no classes: the attributes are 40 answers, not one.
+    The centre of each (148 pixels square, as in Larsen et al. 2016 and most work since) is resized.
+    list_eval_partition.txt has the splits; its validation split monitors training, unless
+    `options.validation` examples are held out of training. Without the list, by file name: 80 % to
+    train on, then 10 % to validate, 10 % to test. There are no classes: 40 attributes are not one.
     """
 
     options: CelebaOptions
 
     def load(self) -> Splits:
         options = self.options
-        where = Whereabouts("celeba", _FOLDERS, _recognise)
-        found = where.locate(options.root, options.download, _fetch)
-        files = _images_in(found.images)
-        if found.partition is None:
-            names = sorted(files.values())
-            parts = self._hold_out(_by_name(len(names)))
+        locator = DatasetLocator("celeba", _FOLDERS, _recognise)
+        folder, partition = locator.locate(options.root, options.download, _download)
+        files = {
+            image.name[:6]: image
+            for image in find_images(folder).images
+            if _IMAGE_NAME.fullmatch(image.name)
+        }
+        if partition is None:
+            images, official = [files[stem] for stem in sorted(files)], _split_by_name(len(files))
         else:
-            listed = _read_partition(found.partition)
+            listed = read_partition(partition)
             missing = [stem for stem in listed if stem not in files]
             if missing:
                 raise DataError(
-                    f"{found.images} lacks {len(missing):,} of the {len(listed):,} images in "
-                    f"{found.partition.name}, {missing[0]} first: unpack img_align_celeba.zip again"
+                    f"{folder} lacks {len(missing):,} of the {len(listed):,} images in "
+                    f"{partition.name}, {missing[0]} first: unpack img_align_celeba.zip again"
                 )
-            names = [files[stem] for stem in listed]
-            parts = self._hold_out(_by_partition(found.partition, list(listed.values())))
+            images = [files[stem] for stem in listed]
+            official = split_by_partition(partition, listed)
 
-        shape = (3, *options.image_size)
-        stored = self._decode(found.images, names, shape)
-        splits = [TensorSplit(stored.images, None, index) for index in parts[:3]]
-        known = hashlib.sha256(json.dumps([stored.digest, shape]).encode())
-        for index in parts[:3]:
-            known.update(len(index).to_bytes(8, "little") + index.numpy().astype("<i8").tobytes())
-        return Splits(
-            spec=DataSpec(shape=shape, domain=domain_of(options), num_examples=len(parts.train)),
-            train=splits[0],
-            validation=splits[1],
-            test=splits[2],
-            description=f"{parts.how}: {len(parts.train):,} to train on, "
-            f"{len(parts.validation):,} to validate, {len(parts.test):,} to test",
-            fingerprint=known.hexdigest(),
-        )
-
-    def _hold_out(self, official: _Parts) -> _Parts:
-        if not self.options.validation:
-            return official
-        train, _, test, how = official
-        left, held_out, _ = random_split(len(train), 0, self.options.validation, SPLIT_SEED)
-        how += f", validation held out of training by seed {SPLIT_SEED}"
-        return _Parts(train[left], train[held_out], test, how)
-
-    def _decode(self, folder: Path, names: Sequence[str], shape: tuple[int, int, int]) -> Stored:
-        """The images, from the store if these very files were decoded like this before."""
-        how = {name: getattr(self.options, name) for name in DecodeOptions.model_fields}
-        key = hashlib.sha256(json.dumps([decode.VERSION, how], sort_keys=True).encode())
-        try:
-            for name in names:
-                state = os.stat(folder / name)
-                key.update(json.dumps([name, state.st_size, state.st_mtime_ns]).encode())
-        except OSError as error:
-            raise DataError(f"cannot read {error.filename}: {error.strerror}") from None
-
-        def build(append: Append) -> dict[str, Any]:
-            paths = [folder / name for name in names]
-            unreadable = decode_all(paths, shape, self.options, append)
+        def check(unreadable: list[tuple[int, str]]) -> None:
             if unreadable:
                 first, reason = unreadable[0]
                 raise DataError(
-                    f"{len(unreadable):,} of {len(names):,} images of celeba cannot be read; the "
-                    f"first is {paths[first]}: {reason}; unpack img_align_celeba.zip again"
+                    f"{len(unreadable):,} of {len(images):,} images of celeba cannot be read; the "
+                    f"first is {folder / images[first].name}: {reason}; "
+                    "unpack img_align_celeba.zip again"
                 )
-            return {}
 
-        return cached_images(f"celeba {key.hexdigest()}", shape, len(names), build)
+        shape = (3, *options.image_size)
+        cached = cached_files("celeba", folder, images, shape, options, check)
+        splits = hold_out_validation(official, options.validation, SPLIT_SEED)
+        train, validation, test, chosen = splits
+        return Splits(
+            spec=DataSpec(shape=shape, domain=domain_of(options), num_examples=len(train)),
+            train=TensorSplit(cached.images, None, train),
+            validation=TensorSplit(cached.images, None, validation),
+            test=TensorSplit(cached.images, None, test),
+            description=f"{chosen}: {len(train):,} to train on, {len(validation):,} to validate, "
+            f"{len(test):,} to test",
+            fingerprint=hash_content(json.dumps([cached.digest, shape]).encode(), *splits[:3]),
+        )
 
 
-def _recognise(folder: Path) -> _Found | None:
+def _recognise(folder: Path) -> CelebaFiles | None:
     for name in _IMAGES:
         images = folder / name
-        if _holds_images(images):
+        try:
+            with os.scandir(images) as entries:
+                found = any(_IMAGE_NAME.fullmatch(entry.name) for entry in entries)
+        except OSError:
+            continue
+        if found:
             nearby = [above / name for above in (folder, images.parent) for name in _PARTITIONS]
-            return _Found(images, next(filter(os.path.isfile, nearby), None))
+            return CelebaFiles(images, next(filter(os.path.isfile, nearby), None))
     return None
 
 
-def _holds_images(folder: Path) -> bool:
+def read_partition(path: Path) -> dict[str, int]:
+    """Read 0 (training), 1 (validation) or 2 (test) by the number of an image, such as 000001."""
     try:
-        with os.scandir(folder) as entries:
-            return any(_IMAGE_NAME.fullmatch(entry.name) for entry in entries)
-    except OSError:
-        return False
-
-
-def _images_in(folder: Path) -> dict[str, str]:
-    """File names of the images by their number: 000001 for 000001.jpg."""
-    try:
-        names = os.listdir(folder)
-    except OSError as error:
-        raise DataError(f"cannot read {folder}: {error.strerror or error}") from None
-    return {name[:6]: name for name in names if _IMAGE_NAME.fullmatch(name)}
-
-
-def _read_partition(path: Path) -> dict[str, int]:
-    """0 (training), 1 (validation) or 2 (test) by an image's number, in the order of the list."""
-    try:
-        lines = read_regular(path, _LARGEST_LIST).decode("utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"cannot read {path}: {error}") from None
+        lines = read_regular(path, _MAX_LIST_BYTES).decode("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', error)}") from None
     listed: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         fields = line.replace(",", " ").split()
@@ -175,24 +128,27 @@ def _read_partition(path: Path) -> dict[str, int]:
     return listed
 
 
-def _by_partition(path: Path, roles: Sequence[int]) -> _Parts:
-    role = torch.tensor(roles, dtype=torch.int64)
-    train, validation, test = (torch.nonzero(role == number).flatten() for number in range(3))
+def split_by_partition(path: Path, listed: dict[str, int]) -> SplitIndices:
+    """The official splits, in the order of the list. DataError if one is empty."""
+    roles = torch.tensor(list(listed.values()), dtype=torch.int64)
+    train, validation, test = (torch.nonzero(roles == role).flatten() for role in range(3))
     if not len(train) or not len(test):
         raise DataError(f"{path} leaves {len(train)} images to train on and {len(test)} to test")
-    return _Parts(train, validation if len(validation) else test, test, "official splits")
+    return SplitIndices(train, validation if len(validation) else test, test, "official splits")
 
 
-def _by_name(count: int) -> _Parts:
+def _split_by_name(count: int) -> SplitIndices:
     if count < 3:
         raise DataError(f"celeba: {count} images are too few to train, validate and test")
     held = max(1, count // 10)
     train, validation, test = torch.split(torch.arange(count), [count - 2 * held, held, held])
-    return _Parts(train, validation, test, "sorted by name, for list_eval_partition.txt is missing")
+    return SplitIndices(
+        train, validation, test, "sorted by name, because list_eval_partition.txt is missing"
+    )
 
 
-def _fetch(folder: Path) -> None:
+def _download(folder: Path) -> None:
     from torchvision.datasets import CelebA
 
-    CelebA(str(folder), download=True)
+    CelebA(folder, download=True)
     (folder / "celeba" / "img_align_celeba.zip").unlink(missing_ok=True)

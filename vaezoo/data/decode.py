@@ -1,30 +1,34 @@
-"""An image file becomes a uint8 array of one shape.
+"""Decoding of image files to uint8 arrays of one shape, one by one or many in threads.
 
-Colour profiles are not applied. Values of 16 bits are scaled to 8, grey is luma (ITU-R 601), and
-sizes change by Pillow's antialiased bilinear filter, as torchvision's Resize does it.
+Colour profiles are not applied. 16-bit values are scaled to 8 bits, grey is luma (ITU-R 601), and
+images are resized by Pillow's antialiased bilinear filter, as by torchvision's Resize.
 """
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import stat
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from vaezoo.data.cache import Append
 from vaezoo.data.options import DecodeOptions
 from vaezoo.errors import DataError
 
 VERSION = 1
-"""Of the decoding: stores decoded by another version are not used."""
+"""The version of the decoding: images cached by another version are not used."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 SUFFIXES = frozenset(
@@ -33,36 +37,34 @@ SUFFIXES = frozenset(
 """Endings, in lower case, of the names of image files."""
 
 BACKGROUND = {"black": 0, "grey": 128, "white": 255}
+
 DRAFT_MARGIN = 2
-"""A JPEG is decoded small when that leaves at least this many times the pixels asked for."""
+"""A JPEG is decoded at a reduced size if that leaves this many times the pixels asked for."""
 
 TINT = 8
-"""Channels that differ by no more are grey: what JPEG makes of a grey image."""
+"""Channels that differ by no more count as grey: JPEG changes grey images by that much."""
+
+CHUNK_BYTES = 64 * 2**20
+"""Decoded images are passed on when they have this many bytes together."""
+
+TASK_IMAGES = 16
+"""Images that a thread takes at once: one by one costs more than small images themselves."""
+
+MAX_THREADS = 8
 
 _LARGE = 16_000_000
 """Pixels. Larger images are decoded one at a time: one of 100 megapixels takes two gigabytes."""
 
 _SCAN = b"\xff\xda"
-_MOST_SCANS = 1000
-_MOST_WORK = 2_000_000_000
-"""Pixels times scans of a JPEG: some seconds. Twenty scans are many."""
+_MAX_SCANS = 1000
+_MAX_SCANNED_PIXELS = 2_000_000_000
+"""Pixels times scans of a JPEG: some seconds of work. Twenty scans are many."""
 
-_BYTES = 8
-"""Of a file for each pixel: four channels of 16 bits, not packed."""
+_BYTES_PER_PIXEL = 8
+"""Of a file: four channels of 16 bits, not compressed."""
 
-_BYTES_BESIDE = 1 << 24
-"""Of a file for what is no pixels: profiles, comments, a small image inside."""
-
-_EXIF_ORIENTATION = 0x0112
-_TURN = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_EXTRA_BYTES = 1 << 24
+"""Of a file, for what is no pixels: profiles, comments, a thumbnail."""
 
 
 class UnreadableImageError(DataError):
@@ -76,34 +78,74 @@ class UnreadableImageError(DataError):
 def decode_image(
     path: Path, shape: tuple[int, int, int], options: DecodeOptions
 ) -> NDArray[np.uint8]:
-    """The first frame of an image file, upright, on the background, as uint8 [C, H, W] = shape.
+    """Decode the first frame of an image file, upright and on the background, to uint8 [C, H, W].
 
-    C is 1 (grey) or 3 (RGB). `center_crop` larger than the image takes what there is. For fit=crop
-    the largest centred part of the target's proportions is resized, so no side is padded. A JPEG
-    that shrinks a lot is decoded at 1/2, 1/4 or 1/8 of its size first, unless center_crop is set:
-    its values may then differ by a few levels from those of a full decoding.
+    shape: (C, H, W), where C is 1 (grey) or 3 (RGB). A `center_crop` larger than the image takes
+    the whole side. With fit=crop the largest centred part of the target's aspect ratio is resized.
+    A JPEG that shrinks much is decoded at 1/2, 1/4 or 1/8 of its size first, unless center_crop is
+    set; its values may then differ by a few levels from those of a full decoding.
 
-    UnreadableImageError, one line that names the file, whatever is wrong with the file.
+    UnreadableImageError, in one line that names the file, whatever is wrong with the file.
     """
     channels, height, width = shape
     if channels not in (1, 3):
         raise DataError(f"image files have 1 or 3 channels, not {channels}")
     with _opened(path, options) as image:
-        turn = _turn_of(image)
         if options.center_crop is None:
-            _draft(image, (height, width) if turn in _SIDEWAYS else (width, height), options)
+            _draft(image, (width, height), options)
         image.load()
-        if image.format == "TIFF":
-            turn = _turn_of(image)  # none is left where Pillow turned it when it loaded it
+        try:
+            ImageOps.exif_transpose(image, in_place=True)
+        except MemoryError:
+            raise
+        except Exception:
+            pass  # damaged EXIF data raises errors of any kind, and is ignored
         flat = _flatten(image, "L" if channels == 1 else "RGB", BACKGROUND[options.background])
-        if turn is not None:
-            flat = flat.transpose(turn)
         pixels = np.asarray(_fit(flat, (width, height), options))
     return np.ascontiguousarray(pixels.reshape(height, width, channels).transpose(2, 0, 1))
 
 
+def decode_all(
+    paths: Sequence[Path], shape: tuple[int, int, int], options: DecodeOptions, append: Append
+) -> list[tuple[int, str]]:
+    """Decode image files in threads, and pass them to `append` in order as uint8 [n, *shape].
+
+    Returns (position in paths, reason) of each file that cannot be read, in order. Threads are
+    enough, because Pillow releases Python's lock while it decodes.
+    """
+    unreadable: list[tuple[int, str]] = []
+    chunk = max(TASK_IMAGES, CHUNK_BYTES // math.prod(shape) // TASK_IMAGES * TASK_IMAGES)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with quiet_pillow(options), ThreadPoolExecutor(min(MAX_THREADS, cores or 1)) as pool:
+        decode = partial(_decode_task, shape=shape, options=options)
+        for start in range(0, len(paths), chunk):
+            part = paths[start : start + chunk]
+            tasks = [part[i : i + TASK_IMAGES] for i in range(0, len(part), TASK_IMAGES)]
+            results = [result for task in pool.map(decode, tasks) for result in task]
+            unreadable += [
+                (start + i, result) for i, result in enumerate(results) if isinstance(result, str)
+            ]
+            images = [result for result in results if not isinstance(result, str)]
+            if images:
+                append(np.stack(images))
+    return unreadable
+
+
+def _decode_task(
+    paths: Sequence[Path], shape: tuple[int, int, int], options: DecodeOptions
+) -> list[NDArray[np.uint8] | str]:
+    """Each image, or the reason why it cannot be read."""
+    results: list[NDArray[np.uint8] | str] = []
+    for path in paths:
+        try:
+            results.append(decode_image(path, shape, options))
+        except UnreadableImageError as error:
+            results.append(error.reason)
+    return results
+
+
 def is_grey(path: Path, options: DecodeOptions) -> bool:
-    """Whether an image file holds no colour; looked at in small. UnreadableImageError as above."""
+    """Check at a reduced size whether an image has no colour. UnreadableImageError as above."""
     with _opened(path, options) as image:
         if image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I"):
             return True
@@ -117,15 +159,15 @@ def is_grey(path: Path, options: DecodeOptions) -> bool:
 
 @contextmanager
 def quiet_pillow(options: DecodeOptions) -> Iterator[None]:
-    """Pillow without its warnings, and with max_megapixels for its own limit.
+    """Silence Pillow's warnings, and set its own limit of pixels to max_megapixels.
 
-    That limit and the filters of warnings belong to the process, so they change when the first
-    thread comes in and change back when the last one goes out. Whoever decodes many images enters
-    once around them all.
+    The limit and the warning filters belong to the process: the first thread that enters sets them
+    and the last one that leaves restores them. Code that decodes many images enters once around
+    all of them.
     """
-    global _inside, _restore
-    with _entrance:
-        if _inside == 0:
+    global _users, _restore
+    with _users_lock:
+        if _users == 0:
             _restore = ExitStack()
             _restore.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
             _restore.enter_context(warnings.catch_warnings())
@@ -133,26 +175,25 @@ def quiet_pillow(options: DecodeOptions) -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = 0
         limit = int(options.max_megapixels * 1e6)
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, limit)
-        _inside += 1
+        _users += 1
     try:
         yield
     finally:
-        with _entrance:
-            _inside -= 1
-            if _inside == 0:
+        with _users_lock:
+            _users -= 1
+            if _users == 0:
                 _restore.close()
 
 
-_entrance = threading.Lock()
-_one_at_a_time = threading.Lock()
-_inside = 0
+_users_lock = threading.Lock()
+_large_lock = threading.Lock()
+_users = 0
 _restore = ExitStack()
-_SIDEWAYS = (_TURN[5], _TURN[6], _TURN[7], _TURN[8])
 
 
 @contextmanager
 def _opened(path: Path, options: DecodeOptions) -> Iterator[Image.Image]:
-    """The image, its header read and its size sane; failures here and in the block are told."""
+    """Open an image and check its header; errors here and in the block name the file."""
     try:
         with (
             quiet_pillow(options),
@@ -161,27 +202,27 @@ def _opened(path: Path, options: DecodeOptions) -> Iterator[Image.Image]:
         ):
             width, height = image.size
             if width * height > options.max_megapixels * 1e6:
-                raise _RefusedError(_too_large(options, f"{width}×{height} pixels"))
-            most = min(_MOST_SCANS, _MOST_WORK // max(1, width * height))
-            if image.format == "JPEG" and _has_more_scans(path, most):
-                raise _RefusedError("it goes over its pixels more often than a photograph would")
-            with _one_at_a_time if width * height > _LARGE else nullcontext():
+                raise _RefusedError(_too_large(f"{width}×{height} pixels", options))
+            max_scans = min(_MAX_SCANS, _MAX_SCANNED_PIXELS // max(1, width * height))
+            if image.format in ("JPEG", "MPO") and _has_more_scans(path, max_scans):
+                raise _RefusedError("it has more scans over its pixels than a photograph has")
+            with _large_lock if width * height > _LARGE else nullcontext():
                 yield image
-    except Exception as error:  # Pillow raises whatever it likes
+    except Exception as error:  # Pillow raises errors of any kind
         raise UnreadableImageError(path, _explain(error, options)) from error
 
 
-def _has_more_scans(path: Path, most: int) -> bool:
-    """Whether a JPEG goes over its pixels more often: a progressive one may, in some bytes each."""
+def _has_more_scans(path: Path, limit: int) -> bool:
+    """Whether a JPEG has more scans than the limit: a progressive one may, in a few bytes each."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        count, place = 0, content.find(_SCAN)
-        while place >= 0 and count <= most:
-            count, place = count + 1, content.find(_SCAN, place + 2)
-    return count > most
+        count, found = 0, content.find(_SCAN)
+        while found >= 0 and count <= limit:
+            count, found = count + 1, content.find(_SCAN, found + 2)
+    return count > limit
 
 
 def _open_file(path: Path, options: DecodeOptions) -> BinaryIO:
-    """A regular file that is not empty: opening a pipe would wait for ever."""
+    """Open a regular file that is not empty; opening a pipe would wait without end."""
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         raise _RefusedError("it is a folder")
@@ -189,16 +230,16 @@ def _open_file(path: Path, options: DecodeOptions) -> BinaryIO:
         raise _RefusedError("it is not a regular file")
     if status.st_size == 0:
         raise _RefusedError("it is empty")
-    if status.st_size > _BYTES * options.max_megapixels * 1e6 + _BYTES_BESIDE:
+    if status.st_size > _BYTES_PER_PIXEL * options.max_megapixels * 1e6 + _EXTRA_BYTES:
         raise _RefusedError("its file is larger than an image of max_megapixels can be")
     return path.open("rb")
 
 
 class _RefusedError(Exception):
-    """A reason found here and not in Pillow."""
+    """A reason found here and not by Pillow."""
 
 
-def _too_large(options: DecodeOptions, what: str) -> str:
+def _too_large(what: str, options: DecodeOptions) -> str:
     return f"{what} are more than max_megapixels {options.max_megapixels:g}"
 
 
@@ -208,9 +249,9 @@ def _explain(error: Exception, options: DecodeOptions) -> str:
     if isinstance(error, _RefusedError):
         return text
     if isinstance(error, UnidentifiedImageError):
-        return f"it is not a sound image ({', '.join(FORMATS)})"
+        return f"it is not a valid image ({', '.join(FORMATS)})"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
-        return _too_large(options, "its pixels")
+        return _too_large("its pixels", options)
     if isinstance(error, FileNotFoundError):
         return "it does not exist"
     if isinstance(error, MemoryError):
@@ -222,29 +263,23 @@ def _explain(error: Exception, options: DecodeOptions) -> str:
     return f"it is damaged or of an unknown kind ({text[:100] or type(error).__name__})"
 
 
-def _turn_of(image: Image.Image) -> Image.Transpose | None:
-    """What brings the image upright, as its EXIF data has it. Damaged EXIF says nothing."""
-    try:
-        return _TURN.get(image.getexif().get(_EXIF_ORIENTATION, 1))
-    except Exception:  # Pillow raises whatever it likes here too
-        return None
-
-
 def _draft(image: Image.Image, size: tuple[int, int], options: DecodeOptions) -> None:
-    """Have a JPEG decoded small if it shrinks a lot. size: (width, height) as the file has it."""
-    across, down = size[0] / image.width, size[1] / image.height
+    """Let a JPEG be decoded at a reduced size if it shrinks much. size: (width, height) upright."""
+    with suppress(Exception):  # damaged EXIF data
+        if image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8):  # on their side
+            size = size[1], size[0]
+    scales = size[0] / image.width, size[1] / image.height
     if options.fit == "crop":
-        across = down = max(across, down)
+        scales = (max(scales),) * 2
     elif options.fit == "pad":
-        across = down = min(across, down)
-    margin = DRAFT_MARGIN
-    # Other formats take no notice.
-    wanted = (int(margin * across * image.width) + 1, int(margin * down * image.height) + 1)
-    image.draft(None, wanted)
+        scales = (min(scales),) * 2
+    width, height = (DRAFT_MARGIN * scale for scale in scales)
+    # Other formats ignore it.
+    image.draft(None, (int(width * image.width) + 1, int(height * image.height) + 1))
 
 
 def _flatten(image: Image.Image, mode: str, background: int) -> Image.Image:
-    """Any kind of pixels as 8-bit "L" or "RGB", transparent ones on the background."""
+    """Convert pixels of any mode to 8-bit "L" or "RGB", transparent ones on the background."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         image = _scale_16_bits(image)
     elif image.mode in ("I", "F"):
@@ -272,28 +307,18 @@ def _scale_16_bits(image: Image.Image) -> Image.Image:
 def _fit(image: Image.Image, size: tuple[int, int], options: DecodeOptions) -> Image.Image:
     """Crop and resize as the options say. size: (width, height)."""
     if options.center_crop is not None:
-        image = _crop_center(image, options.center_crop)
+        # Rounded as by torchvision's CenterCrop.
+        sides = [min(options.center_crop, side) for side in image.size]
+        left, top = (round((n - side) / 2) for n, side in zip(image.size, sides, strict=True))
+        image = image.crop((left, top, left + sides[0], top + sides[1]))
     if image.size == size:
         return image
     bilinear = Image.Resampling.BILINEAR
     if options.fit == "stretch":
         return image.resize(size, bilinear)
-    if options.fit == "pad":
-        scale = min(size[0] / image.width, size[1] / image.height)
-        inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        behind = BACKGROUND[options.background]
-        canvas = Image.new(image.mode, size, behind if image.mode == "L" else (behind,) * 3)
-        corner = ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2)
-        canvas.paste(image.resize(inner, bilinear), corner)
-        return canvas
-    scale = max(size[0] / image.width, size[1] / image.height)
-    part = (min(image.width, size[0] / scale), min(image.height, size[1] / scale))
-    left, top = (image.width - part[0]) / 2, (image.height - part[1]) / 2
-    return image.resize(size, bilinear, box=(left, top, left + part[0], top + part[1]))
-
-
-def _crop_center(image: Image.Image, side: int) -> Image.Image:
-    """This many pixels square, or what there is of them; rounded as torchvision's CenterCrop."""
-    width, height = min(side, image.width), min(side, image.height)
-    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
-    return image.crop((left, top, left + width, top + height))
+    if options.fit == "crop":
+        return ImageOps.fit(image, size, bilinear)
+    level = BACKGROUND[options.background]
+    colour = level if image.mode == "L" else (level,) * 3
+    # Just below one half: an odd row of background lies below the image, an odd column right of it.
+    return ImageOps.pad(image, size, bilinear, colour, (0.4999, 0.4999))

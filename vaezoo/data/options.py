@@ -12,6 +12,9 @@ from vaezoo.options import Options
 
 Binarize = Literal["none", "threshold", "dynamic"]
 
+SPLIT_SEED = 0
+"""Chooses the validation examples of data sets with official splits: the same ones in every run."""
+
 
 def _read_size(value: Any) -> Any:
     """64, "64", "96x64", (96, 64) or ("96", "64") as (height, width)."""

@@ -54,7 +54,7 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
         ),
         (
             "npz",
-            "npz:NpzDataset",
+            "arrays:NpzDataset",
             "NpzOptions",
             "Arrays of images or vectors in an .npz file: give --root",
             "",
@@ -62,7 +62,7 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
         ),
         (
             "mnist",
-            "mnist:MnistDataset",
+            "torchvision_sets:MnistDataset",
             "KnownOptions",
             "70,000 handwritten digits, 28×28 grey",
             "LeCun et al. 1998",
@@ -70,7 +70,7 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
         ),
         (
             "fashion_mnist",
-            "mnist:FashionMnistDataset",
+            "torchvision_sets:FashionMnistDataset",
             "KnownOptions",
             "70,000 pieces of clothing, 28×28 grey",
             "Xiao et al. 2017, arXiv:1708.07747",
@@ -78,7 +78,7 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
         ),
         (
             "kmnist",
-            "mnist:KmnistDataset",
+            "torchvision_sets:KmnistDataset",
             "KnownOptions",
             "70,000 cursive Japanese characters, 28×28 grey",
             "Clanuwat et al. 2018, arXiv:1812.01718",
@@ -86,7 +86,7 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
         ),
         (
             "emnist",
-            "mnist:EmnistDataset",
+            "torchvision_sets:EmnistDataset",
             "EmnistOptions",
             "Handwritten letters and digits in six sets, 28×28 grey",
             "Cohen et al. 2017, arXiv:1702.05373",
@@ -94,7 +94,7 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
         ),
         (
             "cifar10",
-            "cifar:Cifar10Dataset",
+            "torchvision_sets:Cifar10Dataset",
             "KnownOptions",
             "60,000 small photographs in ten classes, 32×32 colour",
             "Krizhevsky 2009",
@@ -102,7 +102,7 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
         ),
         (
             "svhn",
-            "svhn:SvhnDataset",
+            "torchvision_sets:SvhnDataset",
             "KnownOptions",
             "99,289 house numbers, 32×32 colour",
             "Netzer et al. 2011",

@@ -1,13 +1,15 @@
-"""The store: decoded once, shared, and whole or not there at all."""
+"""The cache of decoded images: each is decoded once, shared, and complete or absent."""
 
 from __future__ import annotations
 
 import errno
+import json
 import multiprocessing
 import os
 import signal
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from vaezoo.data import cache as store
-from vaezoo.data import cache as store_file
-from vaezoo.data.cache import Append, Build, cache_folder, cached_images
+from vaezoo.data import cache as cache_module
+from vaezoo.data.cache import Append, Build, CachedImages, cache_folder, cached_images
 from vaezoo.errors import DataError
 
 SHAPE = (3, 4, 5)
@@ -44,15 +45,15 @@ def building(calls: list[int] | None = None, pixels: np.ndarray = PIXELS) -> Bui
 
 
 def never(append: Append) -> dict[str, Any]:
-    raise AssertionError("a sound store was built again")
+    raise AssertionError("a valid entry was built again")
 
 
-def get(build: Build, key: str = "key") -> store_file.Stored:
+def get(build: Build, key: str = "key") -> CachedImages:
     return cached_images(key, SHAPE, 100, build)
 
 
-def only_store(cache: Path) -> Path:
-    (path,) = cache.glob("*.store")
+def only_entry(cache: Path) -> Path:
+    (path,) = cache.glob("*.npy")
     return path
 
 
@@ -69,15 +70,15 @@ def test_what_was_built_is_mapped_by_the_next(cache: Path) -> None:
 
 def test_the_file_takes_no_more_room_than_its_images(cache: Path) -> None:
     cached_images("key", SHAPE, 100_000, building())
-    assert only_store(cache).stat().st_blocks * 512 < 4 * PIXELS.nbytes + 8192
+    assert only_entry(cache).stat().st_blocks * 512 < 4 * PIXELS.nbytes + 8192
 
 
-def test_writing_to_the_images_changes_nobody_elses(cache: Path) -> None:
+def test_writing_to_the_images_does_not_change_the_file(cache: Path) -> None:
     get(building()).images.zero_()
     assert np.array_equal(get(never).images.numpy(), PIXELS)
 
 
-def test_another_key_or_shape_is_another_store(cache: Path) -> None:
+def test_another_key_or_shape_is_another_entry(cache: Path) -> None:
     get(building())
     other = np.zeros((1, *SHAPE), dtype=np.uint8)
     assert len(get(building(pixels=other), "other key").images) == 1
@@ -118,46 +119,76 @@ def flip_a_pixel(path: Path) -> None:
     path.write_bytes(data)
 
 
-def flip_the_trailer(path: Path) -> None:
-    data = path.read_bytes()
-    assert b'"labels": [1, 2]' in data
-    path.write_bytes(data.replace(b'"labels": [1, 2]', b'"labels": [1, 3]'))
+def change_the_info(path: Path) -> None:
+    about = json.loads(path.with_suffix(".json").read_bytes())
+    about["info"]["labels"] = [1, 3]
+    path.with_suffix(".json").write_text(json.dumps(about))
+
+
+def lose_the_info(path: Path) -> None:
+    path.with_suffix(".json").unlink()
 
 
 def put_text(path: Path) -> None:
-    path.write_text("not a store " * 1000)
+    path.write_text("no array " * 1000)
 
 
-def put_another_store(path: Path) -> None:
+def put_another_entry(path: Path) -> None:
     get(building(pixels=PIXELS[:40]), "another key")
-    (other,) = [p for p in path.parent.glob("*.store") if p != path]
+    (other,) = [p for p in path.parent.glob("*.npy") if p != path]
     other.replace(path)
+    other.with_suffix(".json").replace(path.with_suffix(".json"))
 
 
 @pytest.mark.parametrize(
     "damage",
-    [cut, cut_one_byte, empty, flip_a_pixel, flip_the_trailer, put_text, put_another_store],
+    [
+        cut,
+        cut_one_byte,
+        empty,
+        flip_a_pixel,
+        change_the_info,
+        lose_the_info,
+        put_text,
+        put_another_entry,
+    ],
 )
 def test_damage_is_noticed_and_built_again(cache: Path, damage: Any) -> None:
     get(building())
-    damage(only_store(cache))
+    damage(only_entry(cache))
     calls: list[int] = []
     assert np.array_equal(get(building(calls)).images.numpy(), PIXELS)
     assert calls == [1]
     assert np.array_equal(get(never).images.numpy(), PIXELS)
 
 
-def test_a_touched_store_is_compared_and_kept(cache: Path) -> None:
+def test_a_touched_file_is_compared_and_kept(cache: Path) -> None:
     get(building())
-    os.utime(only_store(cache))
+    os.utime(only_entry(cache))
     assert np.array_equal(get(never).images.numpy(), PIXELS)
 
 
-def test_whoever_mapped_a_store_keeps_it_when_it_is_built_again(cache: Path) -> None:
+def test_mapped_images_stay_when_the_entry_is_built_again(cache: Path) -> None:
     old = get(building())
-    only_store(cache).unlink()
+    only_entry(cache).unlink()
     get(building())
     assert np.array_equal(old.images.numpy(), PIXELS)
+
+
+def test_more_than_the_memory_is_mapped_read_only(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, mode: str) -> np.ndarray:
+        if mode == "c":
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return open_memmap(path, mode=mode)
+
+    get(building())
+    open_memmap = cache_module.open_memmap
+    monkeypatch.setattr(cache_module, "open_memmap", refuse)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(get(never).images.numpy(), PIXELS)
 
 
 def test_a_failed_build_leaves_nothing(cache: Path) -> None:
@@ -223,7 +254,7 @@ def test_a_full_disk_leaves_nothing_half_written(
 
 def test_too_much_for_memory_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache.parent.touch()
-    monkeypatch.setattr(store, "physical_memory", lambda: 1000)
+    monkeypatch.setattr(cache_module, "physical_memory", lambda: 1000)
     with pytest.raises(DataError, match="VAEZOO_CACHE"):
         get(never)
 
@@ -255,7 +286,7 @@ def _build_slowly(log: Path, results: Any) -> None:
 def test_two_processes_at_once_build_once(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(store, "PATIENCE", 0.1)
+    monkeypatch.setattr(cache_module, "LOCK_SECONDS", 0.1)
     context = multiprocessing.get_context("fork")
     results = context.Queue()
     workers = [

@@ -1,4 +1,4 @@
-"""Arrays in .npz files: layouts and values are told apart, or refused; nothing is guessed."""
+"""Arrays in .npz files: layouts and values are recognised or refused, never guessed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from vaezoo.data.arrays import NpzDataset
 from vaezoo.data.base import Splits
-from vaezoo.data.npz import NpzDataset
 from vaezoo.data.options import NpzOptions
 from vaezoo.errors import DataError
 
@@ -147,7 +147,7 @@ def test_test_arrays_as_keras_has_them(tmp_path: Path) -> None:
     assert rows(torch.cat(taken)) == rows(train)
 
 
-def test_values_are_told_apart(tmp_path: Path) -> None:
+def test_the_domain_follows_from_the_values(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).random((6, 5, 5), dtype=np.float32)
     bits = noise > 0.5
     for values, domain, kind in (
@@ -171,8 +171,8 @@ def test_values_are_told_apart(tmp_path: Path) -> None:
         assert spread == pytest.approx(np.sort(values.astype(np.float64), axis=None), rel=1e-6)
 
 
-def test_train_and_test_are_judged_together(tmp_path: Path) -> None:
-    # Black images to test with are no bits when those to train on are grey.
+def test_train_and_test_have_one_domain(tmp_path: Path) -> None:
+    # Test images of 0 and 1 are not binary if the training images are grey.
     splits = load(tmp_path, x=levels(4, 5, 5), x_test=np.ones((2, 5, 5), np.uint8))
     assert splits.spec.domain == "unit"
     assert splits.test.get_batch(torch.arange(2))[0].max() == 1
@@ -263,5 +263,5 @@ def test_image_files_for_grey_and_for_real_data(tmp_path: Path) -> None:
     dataset = NpzDataset(NpzOptions())
     assert (dataset.read_images([tmp_path / "a.png"], spec) == 200).all()
     real = load(tmp_path, x=images.astype(np.float32) - 7).spec
-    with pytest.raises(DataError, match="no levels of grey"):
+    with pytest.raises(DataError, match="not 8-bit levels"):
         dataset.read_images([tmp_path / "a.png"], real)

@@ -1,4 +1,4 @@
-"""Batches: what an epoch is follows from its number, on the device, whatever the batch size."""
+"""BatchLoader: an epoch follows from its number, on any device and at any batch size."""
 
 from __future__ import annotations
 

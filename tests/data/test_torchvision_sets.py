@@ -1,10 +1,14 @@
-"""The well-known sets: small copies in each layout that they come in, written here."""
+"""The data sets of torchvision: small copies in each layout, written here."""
 
 from __future__ import annotations
 
 import gzip
+import hashlib
+import io
 import os
+import pickle
 import struct
+import sys
 import urllib.error
 from pathlib import Path
 from typing import Any
@@ -14,15 +18,20 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from vaezoo.data import torchvision_sets
 from vaezoo.data.base import TensorSplit
-from vaezoo.data.known import KnownDataset
-from vaezoo.data.mnist import EmnistDataset, FashionMnistDataset, KmnistDataset, MnistDataset
 from vaezoo.data.options import EmnistOptions, KnownOptions
-from vaezoo.data.svhn import SvhnDataset
-from vaezoo.errors import DataError
-from vaezoo.plugins.loader import import_file
+from vaezoo.data.torchvision_sets import (
+    Cifar10Dataset,
+    EmnistDataset,
+    FashionMnistDataset,
+    KmnistDataset,
+    MnistDataset,
+    SvhnDataset,
+    TorchvisionDataset,
+)
+from vaezoo.errors import DataError, VaezooError
 
-write_mat = import_file(str(Path(__file__).with_name("matlab_files.py"))).write_mat
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 TRAIN, TEST = 12, 5
 
@@ -68,7 +77,7 @@ def everything(split: Any) -> tuple[torch.Tensor, torch.Tensor]:
     ],
 )
 def test_idx_sets_come_back_from_each_layout(
-    tmp_path: Path, dataset: type[KnownDataset], folder: str, zipped: bool
+    tmp_path: Path, dataset: type[TorchvisionDataset], folder: str, zipped: bool
 ) -> None:
     write_mnist(tmp_path / folder, zipped)
     splits = dataset(KnownOptions(root=tmp_path)).load()
@@ -88,7 +97,7 @@ def test_names_with_a_dot_and_the_usual_places(in_tmp: Path) -> None:
 
 
 def test_files_of_one_name_are_not_guessed_at(in_tmp: Path) -> None:
-    # Bare in ./data these could be any of three sets: only who names the folder knows.
+    # Directly in ./data these files could be of three data sets.
     write_mnist(in_tmp / "data")
     with pytest.raises(DataError, match="kmnist was not found"):
         KmnistDataset(KnownOptions()).load()
@@ -167,6 +176,24 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     assert "has no t10k-labels-idx1-ubyte" in said(KnownOptions(root=tmp_path))
 
 
+def test_a_data_set_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_mnist(tmp_path)
+    options = KnownOptions(root=tmp_path, image_size=(14, 14))
+    first = MnistDataset(options).load()
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the files were read again")
+
+    monkeypatch.setattr(torchvision_sets, "read_idx", refuse)
+    again = MnistDataset(options).load()
+    assert again.fingerprint == first.fingerprint
+    for one, other in zip(everything(again.train), everything(first.train), strict=True):
+        assert torch.equal(one, other)
+    os.utime(tmp_path / "t10k-labels-idx1-ubyte", ns=(1, 1))
+    with pytest.raises(DataError, match="read again"):
+        MnistDataset(options).load()
+
+
 def test_what_is_damaged_is_named(tmp_path: Path) -> None:
     write_mnist(tmp_path, zipped=True)
     path = tmp_path / "train-images-idx3-ubyte.gz"
@@ -180,10 +207,64 @@ def test_what_is_damaged_is_named(tmp_path: Path) -> None:
     write_idx(tmp_path / "t10k-labels-idx1-ubyte", np.full(5, 77, np.uint8))
     with pytest.raises(DataError, match="labels go from 77 to 77"):
         MnistDataset(KnownOptions(root=tmp_path)).load()
+    write_mnist(tmp_path)
+    write_idx(tmp_path / "t10k-images-idx3-ubyte", grey(5, 5)[:, :20])
+    with pytest.raises(DataError, match=r"\[5, 1, 20, 28\], not \[n, 1, 28, 28\]"):
+        MnistDataset(KnownOptions(root=tmp_path)).load()
+
+
+def idx(*shape: int, kind: int = 8, content: bytes = b"") -> bytes:
+    return struct.pack(f">HBB{len(shape)}I", 0, kind, len(shape), *shape) + content
 
 
 @pytest.mark.parametrize(
-    ("part", "class_names", "first", "last"),
+    "content",
+    [
+        b"",
+        b"\x89PNG\r\n",
+        b"\0\0\x08\x00",
+        b"\0\0\x08\xff" + b"\0" * 1020,
+        b"\0\0\x08\x03\0\0",
+        idx(1, kind=0x0D, content=b"\0" * 4),
+        idx(2**32 - 1, 2**32 - 1, 2**32 - 1),
+        idx(5, 28, 28, content=bytes(5 * 784 - 1)),
+        idx(5, 28, 28, content=bytes(5 * 784 + 1)),
+        idx(10_000, 10_000, 10_000, content=bytes(1000)),
+        idx(0, 2**32 - 1, 2**32 - 1),
+    ],
+)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_what_is_no_idx_file(tmp_path: Path, content: bytes, zipped: bool) -> None:
+    write_mnist(tmp_path)
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(gzip.compress(content) if zipped else content)
+    with pytest.raises(DataError, match="t10k-images-idx3-ubyte is damaged") as caught:
+        MnistDataset(KnownOptions(root=tmp_path)).load()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_flipped_bit_in_a_gz_is_noticed(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    path = tmp_path / "t10k-labels-idx1-ubyte"
+    content = bytearray(gzip.compress(path.read_bytes(), compresslevel=0))
+    content[-9] ^= 1  # stored, so unpacking succeeds: only the checksum shows it
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="t10k-labels-idx1-ubyte is damaged"):
+        MnistDataset(KnownOptions(root=tmp_path)).load()
+
+
+def test_a_file_that_unpacks_to_too_much_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torchvision_sets, "available_memory", lambda: 100 << 20)
+    write_mnist(tmp_path)
+    content = gzip.compress(idx(60_000, 1000, content=bytes(60_000_000)), 1)
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(content)
+    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte is too large"):
+        MnistDataset(KnownOptions(root=tmp_path)).load()
+
+
+@pytest.mark.parametrize(
+    ("part", "classes", "first", "last"),
     [
         ("balanced", 47, "0", "t"),
         ("bymerge", 47, "0", "t"),
@@ -194,13 +275,13 @@ def test_what_is_damaged_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_emnist_reads_upright_from_class_0(
-    tmp_path: Path, part: str, class_names: int, first: str, last: str
+    tmp_path: Path, part: str, classes: int, first: str, last: str
 ) -> None:
     stems = (f"emnist-{part}-train", f"emnist-{part}-test")
     write_mnist(tmp_path / "EMNIST" / "raw", stems=stems)
     offset = 1 if part == "letters" else 0
     labels = np.arange(TRAIN, dtype=np.uint8) % 10 + offset
-    labels[-1] = class_names - 1 + offset
+    labels[-1] = classes - 1 + offset
     write_idx(tmp_path / "EMNIST" / "raw" / f"{stems[0]}-labels-idx1-ubyte", labels)
     write_idx(
         tmp_path / "EMNIST" / "raw" / f"{stems[1]}-labels-idx1-ubyte",
@@ -210,8 +291,8 @@ def test_emnist_reads_upright_from_class_0(
     images, read = everything(splits.train)
     assert np.array_equal(images[:, 0].numpy(), grey(TRAIN, TRAIN).transpose(0, 2, 1))
     assert read.min() == 0
-    assert read.max() == class_names - 1
-    assert len(splits.spec.class_names) == class_names
+    assert read.max() == classes - 1
+    assert len(splits.spec.class_names) == classes
     assert (splits.spec.class_names[0], splits.spec.class_names[-1]) == (first, last)
 
 
@@ -227,7 +308,7 @@ def test_fashion_mnist_as_debian_has_it(monkeypatch: pytest.MonkeyPatch, in_tmp:
     images, labels = everything(splits.train)
     assert torch.bincount(labels).tolist() == [6000] * 10
     assert torch.bincount(everything(splits.test)[1]).tolist() == [1000] * 10
-    # The mean and the deviation that everyone normalises this set by.
+    # The mean and the deviation by which this data set is usually normalised.
     assert images.float().mean().item() / 255 == pytest.approx(0.2860, abs=5e-4)
     assert images.float().std().item() / 255 == pytest.approx(0.3530, abs=5e-4)
     # Trousers are narrow and sandals are not: the labels belong to the images.
@@ -237,21 +318,36 @@ def test_fashion_mnist_as_debian_has_it(monkeypatch: pytest.MonkeyPatch, in_tmp:
     assert isinstance(splits.train, TensorSplit)
 
 
-def write_svhn(folder: Path) -> dict[str, Any]:
+def write_official(folder: Path, contents: dict[str, bytes]) -> list[list[str]]:
+    """Write files; the lists of their [name, MD5], as torchvision has them of the official ones."""
     folder.mkdir(parents=True, exist_ok=True)
-    written = {}
-    for name, count in (("train", TRAIN), ("test", TEST)):
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return [[name, hashlib.md5(content).hexdigest()] for name, content in contents.items()]
+
+
+def write_svhn(monkeypatch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
+    savemat = pytest.importorskip("scipy.io").savemat
+    from torchvision.datasets import SVHN
+
+    written, contents = {}, {}
+    for part, count in (("train", TRAIN), ("test", TEST)):
         generator = np.random.default_rng(count)
-        images = generator.integers(0, 256, (32, 32, 3, count), dtype=np.uint8)
+        written[part] = generator.integers(0, 256, (32, 32, 3, count), dtype=np.uint8)
         labels = (np.arange(count, dtype=np.uint8) % 10 + 1).reshape(-1, 1)
-        write_mat(folder / f"{name}_32x32.mat", {"X": images, "y": labels})
-        written[name] = images
+        file = io.BytesIO()
+        savemat(file, {"X": written[part], "y": labels}, do_compression=True)
+        contents[f"{part}_32x32.mat"] = file.getvalue()
+    train, test = write_official(folder, contents)
+    monkeypatch.setattr(SVHN, "split_list", {"train": ["", *train], "test": ["", *test]})
     return written
 
 
 @pytest.mark.parametrize("folder", [".", "SVHN"])
-def test_svhn_with_its_zeros_labelled_ten(tmp_path: Path, folder: str) -> None:
-    written = write_svhn(tmp_path / folder)
+def test_svhn_with_its_zeros_labelled_ten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    written = write_svhn(monkeypatch, tmp_path / folder)
     splits = SvhnDataset(KnownOptions(root=tmp_path)).load()
     images, labels = everything(splits.train)
     assert splits.spec.shape == (3, 32, 32)
@@ -259,14 +355,85 @@ def test_svhn_with_its_zeros_labelled_ten(tmp_path: Path, folder: str) -> None:
     assert labels.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2]
 
 
-def test_svhn_damaged(tmp_path: Path) -> None:
-    write_svhn(tmp_path)
+def test_svhn_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_svhn(monkeypatch, tmp_path)
     path = tmp_path / "test_32x32.mat"
     for content in (path.read_bytes()[:5000], b"not a matlab file", b""):
         path.write_bytes(content)
-        with pytest.raises(DataError, match=r"test_32x32\.mat") as caught:
+        with pytest.raises(DataError, match=r"test_32x32\.mat is damaged") as caught:
             SvhnDataset(KnownOptions(root=tmp_path)).load()
         assert "\n" not in str(caught.value)
+
+
+def test_svhn_without_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for part in ("train", "test"):
+        (tmp_path / f"{part}_32x32.mat").touch()
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    with pytest.raises(VaezooError, match=r"needs the package scipy.*vaezoo\[svhn\]"):
+        SvhnDataset(KnownOptions(root=tmp_path)).load()
+
+
+def cifar_batch(number: int) -> dict[str, Any]:
+    generator = np.random.default_rng(number)
+    levels = generator.integers(0, 256, (3, 3072), dtype=np.uint8)
+    return {"data": levels, "labels": generator.integers(0, 10, 3).tolist()}
+
+
+def write_cifar(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    from torchvision.datasets import CIFAR10
+
+    names = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
+    contents = {name: pickle.dumps(cifar_batch(n)) for n, name in enumerate(names)}
+    contents["batches.meta"] = pickle.dumps({"label_names": ["airplane"]})
+    *train, test, meta = write_official(folder, contents)
+    monkeypatch.setattr(CIFAR10, "train_list", train)
+    monkeypatch.setattr(CIFAR10, "test_list", [test])
+    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": meta[1]})
+
+
+@pytest.mark.parametrize("folder", ["cifar-10-batches-py", "cifar10/cifar-10-batches-py", "."])
+def test_cifar_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    write_cifar(monkeypatch, tmp_path / folder)
+    splits = Cifar10Dataset(KnownOptions(root=tmp_path)).load()
+    assert splits.spec.shape == (3, 32, 32)
+    assert splits.spec.class_names[3] == "cat"
+    batches = [cifar_batch(number) for number in range(6)]
+    images, labels = everything(splits.train)
+    expected = np.concatenate([batch["data"] for batch in batches[:5]])
+    assert np.array_equal(images.reshape(-1, 3072).numpy(), expected)
+    assert labels.tolist() == [label for batch in batches[:5] for label in batch["labels"]]
+    images, labels = everything(splits.test)
+    assert np.array_equal(images.reshape(-1, 3072).numpy(), batches[5]["data"])
+    assert labels.tolist() == batches[5]["labels"]
+
+
+class Malice:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize("name", ["data_batch_1", "data_batch_4", "test_batch", "batches.meta"])
+def test_a_pickle_that_is_not_the_official_file_is_never_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Neither by the check here nor by torchvision's own."""
+    write_cifar(monkeypatch, tmp_path)
+    evil = pickle.dumps({**cifar_batch(0), "more": Malice(tmp_path / "sign")})
+    (tmp_path / name).write_bytes(evil)
+    with pytest.raises(DataError, match=f"{name} is damaged, or is not the official file"):
+        Cifar10Dataset(KnownOptions(root=tmp_path)).load()
+    monkeypatch.setattr(torchvision_sets, "_check_md5", lambda *_: None)
+    with pytest.raises(DataError, match=r"cifar10 .*corrupted"):
+        Cifar10Dataset(KnownOptions(root=tmp_path)).load()
+    assert not (tmp_path / "sign").exists()
+    pickle.loads(evil)
+    assert (tmp_path / "sign").exists()  # it would have worked
 
 
 def test_a_download_that_breaks_off_leaves_nothing(
@@ -288,11 +455,11 @@ def test_a_download_that_breaks_off_leaves_nothing(
 
 
 def test_a_download_is_found_afterwards(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fetch(self: MnistDataset, folder: Path) -> None:
+    def download(self: MnistDataset, folder: Path) -> None:
         write_mnist(folder / "MNIST" / "raw")
 
     monkeypatch.setenv("HOME", str(in_tmp))
-    monkeypatch.setattr(MnistDataset, "fetch", fetch)
+    monkeypatch.setattr(MnistDataset, "download", download)
     # Half of an older attempt is there already.
     write_idx(in_tmp / "root/MNIST/raw/train-labels-idx1-ubyte", np.zeros(1, np.uint8))
     splits = MnistDataset(KnownOptions(root=in_tmp / "root", download=True)).load()

@@ -1,0 +1,345 @@
+"""The data set `npz`: arrays in an .npz file, and the domain that their values imply."""
+
+from __future__ import annotations
+
+import itertools
+import zipfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.lib.format import MAGIC_PREFIX, read_array
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vaezoo.data.base import (
+    BaseDataset,
+    Splits,
+    TensorSplit,
+    hash_content,
+    hash_examples,
+    random_split,
+)
+from vaezoo.data.options import SPLIT_SEED, NpzOptions
+from vaezoo.data.spec import DataSpec, Domain
+from vaezoo.errors import DataError, printable
+from vaezoo.io import open_regular
+from vaezoo.runtime.memory import available_memory
+
+Array = NDArray[Any]
+
+NAMES = {
+    "train": ("images", "x", "data", "imgs", "x_train", "train_images", "arr_0"),
+    "train labels": ("labels", "y", "y_train", "train_labels"),
+    "test": ("x_test", "test_images"),
+    "test labels": ("y_test", "test_labels"),
+}
+"""The names that the array of each role may have."""
+
+_MAX_CHANNELS = 4
+"""An axis that is at most this long is that of the channels, a longer one that of pixels."""
+
+_MAX_CLASSES = 65_536
+
+_OBJECTS = "it holds Python objects, which are never loaded: store plain numbers"
+
+_PIECE = 1 << 20
+"""Values checked at once, so that checking a large array needs no second one."""
+
+
+class NpzDataset(BaseDataset):
+    """Arrays that numpy.savez wrote; `root` is the file.
+
+    NAMES has the names of the arrays: the examples, their class numbers from 0 (-1: unknown), and
+    the same for testing. Without test arrays `options.test_fraction` of the examples are held out
+    at random. Images are [n, H, W], [n, H, W, C] or [n, C, H, W] with C at most 4 and sides longer
+    than that; vectors are [n, values]. `infer_domain` says which values are allowed. Pickled
+    objects are never loaded.
+    """
+
+    options: NpzOptions
+
+    def load(self) -> Splits:
+        if self.options.root is None:
+            raise DataError("npz needs --root FILE: an .npz file made by numpy.savez")
+        path = self.options.root
+        found = _read(path)
+        roles = [role for role in ("train", "test") if role in found]
+        examples = {role: _to_channels_first(path, *found[role]) for role in roles}
+        shapes = {values.shape[1:] for values in examples.values()}
+        if len(shapes) > 1:
+            sizes = " and ".join("×".join(map(str, shape)) for shape in shapes)
+            raise DataError(f"{path}: examples to train on and to test with differ: {sizes}")
+        arrays = {f"{path}: {found[role][0]}": examples[role] for role in roles}
+        tensors, domain = infer_domain(arrays)
+        if self.options.binarize != "none":
+            if tensors[0].dtype != torch.uint8:
+                raise DataError(
+                    f"{path}: --binarize takes 8-bit levels, or floats that are multiples of 1/255"
+                )
+            domain = "binary"
+        labels: dict[str, Tensor] = {
+            role: _labels(path, *found[f"{role} labels"], len(examples[role]))
+            for role in roles
+            if f"{role} labels" in found
+        }
+        classes = max((int(numbers.max()) + 1 for numbers in labels.values()), default=0)
+        train, validation, test, chosen = self._split(tensors, labels)
+        counts = f"{len(train):,} to train on, {len(test):,} to test"
+        return Splits(
+            spec=DataSpec(
+                shape=tuple(tensors[0].shape[1:]),
+                domain=domain,
+                class_names=tuple(map(str, range(classes))),
+                num_examples=len(train),
+            ),
+            train=train,
+            validation=validation if len(validation) else test,
+            test=test,
+            description=f"{counts}, {chosen}",
+            fingerprint=_fingerprint(train, validation, test),
+        )
+
+    def read_images(self, paths: Sequence[Path], spec: DataSpec) -> Tensor:
+        if spec.domain == "real":
+            raise DataError(
+                "the values of this data are real numbers, not 8-bit levels as in image files"
+            )
+        return super().read_images(paths, spec)
+
+    def _split(
+        self, tensors: Sequence[Tensor], labels: Mapping[str, Tensor]
+    ) -> tuple[TensorSplit, TensorSplit, TensorSplit, str]:
+        options = self.options
+        count = len(tensors[0])
+        if len(tensors) == 2:
+            train, test = (
+                # Unknown classes where only the other role has labels.
+                TensorSplit(
+                    values, labels.get(role, torch.full((len(values),), -1)) if labels else None
+                )
+                for role, values in zip(("train", "test"), tensors, strict=True)
+            )
+            left, held_out, _ = random_split(count, 0, options.validation, SPLIT_SEED)
+            description = "as the file has them"
+        else:
+            if count < 2:
+                raise DataError(
+                    f"{options.root} holds one example: two are needed, to train and test"
+                )
+            testing = min(max(1, round(count * options.test_fraction)), count - 1)
+            left, held_out, tested = random_split(
+                count, testing, options.validation, options.split_seed
+            )
+            train = TensorSplit(tensors[0], labels.get("train"))
+            test = TensorSplit(train.images, train.labels, tested)
+            description = f"at random by seed {options.split_seed}"
+        validation = TensorSplit(train.images, train.labels, held_out)
+        return TensorSplit(train.images, train.labels, left), validation, test, description
+
+
+def _read(path: Path) -> dict[str, tuple[str, Array]]:
+    """Read the name and the array of each role that the file has."""
+    if not path.is_file():
+        raise DataError(f"--root {path} is not a file: npz takes an .npz file made by numpy.savez")
+    found: dict[str, tuple[str, Array]] = {}
+    try:
+        with open_regular(path) as file:
+            begin = file.read(len(MAGIC_PREFIX))
+            if begin[:1] == b"\x80":  # a pickle
+                raise ValueError(_OBJECTS)
+            if begin == MAGIC_PREFIX:
+                raise DataError(
+                    f"{path} is a single array: store it by numpy.savez(FILE, images=...)"
+                )
+            with zipfile.ZipFile(file) as archive:
+                members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+                names = _names(path, members)
+                size = sum(members[name].file_size for name in names.values())
+                # zipfile reads no more of a member than its directory says.
+                if size > available_memory() // 2:
+                    raise DataError(
+                        f"{path} does not fit in memory: its arrays have {size / 1e9:,.1f} GB"
+                    )
+                for role, name in names.items():
+                    with archive.open(members[name]) as member:
+                        found[role] = name, read_array(member, allow_pickle=False)
+                        member.read(1)  # at the end of a member its checksum is compared
+    except DataError:
+        raise
+    except Exception as error:  # numpy, zipfile and zlib raise errors of any kind for damaged files
+        reason = printable(" ".join(str(error).split())[:200]) or type(error).__name__
+        if "allow_pickle" in reason:
+            reason = _OBJECTS
+        raise DataError(f"cannot read {path} as .npz: {reason}") from None
+    return found
+
+
+def _names(path: Path, members: Collection[str]) -> dict[str, str]:
+    """Find the name of the array of each role that the file has."""
+    names: dict[str, str] = {}
+    for role, known in NAMES.items():
+        there = [name for name in known if name in members]
+        if len(there) > 1:
+            raise DataError(f"{path} holds both {there[0]} and {there[1]}: keep one")
+        if there:
+            names[role] = there[0]
+    if "train" not in names:
+        shown = ", ".join(printable(name[:40]) for name in itertools.islice(members, 10))
+        more = ", ..." if len(members) > 10 else ""
+        raise DataError(
+            f"{path} holds {shown + more or 'nothing'}: the array of the examples must be named "
+            f"one of {', '.join(NAMES['train'])}"
+        )
+    return names
+
+
+def _to_channels_first(path: Path, name: str, values: Array) -> Array:
+    """Arrange examples as [n, C, H, W] or [n, values]."""
+    shape = "×".join(map(str, values.shape)) or "one number"
+    if values.ndim not in (2, 3, 4):
+        raise DataError(
+            f"{path}: {name} is {shape}: images are [n, H, W], [n, H, W, C] or [n, C, H, W], "
+            "vectors [n, values]"
+        )
+    if not values.size:
+        raise DataError(f"{path}: {name} is empty ({shape})")
+    if values.ndim == 2:
+        return values
+    if values.ndim == 3:
+        return values[:, None]
+    first, last = (values.shape[axis] <= _MAX_CHANNELS for axis in (1, 3))
+    if first == last:
+        which = "either" if first else "neither"
+        raise DataError(
+            f"{path}: {name} is {shape}, where {which} the second or the last axis could be the "
+            f"channels: only one of them may be {_MAX_CHANNELS} or less"
+        )
+    return values if first else values.transpose(0, 3, 1, 2)
+
+
+def _labels(path: Path, name: str, values: Array, count: int) -> Tensor:
+    """Check class numbers: int64 [n]. values: whole numbers [n] or [n, 1]."""
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1 or values.dtype.kind not in "uib":
+        raise DataError(
+            f"{path}: {name} must be class numbers [n], whole, not {values.dtype} of "
+            f"{'×'.join(map(str, values.shape))}"
+        )
+    if len(values) != count:
+        raise DataError(f"{path}: {count:,} examples have {len(values):,} {name}")
+    low, high = int(values.min()), int(values.max())
+    if low < -1 or high >= _MAX_CLASSES:
+        raise DataError(
+            f"{path}: {name} go from {low} to {high}: class numbers go from 0 (-1: unknown) to "
+            f"{_MAX_CLASSES - 1}"
+        )
+    return torch.from_numpy(values.astype(np.int64))
+
+
+def _fingerprint(*splits: TensorSplit) -> str:
+    parts: list[bytes | Tensor] = []
+    for split in splits:
+        index = torch.empty(0) if split.index is None else split.index
+        parts += [hash_examples(split.images, split.labels), index]
+    return hash_content(*parts)
+
+
+class InferredValues(NamedTuple):
+    """Arrays as tensors, all of them uint8 (0 to 255) or float32, and their domain."""
+
+    tensors: list[Tensor]
+    domain: Domain
+
+
+def infer_domain(arrays: Mapping[str, Array]) -> InferredValues:
+    """Infer the domain of the arrays of one data set together, and convert them.
+
+    arrays: by the name that error messages use. The result depends on their values:
+
+    - true and false, or only 0 and 1: binary, as uint8 0 and 255;
+    - whole numbers from 0 to 255, at least one above 1: levels, uint8;
+    - floats in [0, 1] that all equal k / 255 within one unit in the last place: levels, uint8 k;
+    - other floats in [0, 1]: unit, float32; other floats: real, float32.
+
+    DataError for all others: other whole numbers (their scale is not known), NaN, infinity, complex
+    numbers, text.
+    """
+    domain, kind, scale = _infer(arrays)
+    return InferredValues([_tensor(values, kind, scale) for values in arrays.values()], domain)
+
+
+def _infer(arrays: Mapping[str, Array]) -> tuple[Domain, type, int]:
+    """The domain, the type to store values as, and the factor to multiply them by."""
+    kinds = {_kind(name, values) for name, values in arrays.items()}
+    if len(kinds) > 1:
+        types = " and ".join(f"{name} {values.dtype}" for name, values in arrays.items())
+        raise DataError(f"{types}: values of one data set must be of one kind")
+    if kinds == {"bool"}:
+        return "binary", np.uint8, 255
+    low, high = _range(arrays)
+    if low >= 0 and high <= 1 and _all(arrays, lambda piece: (piece == 0) | (piece == 1)):
+        return "binary", np.uint8, 255
+    if kinds == {"whole"}:
+        if low < 0 or high > 255:
+            raise DataError(
+                f"{next(iter(arrays))}: whole numbers from {low:g} to {high:g} are not "
+                "levels (0 to 255): store floats, scaled as you want them"
+            )
+        return "unit", np.uint8, 1
+    if low < 0 or high > 1:
+        return "real", np.float32, 1
+    return ("unit", np.uint8, 255) if _all(arrays, _is_level) else ("unit", np.float32, 1)
+
+
+def _kind(name: str, values: Array) -> str:
+    kinds = {"b": "bool", "u": "whole", "i": "whole", "f": "float"}
+    if values.dtype.kind not in kinds:
+        raise DataError(f"{name} is of {values.dtype}: numbers, or true and false, are needed")
+    return kinds[values.dtype.kind]
+
+
+def _range(arrays: Mapping[str, Array]) -> tuple[float, float]:
+    """The minimum and the maximum; DataError for values that float32 cannot hold."""
+    lows, highs = [], []
+    for name, values in arrays.items():
+        if values.dtype.kind == "f":
+            for piece in _pieces(values):
+                if not np.isfinite(piece).all():
+                    raise DataError(f"{name} holds NaN or infinity: remove or replace them")
+        lows.append(values.min())
+        highs.append(values.max())
+        if max(abs(float(lows[-1])), abs(float(highs[-1]))) > float(np.finfo(np.float32).max):
+            raise DataError(f"{name} holds values too large for 32-bit floats")
+    return float(min(lows)), float(max(highs))
+
+
+def _all(arrays: Mapping[str, Array], condition: Callable[[Array], Any]) -> bool:
+    """Whether a condition, given as truth values of a piece, holds for all values."""
+    pieces = itertools.chain.from_iterable(_pieces(values) for values in arrays.values())
+    return all(bool(np.all(condition(piece))) for piece in pieces)
+
+
+def _is_level(piece: Array) -> Any:
+    """Which values are k / 255; one unit in the last place off, as after a product with 1 / 255."""
+    level = np.rint(piece.astype(np.float64) * 255) / 255
+    rounded = level.astype(piece.dtype)
+    return np.abs(rounded - piece) <= np.spacing(rounded)
+
+
+def _pieces(values: Array) -> Iterator[Array]:
+    """Slices of some examples each."""
+    step = max(1, _PIECE * len(values) // values.size)
+    for start in range(0, len(values), step):
+        yield values[start : start + step]
+
+
+def _tensor(values: Array, kind: type, scale: int) -> Tensor:
+    """Convert the values, in C order; scaled ones are rounded to whole numbers."""
+    result: Array = np.empty(values.shape, kind)
+    for target, piece in zip(_pieces(result), _pieces(values), strict=True):
+        target[:] = piece if scale == 1 else np.rint(piece.astype(np.float32) * scale)
+    return torch.from_numpy(result)
