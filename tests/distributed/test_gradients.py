@@ -13,8 +13,8 @@ import torch
 
 from vaezoo.distributed import all_gather, all_reduce, local_chunk, local_only, rank, world_size
 from vaezoo.plugins.registry import registry
-from vaezoo.testing.model_with_loss import ModelWithLoss
-from vaezoo.testing.shard import compare
+from vaezoo.testing.multi_process import compare
+from vaezoo.testing.subjects import ModelWithLoss
 
 OURS = [s.name for s in registry().specs("model") if registry().plugin(s).distribution == "vaezoo"]
 MORE = {

@@ -25,7 +25,7 @@ from vaezoo.testing import (
 )
 from vaezoo.testing.checks import MODEL_CHECKS
 from vaezoo.testing.contract import Contract
-from vaezoo.testing.model_with_loss import ModelWithLoss
+from vaezoo.testing.subjects import ModelWithLoss
 
 HERE = Path(__file__).parent
 MODELS = import_file(str(HERE / "wrong_models.py"))

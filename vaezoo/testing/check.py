@@ -15,6 +15,12 @@ class CheckFailed(AssertionError):
     """What a check found wrong, in one line."""
 
 
+def fail_if(wrong: object, message: str) -> None:
+    """CheckFailed with this message if something is wrong."""
+    if wrong:
+        raise CheckFailed(message)
+
+
 class CheckSkipped(Exception):
     """Raised by a check that has nothing to look at, with the reason."""
 

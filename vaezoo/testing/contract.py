@@ -12,10 +12,7 @@ from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import LossSpec, ModelSpec, Spec
 from vaezoo.testing.check import Check, Result, Subject, run_check
 from vaezoo.testing.checks import DATASET_CHECKS, LOSS_CHECKS, MODEL_CHECKS, NAMES
-from vaezoo.testing.loaded import Loaded
-from vaezoo.testing.model_with_loss import ModelWithLoss
-from vaezoo.testing.named import Named
-from vaezoo.testing.reference import ReferenceVAE
+from vaezoo.testing.subjects import LoadedDataset, ModelWithLoss, Named, ReferenceVAE
 
 _REFERENCE_TAGS = ("elbo", "importance")
 
@@ -125,7 +122,7 @@ def check_dataset(
 
     options: the data set's; give it a small root, or few examples.
     """
-    loaded = Loaded(dataset, options)
+    loaded = LoadedDataset(dataset, options)
     return _hold(Contract(loaded, DATASET_CHECKS, expected_failures or {}, only=tuple(only)))
 
 
@@ -136,7 +133,7 @@ def contract_of(
     kind = named.kind if isinstance(named, Spec) else _kind(named)
     expected = choice.pop("expected", {})
     if kind == "dataset":
-        return Contract(Loaded(named, options), DATASET_CHECKS, expected, slow, **choice)
+        return Contract(LoadedDataset(named, options), DATASET_CHECKS, expected, slow, **choice)
     if kind == "loss":
         return Contract(_pair_for(named, None, options), LOSS_CHECKS, expected, slow, **choice)
     return Contract(ModelWithLoss(named, options=options), MODEL_CHECKS, expected, slow, **choice)

@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
+from vaezoo.testing import multi_process
 from vaezoo.testing.check import Check
 from vaezoo.testing.checks import (
     arithmetic,
     datasets,
     labels,
     learning,
-    processes,
+    likelihood,
+    registration,
     repeatable,
     shapes,
-    storage,
 )
-from vaezoo.testing.checks import lazy_import as door
-from vaezoo.testing.checks import likelihood as nats
-from vaezoo.testing.loaded import Loaded
-from vaezoo.testing.model_with_loss import ModelWithLoss
+from vaezoo.testing.subjects import LoadedDataset, ModelWithLoss
 
 LOSS_CHECKS: tuple[Check[ModelWithLoss], ...] = (
-    door.registration,
-    storage.options,
-    nats.terms,
-    nats.extremes,
-    nats.batch_size,
+    registration.registration,
+    registration.options,
+    likelihood.terms,
+    likelihood.extremes,
+    likelihood.batch_size,
     learning.phases,
     learning.gradients,
     repeatable.seeds,
     repeatable.evaluation,
-    storage.weights,
+    registration.weights,
     arithmetic.half_precision,
     arithmetic.flops,
     arithmetic.compiled,
-    processes.processes,
+    multi_process.processes,
 )
 """What a loss must keep, with a model that it is for."""
 
 MODEL_CHECKS: tuple[Check[ModelWithLoss], ...] = (
     shapes.shapes,
-    nats.rate,
-    nats.bound,
+    likelihood.rate,
+    likelihood.bound,
     learning.overfit,
     repeatable.independence,
     labels.labels,
@@ -48,7 +46,7 @@ MODEL_CHECKS: tuple[Check[ModelWithLoss], ...] = (
 )
 """What a model must keep, with its default loss or another."""
 
-DATASET_CHECKS: tuple[Check[Loaded], ...] = (
+DATASET_CHECKS: tuple[Check[LoadedDataset], ...] = (
     datasets.registration,
     datasets.options,
     datasets.examples,

@@ -13,8 +13,8 @@ from vaezoo.bench.counts import count
 from vaezoo.losses.base import loss_of
 from vaezoo.runtime.device import autocast, precision_context
 from vaezoo.runtime.seed import seeded
-from vaezoo.testing.check import CheckFailed, check
-from vaezoo.testing.model_with_loss import CPU, ModelWithLoss
+from vaezoo.testing.check import CheckFailed, check, fail_if
+from vaezoo.testing.subjects import CPU, ModelWithLoss
 
 _READS_BACK = {
     "_local_scalar_dense": "item(), float() or a truth value",
@@ -41,8 +41,7 @@ def half_precision(pair: ModelWithLoss) -> None:
                 outputs.append(phase.loss_fn(model, pair.batch(), pair.context()))
         full, half = outputs
         for name, value in {"loss": half.loss, **half.terms}.items():
-            if value.dtype != torch.float32:
-                raise CheckFailed(f"{name} of phase {phase.name} is {value.dtype}")
+            fail_if(value.dtype != torch.float32, f"{name} of phase {phase.name} is {value.dtype}")
         half.loss.backward(inputs=list(phase.parameters))
         if "discrete" in pair.tags:
             continue  # a code that is nearly another one becomes it
@@ -85,8 +84,7 @@ def flops(pair: ModelWithLoss) -> None:
 
     with precision_context("fp32", deterministic=True), _NoReadingBack():
         counted = count(step)
-    if counted.flops <= 0:
-        raise CheckFailed("a step has no matrix product and no convolution that is counted")
+    fail_if(counted.flops <= 0, "a step has no matrix product and no convolution that is counted")
 
 
 class _NoReadingBack(TorchDispatchMode):

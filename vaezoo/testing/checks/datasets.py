@@ -11,17 +11,16 @@ from vaezoo.data.base import Split
 from vaezoo.data.loader import BatchLoader
 from vaezoo.data.options import DiskOptions
 from vaezoo.errors import DataError
-from vaezoo.testing.check import CheckFailed, CheckSkipped, check
-from vaezoo.testing.checks.lazy_import import check_registration
-from vaezoo.testing.checks.storage import check_options
-from vaezoo.testing.loaded import Loaded
+from vaezoo.testing.check import CheckFailed, CheckSkipped, check, fail_if
+from vaezoo.testing.checks.registration import check_options, check_registration
+from vaezoo.testing.subjects import LoadedDataset
 
 _LOOKED_AT = 256
 _COMPARED = 5_000
 
 
 @check("give get_batch() examples of `spec.shape`, uint8 or float32, and class numbers or None")
-def examples(data: Loaded) -> None:
+def examples(data: LoadedDataset) -> None:
     """Examples are of the shape, type and classes that the spec says"""
     spec = data.splits.spec
     if spec.num_examples != len(data.splits.train):
@@ -29,8 +28,7 @@ def examples(data: Loaded) -> None:
             f"spec.num_examples is {spec.num_examples}, and there are {len(data.splits.train)}"
         )
     for name, split in data.parts().items():
-        if not len(split):
-            raise CheckFailed(f"the {name} split is empty")
+        fail_if(not len(split), f"the {name} split is empty")
         index = _some(split, _LOOKED_AT)
         x, y = split.get_batch(index)
         if tuple(x.shape) != (len(index), *spec.shape):
@@ -41,16 +39,14 @@ def examples(data: Loaded) -> None:
             raise CheckFailed(f"{name}: get_batch gives {x.dtype}, not uint8 or float32")
         if x.dtype == torch.float32 and spec.domain != "real":
             raise CheckFailed(f"{name}: {spec.domain} data must be uint8, not float32")
-        if not x.float().isfinite().all():
-            raise CheckFailed(f"{name}: an example is not finite")
+        fail_if(not x.float().isfinite().all(), f"{name}: an example is not finite")
         _check_labels(name, y, len(index), spec.class_names)
         one = split.get_batch(index[-1:])[0]
-        if not one.equal(x[-1:]):
-            raise CheckFailed(f"{name}: an example taken alone is another one")
+        fail_if(not one.equal(x[-1:]), f"{name}: an example taken alone is another one")
 
 
 @check("bring values into [0, 1]: uint8 levels, or 0 and 1 where the domain is binary")
-def values(data: Loaded) -> None:
+def values(data: LoadedDataset) -> None:
     """Batches have values of the domain, and the last one may be short"""
     spec = data.splits.spec
     for name, split in data.parts().items():
@@ -61,8 +57,7 @@ def values(data: Loaded) -> None:
             binarize=data.options.binarize,
         )
         x = next(iter(batches.sequential())).x
-        if x.dtype != torch.float32:
-            raise CheckFailed(f"{name}: a batch is {x.dtype}")
+        fail_if(x.dtype != torch.float32, f"{name}: a batch is {x.dtype}")
         if spec.domain == "binary" and not ((x == 0) | (x == 1)).all():
             raise CheckFailed(f"{name}: the domain is binary, and a value is neither 0 nor 1")
         if spec.domain == "unit" and not ((x >= 0) & (x <= 1)).all():
@@ -70,11 +65,10 @@ def values(data: Loaded) -> None:
 
 
 @check("follow a seed in the options, and fingerprint what the splits hold")
-def repeatable(data: Loaded) -> None:
+def repeatable(data: LoadedDataset) -> None:
     """Loaded again it is the same, and says so by its fingerprint"""
     again = data.load()
-    if not data.splits.fingerprint:
-        raise CheckFailed("it has no fingerprint")
+    fail_if(not data.splits.fingerprint, "it has no fingerprint")
     if again.fingerprint != data.splits.fingerprint:
         raise CheckFailed("its fingerprint is another one each time")
     for name, split in data.parts().items():
@@ -87,7 +81,7 @@ def repeatable(data: Loaded) -> None:
 
 
 @check("hold test examples out before anything else is done with them")
-def disjoint(data: Loaded) -> None:
+def disjoint(data: LoadedDataset) -> None:
     """Examples to test with are not among those to train on"""
     train = {*_contents(data.splits.train, _COMPARED)}
     share = min(1.0, _COMPARED / len(data.splits.train))
@@ -102,7 +96,7 @@ def disjoint(data: Loaded) -> None:
 
 
 @check("hold out `options.validation` examples of those to train on")
-def validation(data: Loaded) -> None:
+def validation(data: LoadedDataset) -> None:
     """As many examples are held out for validation as are asked for"""
     whole = data.splits
     count = max(1, len(whole.train) // 10)
@@ -116,18 +110,17 @@ def validation(data: Loaded) -> None:
 
 
 @check("give Splits plain numbers and words")
-def record(data: Loaded) -> None:
+def record(data: LoadedDataset) -> None:
     """What a run folder keeps of it is JSON, and says in one line how the splits came about"""
     splits = data.splits
-    if not splits.description or "\n" in splits.description:
-        raise CheckFailed("`description` is not one line")
+    fail_if(not splits.description or "\n" in splits.description, "`description` is not one line")
     kept = splits.record()
     if json.loads(json.dumps(kept))["splits"] != kept["splits"]:
         raise CheckFailed("its record does not come back from JSON")
 
 
 @check("raise DataError with what is missing and what to do")
-def missing(data: Loaded) -> None:
+def missing(data: LoadedDataset) -> None:
     """Data that is not there is told in one line"""
     if not isinstance(data.options, DiskOptions):
         raise CheckSkipped("it reads nothing from disk")
@@ -141,13 +134,13 @@ def missing(data: Loaded) -> None:
 
 
 @check("give each option a default, a description, and a type that YAML and a command line know")
-def options(data: Loaded) -> None:
+def options(data: LoadedDataset) -> None:
     """Options come back from YAML and from text, and each one is described"""
     check_options(data.options, f"data set {data.name}")
 
 
 @check("keep hooks and options in modules that import no torch, targets as strings")
-def registration(data: Loaded) -> None:
+def registration(data: LoadedDataset) -> None:
     """Registering it and reading its options imports no torch"""
     check_registration(data.spec)
 
@@ -169,8 +162,7 @@ def _contents(split: Split, most: int) -> list[bytes]:
 
 def _check_labels(name: str, y: Tensor | None, count: int, classes: tuple[str, ...]) -> None:
     if y is None:
-        if classes:
-            raise CheckFailed(f"{name}: there are classes, and no labels")
+        fail_if(classes, f"{name}: there are classes, and no labels")
         return
     if y.dtype != torch.int64 or tuple(y.shape) != (count,):
         raise CheckFailed(f"{name}: labels are {y.dtype} {tuple(y.shape)}, not int64 ({count},)")

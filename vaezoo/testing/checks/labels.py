@@ -9,8 +9,8 @@ from vaezoo.data.spec import DataSpec
 from vaezoo.errors import OptionError
 from vaezoo.models.base import BaseVAE
 from vaezoo.runtime.seed import seeded
-from vaezoo.testing.check import CheckFailed, CheckSkipped, check
-from vaezoo.testing.model_with_loss import CPU, ModelWithLoss
+from vaezoo.testing.check import CheckFailed, CheckSkipped, check, fail_if
+from vaezoo.testing.subjects import CPU, ModelWithLoss
 
 
 @check("set `conditional = True`, tag it `labels`, and use y in decode or prior")
@@ -22,16 +22,14 @@ def labels(pair: ModelWithLoss) -> None:
         raise CheckFailed("it declares labels, but without conditional = True it never gets any")
     if not conditional:
         raise CheckSkipped("it is not conditional")
-    if not declared:
-        raise CheckFailed("it is conditional, and has no tag `labels`")
+    fail_if(not declared, "it is conditional, and has no tag `labels`")
     with pair.watched() as model:
         first, second = (torch.full((4,), label) for label in (0, 1))
         drawn = []
         for y in (first, second):
             with seeded(0, CPU):
                 drawn.append(model.sample(4, y))
-        if drawn[0].equal(drawn[1]):
-            raise CheckFailed("samples of two classes are the same")
+        fail_if(drawn[0].equal(drawn[1]), "samples of two classes are the same")
     if not pair.model_spec.input_spec.labels:
         without = DataSpec(shape=pair.data.shape, domain=pair.data.domain, num_examples=64)
         try:
@@ -64,7 +62,6 @@ def _draw(pair: ModelWithLoss, model: BaseVAE, when: str) -> None:
                 continue  # a prior without a spread has nothing to be scaled
         if tuple(drawn.shape) != (count, *pair.data.shape):
             raise CheckFailed(f"{when} sample({count}) is {tuple(drawn.shape)}")
-        if not drawn.isfinite().all():
-            raise CheckFailed(f"{when} sample({count}) is not finite")
+        fail_if(not drawn.isfinite().all(), f"{when} sample({count}) is not finite")
         if mean and pair.data.domain != "real" and not ((drawn >= 0) & (drawn <= 1)).all():
             raise CheckFailed(f"{when} sample({count}) leaves [0, 1]")

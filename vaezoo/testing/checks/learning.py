@@ -7,8 +7,8 @@ from torch import nn
 
 from vaezoo.losses.base import Phase, loss_of
 from vaezoo.models.base import BaseVAE
-from vaezoo.testing.check import CheckFailed, check
-from vaezoo.testing.model_with_loss import LEARNING_STEPS, ModelWithLoss
+from vaezoo.testing.check import CheckFailed, check, fail_if
+from vaezoo.testing.subjects import LEARNING_STEPS, ModelWithLoss
 
 _STEPS = 3
 _EXPLAINED = 0.3
@@ -40,10 +40,7 @@ def gradients(pair: ModelWithLoss) -> None:
     model.fit_prior(lambda: [batch])
     moved |= {id(p) for p in names if not p.detach().equal(before[id(p)])}
     still = [name for p, name in names.items() if p.requires_grad and id(p) not in moved]
-    if still:
-        raise CheckFailed(
-            f"{', '.join(still[:3])}{' …' if len(still) > 3 else ''}: no gradient, or 0"
-        )
+    fail_if(still, f"{', '.join(still[:3])}{' …' if len(still) > 3 else ''}: no gradient, or 0")
 
 
 @check("look at the signs and weights of the objective, and at what stops gradients on their way")
@@ -65,12 +62,10 @@ def phases(pair: ModelWithLoss) -> None:
     names = _names(model)
     known = {id(parameter) for parameter in names}
     titles = [phase.name for phase in phases]
-    if len({*titles}) < len(titles):
-        raise CheckFailed(f"two of the phases {', '.join(titles)} have one name")
+    fail_if(len({*titles}) < len(titles), f"two of the phases {', '.join(titles)} have one name")
     for phase in phases:
         own = [id(p) for p in phase.parameters]
-        if len({*own}) < len(own):
-            raise CheckFailed(f"phase {phase.name} has a parameter twice")
+        fail_if(len({*own}) < len(own), f"phase {phase.name} has a parameter twice")
         if not {*own} <= known:
             raise CheckFailed(f"phase {phase.name} has a parameter of neither model nor loss")
         before = {p: p.detach().clone() for p in names}
@@ -85,8 +80,7 @@ def phases(pair: ModelWithLoss) -> None:
             # One that no gradient moves may be set: to its best value in closed form, for one.
             if parameter.requires_grad and id(parameter) in changed and id(parameter) not in own:
                 raise CheckFailed(f"phase {phase.name} changes {name}, and does not have it")
-        if not changed:
-            raise CheckFailed(f"phase {phase.name} changes nothing")
+        fail_if(not changed, f"phase {phase.name} changes nothing")
 
 
 def _names(model: BaseVAE) -> dict[nn.Parameter, str]:

@@ -8,9 +8,9 @@ from torch import Tensor
 from vaezoo.losses.base import loss_of
 from vaezoo.models.base import BaseVAE
 from vaezoo.models.distributions import kl_divergence
-from vaezoo.testing.check import CheckFailed, check
+from vaezoo.testing.check import CheckFailed, check, fail_if
 from vaezoo.testing.examples import make_batch
-from vaezoo.testing.model_with_loss import ModelWithLoss
+from vaezoo.testing.subjects import ModelWithLoss
 
 _DRAWS = 100
 _ERRORS = 5.0
@@ -86,10 +86,8 @@ def terms(pair: ModelWithLoss) -> None:
                 raise CheckFailed(
                     f"{name} is {tuple(value.shape)}, not {' or '.join(map(str, shapes))}"
                 )
-            if value.dtype != torch.float32:
-                raise CheckFailed(f"{name} is {value.dtype}, not torch.float32")
-        if output.loss.grad_fn is None:
-            raise CheckFailed(f"the objective of phase {phase.name} has no gradient")
+            fail_if(value.dtype != torch.float32, f"{name} is {value.dtype}, not torch.float32")
+        fail_if(output.loss.grad_fn is None, f"the objective of phase {phase.name} has no gradient")
     main = loss_of(model)(model, batch, pair.context()).terms
     if {"elbo", "rate", "distortion"} <= {*main}:
         apart = main["elbo"] + main["rate"] + main["distortion"]

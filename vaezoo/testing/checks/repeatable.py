@@ -7,8 +7,8 @@ from torch import Tensor
 
 from vaezoo.losses.base import loss_of
 from vaezoo.runtime.seed import seeded
-from vaezoo.testing.check import CheckFailed, check
-from vaezoo.testing.model_with_loss import CPU, ModelWithLoss, objective
+from vaezoo.testing.check import CheckFailed, check, fail_if
+from vaezoo.testing.subjects import CPU, ModelWithLoss, compute_loss
 
 
 @check("draw every random number from torch's generator")
@@ -27,10 +27,8 @@ def seeds(pair: ModelWithLoss) -> None:
     for model, seed in ((first, 0), (second, 0), (second, 1)):
         with seeded(seed, CPU):
             samples.append(model.eval().sample(3, y))
-    if not samples[0].equal(samples[1]):
-        raise CheckFailed("samples come out otherwise from the same seed")
-    if samples[1].equal(samples[2]):
-        raise CheckFailed("samples do not depend on the seed")
+    fail_if(not samples[0].equal(samples[1]), "samples come out otherwise from the same seed")
+    fail_if(samples[1].equal(samples[2]), "samples do not depend on the seed")
 
 
 @check("use statistics of the batch in training mode only")
@@ -49,10 +47,7 @@ def independence(pair: ModelWithLoss) -> None:
             pairs["log q(z|x)"] = (whole.log_prob(z)[1:2], alone.log_prob(z[1:2]))
         decoded = model.decode(z, y), model.decode(z[1:2], None if y is None else y[1:2])
         pairs["the likelihood's mean"] = (decoded[0].mean[1:2], decoded[1].mean)
-        pairs["log p(x|z)"] = (
-            decoded[0].log_prob(batch.x)[1:2],
-            decoded[1].log_prob(batch.x[1:2]),
-        )
+        pairs["log p(x|z)"] = (decoded[0].log_prob(batch.x)[1:2], decoded[1].log_prob(batch.x[1:2]))
         for what, (together, by_itself) in pairs.items():
             if not torch.allclose(together, by_itself, rtol=1e-3, atol=1e-4):
                 apart = (together - by_itself).abs().max()
@@ -66,16 +61,15 @@ def evaluation(pair: ModelWithLoss) -> None:
         batch = pair.batch(3)
         y = model.labels(batch.y)
         before = {k: v.clone() for k, v in {**model.state_dict(), **_loss_state(pair)}.items()}
-        first = objective(pair, model, batch)
+        first = compute_loss(pair, model, batch)
         model.sample(2, None if y is None else y[:2])
         model.reconstruct(batch.x, y)
         if "importance" in pair.tags:
             model.log_likelihood(batch.x, y, samples=2)
-        second = objective(pair, model, batch)
+        second = compute_loss(pair, model, batch)
         after = {**model.state_dict(), **_loss_state(pair)}
         for name, tensor in before.items():
-            if not after[name].equal(tensor):
-                raise CheckFailed(f"{name} changes when the model is looked at")
+            fail_if(not after[name].equal(tensor), f"{name} changes when the model is looked at")
         if not first.loss.equal(second.loss):
             raise CheckFailed("the same batch gives another objective the second time")
 

@@ -15,9 +15,9 @@ from vaezoo.losses.base import loss_of
 from vaezoo.models.base import BaseVAE
 from vaezoo.models.distributions import kl_divergence
 from vaezoo.runtime.seed import seeded
-from vaezoo.testing.check import CheckFailed, check
+from vaezoo.testing.check import CheckFailed, check, fail_if
 from vaezoo.testing.examples import CLASSES, EXAMPLES, corners
-from vaezoo.testing.model_with_loss import CPU, ModelWithLoss
+from vaezoo.testing.subjects import CPU, ModelWithLoss
 
 _SEARCHED = 6
 """How many data specs hypothesis draws beside those at the corners."""
@@ -29,8 +29,7 @@ def shapes(pair: ModelWithLoss) -> None:
     kinds = {"images": False, "vectors": False}
     for data in corners(pair.model_spec.input_spec):
         kinds["images" if data.is_image else "vectors"] |= _fits(pair, data)
-    if not any(kinds.values()):
-        raise CheckFailed("it refuses every data that was tried")
+    fail_if(not any(kinds.values()), "it refuses every data that was tried")
     if pair.model_spec.input_spec.vectors and not kinds["vectors"]:
         raise CheckFailed("`takes` says vectors, and it refuses every one")
     if importlib.util.find_spec("hypothesis") is not None:
@@ -105,11 +104,7 @@ def _densities(
     if "importance" in pair.tags:
         _is(posterior.log_prob(z), (len(x),), "log q(z|x)")
         _is(prior.log_prob(z), (len(x),), "log p(z)")
-        _is(
-            model.log_importance_weights(x, y, 2),
-            (2, len(x)),
-            "log_importance_weights",
-        )
+        _is(model.log_importance_weights(x, y, 2), (2, len(x)), "log_importance_weights")
 
 
 def _trained(pair: ModelWithLoss, model: BaseVAE, data: DataSpec) -> None:
@@ -126,8 +121,7 @@ def _is(found: Any, shape: tuple[int, ...], what: str) -> None:
         raise CheckFailed(f"{what} is {tuple(found.shape if tensor else found)}, not {shape}")
     if tensor and found.dtype != torch.float32:
         raise CheckFailed(f"{what} is {found.dtype}, not torch.float32")
-    if tensor and not found.isfinite().all():
-        raise CheckFailed(f"{what} is not finite")
+    fail_if(tensor and not found.isfinite().all(), f"{what} is not finite")
 
 
 def _in_range(mean: Tensor, data: DataSpec, what: str) -> None:

@@ -1,4 +1,4 @@
-"""A model with its loss as the checks want them: built small, fed, and trained a little."""
+"""What the checks are applied to: a model with its loss, or a data set, found by name and built."""
 
 from __future__ import annotations
 
@@ -8,21 +8,43 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributions import Distribution
 
-from vaezoo.data.base import Batch
+from vaezoo.data.base import BaseDataset, Batch, Split, Splits
+from vaezoo.data.options import DataOptions
 from vaezoo.data.spec import DataSpec
-from vaezoo.errors import DataError, OptionError, nearest
+from vaezoo.errors import DataError, OptionError, VaezooError, nearest
 from vaezoo.losses.base import BaseLoss, LossOutput, StepContext, loss_of
 from vaezoo.models.base import BaseVAE
+from vaezoo.models.distributions import gaussian_from_params
+from vaezoo.models.likelihoods import make_likelihood
+from vaezoo.models.options import LikelihoodOptions
 from vaezoo.options import Options, parse
-from vaezoo.plugins.specs import LossSpec, ModelSpec
-from vaezoo.runs.build import build_from_classes
+from vaezoo.plugins.loader import spec_of_class
+from vaezoo.plugins.registry import registry
+from vaezoo.plugins.specs import DatasetSpec, LossSpec, ModelSpec, Spec
+from vaezoo.runs.build import build_from_classes, load_class
 from vaezoo.runtime.seed import seeded
 from vaezoo.testing.examples import EXAMPLES, make_batch, small_image, small_vector
-from vaezoo.testing.named import Named, found
 from vaezoo.training.options import TrainOptions
 from vaezoo.training.train_step import TrainStep
+
+Named = str | Spec | type
+"""A registered name or FILE.py:Class; a spec; or a class."""
+
+
+def find_class(named: Named, kind: type[Spec], base: type[Any]) -> tuple[Any, Any]:
+    """The spec and the class behind a name. VaezooError when it is of another kind."""
+    if isinstance(named, type):
+        if not issubclass(named, base):
+            raise VaezooError(f"{named.__name__} is no {base.__name__}")
+        return spec_of_class(named), named
+    spec = registry().resolve(kind.kind, named) if isinstance(named, str) else named
+    if not isinstance(spec, kind):
+        raise VaezooError(f"{spec.kind} {spec.name} is no {kind.kind}")
+    return spec, load_class(spec, base)
+
 
 CPU = torch.device("cpu")
 LEARNING_STEPS = 200
@@ -44,9 +66,9 @@ class ModelWithLoss:
         about: str = "model",
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        self.model_spec, self.model_class = found(model, ModelSpec, BaseVAE)
+        self.model_spec, self.model_class = find_class(model, ModelSpec, BaseVAE)
         loss = self.model_spec.loss_name if loss is None else loss
-        self.loss_spec, self.loss_class = found(loss, LossSpec, BaseLoss)
+        self.loss_spec, self.loss_class = find_class(loss, LossSpec, BaseLoss)
         self.name = self.model_spec.name if about == "model" else self.loss_spec.name
         missing = [tag for tag in self.loss_spec.requires if tag not in self.tags]
         if missing:
@@ -127,10 +149,10 @@ class ModelWithLoss:
         """
         model = self.build()
         batch = self.batch(max(LEARNING_EXAMPLES, self.model_class.min_batch_size))
-        before = after = explained(model, batch)
+        before = after = explained_variance(model, batch)
         for step, _ in enumerate(self.train(model, batch, LEARNING_STEPS), 1):
             if step % _LOOKS_EVERY == 0:
-                after = explained(model, batch)
+                after = explained_variance(model, batch)
                 if after >= ENOUGH:
                     break
         return model, before, after
@@ -190,15 +212,84 @@ def _parse(
         return parse(cls, {**defaults, **given}, what)
 
 
-def objective(pair: ModelWithLoss, model: BaseVAE, batch: Batch, step: int = 50) -> LossOutput:
+def compute_loss(pair: ModelWithLoss, model: BaseVAE, batch: Batch, step: int = 50) -> LossOutput:
     """The main objective, drawn from one seed."""
     with seeded(1, CPU):
         return loss_of(model)(model, batch, pair.context(step))
 
 
-def explained(model: BaseVAE, batch: Batch) -> float:
+def explained_variance(model: BaseVAE, batch: Batch) -> float:
     """The share of a batch's variance around its mean that one pass through the model explains."""
     with seeded(2, CPU), torch.no_grad():
         mean = model(batch.x, batch.y).likelihood.mean
     spread = (batch.x - batch.x.mean(0)).square().sum()
     return float(1 - (mean - batch.x).square().sum() / spread)
+
+
+class LoadedDataset:
+    """A data set by its spec and class."""
+
+    def __init__(self, dataset: Named, options: Mapping[str, Any] | None = None) -> None:
+        spec, self.dataset_class = find_class(dataset, DatasetSpec, BaseDataset)
+        self.spec: DatasetSpec = spec
+        cls = spec.load_options() if spec.options else DataOptions
+        if not issubclass(cls, DataOptions):
+            raise OptionError(f"data set {spec.name}: its options must derive from DataOptions")
+        self.options = parse(cls, options or {}, f"data set {spec.name}")
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return self.spec.tags
+
+    @property
+    def expected_failures(self) -> Mapping[str, str]:
+        return self.dataset_class.expected_failures
+
+    def load(self, **changes: Any) -> Splits:
+        """Load it anew, with some options changed."""
+        options = parse(
+            type(self.options), {**self.options.model_dump(), **changes}, f"data set {self.name}"
+        )
+        splits: Splits = self.dataset_class(options).load()
+        return splits
+
+    @functools.cached_property
+    def splits(self) -> Splits:
+        return self.load()
+
+    def parts(self) -> dict[str, Split]:
+        splits = self.splits
+        return {"train": splits.train, "validation": splits.validation, "test": splits.test}
+
+
+_LATENTS, _WIDE = 4, 32
+
+
+class ReferenceVAE(BaseVAE):
+    """A Gaussian latent of four between dense layers (Kingma & Welling 2013, section 3)."""
+
+    options: LikelihoodOptions
+
+    def __init__(self, options: LikelihoodOptions, data: DataSpec) -> None:
+        super().__init__(options, data)
+        self.latent_shape = (_LATENTS,)
+        self.encoder = nn.Sequential(
+            nn.Flatten(), nn.Linear(data.numel, _WIDE), nn.Tanh(), nn.Linear(_WIDE, 2 * _LATENTS)
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(_LATENTS, _WIDE),
+            nn.Tanh(),
+            nn.Linear(_WIDE, data.numel),
+            nn.Unflatten(1, data.shape),
+        )
+        self.likelihood = make_likelihood(options, data)
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
+        return gaussian_from_params(self.encoder(x))
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
+        return self.likelihood(self.decoder(z))

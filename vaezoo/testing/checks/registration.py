@@ -1,7 +1,9 @@
-"""What is saved comes back: weights through safetensors, options through YAML and text."""
+"""Checks of what is registered and stored: imports, options, and weights."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -13,9 +15,52 @@ from vaezoo.data.base import Batch
 from vaezoo.losses.base import LossOutput, loss_of
 from vaezoo.models.base import BaseVAE
 from vaezoo.options import Options, describe, format_value, parse, to_dict
+from vaezoo.plugins.registry import registry
+from vaezoo.plugins.specs import Spec
 from vaezoo.runtime.seed import seeded
-from vaezoo.testing.check import CheckFailed, check
-from vaezoo.testing.model_with_loss import CPU, ModelWithLoss, objective
+from vaezoo.testing.check import CheckFailed, CheckSkipped, check, fail_if
+from vaezoo.testing.subjects import CPU, ModelWithLoss, compute_loss
+
+_SECONDS = 60
+
+_BEHIND_A_WALL = """
+import sys
+
+class Wall:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "numpy", "PIL"):
+            raise ImportError(f"it imports {name}")
+
+sys.meta_path.insert(0, Wall())
+import importlib
+from vaezoo.plugins.loader import collect
+for spec in collect(importlib.import_module(sys.argv[1])):
+    spec.load_options()
+"""
+
+
+@check("keep hooks and options in modules that import no torch, targets as strings")
+def registration(pair: ModelWithLoss) -> None:
+    """Registering it and reading its options imports no torch"""
+    check_registration(pair.model_spec if pair.name == pair.model_spec.name else pair.loss_spec)
+
+
+def check_registration(spec: Spec) -> None:
+    """Broken if the plugin that brings this spec imports what is heavy."""
+    known = registry()
+    if spec not in known.specs(spec.kind):
+        raise CheckSkipped("no plugin brings it")
+    plugin = known.plugin(spec)
+    if not plugin.is_installed:
+        raise CheckSkipped("it was named, not installed")
+    done = subprocess.run(
+        [sys.executable, "-c", _BEHIND_A_WALL, plugin.module],
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+    )
+    if done.returncode:
+        raise CheckFailed(f"{plugin.module}: {done.stderr.strip().splitlines()[-1]}")
 
 
 @check("keep what a model has learned in parameters and persistent buffers, all of it")
@@ -50,8 +95,7 @@ def check_options(options: Options, what: str) -> None:
     """Broken unless these options survive YAML and the command line."""
     cls = type(options)
     for info in describe(cls):
-        if not info.help:
-            raise CheckFailed(f"{what}: option {info.name} has no description")
+        fail_if(not info.help, f"{what}: option {info.name} has no description")
     read = yaml.safe_load(yaml.safe_dump(to_dict(options), sort_keys=False, allow_unicode=True))
     as_text = {name: format_value(value) for name, value in to_dict(options).items()}
     for how, values in (("YAML", read), ("text", as_text)):
@@ -67,7 +111,7 @@ def check_options(options: Options, what: str) -> None:
 def _value(what: str, pair: ModelWithLoss, model: BaseVAE, batch: Batch) -> torch.Tensor:
     y = model.labels(batch.y)
     if what == "loss":
-        output: LossOutput = objective(pair, model, batch)
+        output: LossOutput = compute_loss(pair, model, batch)
         return output.loss
     with seeded(3, CPU):
         return model.sample(3, y) if what == "sample" else model.reconstruct(batch.x, y)

@@ -1,4 +1,4 @@
-"""One of several processes that share batches: `python -m vaezoo.testing.shard JOB RANK`."""
+"""Compares the gradients of several processes that share a batch with those of one process."""
 
 from __future__ import annotations
 
@@ -7,26 +7,90 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 from vaezoo.checkpoint.format import load_weights, save_weights
 from vaezoo.data.base import Batch
-from vaezoo.distributed import local_chunk, world_size
+from vaezoo.distributed import all_gather, local_chunk, world_size
 from vaezoo.distributed.batch_norm import sync_batch_norm
 from vaezoo.distributed.fsdp import apply_fsdp, full_state_dict
 from vaezoo.losses.base import Phase, loss_of
 from vaezoo.options import to_dict
-from vaezoo.plugins.registry import subprocess_environment
-from vaezoo.testing.check import CheckFailed
-from vaezoo.testing.model_with_loss import CPU, ModelWithLoss
-from vaezoo.testing.noise import SameNoise
+from vaezoo.plugins.registry import registry, subprocess_environment
+from vaezoo.testing.check import CheckFailed, CheckSkipped, check, fail_if
+from vaezoo.testing.subjects import CPU, ModelWithLoss
 from vaezoo.training.train_step import TrainStep
+
+
+class SameNoise(TorchDispatchMode):
+    """Inside, every draw follows from its number, and is the one that one process would make.
+
+    A process that has `count` examples of the batch takes its part of what is drawn for all of
+    them; an axis as long as that, or failing one a multiple of it, is taken for the batch's (of
+    folded samples, [samples, count]). What has no such axis is drawn alike in all processes.
+    So that no other axis is meant, let `count` be a prime that is no size of the model's.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+        self.draws = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **kwargs)
+        self.draws += 1
+        torch.manual_seed(self.draws)
+        if world_size() == 1:
+            return func(*args, **kwargs)
+        drawn = func(*map(self._of_all, args), **kwargs)
+        ours = tree_map_only(Tensor, self._ours, drawn)
+        if func.overloadpacket.__name__.endswith("_"):
+            return args[0].copy_(ours)
+        return ours
+
+    def _of_all(self, argument: Any) -> Any:
+        """A size, or a parameter of a distribution, as one process would have it."""
+        if isinstance(argument, Tensor):
+            return self._along(argument, all_gather)
+        if isinstance(argument, (list, tuple)) and all(isinstance(n, int) for n in argument):
+            axis = self._axis(argument, self.count)
+            return [n * world_size() if i == axis else n for i, n in enumerate(argument)]
+        return argument
+
+    def _ours(self, drawn: Tensor) -> Tensor:
+        return self._along(drawn, local_chunk)
+
+    def _along(self, values: Tensor, change: Any) -> Tensor:
+        count = self.count * (world_size() if change is local_chunk else 1)
+        axis = self._axis(values.shape, count)
+        if axis is None:
+            return values
+        batch_first = values.unflatten(axis, (-1, count)).movedim(axis + 1, 0)
+        whole = change(batch_first).movedim(0, axis + 1).flatten(axis, axis + 1)
+        return whole.contiguous()  # what is drawn like it is drawn in the order of its memory
+
+    def _axis(self, shape: Sequence[int], count: int) -> int | None:
+        for axis, size in enumerate(shape):
+            if size == count:
+                return axis
+        return next((i for i, size in enumerate(shape) if size and size % count == 0), None)
+
 
 _SHARE = 7
 """Examples of each process, if the model can do with so few: a prime, see SameNoise."""
@@ -37,7 +101,7 @@ _LR = 1e-6
 """So small a step that a later phase does not see in which direction a gradient of 0 is rounded."""
 
 
-class Work(NamedTuple):
+class GradientJob(NamedTuple):
     """What several processes are to do: a batch through a model with its loss."""
 
     pair: ModelWithLoss
@@ -137,21 +201,21 @@ def compare(
     ]
 
 
-def _alone(pair: ModelWithLoss, count: int, sharded: bool) -> tuple[Work, dict[str, Tensor]]:
+def _alone(pair: ModelWithLoss, count: int, sharded: bool) -> tuple[GradientJob, dict[str, Tensor]]:
     """What one process finds: in double precision, so that no rounding decides on which side of 0
     a ReLU is; in single where the model cannot do otherwise."""
     try:
-        work = Work(pair, torch.float64, sharded)
+        work = GradientJob(pair, torch.float64, sharded)
         return work, work.gradients(count)
     except (RuntimeError, TypeError):
-        work = Work(pair, torch.float32, sharded)
+        work = GradientJob(pair, torch.float32, sharded)
         return work, work.gradients(count)
 
 
-def run(works: Sequence[Work], count: int, folder: Path) -> None:
+def run(works: Sequence[GradientJob], count: int, folder: Path) -> None:
     """Let `count` processes write what they find, one after the other, into a folder."""
     job = {"works": [_told(work) for work in works], "count": count, "folder": str(folder)}
-    command = [sys.executable, "-m", "vaezoo.testing.shard", json.dumps(job)]
+    command = [sys.executable, "-m", "vaezoo.testing.multi_process", json.dumps(job)]
     seconds = _SECONDS * len(works)
     running = [
         subprocess.Popen(
@@ -176,7 +240,7 @@ def run(works: Sequence[Work], count: int, folder: Path) -> None:
             raise CheckFailed(f"a process ended: {last[-1]}")
 
 
-def _told(work: Work) -> dict[str, object]:
+def _told(work: GradientJob) -> dict[str, object]:
     """What another process needs to know to do the same."""
     pair = work.pair
     return {
@@ -201,7 +265,7 @@ def main() -> None:
     for number, told in enumerate(job["works"]):
         pair = ModelWithLoss(told["model"], told["loss"], options=told["options"])
         dtype = torch.float64 if told["double"] else torch.float32
-        work = Work(pair, dtype, told["sharded"])
+        work = GradientJob(pair, dtype, told["sharded"])
         try:
             save_weights(_file(folder, number, rank), work.gradients(count))
         except Exception as error:
@@ -211,3 +275,20 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+@check(
+    "leave gradients to the trainer; what looks at the batch as a whole goes by "
+    "vaezoo.distributed (gather, share, total), asked for when it is needed",
+    slow=True,
+)
+def processes(pair: ModelWithLoss) -> None:
+    """Two processes with half a batch each find the gradients of one with the whole"""
+    for spec in (pair.model_spec, pair.loss_spec):
+        if spec not in registry().specs(spec.kind):
+            raise CheckSkipped("another process can only be told of what has a registered name")
+    why_not = pair.model_class.single_process_reason or pair.loss_class.single_process_reason
+    if why_not:
+        raise CheckSkipped(f"it is trained by one process only: {why_not}")
+    (different,) = compare([pair])
+    fail_if(different, f"{different} in two processes")
