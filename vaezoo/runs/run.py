@@ -1,9 +1,10 @@
-"""A finished run: its model, ready to sample, reconstruct and be evaluated."""
+"""Finished runs: load a run folder, then sample, reconstruct and evaluate with its model."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,18 +41,18 @@ from vaezoo.runtime.seed import seeded
 
 SplitName = Literal["train", "validation", "test"]
 
-_AT_ONCE = 256
-"""How many examples are sampled or evaluated together."""
+EVAL_BATCH_SIZE = 256
+"""Examples that are sampled or evaluated together."""
 
-_PER_BYTE, _BESIDE = 4, 1 << 30
-"""Bytes that a model may hold for each byte of its weights, and beside these: masks and tables that
-are not saved with it, the networks of its loss."""
+_MEMORY_FACTOR, _EXTRA_MEMORY = 4, 1 << 30
+"""Bytes that a model may allocate for each byte of its weights, and in addition: for masks and
+tables that are not saved, and the networks of its loss."""
 
 
 class Run:
-    """A run folder, opened. The model is in evaluation mode, on `device`.
+    """An opened run folder. The model is in evaluation mode, on `device`.
 
-    Its files are read when they are asked for: not every process of a job that trained it has them.
+    A file is read when it is first used: not every process of a training job has the run folder.
     """
 
     def __init__(self, path: Path | str, device: str = "auto") -> None:
@@ -60,18 +61,29 @@ class Run:
 
     @functools.cached_property
     def metadata(self) -> dict[str, Any]:
-        """The run's run.json."""
+        """The content of run.json: what the run was made from."""
         return read_json(self.folder.metadata)
 
     @functools.cached_property
     def config(self) -> RunConfig:
-        """Everything that the run follows from."""
-        return self._read_config()
+        """The full configuration of the run."""
+        values = load_config(self.folder.config)
+        components = load_components(self.folder, values)
+        try:
+            return build_config(components, values, {})
+        except OptionError as error:
+            raise RunError(f"{self.folder.config}: {error}") from None
 
     @functools.cached_property
     def data_spec(self) -> DataSpec:
-        """What its data is."""
-        return self._read_data_spec()
+        """The shape, domain and classes of the run's data."""
+        damaged = f"{self.folder.metadata} is damaged: "
+        try:
+            return DataSpec.from_dict(self.metadata["data"]["spec"])
+        except (KeyError, TypeError, AttributeError):
+            raise RunError(f"{damaged}it does not describe the data") from None
+        except ValueError as error:
+            raise RunError(f"{damaged}its description of the data is wrong: {error}") from None
 
     @property
     def path(self) -> Path:
@@ -79,38 +91,38 @@ class Run:
 
     @functools.cached_property
     def model(self) -> BaseVAE:
-        """The trained model. RunError when its weights are missing, damaged or another model's."""
+        """The trained model. RunError if its weights are missing, damaged or of another model."""
         config, folder = self.config, self.folder
         if not (folder.weights.exists() or folder.summary.exists()) and folder.checkpoints.is_dir():
             raise RunError(f"the training of {self.path} has not ended; {how_to_resume(self.path)}")
         weights = load_weights(folder.weights)
-        held = sum(tensor.nbytes for tensor in weights.values())
+        size = sum(tensor.nbytes for tensor in weights.values())
         try:
-            # A configuration, whosesoever, allocates nothing that its weights do not bear out.
-            with limit_memory(_PER_BYTE * held + _BESIDE):
+            # A config file from elsewhere must not allocate far more than its weights need.
+            with limit_memory(_MEMORY_FACTOR * size + _EXTRA_MEMORY):
                 model = build_model(config.components, config.model, config.loss, self.data_spec)
         except TooLargeError:
             raise RunError(
-                f"{self.folder.weights} does not fit the model, which is far larger"
+                f"{folder.weights} does not fit the model, which is far larger"
             ) from None
-        load_into(model, weights, self.folder.weights)
+        load_into(model, weights, folder.weights)
         return model.to(self.device).eval()
 
     @functools.cached_property
     def splits(self) -> Splits:
-        """The data that the run was trained on, read again. RunError when it has changed since."""
+        """The data that the run was trained on, read again. RunError if it has changed."""
         splits = build_dataset(self.config.components.data, self.config.data).load()
         check_same_data(self.metadata, splits)
         return splits
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The run's summary.json."""
+        """The content of summary.json."""
         return read_json(self.folder.summary)
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of the run's metrics.jsonl."""
+        """The lines of metrics.jsonl."""
         return self.folder.read_metrics()
 
     def sample(
@@ -118,49 +130,47 @@ class Run:
     ) -> Tensor:
         """n examples, [n, *shape], on the CPU.
 
-        label: the class to draw, for conditional models; without one the classes take turns.
+        label: the class to draw, for conditional models; by default the classes alternate.
         """
         return draw_samples(self.model, n, label=label, temperature=temperature, seed=seed)
 
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """x: [n, *shape], in [0, 1]. Returns the same shape, on the CPU."""
+        """Reconstructions on the CPU. x: [n, *shape], in [0, 1]."""
         parts = [
             self.model.reconstruct(
-                x[i : i + _AT_ONCE].to(self.device),
-                None if y is None else y[i : i + _AT_ONCE].to(self.device),
+                x[i : i + EVAL_BATCH_SIZE].to(self.device),
+                None if y is None else y[i : i + EVAL_BATCH_SIZE].to(self.device),
             ).cpu()
-            for i in range(0, len(x), _AT_ONCE)
+            for i in range(0, len(x), EVAL_BATCH_SIZE)
         ]
         return torch.cat(parts) if parts else x
 
     def read_images(self, paths: list[Path]) -> Tensor:
-        """Image files as this run's data has them: float in [0, 1], [n, *shape].
+        """Image files, preprocessed as the run's data: float in [0, 1], [n, *shape].
 
-        0 or 1 where the data is binary, by threshold at one half.
+        Binary data gets a threshold at one half.
         """
         dataset = build_dataset(self.config.components.data, self.config.data)
         levels = dataset.read_images(paths, self.data_spec)
         return (levels >= 128).float() if self.data_spec.domain == "binary" else levels / 255.0
 
     def example(self, which: str) -> Batch:
-        """One example as a batch of 1, on the device: a file, or a number in the test split.
+        """A batch of one example, on the device: an image file, or a number in the test split.
 
-        OptionError for a number that is past the end. A file has no label.
+        A file has no label. OptionError if the test split has no such number.
         """
         if not which.isdecimal():
             return Batch(self.read_images([Path(which)]).to(self.device), None)
-        batches, number = test_batches(self.config, self.splits, self.device), int(which)
-        if number >= len(batches.split):
+        loader, number = self._test_loader(), int(which)
+        if number >= len(loader.split):
             raise OptionError(
-                f"example {number}: the test split has {len(batches.split):,}, counted from 0"
+                f"example {number}: the test split has {len(loader.split):,}, counted from 0"
             )
-        return batches.batch(torch.tensor([number]))
+        return loader.batch(torch.tensor([number]))
 
     def latent_statistics(self, examples: int = DEFAULT_EXAMPLES) -> LatentStats:
-        """What the latents hold, by examples of the test split."""
-        return latent_statistics(
-            self.model, test_batches(self.config, self.splits, self.device), examples
-        )
+        """Statistics of each latent dimension over examples of the test split."""
+        return latent_statistics(self.model, self._test_loader(), examples)
 
     def traverse(
         self,
@@ -172,11 +182,11 @@ class Run:
         examples: int = DEFAULT_EXAMPLES,
         latents: LatentStats | None = None,
     ) -> Traversal:
-        """Rows of images in which one latent value moves, the most informative value first.
+        """Rows of images in which one latent value changes, the most informative value first.
 
-        start: an image file or the number of a test example; the prior's mean by default. label:
-        a class, for conditional models, which need one. latents: statistics that exist already.
-        OptionError for latents that are codes.
+        start: an image file or the number of a test example; by default the prior's mean. label:
+        the class, which conditional models need. latents: statistics that exist already.
+        OptionError for discrete latents.
         """
         capabilities = self.config.components.model.tags
         reject_discrete(capabilities)
@@ -202,7 +212,7 @@ class Run:
         way: InterpolationMethod = "slerp",
         label: str | None = None,
     ) -> Interpolation:
-        """Images on the way between two examples: files, or numbers of test examples."""
+        """Images decoded between two examples: files, or numbers of test examples."""
         reject_discrete(self.config.components.model.tags)
         ends = [self.example(which) for which in (a, b)]
         y = self._one_class(label, ends)
@@ -225,25 +235,25 @@ class Run:
         by: str | None = None,
         seed: int = 0,
     ) -> Embedding:
-        """Where test examples lie in the latent space, on a plane, and what colours them."""
+        """The latents of test examples in two dimensions, with a value to colour each by."""
         return embed_latents(
             self.latent_statistics(examples), self.splits, method=method, by=by, seed=seed
         )
 
     def check_has_pictures(self) -> None:
-        """DataError for vectors, of which there is nothing to draw."""
+        """DataError if the data is not images."""
         if not self.data_spec.is_image:
             raise DataError("this run's data is vectors: there are no pictures of them")
 
     def encode_example(self, example: Batch, label: int | None = None) -> Tensor:
-        """Where an example lies, [1, *latent_shape]. label: its class, where it has none itself."""
+        """The posterior's mode, [1, *latent_shape]. label: the class of an example without one."""
         y = example.y if label is None or example.y is not None else torch.full((1,), label)
         with torch.no_grad():
             known = None if y is None else y.to(self.device)
             return mode(self.model.encode(example.x, self.model.labels(known)))
 
     def _one_class(self, label: str | None, examples: list[Batch]) -> int | None:
-        """The class to decode with: as given, else that of all the examples. None: no labels."""
+        """The class to decode with: the given one, else that of the examples. None: no classes."""
         if label is not None:
             return self.class_index(label)
         if not self.model.conditional:
@@ -254,16 +264,12 @@ class Run:
         raise OptionError("this model is conditional: give --class, the class to decode with")
 
     def class_index(self, text: str) -> int:
-        """The number of a class, by its number or name. OptionError if there is none such."""
+        """The number of a class, by its number or name. OptionError if there is no such class."""
         classes = self.data_spec.class_names
-        if not self.model.conditional:
-            raise OptionError("--class: this model is not conditional, it takes no labels")
         if text in classes:
-            return classes.index(text)
-        if text.isdecimal():
-            if int(text) < len(classes):
-                return int(text)
-            raise OptionError(f"--class {text}: classes are numbered from 0 to {len(classes) - 1}")
+            return check_label(self.model, classes.index(text))
+        if text.isdecimal() or not self.model.conditional:
+            return check_label(self.model, int(text) if text.isdecimal() else 0)
         raise OptionError(f"--class: there is no class {text!r}{nearest(text, classes)}")
 
     def evaluate(
@@ -278,80 +284,70 @@ class Run:
         features: FeatureChoice = "auto",
         on_progress: OnProgress = no_progress,
     ) -> Evaluation:
-        """Measure the model on a split; see Evaluation.
+        """Compute metrics of the model on a split.
 
-        metrics: names, groups, `default` or `all`. importance_samples: draws an example for the
-        log-likelihood. repeats: how often a score with chance in it is taken. download: whether
-        weights of feature networks may be fetched. features: which network images are compared by:
-        `inception`, `classifier` (a small one of this data), or the first of them that is at hand.
-        on_progress: called with what is being done, how much of it is done, and the total.
+        metrics: names, groups, `default` or `all`. importance_samples: draws per example for the
+        log-likelihood. repeats: how often a random score is computed, each time with another seed.
+        download: whether weights of feature networks may be downloaded. features: the network for
+        image features: `inception`, `classifier` (a small one, trained on this data), or the first
+        of them that is available. on_progress: called with the work, the part done, and the total.
 
-        In a group of processes all of them must ask, and share the work; inside
-        vaezoo.distributed.local_only one does it by itself.
+        In a process group all processes must call this, and share the work; inside
+        vaezoo.distributed.local_only one process does it alone.
         """
-        setting = eval_context(
-            self.model,
-            self.config,
-            self.splits,
-            self.device,
-            split=split,
-            seed=seed,
+        context = replace(
+            eval_context(self.model, self.config, self.splits, self.device, split, seed),
             importance_samples=importance_samples,
             repeats=repeats,
             download=download,
             features=features,
             on_progress=on_progress,
         )
-        return evaluate(setting, select_metrics(metrics))
+        return evaluate(context, select_metrics(metrics))
 
-    def _read_config(self) -> RunConfig:
-        recipe = load_config(self.folder.config)
-        components = load_components(self.folder, recipe)
-        try:
-            return build_config(components, recipe, {})
-        except OptionError as error:
-            raise RunError(f"{self.folder.config}: {error}") from None
-
-    def _read_data_spec(self) -> DataSpec:
-        try:
-            return DataSpec.from_dict(self.metadata["data"]["spec"])
-        except (KeyError, TypeError, AttributeError):
-            raise RunError(
-                f"{self.folder.metadata} is damaged: it does not describe the data"
-            ) from None
-        except ValueError as error:
-            raise RunError(
-                f"{self.folder.metadata} is damaged: its description of the data is wrong: {error}"
-            ) from None
+    def _test_loader(self) -> BatchLoader:
+        return eval_loader(self.config, self.splits.test, self.device)
 
 
 def load_run(path: Path | str, device: str = "auto") -> Run:
-    """Open a run folder. device: auto, cpu, cuda, ... RunError when there is no run."""
+    """Open a run folder. device: auto, cpu, cuda, ... RunError if there is no run."""
     run = Run(RunFolder.existing(Path(path)).path, device)
-    _ = run.config, run.data_spec  # so that what is wrong with it is told here
+    _ = run.config, run.data_spec  # raises here if they are damaged
     return run
 
 
 def draw_samples(
     model: BaseVAE, n: int, *, label: int | None = None, temperature: float = 1.0, seed: int = 0
 ) -> Tensor:
-    """n examples from a model in evaluation mode, on the CPU, the same for the same seed."""
-    y = _labels(model, n, label)
-    device = model.device
-    with seeded(seed, device):
-        parts = []
-        for i in range(0, n, _AT_ONCE):
-            count = min(_AT_ONCE, n - i)
-            part = None if y is None else y[i : i + count].to(device)
-            parts.append(model.sample(count, part, temperature).float().cpu())
+    """n samples of a model in evaluation mode, on the CPU, the same for the same seed."""
+    y = None
+    if label is not None:
+        y = torch.full((n,), check_label(model, label))
+    elif model.conditional:
+        y = torch.arange(n) % len(model.data.class_names)
+    parts = []
+    with seeded(seed, model.device):
+        for i in range(0, n, EVAL_BATCH_SIZE):
+            count = min(EVAL_BATCH_SIZE, n - i)
+            labels = None if y is None else y[i : i + count].to(model.device)
+            parts.append(model.sample(count, labels, temperature).float().cpu())
     return torch.cat(parts)
 
 
-def test_batches(config: RunConfig, splits: Splits, device: torch.device) -> BatchLoader:
-    """The test split in order."""
-    return BatchLoader(
-        splits.test, batch_size=_AT_ONCE, device=device, binarize=config.data.binarize
-    )
+def check_label(model: BaseVAE, label: int) -> int:
+    """The label. OptionError if the model is not conditional, or has no such class."""
+    if not model.conditional:
+        raise OptionError("--class: this model is not conditional, it takes no labels")
+    classes = len(model.data.class_names)
+    if not 0 <= label < classes:
+        raise OptionError(f"--class {label}: classes are numbered from 0 to {classes - 1}")
+    return label
+
+
+def eval_loader(config: RunConfig, split: Split, device: torch.device) -> BatchLoader:
+    """The batches of a split for evaluation."""
+    binarize = config.data.binarize
+    return BatchLoader(split, batch_size=EVAL_BATCH_SIZE, device=device, binarize=binarize)
 
 
 def eval_context(
@@ -359,51 +355,27 @@ def eval_context(
     config: RunConfig,
     splits: Splits,
     device: torch.device,
-    *,
     split: SplitName = "test",
     seed: int = 0,
-    importance_samples: int = 0,
-    repeats: int = 5,
-    download: bool = False,
-    features: FeatureChoice = "auto",
-    on_progress: OnProgress = no_progress,
 ) -> EvalContext:
-    """What evaluation has to know of a run to measure its model on a split."""
+    """The context for metrics of a run's model on a split."""
     loaded: Split = getattr(splits, split)
     return EvalContext(
         model,
         frozenset(config.components.model.tags),
-        BatchLoader(loaded, batch_size=_AT_ONCE, device=device, binarize=config.data.binarize),
+        eval_loader(config, loaded, device),
         splits=splits,
         loaded=loaded,
         split_name=split,
         data_name=config.components.data.name,
         seed=seed,
-        importance_samples=importance_samples,
-        repeats=repeats,
-        download=download,
-        features=features,
-        on_progress=on_progress,
     )
 
 
-def check_same_data(record: dict[str, Any], splits: Splits) -> None:
-    """RunError when the data is not what the run was trained on."""
-    data = record.get("data")
+def check_same_data(metadata: dict[str, Any], splits: Splits) -> None:
+    """RunError if the data is not what the run was trained on."""
+    data = metadata.get("data")
     if not isinstance(data, dict) or data.get("fingerprint") != splits.fingerprint:
         raise RunError(
             "the data has changed since this run was trained: its numbers would not compare"
         )
-
-
-def _labels(model: BaseVAE, n: int, label: int | None) -> Tensor | None:
-    if not model.conditional:
-        if label is not None:
-            raise OptionError("--class: this model is not conditional, it takes no labels")
-        return None
-    classes = len(model.data.class_names)
-    if label is None:
-        return torch.arange(n) % classes
-    if not 0 <= label < classes:
-        raise OptionError(f"--class {label}: classes are numbered from 0 to {classes - 1}")
-    return torch.full((n,), label)
