@@ -338,7 +338,7 @@ class TestSharded:
 
     def test_layers_that_must_stay_whole_are_told(self, two: Done) -> None:
         assert two.results[0]["slope"] == (
-            "OptionError: --shard: its layers must stay whole: "
+            "OptionError: --shard: its layers must stay full: "
             "the gradient penalty differentiates their gradients"
         )
 

@@ -1,4 +1,4 @@
-"""From a configuration to a finished run folder: load, build, train, measure, draw."""
+"""Start and resume training runs: load data, build, train, evaluate, write the results."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from vaezoo.checkpoint.folder import NullRunFolder, RunFolder, check_absent
 from vaezoo.config import RunConfig
 from vaezoo.data.base import Splits
 from vaezoo.data.loader import BatchLoader
-from vaezoo.distributed import local_only, rank, world_size
+from vaezoo.distributed import local_only, world_size
 from vaezoo.distributed.launch import (
     barrier,
     local_rank0_first,
     may_restart,
     on_rank0_broadcast,
     process_group,
+    resolve_runtime,
     was_restarted,
 )
 from vaezoo.errors import DataError, OptionError
@@ -33,13 +34,8 @@ from vaezoo.models.base import BaseVAE
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import Spec
 from vaezoo.runs.build import build_model, load_splits
-from vaezoo.runs.run import Run, check_same_data, draw_samples, eval_context, test_batches
-from vaezoo.runtime.device import (
-    device_name,
-    resolve_device,
-    resolve_precision,
-    tune_malloc,
-)
+from vaezoo.runs.run import Run, check_same_data, draw_samples, eval_context, eval_loader
+from vaezoo.runtime.device import Runtime, device_name, resolve_device, tune_malloc
 from vaezoo.runtime.seed import seeded
 from vaezoo.training.batch_size import check_batch_size
 from vaezoo.training.callback import ProgressCallback
@@ -49,42 +45,41 @@ from vaezoo.training.signals import SignalHandler
 from vaezoo.training.state import Progress
 from vaezoo.training.trainer import Trainer
 
-_EVALUATION_BATCH = 256
-_PICTURED = 32
-_SAMPLED = 64
+_RECONSTRUCTIONS = 32
+_SAMPLES = 64
 
 
 def start_run(config: RunConfig, out: Path | None, callback: ProgressCallback) -> Run:
-    """Train by a configuration into a new run folder.
+    """Train with this configuration into a new run folder.
 
-    Whatever is wrong with the options, the data or the folder is told before anything is written;
-    a run that fails before its first log line leaves nothing behind.
+    Errors in the options, the data or the folder are raised before anything is written. A run that
+    fails before its first log line leaves nothing behind.
 
-    By all processes that torchrun started, where it did. When it starts them again after one was
-    lost, the run at `out` goes on.
+    All processes that torchrun started train together. If torchrun starts them again after one was
+    lost, the run at `out` is resumed.
     """
     if may_restart() and out is None:
         raise OptionError("torchrun --max-restarts: give --out, where the job finds its run again")
     with process_group(config.train.device):
-        goes_on = out is not None and was_restarted()
-        if out is not None and on_rank0_broadcast(lambda: goes_on and _is_of_this_job(out, config)):
-            if on_rank0_broadcast(RunFolder(out).summary.exists):  # one was lost when all was done
+        restarted = out is not None and was_restarted()
+        if out is not None and on_rank0_broadcast(lambda: restarted and _is_run_of(config, out)):
+            if on_rank0_broadcast(RunFolder(out).summary.exists):  # finished before the restart
                 return Run(out, str(resolve_device(config.train.device)))
             return _resume(out, config, callback)
         return _start(config, out, callback)
 
 
 def resume_run(path: Path, config: RunConfig, callback: ProgressCallback) -> Run:
-    """Go on with a run from its newest sound checkpoint, or from the beginning if it has none.
+    """Resume a run from its newest valid checkpoint, or from the beginning if it has none.
 
-    config: the run's, or one that trains longer. RunError when another process trains it.
+    config: the run's, or one that trains longer. RunError if another process trains the run.
     """
     with process_group(config.train.device):
         return _resume(path, config, callback)
 
 
-def _is_of_this_job(out: Path, config: RunConfig) -> bool:
-    """Whether a run of this very configuration stands there."""
+def _is_run_of(config: RunConfig, out: Path) -> bool:
+    """Whether the folder holds a run with exactly this configuration."""
     try:
         return RunFolder(out).config.read_text(encoding="utf-8") == config.to_yaml()
     except (OSError, ValueError):
@@ -94,16 +89,15 @@ def _is_of_this_job(out: Path, config: RunConfig) -> bool:
 def _start(config: RunConfig, out: Path | None, callback: ProgressCallback) -> Run:
     if out is not None:
         on_rank0_broadcast(lambda: check_absent(out))
-    device = resolve_device(config.train.device)
-    precision = resolve_precision(config.train.precision, device)
-    with seeded(config.train.seed, device):
-        splits, model = _prepare(config, device)
+    runtime = resolve_runtime(config.train.device, config.train.precision)
+    with seeded(config.train.seed, runtime.device):
+        splits, model = _load(config)
         stops = SignalHandler()
         with stops.caught():
-            folder = _new_folder(config, out, splits)
+            folder = _create_folder(config, out, splits)
             with folder.lock():
                 try:
-                    trainer = _trainer(config, model, splits, folder, precision, callback, stops)
+                    trainer = _make_trainer(config, model, splits, folder, runtime, callback, stops)
                     return _train(trainer, config, splits)
                 except BaseException:
                     if not folder.has_progress:
@@ -111,90 +105,81 @@ def _start(config: RunConfig, out: Path | None, callback: ProgressCallback) -> R
                     raise
 
 
-def _new_folder(config: RunConfig, out: Path | None, splits: Splits) -> RunFolder:
-    """Made by the first process; the others are told where it is."""
-    made: list[RunFolder] = []
-
-    def make() -> str:
-        name = f"{config.components.model.name}-{config.components.data.name}"
-        made.append(RunFolder.create(out, name, config.to_yaml(), _record(config, splits)))
-        return str(made[0].path)
-
-    path = on_rank0_broadcast(make)
-    return made[0] if made else NullRunFolder(Path(path))
-
-
 def _resume(path: Path, config: RunConfig, callback: ProgressCallback) -> Run:
-    folder = RunFolder.existing(path) if rank() == 0 else NullRunFolder(path)
+    runtime = resolve_runtime(config.train.device, config.train.precision)
+    folder = RunFolder.existing(path) if runtime.rank == 0 else NullRunFolder(path)
     if folder.is_writer:
         folder.check_own()
-    record = read_json(folder.metadata) if folder.is_writer else {}
-    device = resolve_device(config.train.device)
-    precision = resolve_precision(config.train.precision, device)
-    with folder.lock(), seeded(config.train.seed, device):
-        splits, model = _prepare(config, device)
+    metadata = read_json(folder.metadata) if folder.is_writer else {}
+    with folder.lock(), seeded(config.train.seed, runtime.device):
+        splits, model = _load(config)
         if folder.is_writer:
-            check_same_data(record, splits)
+            check_same_data(metadata, splits)
         stops = SignalHandler()
         with stops.caught():
-            trainer = _trainer(config, model, splits, folder, precision, callback, stops)
+            trainer = _make_trainer(config, model, splits, folder, runtime, callback, stops)
             trainer.resume()
             if on_rank0_broadcast(lambda: trainer.done and folder.summary.exists()):
-                raise OptionError(_why_done(trainer, path))
+                raise OptionError(_why_done(trainer))
             if folder.is_writer:
-                # What stands at the end of a run stands there again when it has come to its end.
+                # They are written again when the run ends.
                 folder.summary.unlink(missing_ok=True)
                 folder.traceback.unlink(missing_ok=True)
-            folder.write_start(config.to_yaml(), record)
+            folder.write_start(config.to_yaml(), metadata)
             return _train(trainer, config, splits)
 
 
-def _why_done(trainer: Trainer, path: Path) -> str:
-    steps = f"{trainer.progress.step:,} steps"
-    if trainer.progress.step < trainer.total_steps:
-        return f"{path} ran out of patience after {steps}: give more --patience to go on"
-    return f"{path} has finished its {steps}: give more --epochs or --steps to go on"
-
-
-def _prepare(config: RunConfig, device: torch.device) -> tuple[Splits, BaseVAE]:
+def _load(config: RunConfig) -> tuple[Splits, BaseVAE]:
+    """The data and the untrained model on the CPU, checked against each other and the options."""
     splits = local_rank0_first(lambda: load_splits(config.components.data, config.data))
     if on_rank0_broadcast(lambda: splits.fingerprint) != splits.fingerprint:
-        raise DataError("the data of this machine is not that of the first one")
+        raise DataError("the data of this machine differs from the data of rank 0")
     check_loggers(config.train.log)
     if config.data.flip and not splits.spec.is_image:
         raise DataError("--flip mirrors images, and this data is vectors")
-    # Weights are drawn on the CPU: the same ones on every device.
+    # Weights are drawn on the CPU, so that they are the same for every device.
     model = build_model(config.components, config.model, config.loss, splits.spec)
     check_batch_size(config.train.batch_size, len(splits.train), model)
     loss = loss_of(model)
-    why_not = model.single_process_reason or loss.single_process_reason
-    if why_not and world_size() > 1:
-        raise OptionError(
-            f"{config.components.model.name} is trained by one process only: {why_not}"
-        )
+    reason = model.single_process_reason or loss.single_process_reason
+    if reason and world_size() > 1:
+        name = config.components.model.name
+        raise OptionError(f"{name} is trained by one process only: {reason}")
     if config.train.shard and loss.no_shard_reason:
-        raise OptionError(f"--shard: its layers must stay whole: {loss.no_shard_reason}")
+        raise OptionError(f"--shard: its layers must stay full: {loss.no_shard_reason}")
     return splits, model
 
 
-def _trainer(
+def _create_folder(config: RunConfig, out: Path | None, splits: Splits) -> RunFolder:
+    """The run folder, which rank 0 creates and writes."""
+    created: list[RunFolder] = []
+
+    def create() -> Path:
+        name = f"{config.components.model.name}-{config.components.data.name}"
+        created.append(RunFolder.create(out, name, config.to_yaml(), _metadata(config, splits)))
+        return created[0].path
+
+    path = on_rank0_broadcast(create)
+    return created[0] if created else NullRunFolder(path)
+
+
+def _make_trainer(
     config: RunConfig,
     model: BaseVAE,
     splits: Splits,
     folder: RunFolder,
-    precision: str,
+    runtime: Runtime,
     callback: ProgressCallback,
     stops: SignalHandler,
 ) -> Trainer:
-    device = resolve_device(config.train.device)
     loss = loss_of(model)
     for module in (model, loss):
-        module.to(device).to(memory_format=torch.channels_last)
+        module.to(runtime.device).to(memory_format=torch.channels_last)
     tune_malloc()
 
     def rebuild() -> BaseVAE:
         again = build_model(config.components, config.model, config.loss, splits.spec)
-        return again.to(device).to(memory_format=torch.channels_last)
+        return again.to(runtime.device).to(memory_format=torch.channels_last)
 
     return Trainer(
         model,
@@ -202,27 +187,30 @@ def _trainer(
         train=BatchLoader(
             splits.train,
             batch_size=config.train.batch_size,
-            device=device,
+            device=runtime.device,
             binarize=config.data.binarize,
             flip=config.data.flip,
             seed=config.train.seed,
         ),
-        validation=BatchLoader(
-            splits.validation,
-            batch_size=_EVALUATION_BATCH,
-            device=device,
-            binarize=config.data.binarize,
-        ),
+        validation=eval_loader(config, splits.validation, runtime.device),
         options=config.train,
         folder=folder,
-        precision=precision,
+        precision=runtime.precision,
         callback=callback if folder.is_writer else ProgressCallback(),
         stops=stops,
         rebuild=rebuild,
     )
 
 
+def _why_done(trainer: Trainer) -> str:
+    path, steps = trainer.folder.path, f"{trainer.progress.step:,} steps"
+    if trainer.progress.step < trainer.total_steps:
+        return f"{path} ran out of patience after {steps}: give more --patience to go on"
+    return f"{path} has finished its {steps}: give more --epochs or --steps to go on"
+
+
 def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
+    """Train to the end, evaluate, and write the results."""
     title = f"{config.components.model.name} on {config.components.data.name}, {trainer.device}"
     if world_size() > 1:
         title += f", {world_size()} processes"
@@ -234,88 +222,74 @@ def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
         finally:
             trainer.callback.on_train_end()
         with trainer.interruptible():
-            _measure(trainer, config, splits, progress)
+            model, processes = trainer.model.eval(), world_size()
+            context = eval_context(model, config, splits, trainer.device, seed=config.train.seed)
+            evaluation = evaluate(context, default_metrics())
+            if trainer.folder.is_writer:
+                with local_only():
+                    _draw_pictures(trainer, config, splits)
+                    # The summary comes last: it shows that the run is complete.
+                    summary = _summary(trainer, evaluation, progress, processes)
+                    write_json(trainer.folder.summary, summary)
     barrier()
     return Run(trainer.folder.path, str(trainer.device))
 
 
-def _measure(trainer: Trainer, config: RunConfig, splits: Splits, progress: Progress) -> None:
-    """The numbers and pictures of a trained model; the numbers are found by all processes."""
-    model, count = trainer.model.eval(), world_size()
-    setting = eval_context(model, config, splits, trainer.device, seed=config.train.seed)
-    evaluation = evaluate(setting, default_metrics())
-    if trainer.folder.is_writer:
-        with local_only():
-            _leave(trainer, config, splits, progress, evaluation, count)
-
-
-def _leave(
-    trainer: Trainer,
-    config: RunConfig,
-    splits: Splits,
-    progress: Progress,
-    evaluation: Evaluation,
-    count: int,
-) -> None:
-    """Pictures and numbers in the folder; the summary last: it says that all is there."""
+def _draw_pictures(trainer: Trainer, config: RunConfig, splits: Splits) -> None:
     folder, model = trainer.folder, trainer.model
-    test = test_batches(config, splits, trainer.device)
     save_curves(folder.curves, folder.read_metrics())
     if splits.spec.is_image:
-        shown = torch.linspace(0, len(splits.test) - 1, min(_PICTURED, len(splits.test)))
-        batch = test.batch(shown.long())
+        count = min(_RECONSTRUCTIONS, len(splits.test))
+        index = torch.linspace(0, len(splits.test) - 1, count).long()
+        batch = eval_loader(config, splits.test, trainer.device).batch(index)
         save_pairs(folder.reconstructions, batch.x, model.reconstruct(batch.x, batch.y))
-        save_grid(folder.samples, draw_samples(model, _SAMPLED, seed=config.train.seed))
-    write_json(
-        folder.summary,
-        {
-            **evaluation.to_dict(),
-            **_speed(progress),
-            "device": device_name(trainer.device),
-            "processes": count,
-            "precision": trainer.precision,
-            "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-            "versions": versions(),
-        },
-    )
+        save_grid(folder.samples, draw_samples(model, _SAMPLES, seed=config.train.seed))
 
 
-def _speed(progress: Progress) -> dict[str, Any]:
+def _summary(
+    trainer: Trainer, evaluation: Evaluation, progress: Progress, processes: int
+) -> dict[str, Any]:
+    """The content of summary.json."""
     rate = progress.images / progress.train_seconds if progress.train_seconds else 0.0
     return {
+        **evaluation.to_dict(),
         "images_per_second": round(rate, 1),
         "wall_seconds": round(progress.wall_seconds, 2),
         "steps": progress.step,
-    }
-
-
-def versions() -> dict[str, str]:
-    """What a run's numbers may depend on."""
-    names = ("torchvision", "numpy", "safetensors")
-    return {
-        "vaezoo": vaezoo.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,  # with the build it is, which its package's version leaves out
-        **{name: version(name) for name in names},
-    }
-
-
-def _record(config: RunConfig, splits: Splits) -> dict[str, Any]:
-    """run.json: what the run was made from, so that it can be told when a piece is missing."""
-    components = config.components
-    return {
-        "model": _made_by(components.model),
-        "loss": _made_by(components.loss),
-        "data": {**_made_by(components.data), **splits.record()},
+        "device": device_name(trainer.device),
+        "processes": processes,
+        "precision": trainer.precision,
+        "parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "versions": versions(),
     }
 
 
-def _made_by(spec: Spec) -> dict[str, str]:
+def _metadata(config: RunConfig, splits: Splits) -> dict[str, Any]:
+    """The content of run.json: where the parts of the run come from."""
+    components = config.components
+    return {
+        "model": _origin(components.model),
+        "loss": _origin(components.loss),
+        "data": {**_origin(components.data), **splits.record()},
+        "versions": versions(),
+    }
+
+
+def _origin(spec: Spec) -> dict[str, str]:
     plugin = registry().plugin(spec)
     return {
         "name": spec.name,
         "plugin": plugin.name,
         "distribution": plugin.distribution,
         "version": plugin.version,
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that a run's numbers may depend on."""
+    return {
+        "vaezoo": vaezoo.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,  # with its build, which the version of the package omits
+        **{name: version(name) for name in ("torchvision", "numpy", "safetensors")},
     }
