@@ -49,12 +49,12 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo.models.distributions": (
         "BaseDistribution",
         "Delta",
+        "IsotropicNormal",
         "diagonal_normal",
         "gaussian_from_params",
         "sample_prior",
         "to_float32",
         "independent",
-        "isotropic_normal",
         "kl_divergence",
         "log_mean_exp",
         "mode",

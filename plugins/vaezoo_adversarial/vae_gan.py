@@ -43,6 +43,7 @@ class VAEGANLoss(BaseLoss):
         self.discriminator = ConvDiscriminator(
             data.shape, options.discriminator_hidden, options.discriminator_features
         )
+        model.min_batch_size = max(2, model.min_batch_size)  # the discriminator has batch norm
 
     def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         """The encoder's loss."""

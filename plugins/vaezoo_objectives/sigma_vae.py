@@ -9,7 +9,7 @@ from vaezoo import BaseLoss, BaseVAE, Batch, DataSpec, LossOutput, Options, Step
 from vaezoo.distributed import all_gather
 from vaezoo.errors import OptionError
 from vaezoo.losses.elbo import elbo_terms
-from vaezoo.models.distributions import isotropic_normal
+from vaezoo.models.distributions import IsotropicNormal
 from vaezoo.models.likelihoods import SMALLEST_SCALE, GaussianLikelihood
 
 _MIN_STEP_WEIGHT = 0.01
@@ -45,7 +45,7 @@ class SigmaVaeLoss(BaseLoss):
         variance = all_gather(errors).mean().clamp(min=SMALLEST_SCALE**2)
         # At the optimum the gradient by the scale is 0, so it can be detached.
         scale = variance.sqrt()
-        best = isotropic_normal(mean, scale, mean.dim() - 1)
+        best = IsotropicNormal(mean, scale, mean.dim() - 1)
         loss = (terms["rate"] - best.log_prob(batch.x)).mean()
         if self.training:
             _update(model.likelihood.get_buffer("log_scale"), variance, context.global_step)

@@ -22,9 +22,9 @@ from torch.distributions import kl as torch_kl
 from vaezoo.errors import OptionError
 from vaezoo.models.distributions import (
     Delta,
+    IsotropicNormal,
     diagonal_normal,
     gaussian_from_params,
-    isotropic_normal,
     kl_divergence,
     log_mean_exp,
     mode,
@@ -55,7 +55,7 @@ class TestIsotropicNormal:
         loc = torch.randn(5, *event).double().requires_grad_()
         scale = torch.tensor(0.3).double().requires_grad_()
         x = torch.randn(7, 5, *event).double()
-        one = isotropic_normal(loc, scale, len(event))
+        one = IsotropicNormal(loc, scale, len(event))
         every = diagonal_normal(loc, scale.expand_as(loc), len(event))
         assert (one.batch_shape, one.event_shape) == (every.batch_shape, every.event_shape)
         torch.testing.assert_close(one.log_prob(x), every.log_prob(x))
@@ -64,7 +64,7 @@ class TestIsotropicNormal:
         torch.testing.assert_close(ours, theirs)
 
     def test_expands_like_any_other(self) -> None:
-        p = isotropic_normal(torch.arange(3.0).double(), torch.tensor(2.0).double())
+        p = IsotropicNormal(torch.arange(3.0).double(), torch.tensor(2.0).double())
         many = p.expand(torch.Size([4]))
         x = torch.randn(4, 3).double()
         assert many.batch_shape == (4,)

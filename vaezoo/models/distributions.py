@@ -54,15 +54,6 @@ def diagonal_normal(loc: Tensor, scale: Tensor, event_dims: int = 1) -> Distribu
     return independent(Normal(loc, scale, validate_args=False), event_dims)
 
 
-def isotropic_normal(loc: Tensor, scale: Tensor, event_dims: int = 1) -> Distribution:
-    """A Gaussian with one scale for all values of the last `event_dims` dimensions of `loc`.
-
-    loc: [batch, *event], event_dims ≥ 1. scale: standard deviation > 0, 0-dim. The same as
-    diagonal_normal with this scale everywhere; its log-probability takes a third of the time.
-    """
-    return _Isotropic(loc, scale, event_dims)
-
-
 def gaussian_from_params(
     parameters: Tensor, dim: int = 1, logvar_range: tuple[float, float] = (-20.0, 20.0)
 ) -> Distribution:
@@ -76,8 +67,14 @@ def gaussian_from_params(
     return diagonal_normal(loc, scale, loc.dim() - 1)
 
 
-class _Isotropic(Independent[Normal]):
-    def __init__(self, loc: Tensor, scale: Tensor, event_dims: int) -> None:
+class IsotropicNormal(Independent[Normal]):
+    """A Gaussian with one scale for all values of the last `event_dims` dimensions of `loc`.
+
+    loc: [batch, *event], event_dims ≥ 1. scale: standard deviation > 0, 0-dim. The same as
+    diagonal_normal with this scale everywhere; its log-probability takes a third of the time.
+    """
+
+    def __init__(self, loc: Tensor, scale: Tensor, event_dims: int = 1) -> None:
         super().__init__(Normal(loc, scale, validate_args=False), event_dims, validate_args=False)
         self.scale = scale
 
@@ -87,9 +84,9 @@ class _Isotropic(Independent[Normal]):
         constant = self.scale.log() + 0.5 * math.log(2 * math.pi)
         return -0.5 * squares / self.scale.square() - self.event_shape.numel() * constant
 
-    def expand(self, batch_shape: _size, _instance: Distribution | None = None) -> _Isotropic:
+    def expand(self, batch_shape: _size, _instance: Distribution | None = None) -> IsotropicNormal:
         loc = self.mean.expand([*batch_shape, *self.event_shape])
-        return _Isotropic(loc, self.scale, self.reinterpreted_batch_ndims)
+        return IsotropicNormal(loc, self.scale, self.reinterpreted_batch_ndims)
 
 
 class Delta(BaseDistribution):

@@ -16,7 +16,7 @@ from torch.distributions import Bernoulli, Distribution
 
 from vaezoo.data.spec import DataSpec, Domain
 from vaezoo.errors import DataError
-from vaezoo.models.distributions import independent, isotropic_normal, to_float32
+from vaezoo.models.distributions import IsotropicNormal, independent, to_float32
 from vaezoo.models.options import LikelihoodOptions
 
 SMALLEST_SCALE = 1 / 256
@@ -43,7 +43,7 @@ class Likelihood(nn.Module, ABC):
         level, 1/255. None where the likelihood is not normalised on the data (a Bernoulli on grey
         values), and for real data, which has no levels.
         """
-        if data.domain not in self.normalised_on:
+        if data.domain == "real" or data.domain not in self.normalised_on:
             return None
         bits = nats / (data.numel * math.log(2))
         return bits + math.log2(255) if data.domain == "unit" else bits
@@ -87,10 +87,7 @@ class GaussianLikelihood(Likelihood):
         raw = to_float32(raw)
         mean = (torch.tanh(raw) + 1.0) / 2.0 if self.squash else raw
         scale = self.log_scale.clamp(min=math.log(SMALLEST_SCALE)).exp()
-        return isotropic_normal(mean, scale, mean.dim() - 1)
-
-    def bits_per_dim(self, nats: float, data: DataSpec) -> float | None:
-        return None if data.domain == "real" else super().bits_per_dim(nats, data)
+        return IsotropicNormal(mean, scale, mean.dim() - 1)
 
 
 def make_likelihood(options: LikelihoodOptions, data: DataSpec) -> Likelihood:
