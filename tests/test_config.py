@@ -155,8 +155,8 @@ def test_every_shipped_recipe_is_valid() -> None:
     [
         ("model: [", "is not YAML, line 1"),
         ("model:\n\t- x", "is not YAML, line 2"),
-        ("- a\n- b", "is no configuration: it needs sections train, model, loss, data"),
-        ("just words", "is no configuration"),
+        ("- a\n- b", "is no config file: it needs sections train, model, loss, data"),
+        ("just words", "is no config file"),
         ("modle: {name: vanilla}", "unknown section 'modle'; did you mean 'model'?"),
         ("1: {}", "unknown section 1 ("),
         ("model: vanilla", "section model is not a list of option: value"),

@@ -24,8 +24,8 @@ ALLOWED = {
     ("vaezoo/plugins/loader.py", "exec"),
     ("vaezoo/plugins/loader.py", "compile"),
     ("vaezoo/plugins/loader.py", "eval"),
-    # with a loader of its own that builds plain values
-    ("vaezoo/plain_yaml.py", "yaml.load"),
+    # with a loader that builds plain values only
+    ("vaezoo/config.py", "yaml.load"),
     # weights and nothing else (weights_only), of a file whose checksum its name tells
     ("vaezoo/evaluation/inception.py", "torch.load"),
     # what it has just written

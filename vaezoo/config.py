@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ import yaml
 from vaezoo.data.options import DataOptions
 from vaezoo.errors import OptionError, nearest, quoted
 from vaezoo.options import Options, describe, format_value, parse, to_dict
-from vaezoo.plain_yaml import LARGEST, NotPlainError, load_plain
 from vaezoo.plugins.loader import is_source
 from vaezoo.plugins.registry import WORDS, registry
 from vaezoo.plugins.specs import DatasetSpec, Kind, LossSpec, ModelSpec, Spec
@@ -28,14 +28,21 @@ Sections = Mapping[str, Mapping[str, Any]]
 
 DEFAULT_DATA = "sprites"
 
+MAX_BYTES = 1 << 16
+"""Bytes of a config file. What comes from it stays small in memory, since aliases are refused."""
+
 
 @dataclass(frozen=True)
 class Components:
-    """Which model, loss and data set a run is about, with the classes of their options."""
+    """The model, loss and data set of a run."""
 
     model: ModelSpec
     loss: LossSpec
     data: DatasetSpec
+
+    def specs(self) -> dict[str, Spec]:
+        """The specs by section."""
+        return {"model": self.model, "loss": self.loss, "data": self.data}
 
     def options(self) -> dict[str, type[Options]]:
         """The option classes by section, in the order of SECTIONS."""
@@ -47,7 +54,7 @@ class Components:
         }
 
     def defaults(self) -> dict[str, dict[str, Any]]:
-        """The defaults, by section, that differ from those of the option classes."""
+        """The defaults that the specs set, by section."""
         own_loss = self.loss.name == self.model.loss_name
         return {
             "train": _merge([self.data.train_options, self.model.train_options]),
@@ -59,8 +66,8 @@ class Components:
     def flat_names(self) -> dict[str, tuple[str, str]]:
         """Each option by one plain name: name -> (section, field).
 
-        Where two sections have a field of the same name, the first in the order of SECTIONS has
-        it, and the later one is called `section_field`; so is one that is RESERVED.
+        Where two sections have a field of the same name, the first in the order of SECTIONS gets
+        the plain name, and the later one is called `section_field`; so is one that is RESERVED.
         """
         names: dict[str, tuple[str, str]] = {}
         for section, cls in self.options().items():
@@ -73,7 +80,7 @@ class Components:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that a run follows from."""
+    """The full configuration of a run: its components and all their options."""
 
     components: Components
     train: TrainOptions
@@ -82,14 +89,13 @@ class RunConfig:
     data: DataOptions
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        return {
-            "model": {"name": self.components.model.name, **to_dict(self.model)},
-            "loss": {"name": self.components.loss.name, **to_dict(self.loss)},
-            "data": {"name": self.components.data.name, **to_dict(self.data)},
-            "train": to_dict(self.train),
-        }
+        """The sections as plain values, as they are written to config.yaml."""
+        specs = self.components.specs()
+        named = {s: {"name": spec.name, **to_dict(getattr(self, s))} for s, spec in specs.items()}
+        return {**named, "train": to_dict(self.train)}
 
     def to_yaml(self) -> str:
+        """The text of config.yaml."""
         text: str = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
         return text
 
@@ -131,20 +137,17 @@ def _pick(kind: Kind, given: str | None, config: Sections, default: str | None) 
 
 def build_config(components: Components, config: Sections, given: Sections) -> RunConfig:
     """Put the layers together and validate them. OptionError names the option that is wrong."""
-    classes, defaults = components.options(), components.defaults()
-    named = {"model": components.model, "loss": components.loss, "data": components.data}
+    defaults, specs = components.defaults(), components.specs()
     values: dict[str, Options] = {}
-    for section, cls in classes.items():
-        layers: list[Mapping[str, Any]] = [defaults[section]]
+    for section, cls in components.options().items():
         layer = config.get(section, {})
+        spec = specs.get(section)
         # Options of the config file belong to the model, loss or data set that it names.
-        if section == "train":
-            layers.append(layer)
-        elif layer.get("name", named[section].name) == named[section].name:
-            layers.append({key: value for key, value in layer.items() if key != "name"})
-        layers.append(given.get(section, {}))
-        what = "training" if section == "train" else _title(named[section])
-        values[section] = parse(cls, _merge(layers), what)
+        if spec is not None:
+            own = layer.get("name", spec.name) == spec.name
+            layer = {key: value for key, value in layer.items() if own and key != "name"}
+        merged = _merge([defaults[section], layer, given.get(section, {})])
+        values[section] = parse(cls, merged, "training" if spec is None else _title(spec))
     train, data = values["train"], values["data"]
     assert isinstance(train, TrainOptions)
     if not isinstance(data, DataOptions):
@@ -153,7 +156,7 @@ def build_config(components: Components, config: Sections, given: Sections) -> R
 
 
 def split_by_section(components: Components, flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Plain option names into their sections; OptionError for one that nobody has."""
+    """Plain option names into their sections; OptionError for an unknown one."""
     names = components.flat_names()
     sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     for name, value in flat.items():
@@ -183,8 +186,8 @@ def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
                 f"--set {quoted(text)}: name the {section} itself on the command line"
             )
         try:
-            sections[section][name] = load_plain(value)
-        except NotPlainError as error:
+            sections[section][name] = parse_yaml(value)
+        except YamlError as error:
             raise OptionError(f"--set {quoted(text)}: the value {error}") from None
     return sections
 
@@ -193,21 +196,20 @@ def load_config(path: Path) -> dict[str, dict[str, Any]]:
     """Read a config file. OptionError says what is wrong with the file."""
     try:
         with path.open("rb") as file:  # its size is not asked: it may be a pipe or a device
-            content = file.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise OptionError(f"{path} is too large for a configuration")
-        loaded = load_plain(content.decode("utf-8"))
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise OptionError(f"{path} is too large for a config file")
+        loaded = parse_yaml(content.decode("utf-8"))
     except OSError as error:
         raise OptionError(f"cannot read {path}: {error.strerror or error}") from None
-    except NotPlainError as error:
-        where = "" if error.line is None else f", line {error.line}"
-        raise OptionError(f"{path} {error}{where}") from None
-    except ValueError:  # its bytes are no UTF-8, or its name none that a file can have
+    except YamlError as error:
+        raise OptionError(f"{path} {error}{error.where}") from None
+    except ValueError:  # its bytes are not UTF-8, or no file can have this name
         raise OptionError(f"{path} is not YAML in UTF-8") from None
     if loaded is None:
         loaded = {}
     if not isinstance(loaded, dict):
-        raise OptionError(f"{path} is no configuration: it needs sections {', '.join(SECTIONS)}")
+        raise OptionError(f"{path} is no config file: it needs sections {', '.join(SECTIONS)}")
     for section, values in loaded.items():
         if section not in SECTIONS:
             raise OptionError(
@@ -219,6 +221,52 @@ def load_config(path: Path) -> dict[str, dict[str, Any]]:
         if section != "train" and not isinstance(values.get("name", ""), str):
             raise OptionError(f"{path}: the name in section {section} is not text")
     return loaded
+
+
+class YamlError(ValueError):
+    """A text that is not YAML, or has more than plain values. where: ", line 3", or ""."""
+
+    def __init__(self, reason: str, line: int | None = None) -> None:
+        super().__init__(reason)
+        self.where = "" if line is None else f", line {line + 1}"
+
+
+def parse_yaml(text: str) -> Any:
+    """The plain values in a YAML text: numbers, text, lists, mappings and so on. Dates are text.
+
+    YamlError for a tag, an alias and what is not YAML.
+    """
+    try:
+        return yaml.load(text, _PlainLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise YamlError("is not YAML", None if mark is None else mark.line) from None
+    except RecursionError:
+        raise YamlError("is nested too deeply") from None
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """A SafeLoader that refuses tags, and aliases, which may stand for gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()
+        line = event.start_mark.line
+        if isinstance(event, yaml.AliasEvent):
+            name = (event.anchor or "")[:40]
+            raise YamlError(f"has the alias *{name}, and aliases are not read", line)
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            raise YamlError(f"has the tag {tag[:80]}, and tags are not read", line)
+        return super().compose_node(parent, index)
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
+        """The tag of a value. Dates, merge keys, 1:9:2 (base 60) and long numbers are text here."""
+        tag: str = super().resolve(kind, value, implicit)
+        name = tag.rpartition(":")[2]
+        text = name in ("timestamp", "merge", "value") or (name == "float" and ":" in value)
+        if text or (name == "int" and re.fullmatch(r"[-+]?[0-9]{1,19}", value) is None):
+            return "tag:yaml.org,2002:str"
+        return tag
 
 
 def _merge(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

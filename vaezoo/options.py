@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 import textwrap
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
@@ -15,6 +16,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from vaezoo.errors import OptionError, nearest, quoted
+
+MAX_TEXT = 4096
+"""Characters of one value: no system has longer paths."""
+
+MAX_VALUES = 1000
+"""In one tuple."""
 
 OptionsT = TypeVar("OptionsT", bound="Options")
 
@@ -46,10 +53,11 @@ class Options(BaseModel):
         return {name: cls._from_text(name, value) for name, value in values.items()}
 
     @model_validator(mode="after")
-    def _within_64_bits(self) -> Self:
+    def _check_sizes(self) -> Self:
         for name in type(self).model_fields:
-            if any(abs(number) >= 2**63 for number in _whole_numbers(getattr(self, name))):
-                raise ValueError(f"{cli_flag(name)} is too large a number")
+            problem = _problem(getattr(self, name))
+            if problem:
+                raise ValueError(f"{cli_flag(name)} {problem}")
         return self
 
     @classmethod
@@ -144,12 +152,21 @@ def format_value(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _whole_numbers(value: Any) -> Iterator[int]:
-    if isinstance(value, int):
-        yield value
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from _whole_numbers(item)
+def _problem(value: Any) -> str:
+    """Why a value of the right type is refused nevertheless: "" if it is not."""
+    if isinstance(value, tuple):
+        if len(value) > MAX_VALUES:
+            return f"has more than {MAX_VALUES:,} values in one place"
+        return next(filter(None, map(_problem, value)), "")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return "is too large a number"
+    if isinstance(value, (str, Path)):
+        if len(str(value)) > MAX_TEXT:
+            return f"is longer than {MAX_TEXT:,} characters"
+        # Surrogates stand for bytes in names of files from \udc80 to \udcff only.
+        if re.search("[\0\ud800-\udc7f\udd00-\udfff]", str(value)):
+            return "holds characters that are no text"
+    return ""
 
 
 def _branches(annotation: Any) -> tuple[Any, ...]:

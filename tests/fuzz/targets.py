@@ -255,11 +255,8 @@ def _build(append: Callable[[Any], None]) -> dict[str, Any]:
 def _read_report(path: Path) -> object:
     report = load_json(path)
     shown = [table_cells(row) for row in report["rows"]]
-    return (
-        shown,
-        describe_environment(report["environment"]),
-        compare(report["rows"], report["rows"]),
-    )
+    compared = compare(report["rows"], report["rows"])
+    return shown, describe_environment(report["environment"]), compared
 
 
 TARGETS = {

@@ -202,8 +202,8 @@ def _grouped(ctx: click.Context) -> list[tuple[str, list[click.Parameter]]]:
     groups: dict[str, list[click.Parameter]] = {section: [] for section in SECTIONS}
     for flat, (section, name) in components.flat_names().items():
         groups[section].append(_option(flat, infos[section, name], defaults[section].get(name)))
-    specs = {"model": components.model, "loss": components.loss, "data": components.data}
-    titled = [(f"{WORDS[spec.kind].capitalize()} {spec.name}", s) for s, spec in specs.items()]
+    specs = components.specs().items()
+    titled = [(f"{WORDS[spec.kind].capitalize()} {spec.name}", s) for s, spec in specs]
     return [(title, groups[section]) for title, section in [*titled, ("Training", "train")]]
 
 
