@@ -1,4 +1,4 @@
-"""The ladder variational autoencoder: several levels of latents, one way up and one way down."""
+"""The ladder VAE (Sønderby et al. 2016): several levels of latents, inferred from the top down."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaezoo import BaseVAE, DataSpec
+from vaezoo import DataSpec, EncoderDecoderVAE
 from vaezoo.models.distributions import diagonal_normal, gaussian_from_params, to_float32
-from vaezoo.models.likelihoods import make_likelihood
 from vaezoo.nn.networks import make_decoder, make_encoder
 
 from .plugin import LadderOptions
 from .top_down import LadderPosterior, TopDownPrior
 
 
-class Upward(nn.Module):
-    """What an example says of each level: deterministic layers upwards, a Gaussian from each.
+class BottomUpEncoder(nn.Module):
+    """The deterministic upward pass, with a Gaussian from each level.
 
     [batch, *shape] -> Gaussians over [batch, n], the lowest level first.
     """
@@ -27,19 +26,19 @@ class Upward(nn.Module):
     def __init__(self, options: LadderOptions, data: DataSpec, sizes: Sequence[int]) -> None:
         super().__init__()
         self.logvar_range = options.logvar_range
-        width = options.level_hidden
-        self.body = make_encoder(options, data, width)
+        hidden = options.level_hidden
+        self.body = make_encoder(options, data, hidden)
         self.layers = nn.ModuleList(
             nn.Sequential(
-                nn.BatchNorm1d(width),
+                nn.BatchNorm1d(hidden),
                 nn.LeakyReLU(),
-                nn.Linear(width, width),
-                nn.BatchNorm1d(width),
+                nn.Linear(hidden, hidden),
+                nn.BatchNorm1d(hidden),
                 nn.LeakyReLU(),
             )
             for _ in sizes
         )
-        self.heads = nn.ModuleList(nn.Linear(width, 2 * n) for n in sizes)
+        self.heads = nn.ModuleList(nn.Linear(hidden, 2 * n) for n in sizes)
 
     def forward(self, x: Tensor) -> list[Distribution]:
         features, levels = self.body(x), []
@@ -49,13 +48,13 @@ class Upward(nn.Module):
         return levels
 
 
-class Below(nn.Module):
+class ConditionalPrior(nn.Module):
     """p(z_i | z_i+1): [..., n above] -> a Gaussian over [..., n]."""
 
-    def __init__(self, above: int, hidden: int, n: int) -> None:
+    def __init__(self, n_above: int, hidden: int, n: int) -> None:
         super().__init__()
         self.network = nn.Sequential(
-            nn.Linear(above, hidden),
+            nn.Linear(n_above, hidden),
             nn.LeakyReLU(),
             nn.Linear(hidden, hidden),
             nn.LeakyReLU(),
@@ -63,17 +62,17 @@ class Below(nn.Module):
         )
 
     def forward(self, above: Tensor) -> Distribution:
-        loc, raw = to_float32(self.network(above)).chunk(2, -1)
-        return diagonal_normal(loc, torch.exp(0.5 * raw.clamp(-20.0, 20.0)))
+        loc, logvar = to_float32(self.network(above)).chunk(2, -1)
+        return diagonal_normal(loc, torch.exp(0.5 * logvar.clamp(-20.0, 20.0)))
 
 
-class Downward(nn.Module):
-    """The generative direction: p(z_i | z_i+1) of each level but the top one, and the picture."""
+class TopDownDecoder(nn.Module):
+    """The decoder of the lowest level, and the conditional priors of all levels but the top one."""
 
     def __init__(self, options: LadderOptions, data: DataSpec, sizes: Sequence[int]) -> None:
         super().__init__()
-        self.below = nn.ModuleList(
-            Below(above, options.level_hidden, n) for n, above in pairwise(sizes)
+        self.conditionals = nn.ModuleList(
+            ConditionalPrior(n_above, options.level_hidden, n) for n, n_above in pairwise(sizes)
         )
         self.body = make_decoder(options, data, sizes[0])
 
@@ -81,37 +80,39 @@ class Downward(nn.Module):
         return self.body(lowest)
 
 
-class LadderVAE(BaseVAE):
-    """Sønderby et al. (2016): p(x|z_1) Π p(z_i | z_i+1) p(z_L), inferred from the top down.
+class LadderVAE(EncoderDecoderVAE):
+    """p(x|z_1) Π p(z_i | z_i+1) p(z_L), with top-down inference (Sønderby et al. 2016).
 
-    A deterministic way up tells what x says of each level. The way down merges it with the prior
-    that the level above gives, so that inference and generation share it and the KL of a level is
-    between two Gaussians given the same level above. All levels stand side by side in one latent
-    tensor, the lowest first; the decoder sees the lowest.
+    A deterministic upward pass gives a Gaussian for each level. The downward pass merges it with
+    the prior given the level above, which inference and generation share. So the KL of a level is
+    between two Gaussians. The latent is one tensor with all levels side by side, the lowest first;
+    the decoder gets only the lowest.
 
-    As the paper has it, the way up has batch norm, without which what tells examples apart is lost
-    on it, and training warms the KL up. The way down, which is the prior's too, goes without: what
-    a level makes of a sample does not depend on the batch.
+    As in the paper, the upward pass has batch norm, and training warms the KL up. The downward pass
+    has none, so a level's distribution does not depend on the other examples of a batch.
     """
 
     options: LadderOptions
-    min_batch_size = 2  # batch norm needs two examples
+    decoder: TopDownDecoder
 
     def __init__(self, options: LadderOptions, data: DataSpec) -> None:
-        super().__init__(options, data)
-        self.sizes = (options.latent_dim, *options.upper)
-        self.latent_shape = (sum(self.sizes),)
-        self.encoder = Upward(options, data, self.sizes)
-        self.decoder = Downward(options, data, self.sizes)
-        self.likelihood = make_likelihood(options, data)
+        sizes = (options.latent_dim, *options.upper)
+        super().__init__(
+            options,
+            data,
+            latent_shape=(sum(sizes),),
+            encoder=BottomUpEncoder(options, data, sizes),
+            decoder=TopDownDecoder(options, data, sizes),
+        )
+        self.sizes = sizes
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> LadderPosterior:
         return LadderPosterior(self.encoder(x), self.prior())
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
-        return self.likelihood(self.decoder(z[:, : self.sizes[0]]))
+        return super().decode(z[:, : self.sizes[0]])
 
     def prior(self, y: Tensor | None = None) -> TopDownPrior:
         zeros = super().prior().mean[-self.sizes[-1] :]
         top = diagonal_normal(zeros, torch.ones_like(zeros))
-        return TopDownPrior([*self.decoder.below], top, self.sizes)
+        return TopDownPrior([*self.decoder.conditionals], top, self.sizes)

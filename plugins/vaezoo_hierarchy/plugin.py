@@ -1,4 +1,4 @@
-"""What the plugin brings, and its options. No torch here: names and help are read without it."""
+"""Options and registration of the ladder VAE. No torch here."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from vaezoo import GaussianOptions, InputSpec, ModelSpec, hookimpl
 
 class LadderOptions(GaussianOptions):
     latent_dim: int = Field(
-        32, ge=1, description="size of the lowest level, the one that the decoder sees"
+        32, ge=1, description="size of the lowest level, which the decoder gets"
     )
     upper: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (16, 8), description="sizes of the levels above it, upwards; nothing: a VAE of one level"
+        (16, 8), description="sizes of the levels above it, upwards; empty: a VAE of one level"
     )
-    level_hidden: int = Field(
-        256, ge=1, description="width of the dense layers that lead from level to level"
-    )
+    level_hidden: int = Field(256, ge=1, description="hidden size of the layers between levels")
 
 
 @hookimpl
@@ -29,10 +27,10 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             name="ladder_vae",
             target="vaezoo_hierarchy.ladder:LadderVAE",
             options="vaezoo_hierarchy.plugin:LadderOptions",
-            summary="Ladder VAE: levels of latents, the posterior merged with the top-down prior",
+            summary="Ladder VAE: several levels of latents with top-down inference",
             paper="Sønderby et al. 2016, arXiv:1602.02282",
             tags=("elbo", "importance", "hierarchy"),
-            # The upper levels die without it, the paper found.
+            # Without warm-up the upper levels are not used, as the paper found.
             loss_options={"warmup": 0.1},
             input_spec=InputSpec(min_size=8, vectors=True),
         )

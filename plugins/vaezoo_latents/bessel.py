@@ -1,11 +1,12 @@
-"""What a von Mises–Fisher density needs of Bessel functions, at any concentration and dimension.
+"""The log-normalizer of the von Mises–Fisher distribution, and its derivative.
 
-With Λ(κ) = log E exp(κ w), w the first coordinate of a uniform point on the unit sphere of R^m,
+Λ(κ) = log E exp(κ w) is the log moment-generating function of w, the first coordinate of a uniform
+point on the unit sphere of R^m:
 
     Λ = log ₀F₁(; m/2; κ²/4) = log[Γ(m/2) (2/κ)^(m/2 − 1) I_{m/2−1}(κ)],
     Λ' = A = I_{m/2}(κ) / I_{m/2−1}(κ),        Λ'' = 1 − A² − (m − 1) A / κ.
 
-Λ is 0 at κ = 0, which the logarithm of I itself is not: nothing large cancels at either end.
+Λ is 0 at κ = 0, unlike log I, so no large numbers cancel. torch has I only for orders 0 and 1.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _LARGE = 30.0
-"""From this order on the expansion for large orders is good to nine digits at any argument."""
+"""From this order on the expansion for large orders has nine correct digits at any argument."""
 
 # u_1 to u_4 of Debye's expansion (Abramowitz & Stegun 1964, 9.3.9): u_k(t) is t^k times a
 # polynomial in t², of which these are the coefficients, the constant first.
@@ -35,29 +36,29 @@ _DEBYE = (
 )
 
 
-def log_generating(concentration: Tensor, m: int) -> tuple[Tensor, Tensor]:
-    """Λ and A of any concentrations ≥ 0, in double precision where the device has it.
+def log_mgf(concentration: Tensor, m: int) -> tuple[Tensor, Tensor]:
+    """Λ and A of concentrations ≥ 0, in double precision where the device has it: [...] each.
 
     Both can be differentiated once.
     """
     wide = torch.float32 if concentration.device.type == "mps" else torch.float64
-    value, ratio = _LogGenerating.apply(concentration.to(wide), m)
+    value, ratio = _LogMGF.apply(concentration.to(wide), m)
     return value, ratio
 
 
-class _LogGenerating(torch.autograd.Function):
+class _LogMGF(torch.autograd.Function):
     @staticmethod
     def forward(kappa: Tensor, m: int) -> tuple[Tensor, Tensor]:
         order = 0.5 * m - 1
         steps = max(0, int(_LARGE - order + 1))
-        value, share = _of_large_order(kappa, order + steps)
-        # Down to the order wanted. With r = A·2(v + 1)/κ, which is between 0 and 1, the recurrence
-        # A_v = 1 / (A_{v+1} + 2(v + 1)/κ) and Λ_v = Λ_{v+1} − log r_v need no difference at all.
+        value, r = _large_order(kappa, order + steps)
+        # Recurrence down to the order m/2 − 1. With r = A·2(v + 1)/κ, which is between 0 and 1,
+        # A_v = 1 / (A_{v+1} + 2(v + 1)/κ) and Λ_v = Λ_{v+1} − log r_v have no cancellation.
         for step in reversed(range(steps)):
             v = order + step
-            excess = share * kappa.square() / (4 * (v + 1) * (v + 2))
-            value, share = value + torch.log1p(excess), 1 / (1 + excess)
-        return value, share * kappa / m
+            excess = r * kappa.square() / (4 * (v + 1) * (v + 2))
+            value, r = value + torch.log1p(excess), 1 / (1 + excess)
+        return value, r * kappa / m
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -74,10 +75,10 @@ class _LogGenerating(torch.autograd.Function):
         return of_value * ratio + of_ratio * (1 - ratio.square() - (ctx.m - 1) * slope), None
 
 
-def _of_large_order(kappa: Tensor, v: float) -> tuple[Tensor, Tensor]:
-    """Λ for m/2 − 1 = v, and r = A·2(v + 1)/κ: Abramowitz & Stegun, 9.7.7, and its derivative.
+def _large_order(kappa: Tensor, v: float) -> tuple[Tensor, Tensor]:
+    """Λ for m/2 − 1 = v, and r = A·2(v + 1)/κ, by Abramowitz & Stegun (1964), 9.7.7.
 
-    Against I_v(κ) as it stands there, what stays at κ = 0 has been taken off term by term.
+    The value at κ = 0 is subtracted from the expansion of log I_v(κ) term by term.
     """
     z = kappa / v
     root = torch.sqrt(1 + z.square())
@@ -87,8 +88,8 @@ def _of_large_order(kappa: Tensor, v: float) -> tuple[Tensor, Tensor]:
     at_zero, _ = _debye(torch.ones_like(t), v)
     value = v * (excess - torch.log1p(0.5 * excess)) - 0.5 * torch.log1p(excess)
     value = value + torch.log(series / at_zero)
-    share = t / (1 + t) - t.square() / (2 * v) - t.pow(3) * slope / (v * series)
-    return value, (2 * (v + 1) / v) * share
+    r = t / (1 + t) - t.square() / (2 * v) - t.pow(3) * slope / (v * series)
+    return value, (2 * (v + 1) / v) * r
 
 
 def _debye(t: Tensor, v: float) -> tuple[Tensor, Tensor]:

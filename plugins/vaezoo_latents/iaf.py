@@ -1,4 +1,4 @@
-"""A posterior that is a Gaussian sent through an inverse autoregressive flow."""
+"""A VAE whose posterior is an inverse autoregressive flow (Kingma et al. 2016)."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.types import _size
 
-from vaezoo import DataSpec
+from vaezoo import DataSpec, EncoderDecoderVAE
 from vaezoo.models.distributions import BaseDistribution, gaussian_from_params
-from vaezoo.nn.networks import make_encoder
+from vaezoo.nn.networks import make_decoder, make_encoder
 
-from .base import NetworkVAE
 from .flow import Flow
 from .options import IAFOptions
 
 
 class FlowPosterior(BaseDistribution):
-    """The distribution of flow(z, context) for z of the base. Event shape (n,).
+    """The distribution of flow(z, context) for z of the base distribution.
 
-    base: [batch] over (n,). context: [batch, c].
+    base: batch shape (batch,), event shape (n,). context: [batch, c].
     """
 
     has_rsample = True
@@ -26,22 +25,22 @@ class FlowPosterior(BaseDistribution):
     def __init__(self, base: Distribution, flow: Flow, context: Tensor) -> None:
         super().__init__(base.batch_shape, base.event_shape)
         self.base, self.flow, self.context = base, flow, context
-        self._drawn: tuple[Tensor, Tensor] | None = None
+        self._last_sample: tuple[Tensor, Tensor] | None = None
 
     def rsample(self, sample_shape: _size = ()) -> Tensor:
         start = self.base.rsample(sample_shape)
         z, log_det = self.flow(start, self.context)
-        self._drawn = z, self.base.log_prob(start) - log_det
+        self._last_sample = z, self.base.log_prob(start) - log_det
         return z
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """In nats: Kingma et al. (2016), equation 11.
+        """The log-density in nats (Kingma et al. 2016, equation 11): [...].
 
-        Of the last draw it is known from drawing it, gradients included. Any other value is taken
-        back through the flow, exactly, in n passes a step.
+        For the last sample it is known from sampling, with gradients. Any other value is inverted
+        exactly, in n passes through each step.
         """
-        if self._drawn is not None and value is self._drawn[0]:
-            return self._drawn[1]
+        if self._last_sample is not None and value is self._last_sample[0]:
+            return self._last_sample[1]
         start, log_det = self.flow.inverse(value, self.context)
         return self.base.log_prob(start) - log_det
 
@@ -53,7 +52,7 @@ class FlowPosterior(BaseDistribution):
 
 
 class FlowEncoder(nn.Module):
-    """From examples to their posteriors: mean and variance of the flow's start, and its context."""
+    """Maps examples, [batch, *shape], to posteriors: the base's mean and variance, the context."""
 
     def __init__(self, options: IAFOptions, data: DataSpec) -> None:
         super().__init__()
@@ -69,19 +68,23 @@ class FlowEncoder(nn.Module):
         return FlowPosterior(base, self.flow, features[:, 2 * n :])
 
 
-class IAFVAE(NetworkVAE):
+class IAFVAE(EncoderDecoderVAE):
     """q(z|x) by inverse autoregressive flow (Kingma et al. 2016, algorithm 1), p(z) = N(0, 1).
 
-    The encoder gives mean and variance of the flow's start, and a context that all of its steps
-    see. One pass samples and tells the density of the sample, which is all that training and the
-    importance-weighted bound ask for. The KL has no closed form: the rate is its single-sample
-    estimate.
+    One pass gives a sample and its density, which is all that training and the importance-weighted
+    bound need. The KL has no closed form: the rate is its single-sample estimate.
     """
 
     options: IAFOptions
 
     def __init__(self, options: IAFOptions, data: DataSpec) -> None:
-        super().__init__(options, data, FlowEncoder(options, data))
+        super().__init__(
+            options,
+            data,
+            latent_shape=(options.latent_dim,),
+            encoder=FlowEncoder(options, data),
+            decoder=make_decoder(options, data, options.latent_dim),
+        )
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> FlowPosterior:
         return self.encoder(x)

@@ -1,4 +1,4 @@
-"""A masked network: each output sees only the inputs that come before it in a certain order."""
+"""MADE (Germain et al. 2015): an MLP whose output i depends only on the inputs before i."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from torch.nn import functional as F
 
 
 class MaskedLinear(nn.Linear):
-    """A linear layer some of whose weights are 0 and stay so. allowed: bool [out, in]."""
+    """A linear layer with a fixed mask on its weights. mask: bool [out, in]."""
 
-    def __init__(self, allowed: Tensor) -> None:
-        super().__init__(allowed.shape[1], allowed.shape[0])
-        self.allowed: Tensor
-        self.register_buffer("allowed", allowed, persistent=False)
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__(mask.shape[1], mask.shape[0])
+        self.mask: Tensor
+        self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight * self.allowed, self.bias)
+        return F.linear(x, self.weight * self.mask, self.bias)
 
 
 class MADE(nn.Module):
     """Masked autoencoder for distribution estimation (Germain et al. 2015, equations 8 and 9).
 
-    [..., n] with a context [..., c] -> [..., outputs, n], where output i knows the inputs that
-    come before i, and all of the context. The order is from first to last, or reversed.
+    [..., n] with a context [..., c] -> [..., outputs, n]. Output i depends on the inputs before i
+    and on the whole context. The order is from first to last, or reversed.
 
-    A hidden unit has a degree from 0 to n - 1, given out in turn, and sees the inputs that are not
-    past it: one of degree 0 sees the context alone, so that the first output has a hidden layer
-    too, and so that n may be 1.
+    Each hidden unit has a degree from 0 to n - 1 and depends on the inputs up to that position.
+    Units of degree 0 depend on the context alone, so the first output has a hidden layer too, and n
+    may be 1.
     """
 
     def __init__(

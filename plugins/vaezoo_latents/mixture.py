@@ -1,4 +1,4 @@
-"""A mixture of many diagonal Gaussians whose density is a matrix product."""
+"""A mixture of many diagonal Gaussians, with its density as one matrix product."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from vaezoo.models.distributions import diagonal_normal
 
 
 class GaussianMixture(MixtureSameFamily):
-    """1/K Σ_k N(loc_k, diag(scale_k²)).
+    """The mixture 1/K Σ_k N(loc_k, diag(scale_k²)). Batch shape (), event shape (n,).
 
-    loc, scale: [K, n], scale > 0. A value is [..., n]; batch shape (), event shape (n,).
+    loc, scale: [K, n], scale > 0.
     """
 
     def __init__(self, loc: Tensor, scale: Tensor) -> None:
@@ -24,13 +24,13 @@ class GaussianMixture(MixtureSameFamily):
         self.loc, self.scale = loc, scale
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """In nats: [...].
+        """The log-density in nats: [..., n] -> [...].
 
-        Σ_d (z_d − m_d)² / v_d is multiplied out, which makes it one product of [batch, 2n] and
-        [2n, K] with no tensor of [batch, K, n]: nine times faster on a CPU at n = 40, K = 500.
-        The products are large numbers that nearly cancel, so they are summed in double precision.
+        Σ_d (z_d − m_d)² / v_d is expanded into one product of [batch, 2n] and [2n, K], without a
+        tensor of [batch, K, n]: nine times faster on a CPU at n = 40, K = 500. The terms are large
+        and nearly cancel, so they are summed in double precision.
         """
-        if value.device.type == "mps":  # which has none
+        if value.device.type == "mps":  # has no double precision
             return super().log_prob(value)
         z, loc, scale = value.double(), self.loc.double(), self.scale.double()
         precision = scale.pow(-2)
@@ -43,5 +43,5 @@ class GaussianMixture(MixtureSameFamily):
         return log_total - (math.log(count) + 0.5 * n * math.log(2 * math.pi))
 
     def with_temperature(self, temperature: float) -> GaussianMixture:
-        """The same components, each with its spread scaled around its own mean."""
+        """The same components, each with its standard deviation scaled."""
         return GaussianMixture(self.loc, temperature * self.scale)

@@ -1,4 +1,4 @@
-"""What the plugin brings. No torch here: names and help are read without it."""
+"""Registration of the models. No torch here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             name="vamp_prior",
             target="vaezoo_latents.vamp_prior:VampPriorVAE",
             options="vaezoo_latents.options:VampPriorOptions",
-            summary="VAE whose prior is the mean posterior of learned pseudo-inputs",
+            summary="VAE whose prior is a mixture of posteriors at learned pseudo-inputs",
             paper="Tomczak & Welling 2017, arXiv:1705.07120",
             tags=("elbo", "importance", "gaussian", "prior"),
             input_spec=InputSpec(min_size=8, vectors=True),

@@ -1,34 +1,38 @@
-"""A variational autoencoder whose latents are points of a sphere."""
+"""The hyperspherical VAE (Davidson et al. 2018): latents on the unit sphere."""
 
 from __future__ import annotations
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from vaezoo import DataSpec
+from vaezoo import DataSpec, EncoderDecoderVAE
 from vaezoo.models.distributions import to_float32
-from vaezoo.nn.networks import make_encoder
+from vaezoo.nn.networks import make_decoder, make_encoder
 
-from .base import NetworkVAE
 from .options import SphericalOptions
 from .sphere import SphereUniform, VonMisesFisher
 
 
-class SphericalVAE(NetworkVAE):
-    """q(z|x) = vMF(μ(x), κ(x)) and p(z) uniform on the unit sphere (Davidson et al. 2018).
+class SphericalVAE(EncoderDecoderVAE):
+    """q(z|x) = vMF(μ(x), κ(x)), p(z) uniform on the unit sphere (Davidson et al. 2018, section 3).
 
-    A uniform prior has no centre that posteriors are drawn to: the rate, in closed form, depends on
-    the concentration alone. `latent_dim` is that of the space around the sphere, m, so the sphere
-    itself has m − 1 dimensions.
+    The rate, in closed form, depends on κ alone. `latent_dim` is the dimension m of the space
+    around the sphere, which itself has m − 1 dimensions.
 
-    The concentration is 1 + softplus, as in the authors' code: its rate is hardly above 0 (about
-    1/2m nats), and the mean direction never stops mattering.
+    κ = 1 + softplus, as in the authors' code: at κ = 1 the rate is near 0 (about 1/2m nats), and
+    the mean direction still has an effect.
     """
 
     options: SphericalOptions
 
     def __init__(self, options: SphericalOptions, data: DataSpec) -> None:
-        super().__init__(options, data, make_encoder(options, data, options.latent_dim + 1))
+        super().__init__(
+            options,
+            data,
+            latent_shape=(options.latent_dim,),
+            encoder=make_encoder(options, data, options.latent_dim + 1),
+            decoder=make_decoder(options, data, options.latent_dim),
+        )
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> VonMisesFisher:
         features = to_float32(self.encoder(x))

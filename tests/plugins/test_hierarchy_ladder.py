@@ -63,7 +63,7 @@ class Shifted(TopDownPrior):
     """A top-down prior whose level 0 has its mean moved."""
 
     def __init__(self, prior: TopDownPrior, by: float) -> None:
-        super().__init__(prior.below, prior.top, prior.sizes)
+        super().__init__(prior.conditionals, prior.top, prior.sizes)
         self.by = by
 
     def given(self, level: int, above: Tensor) -> Distribution:
@@ -77,8 +77,8 @@ class TestPrior:
         z = torch.randn(7, 5, 9).double()
         lowest, middle, top = z.split((4, 3, 2), -1)
         by_hand = (
-            normal_log_prob(lowest, model.decoder.below[0](middle))
-            + normal_log_prob(middle, model.decoder.below[1](top))
+            normal_log_prob(lowest, model.decoder.conditionals[0](middle))
+            + normal_log_prob(middle, model.decoder.conditionals[1](top))
             - 0.5 * (top.square() + math.log(2 * math.pi)).sum(-1)
         )
         prior = model.prior()
@@ -93,8 +93,10 @@ class TestPrior:
     def test_temperature_narrows_every_level(self) -> None:
         model = ladder()
         cold = model.prior().with_temperature(0.0).sample((3,))
-        middle = model.decoder.below[1](torch.zeros(3, 2).double()).mean
-        expected = torch.cat([model.decoder.below[0](middle).mean, middle, torch.zeros(3, 2)], -1)
+        middle = model.decoder.conditionals[1](torch.zeros(3, 2).double()).mean
+        expected = torch.cat(
+            [model.decoder.conditionals[0](middle).mean, middle, torch.zeros(3, 2)], -1
+        )
         assert torch.allclose(cold, expected)
         half = model.prior().with_temperature(0.5).with_temperature(0.5)
         assert half.levels(cold)[0].stddev.allclose(0.25 * model.prior().levels(cold)[0].stddev)
@@ -116,11 +118,11 @@ class TestPosterior:
         q = model.encode(x)
         z = torch.randn(7, 5, 9).double()
         lowest, middle, top = z.split((4, 3, 2), -1)
-        evidence = model.encoder(x)
+        bottom_up = model.encoder(x)
         by_hand = (
-            normal_log_prob(lowest, merge(evidence[0], model.decoder.below[0](middle)))
-            + normal_log_prob(middle, merge(evidence[1], model.decoder.below[1](top)))
-            + normal_log_prob(top, evidence[2])
+            normal_log_prob(lowest, merge(bottom_up[0], model.decoder.conditionals[0](middle)))
+            + normal_log_prob(middle, merge(bottom_up[1], model.decoder.conditionals[1](top)))
+            + normal_log_prob(top, bottom_up[2])
         )
         assert (q.batch_shape, q.event_shape) == ((5,), (9,))
         assert torch.allclose(q.log_prob(z), by_hand, rtol=1e-9)
@@ -130,18 +132,21 @@ class TestPosterior:
         torch.manual_seed(0)
         check_by_quadrature(q, q.sample((40_000,))[:, 0])
 
-    def test_center_is_every_levels_mean_given_the_mean_above(self) -> None:
+    def test_mode_is_every_levels_mean_given_the_mean_above(self) -> None:
         model, x = ladder(), examples()
-        evidence = model.encoder(x)
-        middle = merge(evidence[1], model.decoder.below[1](evidence[2].mean)).mean
-        lowest = merge(evidence[0], model.decoder.below[0](middle)).mean
-        expected = torch.cat([lowest, middle, evidence[2].mean], -1)
+        bottom_up = model.encoder(x)
+        middle = merge(bottom_up[1], model.decoder.conditionals[1](bottom_up[2].mean)).mean
+        lowest = merge(bottom_up[0], model.decoder.conditionals[0](middle)).mean
+        expected = torch.cat([lowest, middle, bottom_up[2].mean], -1)
         assert torch.allclose(mode(model.encode(x)), expected)
 
     def test_gradients_reach_every_level_from_the_sample(self) -> None:
         model = ladder()
         model.encode(examples()).rsample()[:, 0].sum().backward()
-        for parameter in (*model.encoder.heads.parameters(), *model.decoder.below.parameters()):
+        for parameter in (
+            *model.encoder.heads.parameters(),
+            *model.decoder.conditionals.parameters(),
+        ):
             assert parameter.grad is not None
             assert (parameter.grad != 0).any()
 
@@ -152,13 +157,16 @@ class TestRate:
         q, prior = model.encode(x), model.prior()
         z = q.rsample()
         _, middle, top = z.split((4, 3, 2), -1)
-        evidence = model.encoder(x)
-        p_lowest, p_middle = model.decoder.below[0](middle), model.decoder.below[1](top)
+        bottom_up = model.encoder(x)
+        p_lowest, p_middle = (
+            model.decoder.conditionals[0](middle),
+            model.decoder.conditionals[1](top),
+        )
         standard = diagonal_normal(torch.zeros(2).double(), torch.ones(2).double())
         levels = [
-            gaussian_kl(merge(evidence[0], p_lowest), p_lowest),
-            gaussian_kl(merge(evidence[1], p_middle), p_middle),
-            gaussian_kl(evidence[2], standard),
+            gaussian_kl(merge(bottom_up[0], p_lowest), p_lowest),
+            gaussian_kl(merge(bottom_up[1], p_middle), p_middle),
+            gaussian_kl(bottom_up[2], standard),
         ]
         assert torch.allclose(kl_divergence(q, prior, z), sum(levels), rtol=1e-9)
         assert torch.allclose(q.level_kls, torch.stack(levels), rtol=1e-9)
@@ -191,7 +199,7 @@ class TestRate:
             assert (after > before).all()
 
     def test_is_zero_where_the_example_says_nothing(self) -> None:
-        """Vague evidence leaves the top-down prior as it is, however far the encoder's mean."""
+        """A vague upward pass leaves the top-down prior as it is, whatever its mean."""
         model = ladder()
         prior = model.prior()
         vague = [

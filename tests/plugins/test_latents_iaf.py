@@ -188,7 +188,7 @@ class TestPosterior:
         assert torch.allclose(q.log_prob(z), q.base.log_prob(z))
         assert q.mode.equal(q.base.mean)
 
-    def test_center_stands_still(self) -> None:
+    def test_mode_is_deterministic(self) -> None:
         q = posterior(batch=3)
         assert mode(q).equal(mode(q))
         assert mode(q).shape == (3, 2)
