@@ -81,7 +81,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo.losses.base": ("loss_of",),
     "vaezoo.losses.elbo": ("ElboLoss", "elbo_terms"),
     "vaezoo.losses.options": ("ElboOptions",),
-    "vaezoo.data.base": ("domain_of", "random_split"),
+    "vaezoo.data.base": ("domain_of", "make_splits", "random_split"),
     "vaezoo.data.options": ("DecodeOptions", "DiskOptions"),
     "vaezoo.evaluation.metric": (
         "EvalBatch",

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from vaezoo.data import torchvision_sets
 from vaezoo.data.base import TensorSplit
-from vaezoo.data.options import EmnistOptions, KnownOptions
+from vaezoo.data.options import EmnistOptions, TorchvisionOptions
 from vaezoo.data.torchvision_sets import (
     Cifar10Dataset,
     EmnistDataset,
@@ -80,7 +80,7 @@ def test_idx_sets_come_back_from_each_layout(
     tmp_path: Path, dataset: type[TorchvisionDataset], folder: str, zipped: bool
 ) -> None:
     write_mnist(tmp_path / folder, zipped)
-    splits = dataset(KnownOptions(root=tmp_path)).load()
+    splits = dataset(TorchvisionOptions(root=tmp_path)).load()
     assert splits.spec.shape == (1, 28, 28)
     assert splits.spec.domain == "unit"
     assert splits.spec.num_examples == TRAIN
@@ -93,38 +93,38 @@ def test_idx_sets_come_back_from_each_layout(
 
 def test_names_with_a_dot_and_the_usual_places(in_tmp: Path) -> None:
     write_mnist(in_tmp / "data" / "MNIST" / "raw", mark=".")
-    assert len(MnistDataset(KnownOptions()).load().train) == TRAIN
+    assert len(MnistDataset(TorchvisionOptions()).load().train) == TRAIN
 
 
 def test_files_of_one_name_are_not_guessed_at(in_tmp: Path) -> None:
     # Directly in ./data these files could be of three data sets.
     write_mnist(in_tmp / "data")
     with pytest.raises(DataError, match="kmnist was not found"):
-        KmnistDataset(KnownOptions()).load()
+        KmnistDataset(TorchvisionOptions()).load()
 
 
 def test_the_downloads_folder_of_the_cache(in_tmp: Path) -> None:
     write_mnist(Path(os.environ["VAEZOO_CACHE"]) / "downloads" / "KMNIST" / "raw")
-    assert len(KmnistDataset(KnownOptions()).load().train) == TRAIN
+    assert len(KmnistDataset(TorchvisionOptions()).load().train) == TRAIN
 
 
 def test_validation_is_held_out_of_training(tmp_path: Path) -> None:
     write_mnist(tmp_path)
-    splits = MnistDataset(KnownOptions(root=tmp_path, validation=4)).load()
+    splits = MnistDataset(TorchvisionOptions(root=tmp_path, validation=4)).load()
     train, validation = everything(splits.train)[0], everything(splits.validation)[0]
     assert splits.spec.num_examples == len(train) == TRAIN - 4
     rows = {image.numpy().tobytes() for image in torch.cat([train, validation])}
     assert rows == {image.tobytes() for image in grey(TRAIN, TRAIN)}
-    again = MnistDataset(KnownOptions(root=tmp_path, validation=4)).load()
+    again = MnistDataset(TorchvisionOptions(root=tmp_path, validation=4)).load()
     assert torch.equal(everything(again.validation)[0], validation)
     with pytest.raises(DataError, match="leave any to train on"):
-        MnistDataset(KnownOptions(root=tmp_path, validation=TRAIN)).load()
+        MnistDataset(TorchvisionOptions(root=tmp_path, validation=TRAIN)).load()
 
 
 def test_binarized_sets_are_binary(tmp_path: Path) -> None:
     write_mnist(tmp_path)
     for how in ("threshold", "dynamic"):
-        options = KnownOptions(root=tmp_path, binarize=how)
+        options = TorchvisionOptions(root=tmp_path, binarize=how)
         assert MnistDataset(options).load().spec.domain == "binary"
 
 
@@ -133,7 +133,7 @@ def test_resizing_keeps_the_picture(tmp_path: Path) -> None:
     steps = np.zeros((TRAIN, 28, 28), np.uint8)
     steps[:, :14] = 200
     write_idx(tmp_path / "train-images-idx3-ubyte", steps)
-    splits = MnistDataset(KnownOptions(root=tmp_path, image_size=(56, 14))).load()
+    splits = MnistDataset(TorchvisionOptions(root=tmp_path, image_size=(56, 14))).load()
     assert splits.spec.shape == (1, 56, 14)
     images = everything(splits.train)[0]
     assert images.dtype == torch.uint8
@@ -141,7 +141,7 @@ def test_resizing_keeps_the_picture(tmp_path: Path) -> None:
     assert (images[:, :, :27] == 200).all()
     assert (images[:, :, 29:] == 0).all()
     # Antialiased: halving noise averages it, so that it keeps its mean and loses its spread.
-    half = KnownOptions(root=tmp_path, image_size=(14, 14))
+    half = TorchvisionOptions(root=tmp_path, image_size=(14, 14))
     noise = everything(MnistDataset(half).load().test)[0].float()
     raw = grey(TEST, TEST).astype(np.float32)
     assert noise.mean().item() == pytest.approx(raw.mean(), abs=2)
@@ -150,7 +150,7 @@ def test_resizing_keeps_the_picture(tmp_path: Path) -> None:
 
 def test_fingerprint_follows_pixels_labels_and_size(tmp_path: Path) -> None:
     def fingerprint(**options: Any) -> str:
-        return MnistDataset(KnownOptions(root=tmp_path, **options)).load().fingerprint
+        return MnistDataset(TorchvisionOptions(root=tmp_path, **options)).load().fingerprint
 
     write_mnist(tmp_path)
     first = fingerprint()
@@ -162,23 +162,23 @@ def test_fingerprint_follows_pixels_labels_and_size(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    def said(options: KnownOptions) -> str:
+    def said(options: TorchvisionOptions) -> str:
         with pytest.raises(DataError) as caught:
             MnistDataset(options).load()
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
-    assert "--download" in said(KnownOptions(root=tmp_path))
-    assert "mnist was not found in" in said(KnownOptions(root=tmp_path))
-    assert "not a folder" in said(KnownOptions(root=tmp_path / "nowhere"))
+    assert "--download" in said(TorchvisionOptions(root=tmp_path))
+    assert "mnist was not found in" in said(TorchvisionOptions(root=tmp_path))
+    assert "not a folder" in said(TorchvisionOptions(root=tmp_path / "nowhere"))
     write_mnist(tmp_path / "MNIST" / "raw")
     (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").unlink()
-    assert "has no t10k-labels-idx1-ubyte" in said(KnownOptions(root=tmp_path))
+    assert "has no t10k-labels-idx1-ubyte" in said(TorchvisionOptions(root=tmp_path))
 
 
 def test_a_data_set_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_mnist(tmp_path)
-    options = KnownOptions(root=tmp_path, image_size=(14, 14))
+    options = TorchvisionOptions(root=tmp_path, image_size=(14, 14))
     first = MnistDataset(options).load()
 
     def refuse(*_: object) -> None:
@@ -199,18 +199,18 @@ def test_what_is_damaged_is_named(tmp_path: Path) -> None:
     path = tmp_path / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz is damaged"):
-        MnistDataset(KnownOptions(root=tmp_path)).load()
+        MnistDataset(TorchvisionOptions(root=tmp_path)).load()
     write_mnist(tmp_path)
     write_idx(tmp_path / "t10k-labels-idx1-ubyte", np.arange(4, dtype=np.uint8))
     with pytest.raises(DataError, match="5 test images have 4 labels"):
-        MnistDataset(KnownOptions(root=tmp_path)).load()
+        MnistDataset(TorchvisionOptions(root=tmp_path)).load()
     write_idx(tmp_path / "t10k-labels-idx1-ubyte", np.full(5, 77, np.uint8))
     with pytest.raises(DataError, match="labels go from 77 to 77"):
-        MnistDataset(KnownOptions(root=tmp_path)).load()
+        MnistDataset(TorchvisionOptions(root=tmp_path)).load()
     write_mnist(tmp_path)
     write_idx(tmp_path / "t10k-images-idx3-ubyte", grey(5, 5)[:, :20])
     with pytest.raises(DataError, match=r"\[5, 1, 20, 28\], not \[n, 1, 28, 28\]"):
-        MnistDataset(KnownOptions(root=tmp_path)).load()
+        MnistDataset(TorchvisionOptions(root=tmp_path)).load()
 
 
 def idx(*shape: int, kind: int = 8, content: bytes = b"") -> bytes:
@@ -238,7 +238,7 @@ def test_what_is_no_idx_file(tmp_path: Path, content: bytes, zipped: bool) -> No
     write_mnist(tmp_path)
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(gzip.compress(content) if zipped else content)
     with pytest.raises(DataError, match="t10k-images-idx3-ubyte is damaged") as caught:
-        MnistDataset(KnownOptions(root=tmp_path)).load()
+        MnistDataset(TorchvisionOptions(root=tmp_path)).load()
     assert "\n" not in str(caught.value)
 
 
@@ -249,7 +249,7 @@ def test_a_flipped_bit_in_a_gz_is_noticed(tmp_path: Path) -> None:
     content[-9] ^= 1  # stored, so unpacking succeeds: only the checksum shows it
     path.write_bytes(content)
     with pytest.raises(DataError, match="t10k-labels-idx1-ubyte is damaged"):
-        MnistDataset(KnownOptions(root=tmp_path)).load()
+        MnistDataset(TorchvisionOptions(root=tmp_path)).load()
 
 
 def test_a_file_that_unpacks_to_too_much_is_refused(
@@ -260,7 +260,7 @@ def test_a_file_that_unpacks_to_too_much_is_refused(
     content = gzip.compress(idx(60_000, 1000, content=bytes(60_000_000)), 1)
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(content)
     with pytest.raises(DataError, match=r"train-labels-idx1-ubyte is too large"):
-        MnistDataset(KnownOptions(root=tmp_path)).load()
+        MnistDataset(TorchvisionOptions(root=tmp_path)).load()
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_fashion_mnist_as_debian_has_it(monkeypatch: pytest.MonkeyPatch, in_tmp:
     if not DEBIAN.is_dir():
         pytest.skip("Debian's package dataset-fashion-mnist is not installed")
     monkeypatch.setenv("HOME", str(in_tmp))
-    splits = FashionMnistDataset(KnownOptions()).load()
+    splits = FashionMnistDataset(TorchvisionOptions()).load()
     assert (len(splits.train), len(splits.test)) == (60_000, 10_000)
     assert splits.spec.shape == (1, 28, 28)
     assert splits.spec.class_names[0] == "T-shirt/top"
@@ -348,7 +348,7 @@ def test_svhn_with_its_zeros_labelled_ten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
     written = write_svhn(monkeypatch, tmp_path / folder)
-    splits = SvhnDataset(KnownOptions(root=tmp_path)).load()
+    splits = SvhnDataset(TorchvisionOptions(root=tmp_path)).load()
     images, labels = everything(splits.train)
     assert splits.spec.shape == (3, 32, 32)
     assert np.array_equal(images.numpy(), written["train"].transpose(3, 2, 0, 1))
@@ -361,7 +361,7 @@ def test_svhn_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for content in (path.read_bytes()[:5000], b"not a matlab file", b""):
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"test_32x32\.mat is damaged") as caught:
-            SvhnDataset(KnownOptions(root=tmp_path)).load()
+            SvhnDataset(TorchvisionOptions(root=tmp_path)).load()
         assert "\n" not in str(caught.value)
 
 
@@ -371,7 +371,7 @@ def test_svhn_without_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "scipy", None)
     monkeypatch.setitem(sys.modules, "scipy.io", None)
     with pytest.raises(VaezooError, match=r"needs the package scipy.*vaezoo\[svhn\]"):
-        SvhnDataset(KnownOptions(root=tmp_path)).load()
+        SvhnDataset(TorchvisionOptions(root=tmp_path)).load()
 
 
 def cifar_batch(number: int) -> dict[str, Any]:
@@ -395,7 +395,7 @@ def write_cifar(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 @pytest.mark.parametrize("folder", ["cifar-10-batches-py", "cifar10/cifar-10-batches-py", "."])
 def test_cifar_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
     write_cifar(monkeypatch, tmp_path / folder)
-    splits = Cifar10Dataset(KnownOptions(root=tmp_path)).load()
+    splits = Cifar10Dataset(TorchvisionOptions(root=tmp_path)).load()
     assert splits.spec.shape == (3, 32, 32)
     assert splits.spec.class_names[3] == "cat"
     batches = [cifar_batch(number) for number in range(6)]
@@ -427,10 +427,10 @@ def test_a_pickle_that_is_not_the_official_file_is_never_loaded(
     evil = pickle.dumps({**cifar_batch(0), "more": Malice(tmp_path / "sign")})
     (tmp_path / name).write_bytes(evil)
     with pytest.raises(DataError, match=f"{name} is damaged, or is not the official file"):
-        Cifar10Dataset(KnownOptions(root=tmp_path)).load()
+        Cifar10Dataset(TorchvisionOptions(root=tmp_path)).load()
     monkeypatch.setattr(torchvision_sets, "_check_md5", lambda *_: None)
     with pytest.raises(DataError, match=r"cifar10 .*corrupted"):
-        Cifar10Dataset(KnownOptions(root=tmp_path)).load()
+        Cifar10Dataset(TorchvisionOptions(root=tmp_path)).load()
     assert not (tmp_path / "sign").exists()
     pickle.loads(evil)
     assert (tmp_path / "sign").exists()  # it would have worked
@@ -449,7 +449,7 @@ def test_a_download_that_breaks_off_leaves_nothing(
     monkeypatch.setattr(utils, "_urlretrieve", break_off)
     root = in_tmp / "new"
     with pytest.raises(DataError, match=r"downloaded .*the network went away") as caught:
-        MnistDataset(KnownOptions(root=root, download=True)).load()
+        MnistDataset(TorchvisionOptions(root=root, download=True)).load()
     assert "\n" not in str(caught.value)
     assert list(in_tmp.iterdir()) == []
 
@@ -462,9 +462,9 @@ def test_a_download_is_found_afterwards(in_tmp: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(MnistDataset, "download", download)
     # Half of an older attempt is there already.
     write_idx(in_tmp / "root/MNIST/raw/train-labels-idx1-ubyte", np.zeros(1, np.uint8))
-    splits = MnistDataset(KnownOptions(root=in_tmp / "root", download=True)).load()
+    splits = MnistDataset(TorchvisionOptions(root=in_tmp / "root", download=True)).load()
     assert len(splits.train) == TRAIN
     assert sorted(path.name for path in (in_tmp / "root").iterdir()) == ["MNIST"]
-    assert len(MnistDataset(KnownOptions(download=True)).load().train) == TRAIN
+    assert len(MnistDataset(TorchvisionOptions(download=True)).load().train) == TRAIN
     monkeypatch.undo()
-    assert len(MnistDataset(KnownOptions(root=in_tmp / "root")).load().train) == TRAIN
+    assert len(MnistDataset(TorchvisionOptions(root=in_tmp / "root")).load().train) == TRAIN

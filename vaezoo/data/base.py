@@ -150,6 +150,39 @@ def domain_of(options: DataOptions) -> Domain:
     return "unit" if options.binarize == "none" else "binary"
 
 
+def make_splits(
+    options: DataOptions,
+    images: Tensor,
+    labels: Tensor | None,
+    indices: Sequence[Tensor],
+    *,
+    description: str,
+    fingerprint: str,
+    class_names: Sequence[str] = (),
+    skipped: Sequence[tuple[str, str]] = (),
+) -> Splits:
+    """Make the splits of 8-bit images that lie in one tensor.
+
+    images: uint8 [n, *shape]. labels: int64 [n] or None. indices: int64 positions of the training,
+    validation and test examples. If there are none for validation, the test split is used.
+    """
+    train, validation, test = (TensorSplit(images, labels, index) for index in indices)
+    return Splits(
+        spec=DataSpec(
+            shape=tuple(images.shape[1:]),
+            domain=domain_of(options),
+            class_names=tuple(class_names),
+            num_examples=len(train),
+        ),
+        train=train,
+        validation=validation if len(validation) else test,
+        test=test,
+        description=description,
+        skipped=skipped,
+        fingerprint=fingerprint,
+    )
+
+
 def random_split(
     count: int, test: int, validation: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,12 +14,11 @@ from typing import NamedTuple
 
 import torch
 
-from vaezoo.data.base import BaseDataset, Splits, TensorSplit, domain_of, hash_content
+from vaezoo.data.base import BaseDataset, Splits, hash_content, make_splits
 from vaezoo.data.folder import SplitIndices, cached_files, hold_out_validation
 from vaezoo.data.image_tree import find_images
 from vaezoo.data.locator import DatasetLocator
 from vaezoo.data.options import SPLIT_SEED, CelebaOptions
-from vaezoo.data.spec import DataSpec
 from vaezoo.errors import DataError
 from vaezoo.io import read_regular
 
@@ -83,16 +82,16 @@ class CelebaDataset(BaseDataset):
 
         shape = (3, *options.image_size)
         cached = cached_files("celeba", folder, images, shape, options, check)
-        splits = hold_out_validation(official, options.validation, SPLIT_SEED)
-        train, validation, test, chosen = splits
-        return Splits(
-            spec=DataSpec(shape=shape, domain=domain_of(options), num_examples=len(train)),
-            train=TensorSplit(cached.images, None, train),
-            validation=TensorSplit(cached.images, None, validation),
-            test=TensorSplit(cached.images, None, test),
-            description=f"{chosen}: {len(train):,} to train on, {len(validation):,} to validate, "
-            f"{len(test):,} to test",
-            fingerprint=hash_content(json.dumps([cached.digest, shape]).encode(), *splits[:3]),
+        split = hold_out_validation(official, options.validation, SPLIT_SEED)
+        train, validation, test = (f"{len(index):,} to" for index in split[:3])
+        return make_splits(
+            options,
+            cached.images,
+            None,
+            split[:3],
+            description=f"{split.description}: {train} train on, {validation} validate, "
+            f"{test} test",
+            fingerprint=hash_content(json.dumps([cached.digest, shape]).encode(), *split[:3]),
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,14 +13,7 @@ import torch
 from torch import Tensor
 
 from vaezoo.data import decode
-from vaezoo.data.base import (
-    BaseDataset,
-    Splits,
-    TensorSplit,
-    domain_of,
-    hash_content,
-    random_split,
-)
+from vaezoo.data.base import BaseDataset, Splits, hash_content, make_splits, random_split
 from vaezoo.data.cache import Append, CachedImages, cached_images
 from vaezoo.data.decode import UnreadableImageError, decode_all, is_grey
 from vaezoo.data.image_tree import (
@@ -30,7 +24,6 @@ from vaezoo.data.image_tree import (
     find_images,
 )
 from vaezoo.data.options import DecodeOptions, FolderOptions
-from vaezoo.data.spec import DataSpec
 from vaezoo.errors import DataError, printable
 
 VERSION = 1
@@ -60,52 +53,37 @@ class FolderDataset(BaseDataset):
         root = self.options.root
         tree = _find(root)
         placed = assign_placements([image.name for image in tree.images])
-        used = [pair for pair in zip(tree.images, placed, strict=True) if pair[1] is not None]
+        pairs = zip(tree.images, placed, strict=True)
+        used = [(image, placement) for image, placement in pairs if placement is not None]
         images = [image for image, _ in used]
         shape = (self._channels(root, images), *self.options.image_size)
-        cached = cached_files(
-            "folder",
-            root,
-            images,
-            shape,
-            self.options,
-            lambda unreadable: self._skipped(root, tree, images, unreadable),
-        )
-        unreadable = cached.info["unreadable"]
-        skipped = self._skipped(root, tree, images, unreadable)
+        check = partial(self._skipped, root, tree, images)
+        cached = cached_files("folder", root, images, shape, self.options, check)
+        skipped = check(cached.info["unreadable"])
 
-        failed = {position for position, _ in unreadable}
-        placements = [
-            placement
-            for position, (_, placement) in enumerate(used)
-            if position not in failed and placement is not None
-        ]
+        failed = {position for position, _ in cached.info["unreadable"]}
+        placements = [placement for n, (_, placement) in enumerate(used) if n not in failed]
         classes = sorted({p.class_name for p in placements if p.class_name is not None})
         labels = _labels(placements, classes)
-        train, validation, test, chosen = self._split(root, placements)
+        split = self._split(root, placements)
         description = f"{len(placements):,} images"
         if classes:
             description += f" in {len(classes)} classes"
-        description += f": {len(train):,} to train on, {len(test):,} to test, {chosen}"
+        counts = f"{len(split.train):,} to train on, {len(split.test):,} to test"
+        description += f": {counts}, {split.description}"
         if len(used) < len(tree.images):
             beside = len(tree.images) - len(used)
             description += f"; left out: {beside:,} beside the folders of the splits or classes"
-        return Splits(
-            spec=DataSpec(
-                shape=shape,
-                domain=domain_of(self.options),
-                class_names=tuple(printable(name) for name in classes),
-                num_examples=len(train),
-            ),
-            train=TensorSplit(cached.images, labels, train),
-            validation=TensorSplit(cached.images, labels, validation),
-            test=TensorSplit(cached.images, labels, test),
+        about = json.dumps([VERSION, cached.digest, shape, classes])
+        return make_splits(
+            self.options,
+            cached.images,
+            labels,
+            split[:3],
+            class_names=[printable(name) for name in classes],
             description=description,
             skipped=skipped,
-            fingerprint=hash_content(
-                json.dumps([VERSION, cached.digest, shape, classes]).encode(),
-                *(labels, train, validation, test),
-            ),
+            fingerprint=hash_content(about.encode(), labels, *split[:3]),
         )
 
     def _channels(self, root: Path, images: Sequence[ImageFile]) -> int:

@@ -1,4 +1,4 @@
-"""A split as batches on the device: shuffled for training, in order for evaluation."""
+"""BatchLoader: batches of a split on the device, shuffled for training or in order."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from vaezoo.runtime.seed import mix_bits
 EVALUATION_STREAM = 0
 """The stream of random numbers that binarizes held-out images: the same in every run."""
 
-
 _MIRRORS = 0x5A17
 
 
 class BatchLoader:
-    """Batches of a split, scaled and binarized on the device.
+    """Yields batches of a split, scaled and binarized on the device.
 
-    Everything about an epoch follows from (seed, number of the epoch): its order, binarization and
-    mirroring are the same on every device, after a resume, and at any batch size.
+    An epoch is determined by (seed, number of the epoch): its order, binarization and mirroring are
+    the same on every device, after a resume, and at any batch size.
 
-    batch_size: of a whole step. Where processes share it each gets its part of every batch, in the
-    order that one process would have.
+    batch_size: of all ranks together. Each rank gets its part of every batch, in the order that one
+    process would have.
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class BatchLoader:
         self.seed = seed
 
     def __len__(self) -> int:
-        """Full batches in an epoch; what is left over is dropped, and differs each time."""
+        """The number of full batches in an epoch; the remaining examples differ in each epoch."""
         return len(self.split) // self.batch_size
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
@@ -66,10 +65,10 @@ class BatchLoader:
             yield self.batch(index)
 
     def sharded(self, all_to_all: bool = False) -> Iterator[tuple[int, Batch, bool]]:
-        """The batches of `ordered`, dealt out in turn: (number, batch, whether it counts).
+        """Yield the batches of `sequential` to the ranks in turn: (number, batch, is_ours).
 
-        Each counts in one process, whose it is. The first comes to all processes, so that they all
-        know what there is to add up; all_to_all: so do the others.
+        Each batch belongs to one rank. All ranks get the first one too, so that they all know which
+        values to add up; with all_to_all they get every batch.
         """
         everything = torch.arange(len(self.split), device=self.split.device)
         for number, index in enumerate(everything.split(self.batch_size)):
@@ -82,8 +81,8 @@ class BatchLoader:
         index = index.to(self.split.device)
         raw, y = self.split.get_batch(index)
         if raw.device != self.device:
-            # What does not fit on the device streams there from pinned memory: the host does not
-            # wait, and gathers the next batch while the device works on this one.
+            # Copies from pinned memory are asynchronous: the host gathers the next batch while the
+            # device works on this one.
             raw, index = _send(raw, self.device), _send(index, self.device)
             y = None if y is None else _send(y, self.device)
         if self.flip and stream != EVALUATION_STREAM:
@@ -104,10 +103,10 @@ def _send(values: Tensor, device: torch.device) -> Tensor:
 
 
 def dynamic_binarize(raw: Tensor, index: Tensor, stream: int) -> Tensor:
-    """Each value 1 with probability raw / 255, drawn from (stream, example, position) alone.
+    """Draw 1 with probability raw / 255 for each value, from (stream, example, position) alone.
 
-    A hash instead of a generator: it does not depend on the order of the examples, the size of the
-    batch or the device. raw: uint8 [n, *shape]. index: int64 [n]. Returns float32 [n, *shape].
+    A hash instead of a generator does not depend on the order of the examples, the batch size or
+    the device. raw: uint8 [n, *shape]. index: int64 [n]. Returns float32 [n, *shape].
     """
     values = raw[0].numel()
     position = torch.arange(values, device=raw.device)
@@ -118,15 +117,15 @@ def dynamic_binarize(raw: Tensor, index: Tensor, stream: int) -> Tensor:
 
 
 def random_hflip(raw: Tensor, index: Tensor, stream: int) -> Tensor:
-    """About half of the images mirrored left to right, by (stream, example) alone.
+    """Mirror about half of the images left to right, chosen by (stream, example) alone.
 
     raw: [n, channels, height, width]. index: int64 [n].
     """
-    # Of another stream than the binarization of the same example.
+    # Another stream than that of the binarization of the same example.
     mirrored = mix_bits(index + mix_bits(stream ^ _MIRRORS)) & 1 == 1
     return torch.where(mirrored.view(-1, 1, 1, 1), raw.flip(-1), raw)
 
 
 def _stream(seed: int, epoch: int) -> int:
-    """One number of a pair; never the evaluation stream."""
+    """Hash (seed, epoch) to one number, which is never the evaluation stream."""
     return (mix_bits(seed) ^ mix_bits(epoch + 0x9E3779B9)) | (1 << 32)

@@ -1,4 +1,4 @@
-"""Options that data sets share. No torch here."""
+"""Options of the data sets. This module imports no torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPLIT_SEED = 0
 
 
 def _read_size(value: Any) -> Any:
-    """64, "64", "96x64", (96, 64) or ("96", "64") as (height, width)."""
+    """Parse 64, "64", "96x64", (96, 64) or ("96", "64") as (height, width)."""
     items = value if isinstance(value, (tuple, list)) else (value,)
     texts = "x".join(map(str, items)).lower().replace("×", "x").split("x")
     if not all(text.strip().isdecimal() for text in texts) or len(texts) > 2:
@@ -33,12 +33,12 @@ ImageSize = Annotated[tuple[int, int], BeforeValidator(_read_size)]
 
 
 def _absolute(path: Path) -> Path:
-    """A run is evaluated later from another folder: its data must still be found."""
+    """Make a path absolute: a run may be evaluated from another working directory."""
     return full_path(path)
 
 
 class DataOptions(Options):
-    """What every data set can do."""
+    """Options of every data set."""
 
     binarize: Binarize = Field(
         "none",
@@ -52,13 +52,13 @@ class DataOptions(Options):
     validation: int = Field(
         0,
         ge=0,
-        description="how many training examples to hold out to watch training by; "
-        "0: the test split is watched",
+        description="number of training examples to hold out to monitor training; "
+        "0: the test split monitors it",
     )
 
 
 class DiskOptions(DataOptions):
-    """What data sets have in common that lie on disk."""
+    """Options of every data set that is read from disk."""
 
     root: Annotated[Path, AfterValidator(_absolute)] | None = Field(
         None, description="where the data lies"
@@ -66,7 +66,7 @@ class DiskOptions(DataOptions):
 
 
 class DecodeOptions(Options):
-    """How an image file becomes an array of one shape."""
+    """Options for decoding image files to one shape."""
 
     fit: Literal["crop", "stretch", "pad"] = Field(
         "crop",
@@ -77,36 +77,40 @@ class DecodeOptions(Options):
         None, ge=1, description="cut this many pixels square out of the centre before resizing"
     )
     background: Literal["black", "grey", "white"] = Field(
-        "white", description="what stands behind transparent pixels and around padded images"
+        "white", description="colour behind transparent pixels and around padded images"
     )
     max_megapixels: float = Field(
         100.0,
         gt=0,
         le=1000,
-        description="larger images are taken for damage or malice, and skipped",
+        description="larger images are skipped, as damaged or malicious",
     )
 
 
 class FolderOptions(DiskOptions, DecodeOptions):
+    """Options of `folder`."""
+
     image_size: ImageSize = Field((64, 64), description="height and width, as 64 or 96x64")
     channels: Literal["auto", "1", "3"] = Field(
         "auto", description="1: grey, 3: colour, auto: grey if a first look finds no colour"
     )
     split: Literal["random", "sorted"] = Field(
         "random",
-        description="where no train and test folders exist: random by split_seed, or sorted: the "
+        description="if there are no train and test folders: random by split_seed, or sorted: the "
         "first in the order of their paths are for training",
     )
     test_fraction: float = Field(
-        0.25, gt=0, lt=1, description="share held out where no test folder exists"
+        0.25, gt=0, lt=1, description="fraction held out if there is no test folder"
     )
     split_seed: int = Field(0, ge=0, lt=2**32, description="seed of the random split")
     max_skipped: float = Field(
-        0.1, ge=0, le=1, description="refuse the folder when a larger share cannot be read"
+        0.1, ge=0, le=1, description="refuse the folder if a larger fraction cannot be read"
     )
 
 
 class SpritesOptions(DataOptions):
+    """Options of `sprites`."""
+
     image_size: ImageSize = Field((64, 64), description="height and width, as 64 or 96x64")
     examples: int = Field(
         40_000,
@@ -121,22 +125,26 @@ class SpritesOptions(DataOptions):
     split_seed: int = Field(0, ge=0, lt=2**32, description="seed of the subset and of the split")
 
 
-class KnownOptions(DiskOptions):
-    """Options of the data sets that torchvision knows."""
+class TorchvisionOptions(DiskOptions):
+    """Options of the data sets of torchvision."""
 
     image_size: ImageSize | None = Field(
         None, description="height and width, as 64 or 96x64; none: as the data comes"
     )
-    download: bool = Field(False, description="fetch the data into root if it is not there")
+    download: bool = Field(False, description="download the data into root if it is not there")
 
 
-class EmnistOptions(KnownOptions):
+class EmnistOptions(TorchvisionOptions):
+    """Options of `emnist`."""
+
     part: Literal["balanced", "byclass", "bymerge", "digits", "letters", "mnist"] = Field(
         "balanced", description="which of EMNIST's six sets"
     )
 
 
-class CelebaOptions(KnownOptions, DecodeOptions):
+class CelebaOptions(TorchvisionOptions, DecodeOptions):
+    """Options of `celeba`."""
+
     image_size: ImageSize = Field((64, 64), description="height and width, as 64 or 96x64")
     center_crop: int | None = Field(
         148, ge=1, description="cut this many pixels square out of the centre before resizing"
@@ -147,6 +155,6 @@ class NpzOptions(DiskOptions):
     """Options of `npz`: root is the file."""
 
     test_fraction: float = Field(
-        0.25, gt=0, lt=1, description="share held out where the file has no test array"
+        0.25, gt=0, lt=1, description="fraction held out if the file has no test array"
     )
     split_seed: int = Field(0, ge=0, lt=2**32, description="seed of the random split")

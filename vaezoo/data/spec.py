@@ -1,4 +1,4 @@
-"""What a model is told of the data before it is built. No torch here: names are read without it."""
+"""DataSpec, the shape and kind of the data that a model is built for. It imports no torch."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 Domain = Literal["binary", "unit", "real"]
-"""binary: 0 or 1. unit: levels of grey in [0, 1], 256 of them. real: any number."""
+"""binary: 0 or 1. unit: 256 levels in [0, 1]. real: any number."""
 
-MOST_VALUES = 1 << 28
-"""In one example, if a file is to be believed: a gigabyte of 32-bit floats."""
+MAX_VALUES = 1 << 28
+"""The most values of one example that a file may declare: a gigabyte of 32-bit floats."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class DataSpec:
     shape: (channels, height, width) of an image, or (values,) of a vector.
     domain: what the values are; the default likelihood follows from it.
     class_names: the names of the classes, empty when there are no labels.
-    num_examples: how many training examples there are (batch-statistics losses need it).
+    num_examples: the number of training examples (losses on batch statistics need it).
     """
 
     shape: tuple[int, ...]
@@ -51,7 +51,7 @@ class DataSpec:
 
     @property
     def numel(self) -> int:
-        """How many numbers an example has: the D of bits per dimension."""
+        """The number of values of an example: the D of bits per dimension."""
         return math.prod(self.shape)
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,20 +59,20 @@ class DataSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DataSpec:
-        """What to_dict gave. ValueError for anything else: the values may be a stranger's."""
+        """Make a DataSpec from what `to_dict` returned; ValueError for anything else."""
         shape, classes = values.get("shape"), values.get("class_names")
         domain: Any = values.get("domain")
         examples = values.get("num_examples")
         if not isinstance(shape, list) or not all(type(n) is int for n in shape):
-            raise ValueError("its shape is no list of whole numbers")
-        if len(shape) not in (1, 3) or not 1 <= math.prod(shape) <= MOST_VALUES:
-            raise ValueError(f"an example of it has no values, or more than {MOST_VALUES:,}")
+            raise ValueError("its shape is not a list of whole numbers")
+        if len(shape) not in (1, 3) or not 1 <= math.prod(shape) <= MAX_VALUES:
+            raise ValueError(f"an example of it has no values, or more than {MAX_VALUES:,}")
         if domain not in get_args(Domain):
             raise ValueError("its domain is unknown")
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-            raise ValueError("its classes are no list of names")
+            raise ValueError("its class_names are not a list of names")
         if type(examples) is not int or examples < 0:
-            raise ValueError("its number of examples is none")
+            raise ValueError("its num_examples is not a number from 0")
         return cls(
             shape=tuple(shape), domain=domain, class_names=tuple(classes), num_examples=examples
         )

@@ -1,4 +1,4 @@
-"""The dSprites factor grid, drawn by our own code: white shapes on black, every factor known."""
+"""The data set `sprites`: the factor grid of dSprites, drawn here, with all factors known."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vaezoo.options import to_dict
 FACTORS = ("shape", "scale", "orientation", "position_x", "position_y")
 SHAPES = ("square", "ellipse", "heart")
 GRID = (3, 6, 40, 32, 32)
-"""How many values each factor has; images are numbered with the last factor fastest."""
+"""The number of values of each factor; in the numbers of images the last factor varies fastest."""
 COUNT = math.prod(GRID)
 
 # In units of the image's side, at scale 1. Every shape stays within REACH of its centre, and
@@ -31,7 +31,7 @@ VERSION = 2
 
 
 def factors_of(number: Tensor) -> Tensor:
-    """The factor values, int64 [n, 5], of images by their number in the grid, int64 [n]."""
+    """Compute the factors, int64 [n, 5], of images from their numbers in the grid, int64 [n]."""
     columns = []
     for size in reversed(GRID):
         columns.append(number % size)
@@ -73,7 +73,7 @@ def render(factors: Tensor, height: int, width: int) -> Tensor:
 
 
 class SpritesSplit(Split):
-    """Sprites by their numbers in the grid, drawn when taken: there is nothing to store."""
+    """Sprites by their numbers in the grid, drawn when they are requested."""
 
     def __init__(self, numbers: Tensor, height: int, width: int) -> None:
         self.numbers = numbers
@@ -94,7 +94,7 @@ class SpritesSplit(Split):
         return factors_of(self.numbers[index])
 
     def to(self, device: torch.device) -> Split:
-        """Drawn once on an accelerator if all of it fits in half of the free memory."""
+        """Draw all of it on a CUDA device once, if it fits in half of the free memory there."""
         if device.type != "cuda":
             return self
         there = SpritesSplit(self.numbers.to(device), self.height, self.width)
@@ -119,7 +119,7 @@ class SpritesDataset(BaseDataset):
         options = self.options
         height, width = options.image_size
         if min(height, width) < 8:
-            raise DataError("sprites smaller than 8×8 cannot be told apart: give --image-size 8")
+            raise DataError("sprites smaller than 8×8 cannot be distinguished: give --image-size 8")
         generator = torch.Generator().manual_seed(options.split_seed)
         part = _part(options.indices)
         numbers = part[torch.randperm(len(part), generator=generator)[: options.examples]]

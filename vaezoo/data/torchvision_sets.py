@@ -22,16 +22,14 @@ from torch.nn import functional
 from vaezoo.data.base import (
     BaseDataset,
     Splits,
-    TensorSplit,
-    domain_of,
     hash_content,
     hash_examples,
+    make_splits,
     random_split,
 )
 from vaezoo.data.cache import Append, CachedImages, cached_images
 from vaezoo.data.locator import DatasetLocator, IncompleteError
-from vaezoo.data.options import SPLIT_SEED, EmnistOptions, KnownOptions
-from vaezoo.data.spec import DataSpec
+from vaezoo.data.options import SPLIT_SEED, EmnistOptions, TorchvisionOptions
 from vaezoo.errors import DataError, VaezooError
 from vaezoo.io import open_regular, require_extra
 from vaezoo.runtime.memory import available_memory
@@ -56,7 +54,7 @@ class TorchvisionDataset(BaseDataset):
     `options.validation` examples are held out of the official training split.
     """
 
-    options: KnownOptions
+    options: TorchvisionOptions
 
     name: ClassVar[str]
     torchvision_name: ClassVar[str]
@@ -89,28 +87,19 @@ class TorchvisionDataset(BaseDataset):
         options = self.options
         locator = DatasetLocator(self.name, self.folders, self._recognise, self.system)
         cached = self._cached(locator.locate(options.root, options.download, self.download))
-        images, count = cached.images, cached.info["train"]
         classes = np.frombuffer(bytes.fromhex(cached.info["labels"]), np.uint8)
-        labels = torch.from_numpy(classes.astype(np.int64))
-        part, validation, _ = random_split(count, 0, options.validation, SPLIT_SEED)
-        train = TensorSplit(images[:count], labels[:count], part if len(validation) else None)
-        test = TensorSplit(images[count:], labels[count:])
-        description = f"official: {len(part):,} to train on, {len(test):,} to test"
+        count, total = cached.info["train"], len(classes)
+        train, validation, _ = random_split(count, 0, options.validation, SPLIT_SEED)
+        description = f"official: {len(train):,} to train on, {total - count:,} to test"
         if len(validation):
             description += f"; {len(validation):,} held out of training by seed {SPLIT_SEED}"
         size = b"" if options.image_size is None else repr(options.image_size).encode()
-        return Splits(
-            spec=DataSpec(
-                shape=tuple(images.shape[1:]),
-                domain=domain_of(options),
-                class_names=tuple(self.class_names),
-                num_examples=len(part),
-            ),
-            train=train,
-            validation=TensorSplit(train.images, train.labels, validation)
-            if len(validation)
-            else test,
-            test=test,
+        return make_splits(
+            options,
+            cached.images,
+            torch.from_numpy(classes.astype(np.int64)),
+            (train, validation, torch.arange(count, total)),
+            class_names=self.class_names,
             description=description,
             fingerprint=hash_content(bytes.fromhex(cached.info["content"]), size),
         )
@@ -270,7 +259,7 @@ class EmnistDataset(MnistDataset):
     def read(self, files: Sequence[Path]) -> tuple[Examples, Examples]:
         first = 1 if self.options.part == "letters" else 0
         train, test = (
-            Examples(images.transpose(2, 3).contiguous(), labels - first)
+            Examples(images.transpose(2, 3), labels - first)
             for images, labels in super().read(files)
         )
         return train, test
@@ -309,14 +298,11 @@ class Cifar10Dataset(TorchvisionDataset):
         )
         # torchvision checks the MD5 of all files too, before it unpickles the first.
         reader = type("CIFAR10", (CIFAR10,), {"base_folder": ""})
-        train, test = (
-            Examples(
-                torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous(),
-                torch.tensor(split.targets),
-            )
-            for split in (reader(folder, train=True), reader(folder, train=False))
+        train, test = reader(folder, train=True), reader(folder, train=False)
+        return (
+            Examples(torch.from_numpy(train.data).permute(0, 3, 1, 2), torch.tensor(train.targets)),
+            Examples(torch.from_numpy(test.data).permute(0, 3, 1, 2), torch.tensor(test.targets)),
         )
-        return train, test
 
     def download(self, folder: Path) -> None:
         super().download(folder)
@@ -344,13 +330,11 @@ class SvhnDataset(TorchvisionDataset):
 
         folder = files[0].parent
         _check_md5(folder, [SVHN.split_list[part][1:] for part in ("train", "test")])
-        train, test = (
-            Examples(
-                torch.from_numpy(np.ascontiguousarray(split.data)), torch.from_numpy(split.labels)
-            )
-            for split in (SVHN(folder, split="train"), SVHN(folder, split="test"))
+        train, test = SVHN(folder, split="train"), SVHN(folder, split="test")
+        return (
+            Examples(torch.from_numpy(train.data), torch.from_numpy(train.labels)),
+            Examples(torch.from_numpy(test.data), torch.from_numpy(test.labels)),
         )
-        return train, test
 
     def download(self, folder: Path) -> None:
         require_extra("scipy.io", "the data set svhn", "svhn")

@@ -63,7 +63,7 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
         (
             "mnist",
             "torchvision_sets:MnistDataset",
-            "KnownOptions",
+            "TorchvisionOptions",
             "70,000 handwritten digits, 28×28 grey",
             "LeCun et al. 1998",
             ("images", "labels"),
@@ -71,7 +71,7 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
         (
             "fashion_mnist",
             "torchvision_sets:FashionMnistDataset",
-            "KnownOptions",
+            "TorchvisionOptions",
             "70,000 pieces of clothing, 28×28 grey",
             "Xiao et al. 2017, arXiv:1708.07747",
             ("images", "labels"),
@@ -79,7 +79,7 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
         (
             "kmnist",
             "torchvision_sets:KmnistDataset",
-            "KnownOptions",
+            "TorchvisionOptions",
             "70,000 cursive Japanese characters, 28×28 grey",
             "Clanuwat et al. 2018, arXiv:1812.01718",
             ("images", "labels"),
@@ -95,7 +95,7 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
         (
             "cifar10",
             "torchvision_sets:Cifar10Dataset",
-            "KnownOptions",
+            "TorchvisionOptions",
             "60,000 small photographs in ten classes, 32×32 colour",
             "Krizhevsky 2009",
             ("images", "labels", "colour"),
@@ -103,7 +103,7 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
         (
             "svhn",
             "torchvision_sets:SvhnDataset",
-            "KnownOptions",
+            "TorchvisionOptions",
             "99,289 house numbers, 32×32 colour",
             "Netzer et al. 2011",
             ("images", "labels", "colour"),
