@@ -80,7 +80,7 @@ class Plain(vaezoo.BaseVAE):
 
 @vaezoo.hookimpl
 def register_models(register):
-    register(vaezoo.ModelSpec(name="fancy", target=f"{__name__}:Plain", summary="Told by a hook"))
+    register(vaezoo.ModelSpec(name="fancy", target=f"{__name__}:Plain", summary="From a hook"))
 """
 
 
@@ -181,7 +181,7 @@ def test_a_module_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("code", "attribute", "said"),
     [
-        ("", "A", "has no class A (it has none of a model)"),
+        ("", "A", "has no class A (it has none)"),
         (BARE, "Tiny", "has no class Tiny (it has TinyVAE, LabelledVAE, TinyLoss)"),
         (BARE, "TinyOptions", "is no BaseVAE, BaseLoss or BaseDataset class"),
         ("A = 3", "A", "is no BaseVAE, BaseLoss or BaseDataset class"),
@@ -243,18 +243,18 @@ def test_two_files_of_one_name_do_not_meet(tmp_path: Path) -> None:
 def test_a_name_that_is_taken_stays_whose_it_is(bare: Path) -> None:
     known = Registry([])
     known.add(f"{bare}:TinyVAE")
-    with pytest.raises(VaezooError, match=r"'tiny_vae' is claimed by .* give the class another"):
+    with pytest.raises(VaezooError, match=r"'tiny_vae' is registered by .* give the class another"):
         known.add(str(bare))
     assert known.named() == [f"{bare}:TinyVAE"]
 
 
-def test_pick_takes_names_and_sources(bare: Path) -> None:
+def test_resolve_takes_names_and_sources(bare: Path) -> None:
     known = Registry([])
-    assert known.pick("model", f"{bare}:TinyVAE").name == "tiny_vae"
-    assert known.pick("model", "tiny_vae").name == "tiny_vae"
+    assert known.resolve("model", f"{bare}:TinyVAE").name == "tiny_vae"
+    assert known.resolve("model", "tiny_vae").name == "tiny_vae"
     assert [spec.name for spec in known.find(f"{bare}:TinyVAE")] == ["tiny_vae"]
     with pytest.raises(VaezooError, match="is not one loss: it brings the model tiny_vae"):
-        known.pick("loss", f"{bare}:TinyVAE")
+        known.resolve("loss", f"{bare}:TinyVAE")
 
 
 def test_a_config_file_cannot_name_a_file(bare: Path) -> None:

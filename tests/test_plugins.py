@@ -47,23 +47,6 @@ BROKEN = {
         "Mute: no message",
     ),
     "raises past Exception": ("raise GeneratorExit('no')", "GeneratorExit: no"),
-    "sleeps": ("import time; time.sleep(60)", "it took more than 0.5 s to load"),
-    "waits": (
-        "import socket\na, b = socket.socketpair()\na.recv(1)",
-        "it took more than 0.5 s to load: VAEZOO_DISABLE_PLUGINS=broken does without it",
-    ),
-    "loops": ("while True: pass", "it took more than 0.5 s to load"),
-    "hangs in a hook and lets nothing but the alarm out": (
-        """
-@hookimpl
-def register_models(register):
-    import time
-    while True:
-        try: time.sleep(9)
-        except Exception: pass
-""",
-        "it took more than 0.5 s to load",
-    ),
     "has no hook": ("", "has no hook"),
     "forgets the marker": ("def register_models(register): pass", "has no hook"),
     "misspells a hook": ("@hookimpl\ndef register_model(register): pass", "register_model"),
@@ -141,7 +124,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     monkeypatch.syspath_prepend(str(tmp_path))
     brought: dict[str, dict[str, str]] = {}
 
-    def write(module: str, code: str, dist: str = "stranger", name: str = "") -> EntryPoint:
+    def write(module: str, code: str, dist: str = "other", name: str = "") -> EntryPoint:
         (tmp_path / f"{module}.py").write_text(HEAD + code)
         brought.setdefault(dist, {})[name or module] = module
         info = tmp_path / f"{dist}-2.5.dist-info"
@@ -163,14 +146,14 @@ def names(records: list[PluginRecord]) -> list[str]:
 
 
 @pytest.mark.parametrize("how", list(BROKEN))
-def test_a_broken_plugin_is_told_and_the_others_load(install: Install, how: str) -> None:
+def test_a_broken_plugin_fails_and_the_others_load(install: Install, how: str) -> None:
     code, said = BROKEN[how]
     entries = [
         install("before", GOOD.format(name="first")),
         install("broken", code),
         install("after", GOOD.format(name="last")),
     ]
-    records = load_all(entries, Switches(seconds=0.5))
+    records = load_all(entries)
     assert names(records) == ["first", "last"]
     assert [record.status for record in records] == ["loaded", "failed", "loaded"]
     broken = records[1]
@@ -178,7 +161,7 @@ def test_a_broken_plugin_is_told_and_the_others_load(install: Install, how: str)
     assert "\n" not in broken.error
     assert broken.specs == []
     assert broken.details.startswith("Traceback") or "SyntaxError" in broken.details
-    assert (broken.distribution, broken.version) == ("stranger", "2.5")
+    assert (broken.distribution, broken.version) == ("other", "2.5")
 
 
 def test_ctrl_c_is_the_users(install: Install) -> None:
@@ -209,7 +192,7 @@ def register_datasets(register):
     assert Path(record.location).name == "three.py"
 
 
-def test_a_name_claimed_twice_names_both(install: Install) -> None:
+def test_a_name_registered_twice_names_both_plugins(install: Install) -> None:
     claimant = """
 @hookimpl
 def register_models(register):
@@ -242,7 +225,7 @@ def test_an_entry_point_that_is_no_plugin(value: str) -> None:
     assert record.specs == []
 
 
-def test_distributions_without_metadata_are_no_trouble(install: Install, tmp_path: Path) -> None:
+def test_distributions_without_metadata_load(install: Install, tmp_path: Path) -> None:
     for number in (1, 2):
         install(f"plugin{number}", GOOD.format(name=f"model{number}"), f"dist{number}")
         (tmp_path / f"dist{number}-2.5.dist-info" / "METADATA").unlink()
@@ -261,29 +244,24 @@ def test_our_own_come_first_then_a_fixed_order(install: Install) -> None:
     assert {("aaa", "a"), ("aaa", "b"), ("Another", "z")} <= set(found)
 
 
-def test_what_a_plugin_prints_costs_one_line(
+def test_what_a_plugin_prints_goes_to_stderr(
     install: Install, capsys: pytest.CaptureFixture[str]
 ) -> None:
     loud = """
 import logging, sys
 logger = logging.getLogger("loud")
-logger.addHandler(logging.StreamHandler())
-for number in range(100):
-    print("hello", number)
+logger.addHandler(logging.StreamHandler(sys.stdout))
+print("hello")
 print("oh", file=sys.stderr)
 """
     record = load(install("chatty", loud + GOOD.format(name="chat")))
     assert (record.status, names([record])) == ("loaded", ["chat"])
-    assert capsys.readouterr() == ("", "")
-    assert record.printed.count("hello") == 100
-    assert "oh" in record.printed
-    warn_problems([record])
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert told.startswith("vaezoo: plugin 'chatty' (stranger 2.5) prints while it loads: hello 0 ")
-    # What it keeps of the stream it had then still reaches somebody.
+    assert capsys.readouterr() == ("", "hello\noh\n")
+    # The stream that it kept is stderr, too.
     sys.modules["chatty"].logger.warning("later")
-    assert capsys.readouterr().err == "later\n"
+    assert capsys.readouterr() == ("", "later\n")
+    warn_problems([record])
+    assert capsys.readouterr() == ("", "")
 
 
 def test_an_entry_point_of_two_distributions(install: Install) -> None:
@@ -346,7 +324,7 @@ def vaezoo(path: Path, *args: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_stranger_comes_in_by_the_door(install: Install, tmp_path: Path) -> None:
+def test_an_installed_plugin_is_listed(install: Install, tmp_path: Path) -> None:
     install("kind", GOOD.format(name="strange"))
     install("unkind", "raise RuntimeError('not today')")
 
@@ -365,7 +343,7 @@ def test_a_stranger_comes_in_by_the_door(install: Install, tmp_path: Path) -> No
     assert "unkind.py" in rows["unkind"]["details"]
 
     told = vaezoo(tmp_path, "plugins", "--verbose").stdout
-    assert "unkind (stranger 2.5) failed: RuntimeError: not today" in told
+    assert "unkind (other 2.5) failed: RuntimeError: not today" in told
     assert "Traceback" in told
     assert "Traceback" not in vaezoo(tmp_path, "plugins").stdout
 

@@ -146,7 +146,7 @@ def test_a_variant_of_nothing_costs_only_itself(base: str) -> None:
     known = Registry([record("one", variant, chained, ONE)])
     assert known.model("one") is ONE
     assert len(known.specs("model")) == 3
-    with pytest.raises(UnknownNameError, match=f"variant of '{base}', which is no model"):
+    with pytest.raises(UnknownNameError, match=f"variant of '{base}', and no installed plugin"):
         known.model("variant")
 
 

@@ -111,7 +111,7 @@ def test_files_where_a_path_was_begun() -> None:
 def test_a_broken_plugin_does_not_disturb_the_line(in_tmp: Path) -> None:
     (in_tmp / "broken.py").write_text("1 / 0")
     assert offered("bash", "vaezoo train vanil", VAEZOO_PLUGINS="broken.py") == ["vanilla"]
-    assert offered("bash", "vaezoo train vanil", VAEZOO_PLUGIN_SECONDS="x") == []
+    assert offered("bash", "vaezoo train vanil", VAEZOO_STRICT_PLUGINS="x") == []
 
 
 def test_a_file_is_not_run_to_complete_its_options(in_tmp: Path) -> None:

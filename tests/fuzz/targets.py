@@ -133,7 +133,7 @@ def _reseal(content: bytes) -> bytes:
     return bytes(result)
 
 
-RECIPE = b"""# a recipe
+GIVEN = b"""# a config file
 model:
   name: vanilla
   latent_dim: 4
@@ -189,9 +189,9 @@ REPORT = {
 }
 
 
-def _read_recipe(path: Path) -> object:
-    recipe = load_config(path)
-    return build_config(resolve_components(None, None, None, recipe), recipe, {}).to_yaml()
+def _read_config(path: Path) -> object:
+    config = load_config(path)
+    return build_config(resolve_components(None, None, None, config), config, {}).to_yaml()
 
 
 def _read_setting(path: Path) -> object:
@@ -260,7 +260,7 @@ def _read_report(path: Path) -> object:
 
 
 TARGETS = {
-    "recipe": Target("recipe.yaml", lambda: [RECIPE, CONFIG.encode()], _read_recipe),
+    "config file": Target("given.yaml", lambda: [GIVEN, CONFIG.encode()], _read_config),
     "setting": Target("set", lambda: [b"loss.beta=2", b"model.hidden=[8, 8]"], _read_setting),
     "run config": Target("config.yaml", lambda: [CONFIG.encode()], _read_run_config),
     "run.json": Target("run.json", lambda: [json.dumps(RECORD).encode()], _read_record),

@@ -14,7 +14,7 @@ from vaezoo.plugins.registry import PLURALS, registry
 
 @click.command("plugins")
 @options.json_option
-@click.option("--verbose", "-v", is_flag=True, help="Show tracebacks and printed text.")
+@click.option("--verbose", "-v", is_flag=True, help="Show tracebacks.")
 def command(as_json: bool, verbose: bool) -> None:
     """Show which plugins were loaded and which failed."""
     records = registry().records
@@ -28,8 +28,6 @@ def command(as_json: bool, verbose: bool) -> None:
             print(f"\n{record.name} ({record.source}) failed: {record.error}")
             if verbose:
                 print("\n" + record.details.rstrip())
-        if record.printed and verbose:
-            print(f"\n{record.name} printed:\n\n{record.printed.rstrip()}")
 
 
 def _entry(record: PluginRecord) -> dict[str, Any]:
@@ -43,7 +41,6 @@ def _entry(record: PluginRecord) -> dict[str, Any]:
         **_brings(record),
         "error": record.error or None,
         "details": record.details or None,
-        "printed": record.printed or None,
     }
 
 

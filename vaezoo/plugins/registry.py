@@ -1,4 +1,4 @@
-"""Look names up: whatever plugins registered, by kind and name. Imports no torch."""
+"""The registry: look up by kind and name what plugins registered. It imports no torch."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Registry:
     def _index(self) -> None:
         self._plugins = {(s.kind, s.name): record for record in self.records for s in record.specs}
         registered = {(s.kind, s.name): s for record in self.records for s in record.specs}
-        self._specs = {key: _whole(spec, registered) for key, spec in registered.items()}
+        self._specs = {key: _inherited(spec, registered) for key, spec in registered.items()}
 
     def add(self, source: str) -> PluginRecord:
         """Load a plugin that the user names: FILE.py or MODULE, with :Class for one class of it.
@@ -75,13 +75,13 @@ class Registry:
         return record
 
     def named(self) -> list[str]:
-        """What the user named, as it would be named again: what a subprocess has to be told."""
+        """The files and modules that the user named, as a subprocess must name them again."""
         return [record.name for record in self.records if not record.is_installed]
 
     def resolve(self, kind: Kind, word: str) -> Spec:
-        """The spec that a user's word means: a registered name, or FILE.py:Class, which is loaded.
+        """The spec of a registered name or of FILE.py:Class, which is loaded.
 
-        For what the user says, never for what a file says: `get` loads nothing.
+        Only for words that the user typed. For words of a file use `get`, which loads nothing.
         """
         if not is_source(word):
             return self.get(kind, word)
@@ -107,12 +107,12 @@ class Registry:
         spec = self._specs.get((kind, name))
         if isinstance(spec, ModelSpec) and not spec.target:
             raise UnknownNameError(
-                f"model {name} is a variant of {spec.base!r}, which is no model with a class "
-                "of its own here: install the plugin that brings it"
+                f"model {name} is a variant of {spec.base!r}, and no installed plugin has a model "
+                "of that name with a class of its own: install the plugin that brings it"
             )
         if spec is None:
             known = [s.name for s in self.specs(kind)]
-            plural = next(plural for plural, k in PLURALS.items() if k == kind)
+            plural = next(word for word, of_kind in PLURALS.items() if of_kind == kind)
             raise UnknownNameError(
                 f"there is no {WORDS[kind]} {quoted(name)}{nearest(name, known)} "
                 f"(vaezoo list --kind {plural} shows them)"
@@ -135,9 +135,9 @@ class Registry:
         return cast(LoggerSpec, self.get("logger", name))
 
     def find(self, name: str) -> list[Spec]:
-        """Every spec that a user's word means, of whatever kind, or UnknownNameError.
+        """Every spec of that name or of that source, of any kind, or UnknownNameError.
 
-        A metric may be called like a loss, as `elbo` is; it is meant where nothing else is.
+        A metric is left out if something else has its name, as the loss `elbo` has.
         """
         if is_source(name):
             source = PluginSource.parse(name)
@@ -152,8 +152,8 @@ class Registry:
         return [spec for spec in found if spec.kind != "metric"] or found
 
 
-def _whole(spec: Spec, registered: Mapping[tuple[Kind, str], Spec]) -> Spec:
-    """A variant with what it has from its base, if that is here; anything else as it is."""
+def _inherited(spec: Spec, registered: Mapping[tuple[Kind, str], Spec]) -> Spec:
+    """A variant with the fields of its base, if that is registered; anything else as it is."""
     if isinstance(spec, ModelSpec) and spec.base is not None:
         base = registered.get(("model", spec.base))
         if isinstance(base, ModelSpec) and base.target:
@@ -163,7 +163,7 @@ def _whole(spec: Spec, registered: Mapping[tuple[Kind, str], Spec]) -> Spec:
 
 @functools.cache
 def registry() -> Registry:
-    """The registry of this process: plugins are loaded at the first call, troubles told once."""
+    """The registry of this process. The first call loads the plugins and prints their problems."""
     switches = Switches.read()
     records = load_all(switches=switches)
     warn_problems(records, switches)
@@ -173,5 +173,5 @@ def registry() -> Registry:
 
 
 def subprocess_environment() -> dict[str, str]:
-    """What to add to the environment of a subprocess that is to know the same names."""
+    """What to add to the environment of a subprocess, so that it knows the same names."""
     return {MORE: ",".join(registry().named())}
