@@ -154,14 +154,14 @@ def test_a_closed_pipe_is_silent() -> None:
 
 INSIDE = """
 import sys, click
-from vaezoo.cli import main as door
+from vaezoo.cli import main as cli_main
 
 def act(**options):
     raise {error}
 
-door.group.callback = act
-door.group.invoke_without_command = True
-sys.exit(door.main([]))
+cli_main.group.callback = act
+cli_main.group.invoke_without_command = True
+sys.exit(cli_main.main([]))
 """
 
 
@@ -170,7 +170,7 @@ sys.exit(door.main([]))
     [
         ("KeyboardInterrupt", 130, "vaezoo: interrupted\n"),
         ("click.Abort", 130, "vaezoo: interrupted\n"),
-        ("door.VaezooError('one\\ntwo')", 2, "vaezoo: one two\n"),
+        ("cli_main.VaezooError('one\\ntwo')", 2, "vaezoo: one two\n"),
         ("click.exceptions.Exit(3)", 3, ""),
     ],
 )

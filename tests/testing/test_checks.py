@@ -36,14 +36,14 @@ WRONG_MODELS = {
     "Idle": ("gradients", "spare.weight, spare.bias"),
     "Detached": ("gradients", "encoder.1.weight"),
     "Dice": ("seeds", "training steps"),
-    "StartsByDice": ("seeds", "decoder.0.bias starts otherwise"),
+    "StartsByDice": ("seeds", "decoder.0.bias has other initial values"),
     "AlwaysTheSame": ("seeds", "samples do not depend on the seed"),
     "Crowd": ("independence", "the posterior's mean"),
     "CrowdDecoder": ("independence", "the likelihood's mean"),
     "Counts": ("evaluation", "calls changes"),
-    "Drifts": ("evaluation", "another objective the second time"),
-    "Forgets": ("weights", "comes out otherwise after loading"),
-    "ForgetsItsPrior": ("weights", "comes out otherwise after loading"),
+    "Drifts": ("evaluation", "another loss the second time"),
+    "Forgets": ("weights", "is different after loading"),
+    "ForgetsItsPrior": ("weights", "is different after loading"),
     "Undescribed": ("options", "width has no description"),
     "Unspeakable": ("options", "--sizes"),
     "Ignores": ("labels", "samples of two classes are the same"),
@@ -59,12 +59,12 @@ WRONG_LOSSES = {
     "ColumnObjective": ("terms", "loss is (1,), not ()"),
     "WideTerms": ("terms", "rate is (3, 4), not () or (4,)"),
     "WrongElbo": ("terms", "elbo is not -(rate + distortion)"),
-    "NoGradient": ("terms", "the objective of phase critic has no gradient"),
+    "NoGradient": ("terms", "the loss of phase critic has no gradient"),
     "HalfNats": ("half_precision", "score of phase train is torch.bfloat16"),
     "Overflows": ("extremes", "loss is inf"),
     "ClipsTheCritic": ("phases", "phase train changes the loss's critic"),
     "StepsItself": ("phases", "phase critic gives"),
-    "OneName": ("phases", "have one name"),
+    "OneName": ("phases", "have the same name"),
     "ForeignParameter": ("phases", "of neither model nor loss"),
     "LeavesTheCritic": ("gradients", "the loss's critic.0.weight is in no phase"),
     "Anneals": ("evaluation", "the loss's calls changes"),
@@ -72,24 +72,24 @@ WRONG_LOSSES = {
 }
 
 WRONG_DATASETS = {
-    "Miscounts": ("examples", "spec.num_examples is 120, and there are 100"),
+    "Miscounts": ("examples", "spec.num_examples is 120, but there are 100"),
     "OtherShape": ("examples", "get_batch gives (100, 1, 8, 8), not (100, 1, 9, 9)"),
     "Floats": ("examples", "must be uint8, not float32"),
     "ThirdClass": ("examples", "labels go from 1 to 2"),
     "ShortLabels": ("examples", "labels are torch.int32"),
     "NotBinary": ("values", "neither 0 nor 1"),
-    "AnotherEachTime": ("repeatable", "the train split is another one each time"),
+    "AnotherEachTime": ("repeatable", "the train split changes each time"),
     "Nameless": ("repeatable", "no fingerprint"),
     "TestsOnTraining": ("disjoint", "test examples are also in the train split"),
-    "NoValidation": ("validation", "asked for 10, it holds 20 out"),
+    "NoValidation": ("validation", "requested are 10 examples, there are 20"),
     "Rambles": ("record", "`description` is not one line"),
     "UndescribedData": ("options", "size has no description"),
-    "OnDisk": ("missing", "is not noticed"),
-    "OnDiskInLines": ("missing", "several lines"),
+    "OnDisk": ("missing", "raises no DataError"),
+    "OnDiskInLines": ("missing", "the error has several lines"),
 }
 
 ELSEWHERE = {"registration", "processes"}
-"""Checks whose wrong subject has to be installed, or told to another process: in files beside."""
+"""Checks whose wrong subject has to be installed, or loaded elsewhere: in test_contract.py."""
 
 
 def statuses(results: list[Result]) -> dict[str, str]:
@@ -143,9 +143,9 @@ def test_a_wrong_dataset_is_caught(name: str) -> None:
     caught(check_dataset, getattr(DATASETS, name), check, said)
 
 
-def caught(door: Any, subject: type, check: str, said: str) -> None:
+def caught(check_subject: Any, subject: type, check: str, said: str) -> None:
     with pytest.raises(ContractError) as raised:
-        door(subject, only=[check])
+        check_subject(subject, only=[check])
     message = str(raised.value)
     assert message.splitlines()[1].strip().startswith(f"{check}: ")
     assert said in message

@@ -1,4 +1,4 @@
-"""How checks are chosen, excused, told and made into tests."""
+"""How checks are selected, skipped, reported and made into tests."""
 
 from __future__ import annotations
 
@@ -38,8 +38,10 @@ def _forget_what_was_named() -> Iterator[None]:
     registry.cache_clear()
 
 
-def status(door: Callable[..., Any], subject: Any, check: str, **more: Any) -> tuple[str, str]:
-    (result,) = door(subject, only=[check], **more)
+def status(
+    check_subject: Callable[..., Any], subject: Any, check: str, **more: Any
+) -> tuple[str, str]:
+    (result,) = check_subject(subject, only=[check], **more)
     return result.status, result.reason
 
 
@@ -47,21 +49,21 @@ EXPECTED = ("expected failure", "so be it")
 
 
 def known(subject: type, failures: dict[str, str] | None = None) -> type:
-    """The same class, that says which checks it is known to fail."""
+    """The same class, that says which checks it is expected to fail."""
     if failures is None:
         failures = {"gradients": "so be it"}
     return type("Known", (subject,), {"expected_failures": failures})
 
 
 class TestKnownFailures:
-    def test_one_is_told_with_its_reason(self) -> None:
+    def test_one_is_reported_with_its_reason(self) -> None:
         assert status(check_model, known(MODELS.Idle), "gradients") == EXPECTED
         assert status(
             check_model, MODELS.Idle, "gradients", expected_failures={"gradients": "so be it"}
         ) == ("expected failure", "so be it")
 
     def test_one_that_passes_fails(self) -> None:
-        with pytest.raises(ContractError, match=r"known to fail \(so be it\), and passes"):
+        with pytest.raises(ContractError, match=r"expected to fail \(so be it\), but passes"):
             check_model(known(MODELS.Right), only=["gradients"])
 
     def test_those_of_the_loss_count_too(self) -> None:
@@ -74,8 +76,8 @@ class TestKnownFailures:
     @pytest.mark.parametrize(
         ("failures", "said"),
         [
-            ({"gradients": " "}, "say why check gradients is known to fail"),
-            ({"gradient": "typo"}, "names no check by 'gradient'"),
+            ({"gradients": " "}, "give a reason why check gradients is expected to fail"),
+            ({"gradient": "typo"}, "there is no check 'gradient' for expected_failures"),
         ],
     )
     def test_one_must_be_a_check_with_a_reason(self, failures: dict[str, str], said: str) -> None:
@@ -85,17 +87,17 @@ class TestKnownFailures:
 
 def test_tags_choose_the_checks() -> None:
     pair = ModelWithLoss(MODELS.Right)
-    both = {check.name for check in Contract(pair, MODEL_CHECKS, {}).chosen()}
+    both = {check.name for check in Contract(pair, MODEL_CHECKS, {}).selected()}
     object.__setattr__(pair.model_spec, "tags", ("deterministic",))
     contract = Contract(pair, MODEL_CHECKS, {})
-    assert both - {check.name for check in contract.chosen()} == {"rate", "bound"}
+    assert both - {check.name for check in contract.selected()} == {"rate", "bound"}
     results = {result.check: result for result in contract.results()}
     assert results["rate"].status == "does not apply"
     assert results["bound"].reason == "it has no tag elbo or importance"
     assert results["compiled"].status == "left out"
 
 
-def test_wrong_words_are_told() -> None:
+def test_wrong_words_are_reported() -> None:
     with pytest.raises(OptionError, match=r"no check 'shape' of right; did you mean 'shapes'"):
         check_model(MODELS.Right, only=["shape"])
     with pytest.raises(OptionError, match=r"no option 'latent_dm'; did you mean 'latent_dim'"):
@@ -135,7 +137,7 @@ class TestParametrize:
             next(case for case in cases if case.id.endswith(f"-{check}")).values[0]()
 
         run(MODELS.Right, "gradients")
-        with pytest.raises(ContractError, match=r"gradients: spare\.weight, .* \(use it"):
+        with pytest.raises(ContractError, match=r"gradients: spare\.weight, .* \(use the parameter"):
             run(MODELS.Idle, "gradients")
         with pytest.raises(pytest.xfail.Exception, match="so be it"):
             run(known(MODELS.Idle), "gradients")
@@ -174,14 +176,14 @@ def register_models(register):
 
 
 @pytest.mark.parametrize(("heavy", "passes"), [("", True), ("import torch", False)])
-def test_registration_is_checked_behind_a_wall(
+def test_registration_must_not_import_torch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heavy: str, passes: bool
 ) -> None:
     (tmp_path / "installed_plugin.py").write_text(PLUGIN.format(heavy=heavy))
     shutil.copy(HERE / "wrong_models.py", tmp_path / "installed_model.py")
-    info = tmp_path / "stranger-1.0.dist-info"
+    info = tmp_path / "outside-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[vaezoo]\ninstalled = installed_plugin\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
@@ -200,27 +202,27 @@ def test_registration_is_checked_behind_a_wall(
 def test_two_processes_are_one(tmp_path: Path) -> None:
     file = HERE / "wrong_models.py"
     assert status(check_model, f"{file}:Right", "processes")[0] == "passed"
-    with pytest.raises(ContractError, match="is another one in two processes"):
+    with pytest.raises(ContractError, match="is different with two processes"):
         check_model(f"{file}:MixesProcesses", only=["processes"])
 
 
 class TestCommand:
-    def test_it_tells_what_why_and_how(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_it_prints_what_why_and_how(self, capsys: pytest.CaptureFixture[str]) -> None:
         file = HERE / "wrong_models.py"
         assert main(["check", f"{file}:Right", "--only", "options, gradients"]) == 0
-        told = capsys.readouterr().out.splitlines()
-        assert [line.split()[:2] for line in told[:2]] == [
+        printed = capsys.readouterr().out.splitlines()
+        assert [line.split()[:2] for line in printed[:2]] == [
             ["options", "passed"],
             ["gradients", "passed"],
         ]
-        assert told[2] == "right keeps the contract: 2 passed"
+        assert printed[2] == "right keeps the contract: 2 passed"
 
         assert main(["check", f"{file}:Idle", "--only", "gradients"]) == 1
-        told = capsys.readouterr().out.splitlines()
-        assert told[0].split()[:2] == ["gradients", "failed"]
-        assert "why: spare.weight, spare.bias: no gradient, or 0" in told[1]
-        assert "hint: use it in the objective" in told[2]
-        assert told[3] == "idle breaks the contract: 1 failed"
+        printed = capsys.readouterr().out.splitlines()
+        assert printed[0].split()[:2] == ["gradients", "failed"]
+        assert "why: spare.weight, spare.bias: no gradient, or 0" in printed[1]
+        assert "hint: use the parameter in the loss" in printed[2]
+        assert printed[3] == "idle breaks the contract: 1 failed"
 
     def test_json_is_as_documented(
         self, capsys: pytest.CaptureFixture[str], documented: Callable[[str], list[str]]

@@ -46,9 +46,9 @@ def command(
     spec = _spec(name, kind)
     options = _options(spec, settings)
 
-    from vaezoo.testing.contract import contract_of
+    from vaezoo.testing.contract import make_contract
 
-    contract = contract_of(spec, options, slow=slow, only=only)
+    contract = make_contract(spec, options, slow=slow, only=only)
     results = []
     for result in contract.results():
         results.append(result)

@@ -1,7 +1,7 @@
-"""The contract that models, losses and data sets keep, as checks: for authors of plugins.
+"""Checks of the contract of models, losses and data sets, for authors of plugins.
 
-`vaezoo check NAME` runs them on the command line. hypothesis, where it is installed, looks at more
-kinds of data; pytest is needed for parametrize_with_checks alone.
+`vaezoo check NAME` runs them on the command line. If hypothesis is installed, more data shapes are
+tried. Only parametrize_with_checks needs pytest.
 """
 
 from vaezoo.testing.check import Result

@@ -1,4 +1,4 @@
-"""What a check is, and what comes of it."""
+"""The types Check and Result, and the function that runs a check."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Status = Literal["passed", "failed", "expected failure", "does not apply", "left
 
 
 class CheckFailed(AssertionError):
-    """What a check found wrong, in one line."""
+    """Raised by a check with what is wrong, in one line."""
 
 
 def fail_if(wrong: object, message: str) -> None:
@@ -22,11 +22,11 @@ def fail_if(wrong: object, message: str) -> None:
 
 
 class CheckSkipped(Exception):
-    """Raised by a check that has nothing to look at, with the reason."""
+    """Raised by a check that does not apply to a subject, with the reason."""
 
 
 class Subject(Protocol):
-    """What is checked: a model with its loss, or a data set."""
+    """The subject of checks: a model with its loss, or a data set."""
 
     @property
     def name(self) -> str: ...
@@ -43,8 +43,8 @@ SubjectT = TypeVar("SubjectT", bound=Subject)
 class Check(Generic[SubjectT]):
     """One thing that must be true of a subject.
 
-    what: what must be true. hint: what to do where it is not.
-    requires: tags of those that it is for. slow: whether it is left out unless asked for.
+    what: what must be true. hint: what to do if it is not.
+    requires: tags that a subject needs. slow: whether it runs only with `slow=True`.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Check(Generic[SubjectT]):
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one check. reason: why it failed, was expected to, or does not apply."""
+    """The result of one check. reason: why it failed, was expected to fail, or does not apply."""
 
     check: str
     what: str
@@ -73,7 +73,7 @@ class Result:
 
     @property
     def details(self) -> str:
-        """The traceback of what a check ran into and did not look for; "" otherwise."""
+        """The traceback of an error that the check did not expect; "" if there is none."""
         if self.error is None or isinstance(self.error, CheckFailed):
             return ""
         return "".join(traceback.format_exception(self.error))
@@ -82,7 +82,7 @@ class Result:
 def check(
     hint: str, *, requires: tuple[str, ...] = (), slow: bool = False
 ) -> Callable[[Callable[[SubjectT], None]], Check[SubjectT]]:
-    """Make a check of a function, whose name and docstring's first line are the check's."""
+    """Turn a function into a Check with its name and the first line of its docstring."""
 
     def make(function: Callable[[SubjectT], None]) -> Check[SubjectT]:
         what = (function.__doc__ or "").splitlines()[0].removesuffix(".")
@@ -94,7 +94,7 @@ def check(
 def run_check(
     check: Check[SubjectT], subject: SubjectT, expected: Mapping[str, str] | None = None
 ) -> Result:
-    """Run one check. expected: check -> why it is known to fail; it must, then."""
+    """Run one check. expected: check -> reason; such a check must fail."""
     excuse = {**subject.expected_failures, **(expected or {})}.get(check.name)
     error: Exception | None = None
     try:
@@ -108,8 +108,8 @@ def run_check(
     if error is None and excuse is None:
         return Result(check.name, check.what, "passed")
     if error is None:
-        reason = f"it is known to fail ({excuse}), and passes"
-        return Result(check.name, check.what, "failed", reason, "take it off expected_failures")
+        reason = f"it is expected to fail ({excuse}), but passes"
+        return Result(check.name, check.what, "failed", reason, "remove it from expected_failures")
     if excuse is not None:
         return Result(check.name, check.what, "expected failure", excuse)
     said = " ".join(str(error).split())

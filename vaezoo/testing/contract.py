@@ -1,4 +1,4 @@
-"""Check a model, a loss or a data set: in a call, or as a test a check."""
+"""Checks a model, a loss or a data set by a call, or as a pytest test for each check."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _REFERENCE_TAGS = ("elbo", "importance")
 
 
 class ContractError(AssertionError):
-    """What did not pass, and how to fix it, in a line a check."""
+    """Raised with the checks that failed: one line each, with what to do."""
 
 
 @dataclass(frozen=True)
 class Contract:
-    """A subject with its checks, and those of them that are known to fail.
+    """A subject with its checks.
 
-    expected: check -> why it fails, which must be said; beside what the class itself says. slow:
-    whether slow checks are run too. only: the checks to run, all of them when empty.
+    expected: check -> reason, for checks that must fail, in addition to the class's own.
+    slow: whether slow checks run too. only: the checks to run; all if empty.
     """
 
     subject: Any
@@ -44,12 +44,16 @@ class Contract:
                 raise OptionError(f"there is no check {name!r} of {subject.name}{hint}")
         for name, reason in {**subject.expected_failures, **self.expected}.items():
             if name not in NAMES:
-                raise OptionError(f"{subject.name}: expected_failures names no check by {name!r}")
+                raise OptionError(
+                    f"{subject.name}: there is no check {name!r} for expected_failures"
+                )
             if not reason.strip():
-                raise OptionError(f"{subject.name}: say why check {name} is known to fail")
+                raise OptionError(
+                    f"{subject.name}: give a reason why check {name} is expected to fail"
+                )
 
-    def chosen(self) -> list[Check[Any]]:
-        """The checks that were asked for and are for such a subject."""
+    def selected(self) -> list[Check[Any]]:
+        """The checks that were selected and apply to the subject."""
         return [
             check
             for check in self.checks
@@ -58,13 +62,13 @@ class Contract:
         ]
 
     def result(self, check: Check[Any]) -> Result:
-        """What comes of one check; those that were not chosen are not run."""
+        """Run one check, unless it does not apply or was not selected."""
         lacking = [tag for tag in check.requires if tag not in self.subject.tags]
         if lacking:
             why = f"it has no tag {' or '.join(lacking)}"
             return Result(check.name, check.what, "does not apply", why)
-        if check not in self.chosen():
-            return Result(check.name, check.what, "left out", "it is slow: ask for it with --slow")
+        if check not in self.selected():
+            return Result(check.name, check.what, "left out", "it is slow: run it with --slow")
         return run_check(check, self.subject, self.expected)
 
     def results(self) -> Iterable[Result]:
@@ -80,17 +84,17 @@ def check_model(
     slow: bool = False,
     only: Iterable[str] = (),
 ) -> list[Result]:
-    """Hold a model, with its loss, to the contract. ContractError tells all that is broken.
+    """Check a model with its loss. ContractError lists the checks that failed.
 
     model: a registered name, `my_vae.py:MyVAE`, a ModelSpec, or a class.
     loss: likewise; by default the model's own.
-    options: some of the model's and the loss's. Without them the shared ones (`hidden`,
-        `latent_dim`) are small, because checks are to be quick.
-    expected_failures: check -> why it fails as it should. It must fail, then.
+    options: options of the model and the loss. Shared ones (`hidden`, `latent_dim`) have small
+        defaults here, so that checks are fast.
+    expected_failures: check -> reason. Such a check must fail.
     slow: whether to run the slow checks (compiled, processes). only: the checks to run.
     """
     pair = ModelWithLoss(model, loss, options=options)
-    return _hold(Contract(pair, MODEL_CHECKS, expected_failures or {}, slow, tuple(only)))
+    return _run_all(Contract(pair, MODEL_CHECKS, expected_failures or {}, slow, tuple(only)))
 
 
 def check_loss(
@@ -102,13 +106,13 @@ def check_loss(
     slow: bool = False,
     only: Iterable[str] = (),
 ) -> list[Result]:
-    """Hold a loss to the contract, as check_model does.
+    """Check a loss, as check_model does for a model.
 
-    model: what it is checked with; by default a small Gaussian VAE, or if the loss needs more than
-    that has, the first model here that has it.
+    model: the model to check it with. By default a small Gaussian VAE; if that lacks a tag that the
+    loss requires, the first registered model that has it.
     """
-    pair = _pair_for(loss, model, options)
-    return _hold(Contract(pair, LOSS_CHECKS, expected_failures or {}, slow, tuple(only)))
+    pair = _loss_with_model(loss, model, options)
+    return _run_all(Contract(pair, LOSS_CHECKS, expected_failures or {}, slow, tuple(only)))
 
 
 def check_dataset(
@@ -118,29 +122,31 @@ def check_dataset(
     expected_failures: Mapping[str, str] | None = None,
     only: Iterable[str] = (),
 ) -> list[Result]:
-    """Hold a data set to the contract, as check_model does. It is loaded, several times.
+    """Check a data set, as check_model does for a model. It is loaded several times.
 
-    options: the data set's; give it a small root, or few examples.
+    options: options of the data set. Choose a small root, or few examples.
     """
     loaded = LoadedDataset(dataset, options)
-    return _hold(Contract(loaded, DATASET_CHECKS, expected_failures or {}, only=tuple(only)))
+    return _run_all(Contract(loaded, DATASET_CHECKS, expected_failures or {}, only=tuple(only)))
 
 
-def contract_of(
-    named: Named, options: Mapping[str, Any] | None = None, slow: bool = False, **choice: Any
+def make_contract(
+    named: Named,
+    options: Mapping[str, Any] | None = None,
+    slow: bool = False,
+    only: tuple[str, ...] = (),
 ) -> Contract:
-    """The contract of whatever is named. `choice` is for Contract: only, expected."""
+    """The contract of a model, loss or data set."""
     kind = named.kind if isinstance(named, Spec) else _kind(named)
-    expected = choice.pop("expected", {})
     if kind == "dataset":
-        return Contract(LoadedDataset(named, options), DATASET_CHECKS, expected, slow, **choice)
+        return Contract(LoadedDataset(named, options), DATASET_CHECKS, {}, slow, only)
     if kind == "loss":
-        return Contract(_pair_for(named, None, options), LOSS_CHECKS, expected, slow, **choice)
-    return Contract(ModelWithLoss(named, options=options), MODEL_CHECKS, expected, slow, **choice)
+        return Contract(_loss_with_model(named, None, options), LOSS_CHECKS, {}, slow, only)
+    return Contract(ModelWithLoss(named, options=options), MODEL_CHECKS, {}, slow, only)
 
 
 def parametrize_with_checks(*subjects: Named, slow: bool = False) -> Any:
-    """A decorator that makes a test of each check of each subject.
+    """A pytest decorator that makes one test of each check of each subject.
 
         @parametrize_with_checks("my_vae", "my_loss")
         def test_keeps_the_contract(check):
@@ -154,8 +160,8 @@ def parametrize_with_checks(*subjects: Named, slow: bool = False) -> Any:
         raise VaezooError("parametrize_with_checks needs pytest: pip install pytest") from None
     cases = []
     for subject in subjects:
-        contract = contract_of(subject, slow=slow)
-        for check in contract.chosen():
+        contract = make_contract(subject, slow=slow)
+        for check in contract.selected():
             test = _Test(contract, check)
             cases.append(pytest.param(test, id=f"{contract.subject.name}-{check.name}"))
     return pytest.mark.parametrize("check", cases)
@@ -163,7 +169,7 @@ def parametrize_with_checks(*subjects: Named, slow: bool = False) -> Any:
 
 @dataclass(frozen=True)
 class _Test:
-    """One check of one subject, to be called in a test."""
+    """One check of one subject, which a test calls."""
 
     contract: Contract
     check: Check[Any]
@@ -180,7 +186,7 @@ class _Test:
             pytest.xfail(result.reason)
 
 
-def _hold(contract: Contract) -> list[Result]:
+def _run_all(contract: Contract) -> list[Result]:
     results = list(contract.results())
     failed = [result for result in results if result.status == "failed"]
     if failed:
@@ -206,12 +212,14 @@ def _kind(named: str | type) -> str:
     return kinds[0]
 
 
-def _pair_for(loss: Named, model: Named | None, options: Mapping[str, Any] | None) -> ModelWithLoss:
-    """A loss with the model given, or with one that it is for."""
-    return ModelWithLoss(model or _partner(loss), loss, about="loss", options=options)
+def _loss_with_model(
+    loss: Named, model: Named | None, options: Mapping[str, Any] | None
+) -> ModelWithLoss:
+    """A loss with the given model, or with one that has the tags that it requires."""
+    return ModelWithLoss(model or _default_model(loss), loss, about="loss", options=options)
 
 
-def _partner(loss: Named) -> Named:
+def _default_model(loss: Named) -> Named:
     if isinstance(loss, type):
         return ReferenceVAE
     spec = registry().resolve("loss", loss) if isinstance(loss, str) else loss
@@ -222,6 +230,6 @@ def _partner(loss: Named) -> Named:
         if isinstance(model, ModelSpec) and {*spec.requires} <= {*model.tags}:
             return model
     raise OptionError(
-        f"loss {spec.name} needs a model with {' and '.join(spec.requires)}, and none is here: "
-        "say which to check it with"
+        f"loss {spec.name} needs a model with {' and '.join(spec.requires)}, and none is "
+        "installed: give the model to check it with"
     )

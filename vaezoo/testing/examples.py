@@ -1,4 +1,4 @@
-"""Data that checks feed to models: small, of every kind, and with something in it to learn."""
+"""Small synthetic data of every kind for the checks, which a model can learn."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from vaezoo.plugins.specs import InputSpec
 
 CLASSES = ("first", "second", "third")
 EXAMPLES = 64
-"""How many training examples there are said to be."""
+"""`num_examples` of every DataSpec here."""
 
 
 def small_image(takes: InputSpec) -> DataSpec:
-    """The image that most checks use: 16×16 grey, or what comes nearest."""
+    """The image of most checks: 16×16 with one channel, or the nearest that the model accepts."""
     size = max(16, takes.min_size)
     return _image(takes, size, size)
 
@@ -27,8 +27,8 @@ def small_vector() -> DataSpec:
     return DataSpec(shape=(12,), domain="real", class_names=CLASSES, num_examples=EXAMPLES)
 
 
-def corners(takes: InputSpec) -> Iterator[DataSpec]:
-    """Data specs at the ends of what a model takes: sizes, channels, domains, labels, vectors."""
+def edge_cases(takes: InputSpec) -> Iterator[DataSpec]:
+    """Data specs at the limits of an InputSpec: sizes, channels, domains, labels, vectors."""
     low = max(takes.min_size, 4)
     for height, width in ((28, 28), (32, 32), (64, 64), (low, low), (low, low + 9), (37, 29)):
         height, width = (_within(takes, side) for side in (height, width))
@@ -50,9 +50,9 @@ def corners(takes: InputSpec) -> Iterator[DataSpec]:
 
 
 def make_batch(data: DataSpec, count: int) -> Batch:
-    """Examples that differ, and that few numbers tell apart. The same ones each time.
+    """Different examples with few degrees of freedom; the same ones each time.
 
-    Images are soft spots, each at a place of its own; vectors are sums of three waves.
+    Images are blurred spots at different positions; vectors are sums of three sine waves.
     """
     number = torch.arange(count)
     # Multiples of irrational numbers fill the square evenly.

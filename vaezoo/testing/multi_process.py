@@ -31,12 +31,12 @@ from vaezoo.training.train_step import TrainStep
 
 
 class SameNoise(TorchDispatchMode):
-    """Inside, every draw follows from its number, and is the one that one process would make.
+    """Makes random draws the same for one process as for several that share the batch.
 
-    A process that has `count` examples of the batch takes its part of what is drawn for all of
-    them; an axis as long as that, or failing one a multiple of it, is taken for the batch's (of
-    folded samples, [samples, count]). What has no such axis is drawn alike in all processes.
-    So that no other axis is meant, let `count` be a prime that is no size of the model's.
+    The seed of a draw is its number. A process with `count` examples draws for the whole batch and
+    keeps its chunk. The batch axis is the axis of that size, or else one of a multiple of it (for
+    folded samples, [samples, count]). Draws without such an axis are the same in all processes.
+    `count` should be a prime that is not another size in the model.
     """
 
     def __init__(self, count: int) -> None:
@@ -58,14 +58,14 @@ class SameNoise(TorchDispatchMode):
         torch.manual_seed(self.draws)
         if world_size() == 1:
             return func(*args, **kwargs)
-        drawn = func(*map(self._of_all, args), **kwargs)
-        ours = tree_map_only(Tensor, self._ours, drawn)
+        drawn = func(*map(self._global, args), **kwargs)
+        ours = tree_map_only(Tensor, self._local, drawn)
         if func.overloadpacket.__name__.endswith("_"):
             return args[0].copy_(ours)
         return ours
 
-    def _of_all(self, argument: Any) -> Any:
-        """A size, or a parameter of a distribution, as one process would have it."""
+    def _global(self, argument: Any) -> Any:
+        """A size, or a parameter of a distribution, for the whole batch."""
         if isinstance(argument, Tensor):
             return self._along(argument, all_gather)
         if isinstance(argument, (list, tuple)) and all(isinstance(n, int) for n in argument):
@@ -73,7 +73,7 @@ class SameNoise(TorchDispatchMode):
             return [n * world_size() if i == axis else n for i, n in enumerate(argument)]
         return argument
 
-    def _ours(self, drawn: Tensor) -> Tensor:
+    def _local(self, drawn: Tensor) -> Tensor:
         return self._along(drawn, local_chunk)
 
     def _along(self, values: Tensor, change: Any) -> Tensor:
@@ -83,7 +83,7 @@ class SameNoise(TorchDispatchMode):
             return values
         batch_first = values.unflatten(axis, (-1, count)).movedim(axis + 1, 0)
         whole = change(batch_first).movedim(0, axis + 1).flatten(axis, axis + 1)
-        return whole.contiguous()  # what is drawn like it is drawn in the order of its memory
+        return whole.contiguous()  # random_like() draws in the order of the memory
 
     def _axis(self, shape: Sequence[int], count: int) -> int | None:
         for axis, size in enumerate(shape):
@@ -92,17 +92,17 @@ class SameNoise(TorchDispatchMode):
         return next((i for i, size in enumerate(shape) if size and size % count == 0), None)
 
 
-_SHARE = 7
-"""Examples of each process, if the model can do with so few: a prime, see SameNoise."""
+_LOCAL_BATCH = 7
+"""Examples of each process, if the model accepts so few: a prime, see SameNoise."""
 _SECONDS = 300
-"""For each pair: a machine may be busy."""
+"""Time limit for each subject; long, because a machine may be busy."""
 _STEPS = 100
 _LR = 1e-6
-"""So small a step that a later phase does not see in which direction a gradient of 0 is rounded."""
+"""So small that rounding of a zero gradient does not change the gradients of a later phase."""
 
 
 class GradientJob(NamedTuple):
-    """What several processes are to do: a batch through a model with its loss."""
+    """A training step on one batch, whose gradients are computed by one or by several processes."""
 
     pair: ModelWithLoss
     dtype: torch.dtype
@@ -110,10 +110,9 @@ class GradientJob(NamedTuple):
     """Whether each process holds a part of every layer."""
 
     def gradients(self, count: int) -> dict[str, Tensor]:
-        """The gradient that each phase's optimizer gets of each parameter in a training step, and
-        the buffers afterwards.
+        """The gradients of each phase of a training step, and the buffers after it.
 
-        count: how many processes share the batch; one process has the whole of it.
+        count: number of processes that share the batch.
         """
         before = torch.get_default_dtype()
         torch.set_default_dtype(self.dtype)
@@ -123,7 +122,7 @@ class GradientJob(NamedTuple):
             torch.set_default_dtype(before)
 
     def _gradients(self, count: int) -> dict[str, Tensor]:
-        pair, each = self.pair, max(_SHARE, self.pair.model_class.min_batch_size)
+        pair, each = self.pair, max(_LOCAL_BATCH, self.pair.model_class.min_batch_size)
         x, y = pair.batch(count * each)
         batch = Batch(local_chunk(x).to(self.dtype), None if y is None else local_chunk(y))
         model = pair.build()
@@ -162,16 +161,16 @@ class GradientJob(NamedTuple):
         return {**found, **{f"the buffer {name}": b.to(self.dtype) for name, b in buffers}}
 
     def difference(self, a: dict[str, Tensor], b: dict[str, Tensor]) -> str | None:
-        """What is not the same but for rounding, if anything."""
+        """The first tensor that differs by more than rounding, or None."""
         if a.keys() != b.keys():
-            return f"{min(a.keys() ^ b.keys())} is not everywhere"
+            return f"{min(a.keys() ^ b.keys())} is missing in some processes"
         fine = self.dtype == torch.float64
         for name, values in a.items():
-            # Next to a gradient of 100 rounding makes something of what is 0, as before batch norm.
+            # Beside a gradient of 100, rounding turns 0 into a small number, as before batch norm.
             alike = [float(v.abs().max()) for other, v in a.items() if _kind(other) == _kind(name)]
             slack = (1e-9 if fine else 1e-5) * max(1.0, *alike, 0.0)
             if not torch.allclose(b[name], values, rtol=1e-7 if fine else 1e-3, atol=slack):
-                return f"{name} is another one"
+                return f"{name} is different"
         return None
 
 
@@ -183,12 +182,11 @@ def _kind(name: str) -> str:
 def compare(
     pairs: Sequence[ModelWithLoss], count: int = 2, *, sharded: bool = False
 ) -> list[str | None]:
-    """For each pair what differs between one process and `count` that share its batch, if any.
+    """For each subject, the first difference between one process and `count` processes, or None.
 
-    sharded: each of these holds a part of every layer. Broken where the processes do not come to
-    an end.
+    sharded: whether FSDP shards the layers. CheckFailed if the processes do not end.
     """
-    alone = [_alone(pair, count, sharded) for pair in pairs]
+    alone = [_single_process(pair, count, sharded) for pair in pairs]
     with tempfile.TemporaryDirectory() as folder:
         run([work for work, _ in alone], count, Path(folder))
         first, last = (
@@ -201,9 +199,11 @@ def compare(
     ]
 
 
-def _alone(pair: ModelWithLoss, count: int, sharded: bool) -> tuple[GradientJob, dict[str, Tensor]]:
-    """What one process finds: in double precision, so that no rounding decides on which side of 0
-    a ReLU is; in single where the model cannot do otherwise."""
+def _single_process(
+    pair: ModelWithLoss, count: int, sharded: bool
+) -> tuple[GradientJob, dict[str, Tensor]]:
+    """The result of one process, in double precision, where rounding changes the side of a ReLU
+    less often; in single precision if the model allows no other."""
     try:
         work = GradientJob(pair, torch.float64, sharded)
         return work, work.gradients(count)
@@ -213,8 +213,8 @@ def _alone(pair: ModelWithLoss, count: int, sharded: bool) -> tuple[GradientJob,
 
 
 def run(works: Sequence[GradientJob], count: int, folder: Path) -> None:
-    """Let `count` processes write what they find, one after the other, into a folder."""
-    job = {"works": [_told(work) for work in works], "count": count, "folder": str(folder)}
+    """Start `count` processes, which write their results into a folder."""
+    job = {"works": [_describe(work) for work in works], "count": count, "folder": str(folder)}
     command = [sys.executable, "-m", "vaezoo.testing.multi_process", json.dumps(job)]
     seconds = _SECONDS * len(works)
     running = [
@@ -230,18 +230,20 @@ def run(works: Sequence[GradientJob], count: int, folder: Path) -> None:
     try:
         said = [process.communicate(timeout=seconds)[1] for process in running]
     except subprocess.TimeoutExpired:
-        raise CheckFailed(f"{count} processes are not done after {seconds} s: one waits") from None
+        raise CheckFailed(
+            f"{count} processes have not ended after {seconds} s: one waits"
+        ) from None
     finally:
         for process in running:
             process.kill()
     for process, words in zip(running, said, strict=True):
         if process.returncode:
             last = words.strip().splitlines() or [f"exit code {process.returncode}"]
-            raise CheckFailed(f"a process ended: {last[-1]}")
+            raise CheckFailed(f"a process failed: {last[-1]}")
 
 
-def _told(work: GradientJob) -> dict[str, object]:
-    """What another process needs to know to do the same."""
+def _describe(work: GradientJob) -> dict[str, object]:
+    """The job as JSON, for another process."""
     pair = work.pair
     return {
         "model": pair.model_spec.name,
@@ -260,12 +262,12 @@ def main() -> None:
     job, rank = json.loads(sys.argv[1]), int(sys.argv[2])
     folder, count = Path(job["folder"]), job["count"]
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=count
     )
-    for number, told in enumerate(job["works"]):
-        pair = ModelWithLoss(told["model"], told["loss"], options=told["options"])
-        dtype = torch.float64 if told["double"] else torch.float32
-        work = GradientJob(pair, dtype, told["sharded"])
+    for number, job_spec in enumerate(job["works"]):
+        pair = ModelWithLoss(job_spec["model"], job_spec["loss"], options=job_spec["options"])
+        dtype = torch.float64 if job_spec["double"] else torch.float32
+        work = GradientJob(pair, dtype, job_spec["sharded"])
         try:
             save_weights(_file(folder, number, rank), work.gradients(count))
         except Exception as error:
@@ -278,17 +280,17 @@ if __name__ == "__main__":
 
 
 @check(
-    "leave gradients to the trainer; what looks at the batch as a whole goes by "
-    "vaezoo.distributed (gather, share, total), asked for when it is needed",
+    "leave gradients to the trainer; statistics of the whole batch need "
+    "vaezoo.distributed (all_gather, local_chunk, all_reduce) in each step",
     slow=True,
 )
 def processes(pair: ModelWithLoss) -> None:
-    """Two processes with half a batch each find the gradients of one with the whole"""
+    """Two processes with half a batch each compute the gradients of one with the whole batch"""
     for spec in (pair.model_spec, pair.loss_spec):
         if spec not in registry().specs(spec.kind):
-            raise CheckSkipped("another process can only be told of what has a registered name")
+            raise CheckSkipped("another process can load only what has a registered name")
     why_not = pair.model_class.single_process_reason or pair.loss_class.single_process_reason
     if why_not:
-        raise CheckSkipped(f"it is trained by one process only: {why_not}")
+        raise CheckSkipped(f"it supports one process only: {why_not}")
     (different,) = compare([pair])
-    fail_if(different, f"{different} in two processes")
+    fail_if(different, f"{different} with two processes")

@@ -35,7 +35,7 @@ Named = str | Spec | type
 
 
 def find_class(named: Named, kind: type[Spec], base: type[Any]) -> tuple[Any, Any]:
-    """The spec and the class behind a name. VaezooError when it is of another kind."""
+    """The spec and the class of a name. VaezooError if it is of another kind."""
     if isinstance(named, type):
         if not issubclass(named, base):
             raise VaezooError(f"{named.__name__} is no {base.__name__}")
@@ -50,7 +50,7 @@ CPU = torch.device("cpu")
 LEARNING_STEPS = 200
 LEARNING_EXAMPLES = 8
 ENOUGH = 0.5
-"""Training on one batch ends when this share of its variance is explained."""
+"""Training on one batch ends when this fraction of its variance is explained."""
 _LOOKS_EVERY = 20
 _FEW_STEPS = 3
 
@@ -88,7 +88,7 @@ class ModelWithLoss:
 
     @functools.cached_property
     def data(self) -> DataSpec:
-        """A small image, or where the model itself refuses images, a small vector."""
+        """A small image; a small vector if the model does not accept images."""
         image = small_image(self.model_spec.input_spec)
         try:
             self.build(image)
@@ -101,8 +101,7 @@ class ModelWithLoss:
     def build(self, data: DataSpec | None = None, seed: int = 0, **options: Any) -> BaseVAE:
         """A new model with its loss at `model.loss`, in training mode, on the CPU.
 
-        options: some of the model's that differ from what they are otherwise. Warnings of the
-        model's are its own business; DataError when it does not take the data.
+        options: options of the model to change. DataError if the model does not accept the data.
         """
         data = self.data if data is None else data
         self.model_spec.input_spec.check(data, self.model_spec.name)
@@ -116,7 +115,7 @@ class ModelWithLoss:
         return model.train()
 
     def batch(self, count: int | None = None, data: DataSpec | None = None) -> Batch:
-        """`count` examples, as few as make a batch of several that the model can learn from."""
+        """`count` examples; by default the smallest batch that the model can be trained on."""
         least = max(4, self.model_class.min_batch_size)
         return make_batch(self.data if data is None else data, least if count is None else count)
 
@@ -124,7 +123,7 @@ class ModelWithLoss:
         return StepContext(torch.tensor(step), total_steps, EXAMPLES)
 
     def train(self, model: BaseVAE, batch: Batch, steps: int) -> Iterator[Tensor]:
-        """Train on one batch, a step each time; gives its values, [terms], the objective first."""
+        """Train on one batch; yields the values of each step, [terms], the loss first."""
         loss = loss_of(model).train()
         model.train()
         updates = TrainStep(
@@ -143,7 +142,7 @@ class ModelWithLoss:
 
     @functools.cached_property
     def learned(self) -> tuple[BaseVAE, float, float]:
-        """A model trained on one batch, and the share of its variance explained before and after.
+        """A model trained on one batch, and the explained variance before and after.
 
         In training mode, on the batch that it was trained on.
         """
@@ -166,10 +165,10 @@ class ModelWithLoss:
         return model
 
     @contextmanager
-    def watched(self, *, learned: bool = False) -> Iterator[BaseVAE]:
-        """A model in evaluation mode, without gradients, as evaluation sees it.
+    def in_evaluation(self, *, learned: bool = False) -> Iterator[BaseVAE]:
+        """A model in evaluation mode without gradients.
 
-        learned: the one that knows a batch by heart, whose rate is not small any more.
+        learned: the model that was trained on one batch until it overfits, so its rate is large.
         """
         model = (self.learned[0] if learned else self.stepped).eval()
         loss_of(model).eval()
@@ -177,7 +176,7 @@ class ModelWithLoss:
             yield model
 
     def _options(self, given: Mapping[str, Any]) -> None:
-        """Read the options of model, loss and training; what is given goes to whoever has it."""
+        """Read the options of model, loss and training, and give each option to its owner."""
         classes: dict[str, type[Options]] = {
             "model": self.model_spec.load_options(),
             "loss": self.loss_spec.load_options(),
@@ -202,7 +201,7 @@ class ModelWithLoss:
 def _parse(
     cls: type[Options], defaults: Mapping[str, Any], given: Mapping[str, Any], what: str
 ) -> Options:
-    """Options with what they are checked with, where that goes with the other defaults."""
+    """Options with their `test_defaults`, unless those do not fit the other defaults."""
     small: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         small |= vars(base).get("test_defaults", {})
@@ -213,13 +212,13 @@ def _parse(
 
 
 def compute_loss(pair: ModelWithLoss, model: BaseVAE, batch: Batch, step: int = 50) -> LossOutput:
-    """The main objective, drawn from one seed."""
+    """The loss of a batch, with a fixed seed."""
     with seeded(1, CPU):
         return loss_of(model)(model, batch, pair.context(step))
 
 
 def explained_variance(model: BaseVAE, batch: Batch) -> float:
-    """The share of a batch's variance around its mean that one pass through the model explains."""
+    """The fraction of a batch's variance that its reconstruction explains."""
     with seeded(2, CPU), torch.no_grad():
         mean = model(batch.x, batch.y).likelihood.mean
     spread = (batch.x - batch.x.mean(0)).square().sum()
@@ -227,7 +226,7 @@ def explained_variance(model: BaseVAE, batch: Batch) -> float:
 
 
 class LoadedDataset:
-    """A data set by its spec and class."""
+    """A data set by its spec and class, with options."""
 
     def __init__(self, dataset: Named, options: Mapping[str, Any] | None = None) -> None:
         spec, self.dataset_class = find_class(dataset, DatasetSpec, BaseDataset)
@@ -250,7 +249,7 @@ class LoadedDataset:
         return self.dataset_class.expected_failures
 
     def load(self, **changes: Any) -> Splits:
-        """Load it anew, with some options changed."""
+        """Load the data set again, with some options changed."""
         options = parse(
             type(self.options), {**self.options.model_dump(), **changes}, f"data set {self.name}"
         )

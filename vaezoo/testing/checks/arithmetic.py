@@ -1,4 +1,4 @@
-"""A step in half precision, through the compiler, and without a look at what comes of it."""
+"""Checks of a training step: bfloat16, torch.compile, and no synchronisation with the host."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _READS_BACK = {
     "_unique2": "unique()",
     "unique_dim": "unique()",
 }
-"""Operations of which a value, or the size of what they give, comes back to the host."""
+"""Operations that wait for a value, or for the size of their result, from the device."""
 
-_NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
-"""Where frames are not the plugin's."""
+_OTHER_CODE = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
+"""Folders whose code is not the plugin's."""
 
 
 @check("sum nats in float32: see vaezoo.models.distributions.to_float32")
 def half_precision(pair: ModelWithLoss) -> None:
-    """A step in bfloat16 comes near the one in float32, and its terms are float32"""
+    """A step in bfloat16 is close to one in float32, and its terms are float32"""
     model = pair.build()
     for phase in loss_of(model).phases(model):
         outputs = []
@@ -50,9 +50,9 @@ def half_precision(pair: ModelWithLoss) -> None:
             raise CheckFailed(f"phase {phase.name}: {b:.4g} in bfloat16, {a:.4g} in float32")
 
 
-@check("keep Python values that come from tensors out of the step", slow=True)
+@check("do not turn tensors into Python values in a step", slow=True)
 def compiled(pair: ModelWithLoss) -> None:
-    """A step goes through torch.compile, and comes out the same"""
+    """A step gives the same result with torch.compile"""
     model = pair.build()
     torch._dynamo.reset()
     try:
@@ -72,7 +72,7 @@ def compiled(pair: ModelWithLoss) -> None:
 
 @check("read no value back to the host in a step: no .item(), float(tensor), `if tensor`")
 def flops(pair: ModelWithLoss) -> None:
-    """The arithmetic of a step is counted, and waits for no value"""
+    """The FLOPs of a step can be counted, and it waits for no value from the device"""
     model = pair.build()
     loss, batch, context = loss_of(model), pair.batch(), pair.context()
 
@@ -84,11 +84,13 @@ def flops(pair: ModelWithLoss) -> None:
 
     with precision_context("fp32", deterministic=True), _NoReadingBack():
         counted = count(step)
-    fail_if(counted.flops <= 0, "a step has no matrix product and no convolution that is counted")
+    fail_if(
+        counted.flops <= 0, "the FLOP counter finds no matrix product and no convolution in a step"
+    )
 
 
 class _NoReadingBack(TorchDispatchMode):
-    """Ends at an operation whose result the host has to wait for, on a device of its own."""
+    """Raises CheckFailed at an operation that would wait for the device."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -100,8 +102,8 @@ class _NoReadingBack(TorchDispatchMode):
 
 
 def _where() -> str:
-    """The plugin's line that is running, if any is."""
+    """The line of the plugin that is running, if there is one."""
     for frame in reversed(traceback.extract_stack()):
-        if not frame.filename.startswith(_NOT_THEIRS):
+        if not frame.filename.startswith(_OTHER_CODE):
             return f": {Path(frame.filename).name}, line {frame.lineno}"
     return ""

@@ -1,4 +1,4 @@
-"""A data set says what it holds, holds it, and holds the same each time."""
+"""Checks of data sets: examples, values, splits, and the same content each time."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from vaezoo.testing.check import CheckFailed, CheckSkipped, check, fail_if
 from vaezoo.testing.checks.registration import check_options, check_registration
 from vaezoo.testing.subjects import LoadedDataset
 
-_LOOKED_AT = 256
+_SAMPLED = 256
 _COMPARED = 5_000
 
 
 @check("give get_batch() examples of `spec.shape`, uint8 or float32, and class numbers or None")
 def examples(data: LoadedDataset) -> None:
-    """Examples are of the shape, type and classes that the spec says"""
+    """Examples have the shape, type and classes of the spec"""
     spec = data.splits.spec
     if spec.num_examples != len(data.splits.train):
         raise CheckFailed(
-            f"spec.num_examples is {spec.num_examples}, and there are {len(data.splits.train)}"
+            f"spec.num_examples is {spec.num_examples}, but there are {len(data.splits.train)}"
         )
     for name, split in data.parts().items():
         fail_if(not len(split), f"the {name} split is empty")
-        index = _some(split, _LOOKED_AT)
+        index = _some(split, _SAMPLED)
         x, y = split.get_batch(index)
         if tuple(x.shape) != (len(index), *spec.shape):
             raise CheckFailed(
@@ -42,12 +42,12 @@ def examples(data: LoadedDataset) -> None:
         fail_if(not x.float().isfinite().all(), f"{name}: an example is not finite")
         _check_labels(name, y, len(index), spec.class_names)
         one = split.get_batch(index[-1:])[0]
-        fail_if(not one.equal(x[-1:]), f"{name}: an example taken alone is another one")
+        fail_if(not one.equal(x[-1:]), f"{name}: an example is different when taken alone")
 
 
-@check("bring values into [0, 1]: uint8 levels, or 0 and 1 where the domain is binary")
+@check("scale values to [0, 1]: uint8 levels, or only 0 and 1 if the domain is binary")
 def values(data: LoadedDataset) -> None:
-    """Batches have values of the domain, and the last one may be short"""
+    """Batches have values of the domain"""
     spec = data.splits.spec
     for name, split in data.parts().items():
         batches = BatchLoader(
@@ -66,93 +66,95 @@ def values(data: LoadedDataset) -> None:
 
 @check("follow a seed in the options, and fingerprint what the splits hold")
 def repeatable(data: LoadedDataset) -> None:
-    """Loaded again it is the same, and says so by its fingerprint"""
+    """Loaded again, the data set has the same content and fingerprint"""
     again = data.load()
     fail_if(not data.splits.fingerprint, "it has no fingerprint")
     if again.fingerprint != data.splits.fingerprint:
-        raise CheckFailed("its fingerprint is another one each time")
+        raise CheckFailed("its fingerprint changes each time")
     for name, split in data.parts().items():
         other: Split = getattr(again, name)
-        index = _some(split, _LOOKED_AT)
+        index = _some(split, _SAMPLED)
         if len(other) != len(split) or not other.get_batch(index)[0].equal(
             split.get_batch(index)[0]
         ):
-            raise CheckFailed(f"the {name} split is another one each time")
+            raise CheckFailed(f"the {name} split changes each time")
 
 
-@check("hold test examples out before anything else is done with them")
+@check("split off the test examples first")
 def disjoint(data: LoadedDataset) -> None:
-    """Examples to test with are not among those to train on"""
+    """Test and validation examples are not in the train split"""
     train = {*_contents(data.splits.train, _COMPARED)}
     share = min(1.0, _COMPARED / len(data.splits.train))
     for name in ("test", "validation"):
-        held_out = _contents(data.parts()[name], _LOOKED_AT)
+        held_out = _contents(data.parts()[name], _SAMPLED)
         both = sum(content in train for content in held_out)
-        # Real data holds a picture twice now and then.
+        # Real data contains some pictures twice.
         if both > max(1, 0.2 * share * len(held_out)):
             raise CheckFailed(
                 f"{both} of {len(held_out)} {name} examples are also in the train split"
             )
 
 
-@check("hold out `options.validation` examples of those to train on")
+@check("take `options.validation` examples from the train split")
 def validation(data: LoadedDataset) -> None:
-    """As many examples are held out for validation as are asked for"""
+    """The validation split has the requested size"""
     whole = data.splits
     count = max(1, len(whole.train) // 10)
     if len(whole.train) <= 2 * count or data.options.validation:
-        raise CheckSkipped("it is too small, or holds some out already")
+        raise CheckSkipped("it is too small, or has a validation split already")
     splits = data.load(validation=count)
     if len(splits.validation) != count:
-        raise CheckFailed(f"asked for {count}, it holds {len(splits.validation)} out")
+        raise CheckFailed(f"requested are {count} examples, there are {len(splits.validation)}")
     if len(splits.train) != len(whole.train) - count or len(splits.test) != len(whole.test):
         raise CheckFailed("they are not taken from the training examples")
 
 
-@check("give Splits plain numbers and words")
+@check("give Splits only plain numbers and texts")
 def record(data: LoadedDataset) -> None:
-    """What a run folder keeps of it is JSON, and says in one line how the splits came about"""
+    """The record for a run folder is JSON, and describes the splits in one line"""
     splits = data.splits
     fail_if(not splits.description or "\n" in splits.description, "`description` is not one line")
     kept = splits.record()
     if json.loads(json.dumps(kept))["splits"] != kept["splits"]:
-        raise CheckFailed("its record does not come back from JSON")
+        raise CheckFailed("its record is not the same after JSON")
 
 
-@check("raise DataError with what is missing and what to do")
+@check("raise DataError that says what is missing and what to do")
 def missing(data: LoadedDataset) -> None:
-    """Data that is not there is told in one line"""
+    """Missing data raises DataError with one line"""
     if not isinstance(data.options, DiskOptions):
         raise CheckSkipped("it reads nothing from disk")
     try:
         data.load(root="/there/is/no/such/place")
     except DataError as error:
         if "\n" in str(error):
-            raise CheckFailed("it is told in several lines") from None
+            raise CheckFailed("the error has several lines") from None
     else:
-        raise CheckFailed("a root that does not exist is not noticed")
+        raise CheckFailed("a root that does not exist raises no DataError")
 
 
-@check("give each option a default, a description, and a type that YAML and a command line know")
+@check(
+    "give each option a default, a description, and a type that YAML and the command line support"
+)
 def options(data: LoadedDataset) -> None:
-    """Options come back from YAML and from text, and each one is described"""
+    """Options can be written as YAML and as text and read again, and have descriptions"""
     check_options(data.options, f"data set {data.name}")
 
 
-@check("keep hooks and options in modules that import no torch, targets as strings")
+@check("put hooks and options into modules that do not import torch; give targets as strings")
 def registration(data: LoadedDataset) -> None:
     """Registering it and reading its options imports no torch"""
     check_registration(data.spec)
 
 
 def _some(split: Split, most: int) -> Tensor:
-    """Numbers of examples, spread over a split."""
+    """Indices of examples, evenly over a split."""
     count = min(most, len(split))
     return torch.linspace(0, len(split) - 1, count).long()
 
 
 def _contents(split: Split, most: int) -> list[bytes]:
-    """Some examples as bytes."""
+    """Some examples as bytes, evenly over a split."""
     return [
         example.numpy().tobytes()
         for index in _some(split, most).split(512)

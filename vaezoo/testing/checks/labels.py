@@ -1,4 +1,4 @@
-"""Labels matter to models that say so; samples can be drawn at any time."""
+"""Checks of labels and of sampling."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from vaezoo.testing.subjects import CPU, ModelWithLoss
 
 @check("set `conditional = True`, tag it `labels`, and use y in decode or prior")
 def labels(pair: ModelWithLoss) -> None:
-    """Labels are used if they are declared"""
+    """A model uses labels if it declares them"""
     conditional = pair.model_class.conditional
     declared = "labels" in pair.tags or pair.model_spec.input_spec.labels
     if declared and not conditional:
         raise CheckFailed("it declares labels, but without conditional = True it never gets any")
     if not conditional:
         raise CheckSkipped("it is not conditional")
-    fail_if(not declared, "it is conditional, and has no tag `labels`")
-    with pair.watched() as model:
+    fail_if(not declared, "it is conditional, but has no tag `labels`")
+    with pair.in_evaluation() as model:
         first, second = (torch.full((4,), label) for label in (0, 1))
         drawn = []
         for y in (first, second):
@@ -37,15 +37,15 @@ def labels(pair: ModelWithLoss) -> None:
         except Exception as error:
             raise CheckFailed(
                 f"without labels: {type(error).__name__}: {error}; say InputSpec(labels=True) if "
-                "it cannot do without"
+                "it needs labels"
             ) from error
 
 
-@check("give `prior` something to draw from before anything is fitted, too")
+@check("let `prior` return a distribution also before fit_prior")
 def sampling(pair: ModelWithLoss) -> None:
     """Samples can be drawn before and after training, with a temperature, as means and draws"""
     _draw(pair, pair.build().eval(), "before training")
-    with pair.watched() as model:
+    with pair.in_evaluation() as model:
         model.fit_prior(lambda: [pair.batch(8)])
         _draw(pair, model, "after training")
 
@@ -59,7 +59,7 @@ def _draw(pair: ModelWithLoss, model: BaseVAE, when: str) -> None:
             except (NotImplementedError, OptionError):
                 if temperature == 1.0:
                     raise
-                continue  # a prior without a spread has nothing to be scaled
+                continue  # a prior without a scale supports no temperature
         if tuple(drawn.shape) != (count, *pair.data.shape):
             raise CheckFailed(f"{when} sample({count}) is {tuple(drawn.shape)}")
         fail_if(not drawn.isfinite().all(), f"{when} sample({count}) is not finite")

@@ -1,4 +1,4 @@
-"""What a model and its loss learn, and from which gradients."""
+"""Checks of training: gradients, phases, and overfitting one batch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from vaezoo.testing.subjects import LEARNING_STEPS, ModelWithLoss
 
 _STEPS = 3
 _EXPLAINED = 0.3
-"""The share of the variance of a batch of eight that a model is to explain once it has learned."""
+"""The fraction of the variance of eight examples that a model must explain after training."""
 
 
-@check("use it in the objective of a phase that has it, or make it a buffer, or freeze it")
+@check("use the parameter in the loss of its phase, or make it a buffer, or freeze it")
 def gradients(pair: ModelWithLoss) -> None:
     """Every parameter gets a gradient"""
     model = pair.build()
@@ -43,9 +43,9 @@ def gradients(pair: ModelWithLoss) -> None:
     fail_if(still, f"{', '.join(still[:3])}{' …' if len(still) > 3 else ''}: no gradient, or 0")
 
 
-@check("look at the signs and weights of the objective, and at what stops gradients on their way")
+@check("check the signs and weights of the loss, and what stops gradients")
 def overfit(pair: ModelWithLoss) -> None:
-    """One batch can be learned by heart"""
+    """A model can overfit one batch"""
     _, before, after = pair.learned
     if not after >= _EXPLAINED:
         raise CheckFailed(
@@ -54,7 +54,7 @@ def overfit(pair: ModelWithLoss) -> None:
         )
 
 
-@check("keep each phase's objective from changing anything itself: updates are the trainer's")
+@check("change nothing in the loss function of a phase: the trainer does the updates")
 def phases(pair: ModelWithLoss) -> None:
     """A phase changes its own parameters and no others"""
     model = pair.build()
@@ -62,7 +62,9 @@ def phases(pair: ModelWithLoss) -> None:
     names = _names(model)
     known = {id(parameter) for parameter in names}
     titles = [phase.name for phase in phases]
-    fail_if(len({*titles}) < len(titles), f"two of the phases {', '.join(titles)} have one name")
+    fail_if(
+        len({*titles}) < len(titles), f"two of the phases {', '.join(titles)} have the same name"
+    )
     for phase in phases:
         own = [id(p) for p in phase.parameters]
         fail_if(len({*own}) < len(own), f"phase {phase.name} has a parameter twice")
@@ -79,7 +81,7 @@ def phases(pair: ModelWithLoss) -> None:
         for parameter, name in names.items():
             # One that no gradient moves may be set: to its best value in closed form, for one.
             if parameter.requires_grad and id(parameter) in changed and id(parameter) not in own:
-                raise CheckFailed(f"phase {phase.name} changes {name}, and does not have it")
+                raise CheckFailed(f"phase {phase.name} changes {name}, not its own")
         fail_if(not changed, f"phase {phase.name} changes nothing")
 
 

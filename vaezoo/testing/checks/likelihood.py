@@ -1,4 +1,4 @@
-"""What the numbers mean: a rate that is a divergence, a bound, terms that are finite nats."""
+"""Checks of likelihood terms: KL, importance-weighted bound, shapes, and finite values in nats."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from vaezoo.testing.subjects import ModelWithLoss
 
 _DRAWS = 100
 _ERRORS = 5.0
-"""Standard errors that a mean of draws may be away from the truth."""
+"""Standard errors by which a mean of draws may differ from the true value."""
 
 
 @check(
-    "look at the KL: its direction, its factors of one half, what it sums over", requires=("elbo",)
+    "check the KL: its direction, its factors of one half, the axes of its sum", requires=("elbo",)
 )
 def rate(pair: ModelWithLoss) -> None:
     """The rate is a KL divergence: not negative, 0 at the prior, the mean of log q - log p"""
-    with pair.watched(learned=True) as model:
+    with pair.in_evaluation(learned=True) as model:
         x, y = _examples(pair, model)
         posterior, prior = model.encode(x, y), model.prior(y)
         draws = [posterior.rsample() for _ in range(_DRAWS)]
@@ -45,10 +45,10 @@ def rate(pair: ModelWithLoss) -> None:
                 )
 
 
-@check("look at log_prob of posterior, prior and likelihood", requires=("elbo", "importance"))
+@check("check log_prob of posterior, prior and likelihood", requires=("elbo", "importance"))
 def bound(pair: ModelWithLoss) -> None:
-    """The importance-weighted bound is not below the ELBO, and is the ELBO for one sample"""
-    with pair.watched(learned=True) as model:
+    """The importance-weighted bound is the ELBO for one sample, and not below it for more"""
+    with pair.in_evaluation(learned=True) as model:
         x, y = _examples(pair, model)
         elbos = []
         for _ in range(_DRAWS):
@@ -70,7 +70,7 @@ def bound(pair: ModelWithLoss) -> None:
 
 @check("name each term, in nats: one number an example, or one for the batch; float32 throughout")
 def terms(pair: ModelWithLoss) -> None:
-    """The objective is one number, and its terms are named nats"""
+    """The loss is a scalar, and its terms are named and in nats"""
     model = pair.build()
     batch = pair.batch()
     for phase in loss_of(model).phases(model):
@@ -87,7 +87,7 @@ def terms(pair: ModelWithLoss) -> None:
                     f"{name} is {tuple(value.shape)}, not {' or '.join(map(str, shapes))}"
                 )
             fail_if(value.dtype != torch.float32, f"{name} is {value.dtype}, not torch.float32")
-        fail_if(output.loss.grad_fn is None, f"the objective of phase {phase.name} has no gradient")
+        fail_if(output.loss.grad_fn is None, f"the loss of phase {phase.name} has no gradient")
     main = loss_of(model)(model, batch, pair.context()).terms
     if {"elbo", "rate", "distortion"} <= {*main}:
         apart = main["elbo"] + main["rate"] + main["distortion"]
@@ -118,9 +118,9 @@ def extremes(pair: ModelWithLoss) -> None:
         _all_finite({"loss": output.loss, **output.terms}, f"on {what}, in evaluation,")
 
 
-@check("average over the batch: the objective is a mean of what is summed within an example")
+@check("sum over the dimensions of an example, and average over the batch")
 def batch_size(pair: ModelWithLoss) -> None:
-    """The objective does not grow with the batch"""
+    """The loss does not grow with the batch size"""
     model = pair.build().eval()
     loss_of(model).eval()
     few = pair.batch()
@@ -144,7 +144,7 @@ def batch_size(pair: ModelWithLoss) -> None:
         if apart > 0.5 * torch.maximum(small.mean().abs(), large.mean().abs()) + spread + 1e-3:
             raise CheckFailed(
                 f"{name} is {small.mean():.4g} on {len(few.x)} examples and {large.mean():.4g} on "
-                "the same ones eight times over"
+                "eight copies of them"
             )
 
 

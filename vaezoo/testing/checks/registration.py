@@ -23,15 +23,15 @@ from vaezoo.testing.subjects import CPU, ModelWithLoss, compute_loss
 
 _SECONDS = 60
 
-_BEHIND_A_WALL = """
+_WITHOUT_TORCH = """
 import sys
 
-class Wall:
+class Blocker:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in ("torch", "torchvision", "numpy", "PIL"):
             raise ImportError(f"it imports {name}")
 
-sys.meta_path.insert(0, Wall())
+sys.meta_path.insert(0, Blocker())
 import importlib
 from vaezoo.plugins.loader import collect
 for spec in collect(importlib.import_module(sys.argv[1])):
@@ -39,22 +39,22 @@ for spec in collect(importlib.import_module(sys.argv[1])):
 """
 
 
-@check("keep hooks and options in modules that import no torch, targets as strings")
+@check("put hooks and options into modules that do not import torch; give targets as strings")
 def registration(pair: ModelWithLoss) -> None:
     """Registering it and reading its options imports no torch"""
     check_registration(pair.model_spec if pair.name == pair.model_spec.name else pair.loss_spec)
 
 
 def check_registration(spec: Spec) -> None:
-    """Broken if the plugin that brings this spec imports what is heavy."""
+    """CheckFailed if the plugin that registers this spec imports torch or another large library."""
     known = registry()
     if spec not in known.specs(spec.kind):
-        raise CheckSkipped("no plugin brings it")
+        raise CheckSkipped("no plugin registers it")
     plugin = known.plugin(spec)
     if not plugin.is_installed:
-        raise CheckSkipped("it was named, not installed")
+        raise CheckSkipped("its plugin is not installed")
     done = subprocess.run(
-        [sys.executable, "-c", _BEHIND_A_WALL, plugin.module],
+        [sys.executable, "-c", _WITHOUT_TORCH, plugin.module],
         capture_output=True,
         text=True,
         timeout=_SECONDS,
@@ -63,10 +63,10 @@ def check_registration(spec: Spec) -> None:
         raise CheckFailed(f"{plugin.module}: {done.stderr.strip().splitlines()[-1]}")
 
 
-@check("keep what a model has learned in parameters and persistent buffers, all of it")
+@check("keep everything that a model learns in parameters and persistent buffers")
 def weights(pair: ModelWithLoss) -> None:
-    """Weights come back from safetensors, and with them every number"""
-    with pair.watched() as model:
+    """Weights saved as safetensors and loaded again give the same outputs"""
+    with pair.in_evaluation() as model:
         batch = pair.batch(3)
         model.fit_prior(lambda: [batch])
         other = pair.build(seed=1).eval()
@@ -81,18 +81,20 @@ def weights(pair: ModelWithLoss) -> None:
                 load_into(copy, load_weights(path), path)
         for what in ("loss", "sample", "reconstruct"):
             if not torch.equal(_value(what, pair, model, batch), _value(what, pair, other, batch)):
-                raise CheckFailed(f"{what} comes out otherwise after loading")
+                raise CheckFailed(f"{what} is different after loading")
 
 
-@check("give each option a default, a description, and a type that YAML and a command line know")
+@check(
+    "give each option a default, a description, and a type that YAML and the command line support"
+)
 def options(pair: ModelWithLoss) -> None:
-    """Options come back from YAML and from text, and each one is described"""
+    """Options can be written as YAML and as text and read again, and have descriptions"""
     check_options(pair.model_options, f"model {pair.model_spec.name}")
     check_options(pair.loss_options, f"loss {pair.loss_spec.name}")
 
 
 def check_options(options: Options, what: str) -> None:
-    """Broken unless these options survive YAML and the command line."""
+    """CheckFailed unless these options are the same after YAML and after the command line."""
     cls = type(options)
     for info in describe(cls):
         fail_if(not info.help, f"{what}: option {info.name} has no description")
@@ -103,8 +105,8 @@ def check_options(options: Options, what: str) -> None:
         for name in cls.model_fields:
             if getattr(back, name) != getattr(options, name):
                 raise CheckFailed(
-                    f"{what}: option {name} is {getattr(options, name)!r}, and comes back from "
-                    f"{how} as {getattr(back, name)!r}"
+                    f"{what}: option {name} is {getattr(options, name)!r}, but read from "
+                    f"{how} it is {getattr(back, name)!r}"
                 )
 
 

@@ -1,4 +1,4 @@
-"""Numbers that come out the same: by seed, whoever is in the batch, however often looked at."""
+"""Checks of repeatability: by seed, for any batch, and without side effects of evaluation."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from vaezoo.testing.check import CheckFailed, check, fail_if
 from vaezoo.testing.subjects import CPU, ModelWithLoss, compute_loss
 
 
-@check("draw every random number from torch's generator")
+@check("draw all random numbers from torch's generator")
 def seeds(pair: ModelWithLoss) -> None:
-    """The same seed gives the same weights, steps and samples, another one others"""
+    """The same seed gives the same weights, steps and samples; another seed gives others"""
     first, second = pair.build(seed=0), pair.build(seed=0)
     for name, tensor in first.state_dict().items():
         if not tensor.equal(second.state_dict()[name]):
-            raise CheckFailed(f"{name} starts otherwise from the same seed")
+            raise CheckFailed(f"{name} has other initial values with the same seed")
     batch = pair.batch()
     steps = [list(pair.train(model, batch, 2)) for model in (first, second)]
     if not all(a.equal(b) for a, b in zip(*steps, strict=True)):
-        raise CheckFailed("training steps come out otherwise from the same seed")
+        raise CheckFailed("training steps differ with the same seed")
     y = None if batch.y is None else batch.y[:3]
     samples = []
     for model, seed in ((first, 0), (second, 0), (second, 1)):
         with seeded(seed, CPU):
             samples.append(model.eval().sample(3, y))
-    fail_if(not samples[0].equal(samples[1]), "samples come out otherwise from the same seed")
+    fail_if(not samples[0].equal(samples[1]), "samples differ with the same seed")
     fail_if(samples[1].equal(samples[2]), "samples do not depend on the seed")
 
 
 @check("use statistics of the batch in training mode only")
 def independence(pair: ModelWithLoss) -> None:
-    """In evaluation an example's numbers do not depend on the others of its batch"""
-    with pair.watched() as model:
+    """In evaluation, results of an example do not depend on the rest of the batch"""
+    with pair.in_evaluation() as model:
         batch = pair.batch(5)
         y = model.labels(batch.y)
         whole = model.encode(batch.x, y)
@@ -56,8 +56,8 @@ def independence(pair: ModelWithLoss) -> None:
 
 @check("change buffers in training mode only, schedules in on_train_step only")
 def evaluation(pair: ModelWithLoss) -> None:
-    """Looking at a model without gradients works, and changes nothing"""
-    with pair.watched() as model:
+    """Evaluation without gradients works, and changes no state"""
+    with pair.in_evaluation() as model:
         batch = pair.batch(3)
         y = model.labels(batch.y)
         before = {k: v.clone() for k, v in {**model.state_dict(), **_loss_state(pair)}.items()}
@@ -69,9 +69,9 @@ def evaluation(pair: ModelWithLoss) -> None:
         second = compute_loss(pair, model, batch)
         after = {**model.state_dict(), **_loss_state(pair)}
         for name, tensor in before.items():
-            fail_if(not after[name].equal(tensor), f"{name} changes when the model is looked at")
+            fail_if(not after[name].equal(tensor), f"{name} changes in evaluation")
         if not first.loss.equal(second.loss):
-            raise CheckFailed("the same batch gives another objective the second time")
+            raise CheckFailed("the same batch gives another loss the second time")
 
 
 def _loss_state(pair: ModelWithLoss) -> dict[str, Tensor]:

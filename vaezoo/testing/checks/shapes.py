@@ -1,4 +1,4 @@
-"""What comes out fits what went in, for every kind of data that a model says it takes."""
+"""Checks of shapes and ranges, for every kind of data that a model accepts."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from vaezoo.models.base import BaseVAE
 from vaezoo.models.distributions import kl_divergence
 from vaezoo.runtime.seed import seeded
 from vaezoo.testing.check import CheckFailed, check, fail_if
-from vaezoo.testing.examples import CLASSES, EXAMPLES, corners
+from vaezoo.testing.examples import CLASSES, EXAMPLES, edge_cases
 from vaezoo.testing.subjects import CPU, ModelWithLoss
 
 _SEARCHED = 6
-"""How many data specs hypothesis draws beside those at the corners."""
+"""Number of data specs that hypothesis draws, besides the edge cases."""
 
 
-@check("return distributions of these shapes, or narrow `takes`, or raise DataError in __init__")
+@check("return distributions of these shapes, or narrow input_spec, or raise DataError in __init__")
 def shapes(pair: ModelWithLoss) -> None:
-    """Shapes and ranges are right for all data that it takes"""
+    """Shapes and ranges are right for all data that input_spec allows"""
     kinds = {"images": False, "vectors": False}
-    for data in corners(pair.model_spec.input_spec):
+    for data in edge_cases(pair.model_spec.input_spec):
         kinds["images" if data.is_image else "vectors"] |= _fits(pair, data)
-    fail_if(not any(kinds.values()), "it refuses every data that was tried")
+    fail_if(not any(kinds.values()), "it accepts none of the data that was tried")
     if pair.model_spec.input_spec.vectors and not kinds["vectors"]:
-        raise CheckFailed("`takes` says vectors, and it refuses every one")
+        raise CheckFailed("input_spec allows vectors, but it accepts none")
     if importlib.util.find_spec("hypothesis") is not None:
         _search(pair)
 
 
 def _fits(pair: ModelWithLoss, data: DataSpec) -> bool:
-    """Whether the model takes the data; Broken if it does and something is of a wrong shape."""
+    """Whether the model accepts the data; CheckFailed if it does and a shape is wrong."""
     try:
         model = _built(pair, data)
     except DataError:
@@ -55,7 +55,7 @@ def _fits(pair: ModelWithLoss, data: DataSpec) -> bool:
 
 
 def _built(pair: ModelWithLoss, data: DataSpec) -> BaseVAE:
-    """For vectors, with dense networks if its own are for images."""
+    """A model for the data; for vectors, with MLP networks if there is a choice."""
     if data.is_image or "network" not in type(pair.model_options).model_fields:
         return pair.build(data)
     try:
@@ -65,7 +65,7 @@ def _built(pair: ModelWithLoss, data: DataSpec) -> BaseVAE:
 
 
 def _evaluated(pair: ModelWithLoss, model: BaseVAE, data: DataSpec) -> None:
-    """The last batch of a split may be of one example."""
+    """Check the outputs of evaluation, also for one example: the last batch may have one."""
     model.eval()
     with seeded(0, CPU), torch.no_grad():
         for count in (1, 3):
@@ -111,7 +111,7 @@ def _trained(pair: ModelWithLoss, model: BaseVAE, data: DataSpec) -> None:
     model.train()
     for phase in loss_of(model).phases(model):
         output = phase.loss_fn(model, pair.batch(data=data), pair.context())
-        _is(output.loss, (), f"the objective of phase {phase.name}")
+        _is(output.loss, (), f"the loss of phase {phase.name}")
 
 
 def _is(found: Any, shape: tuple[int, ...], what: str) -> None:
@@ -130,7 +130,7 @@ def _in_range(mean: Tensor, data: DataSpec, what: str) -> None:
 
 
 def _search(pair: ModelWithLoss) -> None:
-    """Between the corners, by hypothesis, which tells the smallest data that it fails on."""
+    """Try shapes between the edge cases by hypothesis, which reports the smallest that fails."""
     from hypothesis import HealthCheck, given, settings
     from hypothesis import strategies as st
 
