@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -99,11 +99,11 @@ def imports(tree: ast.Module, module: str) -> Iterator[tuple[str, str]]:
             yield from ((source, alias.name) for alias in node.names)
 
 
-def targets(tree: ast.Module, module: str) -> Iterator[str]:
-    """The modules of vaezoo that a module imports, `from vaezoo import plugins` included."""
+def targets(tree: ast.Module, module: str, known: Mapping[str, ast.Module] = CORE) -> Iterator[str]:
+    """The modules of its package that a module imports, `from vaezoo import plugins` included."""
     for source, name in imports(tree, module):
-        if source.partition(".")[0] == "vaezoo":
-            yield f"{source}.{name}" if f"{source}.{name}" in CORE else source
+        if source.partition(".")[0] == module.partition(".")[0]:
+            yield f"{source}.{name}" if f"{source}.{name}" in known else source
 
 
 @pytest.mark.parametrize("module", [name for name in CORE if name != "vaezoo"])
@@ -117,9 +117,11 @@ def test_imports_go_one_way(module: str) -> None:
             )
 
 
-def test_no_two_files_import_each_other() -> None:
+@pytest.mark.parametrize("package", ["vaezoo", *PLUGINS])
+def test_no_two_files_import_each_other(package: str) -> None:
     """No cycle of files, also not through other files."""
-    graph = {module: {*targets(tree, module)} - {module} for module, tree in CORE.items()}
+    files = CORE if package == "vaezoo" else PLUGINS[package]
+    graph = {module: {*targets(tree, module, files)} - {module} for module, tree in files.items()}
     done: set[str] = set()
 
     def visit(module: str, path: tuple[str, ...]) -> None:
@@ -130,7 +132,7 @@ def test_no_two_files_import_each_other() -> None:
             done.add(module)
 
     for module in graph:
-        if module != "vaezoo":
+        if module != package:
             visit(module, ())
 
 
