@@ -87,7 +87,7 @@ class TestNetwork:
     ) -> None:
         network = random_network()
         whole = network.log_prob(every_sequence())
-        monkeypatch.setattr("vaezoo_discrete.transformer._LOGITS_AT_ONCE", logits)
+        monkeypatch.setattr("vaezoo_discrete.transformer._MAX_LOGITS", logits)
         with torch.no_grad():
             assert torch.allclose(network.log_prob(every_sequence()), whole, atol=1e-6)
 
