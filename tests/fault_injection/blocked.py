@@ -37,16 +37,16 @@ def measure(millions: float, device: str) -> dict[str, object]:
     optimizer.step()
     tensors = {"model": net.state_dict(), "optimizers": optimizer_tensors([optimizer])}
     size = sum(t.numel() * t.element_size() for part in tensors.values() for t in part.values())
-    copy, background = StagingBuffers(), AsyncWriter()
+    buffers, writer = StagingBuffers(), AsyncWriter()
     blocked, written = [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for round_ in range(ROUNDS + 1):
             begun = time.perf_counter()
-            taken = copy.take(tensors, torch.device(device))
-            background.run(_job(folder, round_, taken))
+            taken = buffers.copy(tensors, torch.device(device))
+            writer.run(_job(folder, round_, taken))
             blocked.append(time.perf_counter() - begun)
-            background.wait()
+            writer.wait()
             written.append(time.perf_counter() - begun)
     return {
         "parameters": sum(p.numel() for p in net.parameters()),

@@ -183,6 +183,7 @@ class TestAae:
 
     def test_draws_the_latents_to_the_prior(self) -> None:
         """Latents that begin far away and narrow end up around 0 with unit spread."""
+        from vaezoo.runtime.device import Runtime
         from vaezoo.training.options import TrainOptions
         from vaezoo.training.train_step import TrainStep
 
@@ -197,8 +198,7 @@ class TestAae:
             model,
             model.loss,
             TrainOptions(lr=2e-3, schedule="linear"),
-            device=torch.device("cpu"),
-            precision="fp32",
+            runtime=Runtime(torch.device("cpu"), "fp32"),
             total_steps=600,
             note=print,
         )

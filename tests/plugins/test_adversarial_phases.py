@@ -20,6 +20,7 @@ from vaezoo.checkpoint.format import load_weights
 from vaezoo.cli.main import main
 from vaezoo.errors import DataError, OptionError, RunStopped, VaezooError
 from vaezoo.runs.train import resume_run
+from vaezoo.runtime.device import Runtime
 from vaezoo.training.callback import ProgressCallback
 from vaezoo.training.options import TrainOptions
 from vaezoo.training.train_step import TrainStep
@@ -77,8 +78,7 @@ def step(model: BaseVAE, phases: Sequence[Phase], x: Tensor, **how: Any) -> Trai
         model,
         cast(BaseLoss, SimpleNamespace(phases=lambda model: phases)),
         TrainOptions(lr=how.get("lr", 0.01)),
-        device=torch.device("cpu"),
-        precision=how.get("precision", "fp32"),
+        runtime=Runtime(torch.device("cpu"), how.get("precision", "fp32")),
         total_steps=10,
         note=print,
     )

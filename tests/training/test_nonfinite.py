@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from collections.abc import Iterator
@@ -17,9 +16,10 @@ import vaezoo
 from vaezoo.data.base import Batch
 from vaezoo.errors import TrainingError
 from vaezoo.losses.base import StepContext
-from vaezoo.runtime.device import precision_context
-from vaezoo.training.nonfinite import ALLOWANCE, LIMIT, Guard
+from vaezoo.runtime.device import Runtime, precision_context
+from vaezoo.training.nonfinite import ALLOWED_RATE, MAX_EXCESS, NonFiniteGuard
 from vaezoo.training.options import TrainOptions
+from vaezoo.training.state import finite_means
 from vaezoo.training.train_step import TrainStep
 
 CPU = torch.device("cpu")
@@ -36,8 +36,7 @@ def train(name: str, batches: list[Tensor], **options: Any) -> tuple[TrainStep, 
         model,
         model.loss,
         TrainOptions(on_nonfinite="skip", grad_clip=1.0),
-        device=CPU,
-        precision="fp32",
+        runtime=Runtime(CPU, "fp32"),
         total_steps=10,
         note=print,
     )
@@ -101,8 +100,8 @@ def test_good_steps_are_the_same_with_and_without_the_guard(tmp_path: Path) -> N
 
 
 class TestGuard:
-    def walk(self, bad: list[bool]) -> Guard:
-        guard = Guard([nn.Linear(1, 1)], CPU)
+    def walk(self, bad: list[bool]) -> NonFiniteGuard:
+        guard = NonFiniteGuard([nn.Linear(1, 1)], CPU)
         for one in bad:
             guard.begin()
             guard._bad.fill_(float(one))
@@ -110,11 +109,11 @@ class TestGuard:
         return guard
 
     def test_a_row_of_them_is_too_many(self) -> None:
-        assert self.walk([True] * int(LIMIT)).read() == (LIMIT, False)
-        assert self.walk([True] * (int(LIMIT) + 1)).read()[1]
+        assert self.walk([True] * int(MAX_EXCESS)).read() == (MAX_EXCESS, False)
+        assert self.walk([True] * (int(MAX_EXCESS) + 1)).read()[1]
 
     def test_one_in_twenty_is_allowed_for_ever_and_one_in_ten_is_not(self) -> None:
-        every = round(1 / ALLOWANCE) + 1
+        every = round(1 / ALLOWED_RATE) + 1
         assert not self.walk([step % every == 0 for step in range(3000)]).read()[1]
         assert self.walk([step % (every // 2) == 0 for step in range(3000)]).read()[1]
 
@@ -126,8 +125,10 @@ class TestGuard:
     def test_goes_on_after_a_stop(self) -> None:
         first, rest = [True, False, True] * 4, [True] * 17
         whole, begun = self.walk(first + rest), self.walk(first)
-        resumed = Guard([nn.Linear(1, 1)], CPU)
-        resumed.restore({name: tensor.clone() for name, tensor in begun.saved().items()})
+        resumed = NonFiniteGuard([nn.Linear(1, 1)], CPU)
+        resumed.load_state_dict(
+            {name: tensor.clone() for name, tensor in begun.state_dict().items()}
+        )
         for _ in rest:
             resumed.begin()
             resumed._bad.fill_(1.0)
@@ -206,8 +207,7 @@ def test_no_reading_within_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
             model,
             model.loss,
             TrainOptions(on_nonfinite=options),
-            device=CPU,
-            precision="fp32",
+            runtime=Runtime(CPU, "fp32"),
             total_steps=10,
             note=print,
         )
@@ -220,8 +220,6 @@ def test_no_reading_within_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_terms_of_a_window_leave_out_what_was_skipped() -> None:
-    from vaezoo.training.state import finite, means
-
     rows = [[1.0, 2.0], [math.nan, 3.0], [3.0, math.inf], [5.0, 4.0]]
-    assert means(finite(rows)) == [3.0, 3.0]
-    assert list(itertools.chain(*finite([[math.nan]]))) == []
+    assert finite_means(rows, 2) == [3.0, 3.0]
+    assert finite_means([[math.nan]], 1) == [None]

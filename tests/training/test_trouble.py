@@ -93,7 +93,7 @@ class TestPlugins:
         with pytest.raises(TrainingError) as caught:
             vaezoo.train("vanilla", out=out, checkpoint_every=3, **TINY)
         said = str(caught.value)
-        assert "training broke in step 9: ValueError: first line (" in said
+        assert "training failed in step 9: ValueError: first line (" in said
         assert f"{__file__}, line" in said
         assert f"to go on: vaezoo train --resume {out} (from step 6)" in said
         assert "\n" not in said

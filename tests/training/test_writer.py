@@ -19,7 +19,7 @@ from vaezoo.cli.main import main
 from vaezoo.errors import UnknownNameError
 from vaezoo.io import MissingExtraError
 from vaezoo.training.callback import ProgressCallback
-from vaezoo.training.loggers import writing
+from vaezoo.training.loggers import attach_loggers
 from vaezoo.training.tensorboard import TensorBoardLogger, scalars
 
 TINY: dict[str, Any] = {
@@ -96,7 +96,7 @@ def test_a_writer_that_fails_costs_a_note(tmp_path: Path) -> None:
     both = ("fails", "lines")
     run = vaezoo.train("vanilla", out=tmp_path / "r", epochs=2, log=both, callback=Told(), **TINY)
     assert run.summary["elbo"] is not None
-    assert notes == ["--log fails gets no more: ConnectionError: the service is away"]
+    assert notes == ["--log fails gets no more lines: ConnectionError: the service is away"]
     assert len((tmp_path / "r" / "lines.txt").read_text().splitlines()) == 2 + len(run.metrics)
 
 
@@ -105,7 +105,7 @@ def test_a_process_that_writes_no_line_opens_nothing(tmp_path: Path) -> None:
     run = vaezoo.train("vanilla", out=tmp_path / "run", epochs=1, log=("lines",), **TINY)
     said = (run.path / "lines.txt").read_text()
     folder = RunFolder.existing(run.path)
-    with writing(folder, run.config, print):
+    with attach_loggers(folder, ["lines"], run.config.to_dict(), print):
         assert len(folder.listeners) == 1
     assert folder.listeners == []
     assert (run.path / "lines.txt").read_text() == said

@@ -17,7 +17,7 @@ from vaezoo.errors import OptionError
 from vaezoo.losses.base import StepContext, loss_of
 from vaezoo.models.distributions import mode
 from vaezoo.runs.build import build_model
-from vaezoo.runtime.device import autocast
+from vaezoo.runtime.device import Runtime, autocast
 from vaezoo.training.cuda_graph import make_train_step
 from vaezoo.training.options import TrainOptions
 
@@ -56,8 +56,7 @@ class Workload:
                 self.model,
                 loss,
                 TrainOptions(compile=case.compile, batch_size=case.batch_size),
-                device=device,
-                precision=case.precision,
+                runtime=Runtime(device, case.precision),
                 total_steps=_STEPS,
                 note=self._note,
             )

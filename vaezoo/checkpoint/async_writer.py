@@ -1,4 +1,4 @@
-"""Checkpoints leave training's way: copied to the host, then written by a thread."""
+"""Copies of tensors in host memory, and a thread that writes them while training continues."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Tensors = Mapping[str, Mapping[str, Tensor]]
 
 
 class StagingBuffers:
-    """Copies on the host, in buffers that are used again: pinned ones, where a GPU fills them."""
+    """Host buffers for copies of tensors, kept for the next copy; pinned for tensors on a GPU."""
 
     def __init__(self) -> None:
         self._buffers: dict[tuple[str, str], Tensor] = {}
 
-    def take(self, tensors: Tensors, device: torch.device) -> dict[str, dict[str, Tensor]]:
-        """The values as they are now. They stay until this is called again."""
+    def copy(self, tensors: Tensors, device: torch.device) -> dict[str, dict[str, Tensor]]:
+        """Copy the values of tensors, by file and name. The next call overwrites the copies."""
         copies = {
             file: {name: self._copy(file, name, tensor) for name, tensor in part.items()}
             for file, part in tensors.items()
@@ -31,14 +31,14 @@ class StagingBuffers:
         tensor = tensor.detach()
         buffer = self._buffers.get((file, name))
         if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
-            # In the layout of the tensor: putting it in order is the writer's work.
+            # The memory format of the tensor: the writer makes it contiguous.
             buffer = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
             self._buffers[file, name] = buffer
         return buffer.copy_(tensor, non_blocking=True)
 
 
 class AsyncWriter:
-    """Runs one job at a time in a thread; what it raises is raised here, at the next look."""
+    """Runs one job at a time in a thread. An error of the job is raised by the next call here."""
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
@@ -49,19 +49,19 @@ class AsyncWriter:
         return self._thread is not None and self._thread.is_alive()
 
     def run(self, job: Callable[[], None]) -> None:
-        """Begin a job, when the one before it is done."""
+        """Start a job when the one before it is done."""
         self.wait()
-        # A daemon: who stops at once does not wait for the disk.
+        # A daemon, so that a process that stops at once does not wait for the disk.
         self._thread = threading.Thread(target=self._run, args=(job,), daemon=True)
         self._thread.start()
 
-    def look(self) -> None:
-        """Raise what a finished job raised."""
+    def check(self) -> None:
+        """Raise the error of a finished job. Does not wait."""
         if self._thread is not None and not self._thread.is_alive():
             self.wait()
 
     def wait(self) -> None:
-        """Return when nothing is under way; raise what the job raised."""
+        """Wait for the job to finish, and raise its error."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -72,5 +72,5 @@ class AsyncWriter:
     def _run(self, job: Callable[[], None]) -> None:
         try:
             job()
-        except BaseException as error:  # whatever it is, it belongs to whoever began the job
+        except BaseException as error:  # any error: `wait` raises it
             self._error = error

@@ -176,7 +176,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, fits: Callable[[Checkpoint], None], note: Callable[[str], None]
+    folder: Path, fits: Callable[[Checkpoint], object], note: Callable[[str], None]
 ) -> Checkpoint | None:
     """The newest checkpoint that is sound; None where there is none at all.
 

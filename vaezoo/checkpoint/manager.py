@@ -1,123 +1,137 @@
-"""When training is saved, how it is while it goes on, and going back to what was saved."""
+"""When checkpoints are saved, and loading the newest valid one."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
 
 from vaezoo.checkpoint.async_writer import AsyncWriter, StagingBuffers, Tensors
 from vaezoo.checkpoint.folder import RunFolder
-from vaezoo.checkpoint.format import (
-    Checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-    save_weights,
-)
-from vaezoo.checkpoint.validate import check_resumable
+from vaezoo.checkpoint.format import load_checkpoint, save_checkpoint, save_weights
+from vaezoo.checkpoint.state import CheckpointState, Progress, parse_state
 from vaezoo.distributed.launch import on_rank0_broadcast
 from vaezoo.errors import RunError
-from vaezoo.training.monitor import NonFiniteMonitor
-from vaezoo.training.options import TrainOptions
-from vaezoo.training.state import TrainingState
 
-_SOONER = 0.1
-"""The best weights so far are saved after this part of the time between checkpoints."""
+_BEST_FRACTION = 0.1
+"""The best weights so far are saved after this fraction of the time between checkpoints."""
+
+
+class Checkpointable(Protocol):
+    """Training, as far as the checkpoints need it.
+
+    score: the validation score of the current weights; None if they were not validated.
+    """
+
+    device: torch.device
+    progress: Progress
+    score: float | None
+
+    def tensors(self) -> Tensors:
+        """All tensors of the training state, by file."""
+
+    def metadata(self) -> CheckpointState:
+        """The rest of the training state."""
+
+    def restore(
+        self, tensors: Mapping[str, Mapping[str, Tensor]], state: CheckpointState, path: Path
+    ) -> None:
+        """Load both. RunError, KeyError, TypeError, ValueError or RuntimeError if they do not
+        fit."""
 
 
 class CheckpointManager:
-    """Keeps the checkpoints of a run.
+    """Saves the training state into a run folder and restores it.
 
-    last_saved: when that was, or when training began, on the clock of time.perf_counter.
+    every_steps, every_seconds: a checkpoint is due after so many; None: never. keep: how many of
+    the newest checkpoints stay. last_saved: the time of the last one, on time.perf_counter's clock.
     """
 
     def __init__(
         self,
-        state: TrainingState,
+        training: Checkpointable,
         folder: RunFolder,
-        options: TrainOptions,
+        writer: AsyncWriter,
         *,
-        background: AsyncWriter,
-        health: NonFiniteMonitor,
+        every_steps: int | None,
+        every_seconds: float | None,
+        keep: int,
     ) -> None:
-        self.state = state
+        self.training = training
         self.folder = folder
-        self.options = options
-        self.background = background
-        self.health = health
+        self.writer = writer
+        self.every_steps = every_steps
+        self.every_seconds = every_seconds
+        self.keep = keep
         self.last_saved = time.perf_counter()
-        self._host_copy = StagingBuffers()
+        self._buffers = StagingBuffers()
         self._saved_step: int | None = None
         self._saved_score = -math.inf
 
     @property
-    def planned(self) -> bool:
-        """Whether a checkpoint is due by the number of steps."""
-        every = self.options.checkpoint_every
-        return every is not None and self.state.progress.step % every == 0
+    def is_saved(self) -> bool:
+        """Whether the current step has a checkpoint."""
+        return self._saved_step == self.training.progress.step
 
     @property
-    def due(self) -> bool:
-        """Whether one is by the clock: sooner where these weights are the best so far."""
-        seconds = self.options.checkpoint_seconds
-        if seconds is None or self.background.busy:
+    def due_by_steps(self) -> bool:
+        return self.every_steps is not None and self.training.progress.step % self.every_steps == 0
+
+    @property
+    def due_by_time(self) -> bool:
+        """Whether the time is over; it is shorter if these weights are the best so far."""
+        if self.every_seconds is None or self.writer.busy:
             return False
-        score = self.state.score
+        score = self.training.score
         is_best = score is not None and score > self._saved_score
         waited = time.perf_counter() - self.last_saved
-        return waited > seconds * (_SOONER if is_best else 1.0)
+        return waited > self.every_seconds * (_BEST_FRACTION if is_best else 1.0)
 
-    def save(self) -> float:
-        """A checkpoint, and the weights where everyone looks for them; the seconds that it took.
+    def save(self) -> None:
+        """Write a checkpoint and model.safetensors in the background.
 
-        Training waits for the copy to the host; a thread writes it. What is not finite is never
-        saved: TrainingError tells of it, as the log line would have. Nothing happens, in no time,
-        where this step is saved already.
+        All ranks must call this. It waits only for the copy to the host.
         """
-        if self._saved_step == self.state.progress.step:
-            return 0.0
-        begun = time.perf_counter()
-        self.background.wait()  # the buffers of the copy are in use until then
-        self.health.check()
-        self.state.count_time()
-        tensors, rest = self.state.tensors(), self.state.rest()  # all processes have a part of them
-        rest["metrics_bytes"] = self.folder.metrics_bytes()
+        self.writer.wait()  # until then it reads the buffers
+        tensors, state = self.training.tensors(), self.training.metadata()
+        state.metrics_bytes = self.folder.metrics_bytes()
+        step = self.training.progress.step
         if self.folder.is_writer:
-            copies = self._host_copy.take(tensors, self.state.device)
-            step = self.state.progress.step  # it moves on while the thread writes
-            self.background.run(lambda: self._write(step, copies, rest))
-        self._saved_step, self.last_saved = self.state.progress.step, time.perf_counter()
-        if self.state.score is not None:
-            self._saved_score = max(self._saved_score, self.state.score)
-        return self.last_saved - begun
+            copies = self._buffers.copy(tensors, self.training.device)
+            self.writer.run(lambda: self._write(step, copies, state))
+        self._saved_step, self.last_saved = step, time.perf_counter()
+        if self.training.score is not None:
+            self._saved_score = max(self._saved_score, self.training.score)
 
-    def resume(self, note: Callable[[str], None]) -> None:
-        """Go back to the newest sound checkpoint of the run folder, or to the beginning.
-
-        note: is told, in a line each, of damaged checkpoints, and where there is none.
-        """
-        found = on_rank0_broadcast(lambda: self._newest(note))
-        if found is None:
-            note("there is no checkpoint yet: begins again")
-            self.folder.truncate_metrics(0)
-            return
-        try:
-            self.state.restore(found)
-            self.folder.truncate_metrics(found.state["metrics_bytes"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise RunError(f"{found.path} does not fit the training: {error}") from None
-        self._saved_step = self.state.progress.step
-
-    def _write(self, step: int, tensors: Tensors, rest: Mapping[str, Any]) -> None:
-        """In the thread."""
+    def _write(self, step: int, tensors: Tensors, state: CheckpointState) -> None:
         self.folder.sync_metrics()
-        keep = self.options.keep_checkpoints
-        save_checkpoint(self.folder.checkpoints, step, tensors, rest, keep=keep)
+        save_checkpoint(self.folder.checkpoints, step, tensors, state.model_dump(), keep=self.keep)
         save_weights(self.folder.weights, tensors["model"])
 
-    def _newest(self, note: Callable[[str], None]) -> Checkpoint | None:
+    def resume(self, note: Callable[[str], None]) -> None:
+        """Restore the newest valid checkpoint of the run folder, or start from the beginning.
+
+        note: is called with one line for each damaged checkpoint, and if there is none.
+        """
         size = self.folder.metrics_bytes()
-        return load_checkpoint(
-            self.folder.checkpoints, lambda checkpoint: check_resumable(checkpoint, size), note
+        found = on_rank0_broadcast(
+            lambda: load_checkpoint(
+                self.folder.checkpoints, lambda checkpoint: parse_state(checkpoint, size), note
+            )
         )
+        if found is None:
+            note("there is no checkpoint yet: training starts from the beginning")
+            self.folder.truncate_metrics(0)
+            return
+        state = CheckpointState.model_validate(found.state)
+        try:
+            self.training.restore(found.tensors, state, found.path)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise RunError(f"{found.path} does not fit the training: {error}") from None
+        self.folder.truncate_metrics(state.metrics_bytes)
+        self._saved_step = state.progress.step

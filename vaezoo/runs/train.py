@@ -11,6 +11,7 @@ import torch
 
 import vaezoo
 from vaezoo.checkpoint.folder import NullRunFolder, RunFolder, check_absent
+from vaezoo.checkpoint.state import Progress
 from vaezoo.config import RunConfig
 from vaezoo.data.base import Splits
 from vaezoo.data.loader import BatchLoader
@@ -37,13 +38,11 @@ from vaezoo.runs.build import build_model, load_splits
 from vaezoo.runs.run import Run, check_same_data, draw_samples, eval_context, eval_loader
 from vaezoo.runtime.device import Runtime, device_name, resolve_device, tune_malloc
 from vaezoo.runtime.seed import seeded
-from vaezoo.training.batch_size import check_batch_size
 from vaezoo.training.callback import ProgressCallback
 from vaezoo.training.crash import save_on_error
-from vaezoo.training.loggers import check_loggers, writing
+from vaezoo.training.loggers import attach_loggers, check_loggers
 from vaezoo.training.signals import SignalHandler
-from vaezoo.training.state import Progress
-from vaezoo.training.trainer import Trainer
+from vaezoo.training.trainer import Trainer, check_batch_size
 
 _RECONSTRUCTIONS = 32
 _SAMPLES = 64
@@ -139,7 +138,7 @@ def _load(config: RunConfig) -> tuple[Splits, BaseVAE]:
         raise DataError("--flip mirrors images, and this data is vectors")
     # Weights are drawn on the CPU, so that they are the same for every device.
     model = build_model(config.components, config.model, config.loss, splits.spec)
-    check_batch_size(config.train.batch_size, len(splits.train), model)
+    check_batch_size(config.train.batch_size, len(splits.train), model, world_size())
     loss = loss_of(model)
     reason = model.single_process_reason or loss.single_process_reason
     if reason and world_size() > 1:
@@ -195,7 +194,7 @@ def _make_trainer(
         validation=eval_loader(config, splits.validation, runtime.device),
         options=config.train,
         folder=folder,
-        precision=runtime.precision,
+        runtime=runtime,
         callback=callback if folder.is_writer else ProgressCallback(),
         stops=stops,
         rebuild=rebuild,
@@ -211,19 +210,21 @@ def _why_done(trainer: Trainer) -> str:
 
 def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
     """Train to the end, evaluate, and write the results."""
-    title = f"{config.components.model.name} on {config.components.data.name}, {trainer.device}"
+    components, device = config.components, trainer.runtime.device
+    title = f"{components.model.name} on {components.data.name}, {device}"
     if world_size() > 1:
         title += f", {world_size()} processes"
     trainer.callback.on_train_start(title, trainer.total_steps, trainer.progress.step)
     with save_on_error(trainer):
         try:
-            with writing(trainer.folder, config, trainer.callback.on_note):
+            note = trainer.callback.on_note
+            with attach_loggers(trainer.folder, config.train.log, config.to_dict(), note):
                 progress = trainer.fit()
         finally:
             trainer.callback.on_train_end()
         with trainer.interruptible():
             model, processes = trainer.model.eval(), world_size()
-            context = eval_context(model, config, splits, trainer.device, seed=config.train.seed)
+            context = eval_context(model, config, splits, device, seed=config.train.seed)
             evaluation = evaluate(context, default_metrics())
             if trainer.folder.is_writer:
                 with local_only():
@@ -232,7 +233,7 @@ def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
                     summary = _summary(trainer, evaluation, progress, processes)
                     write_json(trainer.folder.summary, summary)
     barrier()
-    return Run(trainer.folder.path, str(trainer.device))
+    return Run(trainer.folder.path, str(device))
 
 
 def _draw_pictures(trainer: Trainer, config: RunConfig, splits: Splits) -> None:
@@ -241,7 +242,7 @@ def _draw_pictures(trainer: Trainer, config: RunConfig, splits: Splits) -> None:
     if splits.spec.is_image:
         count = min(_RECONSTRUCTIONS, len(splits.test))
         index = torch.linspace(0, len(splits.test) - 1, count).long()
-        batch = eval_loader(config, splits.test, trainer.device).batch(index)
+        batch = eval_loader(config, splits.test, trainer.runtime.device).batch(index)
         save_pairs(folder.reconstructions, batch.x, model.reconstruct(batch.x, batch.y))
         save_grid(folder.samples, draw_samples(model, _SAMPLES, seed=config.train.seed))
 
@@ -256,9 +257,9 @@ def _summary(
         "images_per_second": round(rate, 1),
         "wall_seconds": round(progress.wall_seconds, 2),
         "steps": progress.step,
-        "device": device_name(trainer.device),
+        "device": device_name(trainer.runtime.device),
         "processes": processes,
-        "precision": trainer.precision,
+        "precision": trainer.runtime.precision,
         "parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "versions": versions(),
     }

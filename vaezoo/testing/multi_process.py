@@ -25,6 +25,7 @@ from vaezoo.distributed.fsdp import apply_fsdp, full_state_dict
 from vaezoo.losses.base import Phase, loss_of
 from vaezoo.options import to_dict
 from vaezoo.plugins.registry import registry, subprocess_environment
+from vaezoo.runtime.device import Runtime
 from vaezoo.testing.check import CheckFailed, CheckSkipped, check, fail_if
 from vaezoo.testing.subjects import CPU, ModelWithLoss
 from vaezoo.training.train_step import TrainStep
@@ -140,8 +141,7 @@ class GradientJob(NamedTuple):
             model,
             loss,
             options,
-            device=CPU,
-            precision="fp32",
+            runtime=Runtime(CPU, "fp32"),
             total_steps=_STEPS,
             note=lambda text: None,
         )

@@ -25,6 +25,7 @@ from vaezoo.plugins.loader import spec_of_class
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import DatasetSpec, LossSpec, ModelSpec, Spec
 from vaezoo.runs.build import build_from_classes, load_class
+from vaezoo.runtime.device import Runtime
 from vaezoo.runtime.seed import seeded
 from vaezoo.testing.examples import EXAMPLES, make_batch, small_image, small_vector
 from vaezoo.training.options import TrainOptions
@@ -130,8 +131,7 @@ class ModelWithLoss:
             model,
             loss,
             self.train_options,
-            device=CPU,
-            precision="fp32",
+            runtime=Runtime(CPU, "fp32"),
             total_steps=steps,
             note=lambda text: None,
         )

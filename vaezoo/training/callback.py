@@ -1,4 +1,4 @@
-"""What a training run tells whoever watches it."""
+"""The interface of progress callbacks, which a run calls while it trains."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TrainMetrics:
-    """Where a run stands. terms: means of the last log window, nats per image; None: no number."""
+    """A log line. terms: means since the last line, in nats per image; None if not finite."""
 
     step: int
     total_steps: int
@@ -19,22 +19,22 @@ class TrainMetrics:
 
 
 class ProgressCallback:
-    """Silent by itself; the command line and notebooks have ones that show something."""
+    """Base of progress callbacks. Each method does nothing until a subclass overrides it."""
 
     def on_train_start(self, title: str, total_steps: int, done: int) -> None:
-        """Training begins, or goes on after `done` steps."""
+        """Training starts, or resumes after `done` steps."""
 
     def on_step_end(self) -> None:
-        """A step has been handed to the device."""
+        """A step was given to the device."""
 
     def on_log(self, metrics: TrainMetrics) -> None:
-        """A log window is full."""
+        """A log line was written."""
 
     def on_validation_end(self, epoch: int, record: Mapping[str, Any]) -> None:
-        """Held-out terms: the line that metrics.jsonl gets."""
+        """A validation is done. record: its line of metrics.jsonl."""
 
     def on_note(self, text: str) -> None:
-        """Something worth a line."""
+        """A message for the user, in one line."""
 
     def on_train_end(self) -> None:
-        """Training is over, one way or another. Called once."""
+        """Training is over, with or without an error. Called once."""

@@ -1,4 +1,4 @@
-"""Save a checkpoint when training raises, and print the resume command."""
+"""Save a checkpoint when training raises, and name the resume command in the error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from vaezoo.checkpoint.format import list_checkpoints, step_of
-from vaezoo.distributed import world_size
 from vaezoo.errors import RunError, RunStopped, TrainingError, VaezooError, how_to_resume
 from vaezoo.io import write_text
 from vaezoo.training.options import TrainOptions
@@ -20,10 +19,10 @@ from vaezoo.training.trainer import Trainer
 
 @contextmanager
 def save_on_error(trainer: Trainer) -> Iterator[None]:
-    """Whatever ends the body leaves a run that goes on, where there is one, and is told so.
+    """Save what can be saved if the body raises, and say in the error how to resume.
 
-    What is no error of vaezoo's becomes a TrainingError in one line, its traceback a file of
-    the run folder; before anything was logged it passes as it is.
+    An error that is not vaezoo's becomes a TrainingError of one line, and its traceback a file in
+    the run folder. Before anything was logged, it is raised as it is.
     """
     folder = trainer.folder
     try:
@@ -32,49 +31,50 @@ def save_on_error(trainer: Trainer) -> Iterator[None]:
         raise
     except Exception as error:
         with suppress(VaezooError):
-            trainer.background.wait()  # whether there is a checkpoint is known then
+            trainer.writer.wait()  # a checkpoint may be under way
         if isinstance(error, VaezooError):
             if folder.has_progress:
-                _rescue(trainer, save=not isinstance(error, RunError))
+                _save(trainer, allowed=not isinstance(error, RunError))
                 error.args = (f"{error}; {how_to_resume(folder.path)}",)
             raise
         if is_out_of_memory(error):
             torch.cuda.empty_cache()
-            what = f"{trainer.device} is out of memory: "
-            what += oom_advice(trainer.options, trainer.precision)
+            what = f"{trainer.runtime.device} is out of memory: "
+            what += oom_advice(trainer.options, trainer.runtime.precision)
         elif folder.has_progress:
             what = summarize_exception(error)
         else:
             raise
-        raise TrainingError(_failed(trainer, what, error)) from error
+        raise TrainingError(_save_and_describe(trainer, what, error)) from error
 
 
-def _failed(trainer: Trainer, what: str, error: Exception) -> str:
-    """Save what can be saved, and say what happened, when, and how to go on."""
+def _save_and_describe(trainer: Trainer, what: str, error: Exception) -> str:
+    """Save what can be saved, and say what happened, when, and how to resume."""
     step, folder = trainer.progress.step, trainer.folder
-    when = f"in step {step + 1}" if trainer.within_step else f"after step {step}"
-    message = f"training broke {when}: {what}"
+    when = f"in step {step + 1}" if trainer.in_step else f"after step {step}"
+    message = f"training failed {when}: {what}"
     if not folder.has_progress:
         return message
     with suppress(RunError):
         write_text(folder.traceback, "".join(traceback.format_exception(error)))
         message += f"; the traceback is in {folder.traceback}"
-    _rescue(trainer, save=True)
+    _save(trainer)
     found = list_checkpoints(folder.checkpoints)
     saved = f"step {step_of(found[-1])}" if found else "the beginning"
     return f"{message}; {how_to_resume(folder.path)} (from {saved})"
 
 
-def _rescue(trainer: Trainer, *, save: bool) -> None:
-    """Between two steps everything is whole, and is saved; within one it is not.
+def _save(trainer: Trainer, *, allowed: bool = True) -> None:
+    """Save a checkpoint between two steps; within a step the state is not consistent.
 
-    What is shared with other processes cannot be saved when one of them is in trouble.
+    Several ranks cannot save when one of them has failed.
     """
     with suppress(VaezooError):
-        trainer.background.wait()
-        if world_size() == 1 and save and not trainer.within_step and trainer.progress.step:
-            trainer.saver.save()
-            trainer.background.wait()
+        trainer.writer.wait()
+        alone = trainer.runtime.world_size == 1
+        if allowed and alone and not trainer.in_step and trainer.progress.step:
+            trainer.save()
+            trainer.writer.wait()
 
 
 _CORE = Path(__file__).parents[1]
@@ -84,33 +84,33 @@ _SITES = _PYTHON / "site-packages"
 
 
 def summarize_exception(error: BaseException) -> str:
-    """What it is, what it says, and where in the code of a plugin it came up."""
-    said = (str(error).strip().splitlines() or [""])[0][:200]
+    """The type and message of an error in one line, and its place in the code of a plugin."""
+    message = (str(error).strip().splitlines() or [""])[0][:200]
     frames = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in frames if not _is_ours(Path(frame.filename))] or frames[-1:]
-    where = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
-    return f"{type(error).__name__}{': ' if said else ''}{said}{where}"
+    plugin = [f for f in frames if not _is_library(Path(f.filename))] or frames[-1:]
+    where = f" ({plugin[-1].filename}, line {plugin[-1].lineno})" if plugin else ""
+    return f"{type(error).__name__}{': ' if message else ''}{message}{where}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Of the device's memory, or of the machine's."""
+    """Whether the memory of the device or of the machine is full."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        # What torch raises on the CPU has no type of its own.
+        # torch has no error type for this on the CPU.
         isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     )
 
 
 def oom_advice(options: TrainOptions, precision: str) -> str:
-    """Options that take less memory, the one that helps most first."""
+    """Name options that need less memory, the one that helps most first."""
     ways = []
     if options.batch_size > 1:
         ways.append(f"a smaller --batch-size than {options.batch_size}")
     if precision != "bf16":
         ways.append("--precision bf16")
-    ways.append("a smaller model (vaezoo info tells its options)")
+    ways.append("a smaller model (vaezoo info shows its options)")
     return "give " + ", or ".join(ways)
 
 
-def _is_ours(file: Path) -> bool:
+def _is_library(file: Path) -> bool:
     in_python = file.is_relative_to(_PYTHON) and not file.is_relative_to(_SITES)
     return in_python or file.is_relative_to(_CORE) or file.is_relative_to(_TORCH)

@@ -1,4 +1,4 @@
-"""The interface of what takes a run's numbers elsewhere, beside metrics.jsonl."""
+"""The interface of loggers, which receive every line of metrics.jsonl, and calling them safely."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from vaezoo.checkpoint.folder import RunFolder
-from vaezoo.config import RunConfig
 from vaezoo.errors import VaezooError
 from vaezoo.plugins.registry import registry
 
 Line = Mapping[str, Any]
-"""A line of metrics.jsonl: `kind`, `step`, `epoch`, `terms` in nats, and what docs/json.md says."""
+"""A line of metrics.jsonl: `kind`, `step`, `epoch`, `terms` in nats, and more (docs/json.md)."""
 
 
 class BaseLogger(ABC):
-    """Gets every line of metrics.jsonl when it is written. Registered with a vaezoo.LoggerSpec.
+    """Base of loggers, which receive every line of metrics.jsonl when it is written.
 
-    folder: the run's. config: all options, as in config.yaml.
+    Register one with a vaezoo.LoggerSpec. folder: the run folder. config: all options, as in
+    config.yaml.
     """
 
     def __init__(self, folder: Path, config: Mapping[str, Mapping[str, Any]]) -> None:
@@ -29,86 +29,88 @@ class BaseLogger(ABC):
 
     @classmethod
     def check(cls) -> None:
-        """Called before anything is trained: VaezooError says what is not installed."""
+        """Called before training starts: raise a VaezooError if something is not installed."""
         return
 
     @abstractmethod
     def start(self, past: Sequence[Line]) -> None:
-        """The first line is about to come, after these, which the run has from before.
+        """Called before the first line. past: the lines that a resumed run has already.
 
-        What was written after the last of them will be written again: forget it.
+        Lines after the last of `past` will be written again: drop what you have of them.
         """
 
     @abstractmethod
     def write(self, line: Line) -> None:
-        """One line more."""
+        """Write one line."""
 
     def close(self) -> None:
-        """Training is over, one way or another."""
+        """Called when training is over, with or without an error."""
         return
 
 
 def check_loggers(names: Iterable[str]) -> None:
-    """VaezooError unless there are such writers, and what they need is here."""
+    """Raise a VaezooError if a logger does not exist, or needs something that is not installed."""
     for name in names:
         _load(name).check()
 
 
 @contextmanager
-def writing(folder: RunFolder, config: RunConfig, note: Callable[[str], None]) -> Iterator[None]:
-    """Inside, the writers that the configuration names get every line of the folder's metrics.
+def attach_loggers(
+    folder: RunFolder,
+    names: Sequence[str],
+    config: Mapping[str, Mapping[str, Any]],
+    note: Callable[[str], None],
+) -> Iterator[None]:
+    """Send every line of the folder's metrics to these loggers during the body.
 
-    A writer starts with the first line, so that a process which writes none has no writers. One
-    that fails costs a line of `note` and gets no more; training goes on.
+    A logger starts with the first line, so that a process which writes no line starts none. A
+    logger that raises is called no more; `note` gets a line about it, and training continues.
     """
-    past = folder.read_metrics() if config.train.log else []
-    guarded = [
-        _Guarded(name, _load(name)(folder.path, config.to_dict()), past, note)
-        for name in config.train.log
-    ]
+    past = folder.read_metrics() if names else []
+    guards = [_GuardedLogger(name, _load(name)(folder.path, config), past, note) for name in names]
     before = list(folder.listeners)
-    folder.listeners += [one.write for one in guarded]
+    folder.listeners += [guard.write for guard in guards]
     try:
         yield
     finally:
         folder.listeners[:] = before
-        for one in guarded:
-            one.close()
+        for guard in guards:
+            guard.close()
 
 
-class _Guarded:
-    """A writer whose failures are told once and end it."""
+class _GuardedLogger:
+    """A logger that is disabled by its first error."""
 
     def __init__(
-        self, name: str, writer: BaseLogger, past: Sequence[Line], note: Callable[[str], None]
+        self, name: str, logger: BaseLogger, past: Sequence[Line], note: Callable[[str], None]
     ) -> None:
-        self.name, self.writer, self.past, self.note = name, writer, past, note
-        self.started = self.broken = False
+        self.name, self.logger, self.past, self.note = name, logger, past, note
+        self.started = self.failed = False
 
     def write(self, line: Line) -> None:
         if not self.started:
             self.started = True
-            self._try(lambda: self.writer.start(self.past))
-        self._try(lambda: self.writer.write(line))
+            self._call(lambda: self.logger.start(self.past))
+        self._call(lambda: self.logger.write(line))
 
     def close(self) -> None:
         if self.started:
-            self._try(self.writer.close)
+            self._call(self.logger.close)
 
-    def _try(self, action: Callable[[], None]) -> None:
-        if self.broken:
+    def _call(self, action: Callable[[], None]) -> None:
+        if self.failed:
             return
         try:
             action()
-        except Exception as error:  # a stranger's service may fail in any way
-            self.broken = True
+        except Exception as error:  # an external service can fail in any way
+            self.failed = True
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            self.note(f"--log {self.name} gets no more: {reason}")
+            self.note(f"--log {self.name} gets no more lines: {reason}")
 
 
 def _load(name: str) -> type[BaseLogger]:
     spec = registry().logger(name)
     found = spec.load()
     if not (isinstance(found, type) and issubclass(found, BaseLogger)):
-        raise VaezooError(f"writer {name}: {spec.target} is no BaseLogger")
+        raise VaezooError(f"logger {name}: {spec.target} is not a BaseLogger")
     return found

@@ -1,6 +1,9 @@
-"""Detect non-finite values where training waits for the device, and keep the last good weights."""
+"""Stop training when values or weights are not finite, and keep the last good weights."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,24 +13,25 @@ from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.checkpoint.format import list_checkpoints, save_weights
 from vaezoo.distributed.fsdp import full_state_dict, total_norm
 from vaezoo.errors import TrainingError, how_to_resume
-from vaezoo.training.state import TrainingState, first_broken
+from vaezoo.training.state import TrainingState
 
 
 class NonFiniteMonitor:
-    """Looks for what is not finite when training waits for the device anyway.
+    """Raises TrainingError if values or weights are not finite.
 
-    When it finds something it leaves the last good weights in the run folder.
+    The trainer calls it where it waits for the device anyway. The error writes the last good
+    weights into the run folder.
     """
 
-    def __init__(self, state: TrainingState, folder: RunFolder, background: AsyncWriter) -> None:
+    def __init__(self, state: TrainingState, folder: RunFolder, writer: AsyncWriter) -> None:
         self.state = state
         self.folder = folder
-        self.background = background
+        self.writer = writer
         self._good: dict[str, Tensor] = {}
         self._good_step = 0
 
     def snapshot(self) -> None:
-        """Keep these weights as the last good ones, if they are."""
+        """Copy the weights as the last good ones. TrainingError if they are not finite."""
         self._check_weights()
         weights = self.state.model.state_dict()
         if self._good:
@@ -38,58 +42,71 @@ class NonFiniteMonitor:
         self._good_step = self.state.progress.step
 
     def check(self) -> None:
-        """TrainingError if the weights broke, or a step since the last log line did.
+        """TrainingError if the weights, or values since the last log line, are not finite.
 
-        Where a guard leaves such steps out, the log line counts them. Waits for the device.
+        With a guard, steps with such values are skipped, and the next log line counts them.
         """
-        if self.state.begun and self.state.train_step.guard is None:
-            self.check_steps(self.state.window.peek())
+        if self.state.has_metrics and self.state.train_step.guard is None:
+            self.check_steps(self.state.metric_buffer.peek())
         self._check_weights()
 
-    def check_steps(self, rows: list[list[float]]) -> int:
-        """TrainingError if one of the last steps broke; else how many of them were left out.
+    def check_steps(self, rows: Sequence[Sequence[float]]) -> int:
+        """TrainingError if one of the last steps was not finite; else how many were skipped.
 
-        rows: the values of each, as the window has them.
+        rows: the values of each step, as the metric buffer has them.
         """
         progress, guard = self.state.progress, self.state.train_step.guard
         first = progress.step - len(rows) + 1
-        broken = first_broken(rows, self.state.train_step.names)
-        if broken and guard is None:
-            row, name, value = broken
-            raise self._broke(f"{name} became {value} at step {first + row}")
+        found = find_nonfinite(rows, self.state.train_step.names)
         if guard is None:
+            if found:
+                row, name, value = found
+                raise self._error(f"{name} became {value} at step {first + row}")
             return 0
         before = progress.skipped
         progress.skipped, too_many = guard.read()
         if too_many:
-            named = "a gradient was not finite"
-            if broken:
-                named = f"{broken[1]} was {broken[2]} at step {first + broken[0]}"
-            raise self._broke(f"{progress.skipped} steps had to be skipped, {named}")
+            reason = "a gradient was not finite"
+            if found:
+                reason = f"{found[1]} was {found[2]} at step {first + found[0]}"
+            raise self._error(f"{progress.skipped} steps had to be skipped, {reason}")
         return progress.skipped - before
 
     def _check_weights(self) -> None:
-        """TrainingError if a weight is not finite. Waits for the device."""
-        norm = total_norm(self.state.model.parameters())
-        if not torch.isfinite(norm):
-            raise self._broke(
-                f"the weights stopped being finite after step {self._good_step}"
+        if not torch.isfinite(total_norm(self.state.model.parameters())):
+            raise self._error(
+                f"the weights are not finite after step {self._good_step}"
                 if self._good
-                else "the weights are not finite to begin with"
+                else "the initial weights are not finite"
             )
 
-    def _broke(self, what: str) -> TrainingError:
-        self.background.wait()
-        good = full_state_dict(self._good)
+    def _error(self, what: str) -> TrainingError:
+        self.writer.wait()
+        weights = full_state_dict(self._good)
         if self.folder.is_writer:
-            save_weights(self.folder.weights, good)
+            save_weights(self.folder.weights, weights)
         found = list_checkpoints(self.folder.checkpoints)
         saved = f", and the last good checkpoint is {found[-1]}" if found else ""
-        ways = ["a smaller --lr", "--grad-clip 1"]
+        ways = "a smaller --lr or --grad-clip 1"
         if self.state.train_step.guard is None:
-            ways.append("--on-nonfinite skip")
+            ways += " or --on-nonfinite skip"
         return TrainingError(
-            f"training broke: {what}; the weights of step {self._good_step} are kept in "
-            f"{self.folder.weights}{saved}; {how_to_resume(self.folder.path)} with "
-            f"{' or '.join(ways)}"
+            f"training failed: {what}; the weights of step {self._good_step} are kept in "
+            f"{self.folder.weights}{saved}; {how_to_resume(self.folder.path)} with {ways}"
         )
+
+
+def find_nonfinite(
+    rows: Sequence[Sequence[float]], names: Sequence[str]
+) -> tuple[int, str, float] | None:
+    """The first value that is not finite: (row, name, value). A term comes before the loss."""
+    for row, values in enumerate(rows):
+        found = [
+            (name, value)
+            for name, value in zip(names, values, strict=True)
+            if not math.isfinite(value)
+        ]
+        if found:
+            name, value = min(found, key=lambda pair: pair[0].endswith("loss"))
+            return row, name, value
+    return None

@@ -1,4 +1,4 @@
-"""Non-finite losses, gradients and weights: detect, skip, stop."""
+"""Skip training steps whose gradients are not finite, without waiting for the device."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-LIMIT = 20.0
-"""How far skipped steps may run ahead of their allowance."""
-ALLOWANCE = 0.05
-"""Of the steps, those that may be skipped for ever: one in twenty."""
+MAX_EXCESS = 20.0
+"""The largest number of skipped steps above the allowed rate."""
+ALLOWED_RATE = 0.05
+"""The fraction of steps that may always be skipped."""
 
 
-class Guard:
-    """Decides on the device whether a step counts.
+class NonFiniteGuard:
+    """Skips a step on the device if a gradient is not finite.
 
-    An optimizer is told by its `found_inf`, which fused kernels heed: nothing of its parameters and
-    state moves. What the forward pass moved (statistics of batch norm, codebooks) is put back.
+    It sets the optimizer's `found_inf`: a fused optimizer then leaves its parameters and its state
+    as they are. Buffers that the forward pass changed (batch norm, codebooks) are restored.
 
-    skipped: how many steps were left out, int64. ahead: how far those are ahead of their allowance:
-    each adds 1, every other step takes ALLOWANCE away. furthest: the most that was since it was
-    last asked for. All are 0-dim tensors on the device.
+    All counts are 0-dim tensors on the device. skipped: the number of skipped steps, int64.
+    excess: how many more were skipped than ALLOWED_RATE allows; at least 0. max_excess: its maximum
+    since the last `read`.
     """
 
     def __init__(self, modules: Sequence[nn.Module], device: torch.device) -> None:
@@ -29,11 +29,11 @@ class Guard:
         self._before = [buffer.clone() for buffer in self._buffers]
         self._bad = torch.zeros((), device=device)
         self.skipped = torch.zeros((), dtype=torch.int64, device=device)
-        self.ahead = torch.zeros((), device=device)
-        self.furthest = torch.zeros((), device=device)
+        self.excess = torch.zeros((), device=device)
+        self.max_excess = torch.zeros((), device=device)
 
     def begin(self) -> None:
-        """Before the forward pass of a step."""
+        """Call this before the forward pass of a step."""
         self._bad.zero_()
         for before, buffer in zip(self._before, self._buffers, strict=True):
             before.copy_(buffer)
@@ -41,7 +41,7 @@ class Guard:
     def check_grads(
         self, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]
     ) -> None:
-        """Before an optimizer's step: whether it may move these parameters."""
+        """Call this before an optimizer's step: it makes the step a no-op if it must be skipped."""
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         found = (~torch.isfinite(norm)).float().to(self._bad.device)
@@ -49,22 +49,26 @@ class Guard:
         self._bad.copy_(torch.maximum(self._bad, found))
 
     def end(self) -> None:
-        """After the last phase of a step."""
+        """Call this after the last phase of a step."""
         for before, buffer in zip(self._before, self._buffers, strict=True):
             buffer.copy_(torch.where(self._bad > 0, before, buffer))
         self.skipped += self._bad.to(torch.int64)
-        self.ahead.add_(torch.where(self._bad > 0, 1.0, -ALLOWANCE)).clamp_(min=0.0)
-        self.furthest.copy_(torch.maximum(self.furthest, self.ahead))
+        self.excess.add_(torch.where(self._bad > 0, 1.0, -ALLOWED_RATE)).clamp_(min=0.0)
+        self.max_excess.copy_(torch.maximum(self.max_excess, self.excess))
 
     def read(self) -> tuple[int, bool]:
-        """How many steps were left out, and whether those are too many. Waits for the device."""
-        skipped, furthest = torch.stack([self.skipped.double(), self.furthest.double()]).tolist()
-        self.furthest.copy_(self.ahead)
-        return int(skipped), furthest > LIMIT
+        """The number of skipped steps, and whether they are too many. Waits for the device."""
+        counts = torch.stack([self.skipped.double(), self.max_excess.double()]).tolist()
+        self.max_excess.copy_(self.excess)
+        return int(counts[0]), counts[1] > MAX_EXCESS
 
-    def saved(self) -> dict[str, Tensor]:
-        return {"skipped": self.skipped, "ahead": self.ahead, "furthest": self.furthest}
+    def state_dict(self) -> dict[str, Tensor]:
+        return {
+            "skipped": self.skipped,
+            "excess": self.excess,
+            "max_excess": self.max_excess,
+        }
 
-    def restore(self, saved: Mapping[str, Tensor]) -> None:
-        for name, tensor in self.saved().items():
-            tensor.copy_(saved[name])
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        for name, tensor in self.state_dict().items():
+            tensor.copy_(state[name])

@@ -1,4 +1,4 @@
-"""torch's Adam, without what it brings in for torch.compile."""
+"""torch's Adam without its wrappers for torch.compile."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import optim
 
 
 class Adam(optim.Adam):
-    """The same numbers to the bit. It takes no part in a compiled graph, and has no need to.
+    """torch.optim.Adam, equal to the bit, that does not import `torch._dynamo`.
 
-    The first call of a method of an optimizer imports `torch._dynamo`, because torch wraps the
-    method for torch.compile: two of the six seconds from a command to its first step. So the
-    methods stand here without their wrappings. Only objectives are compiled, never optimizers.
+    torch wraps the methods of optimizers for torch.compile. The first call of a wrapped method
+    imports `torch._dynamo`, which takes two of the six seconds before the first training step. Here
+    the methods are unwrapped: only losses are compiled, never optimizers.
     """
 
     step = torch.no_grad()(inspect.unwrap(optim.Adam.step))

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first asks training to save and stop, the second stops it at once."""
+"""SIGINT and SIGTERM: the first makes training save and stop, the second stops it at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequested(BaseException):
-    """The first signal, where the body may be left anywhere: past every `except Exception`."""
+    """The first signal, raised inside `interruptible`. No `except Exception` catches it."""
 
 
 class StopAtOnce(KeyboardInterrupt):
@@ -26,18 +26,15 @@ class StopAtOnce(KeyboardInterrupt):
 
 
 class SignalHandler:
-    """What was asked for by signals.
-
-    asked: the number of the first signal; 0 until then.
-    """
+    """Handles the signals of a run. asked: the number of the first signal; 0 before it."""
 
     def __init__(self) -> None:
         self.asked = 0
-        self._leaving = False
+        self._interruptible = False
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """Signals come here during the body. Off the main thread there are none to catch."""
+        """Handle signals during the body. Only the main thread can do that; others skip it."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -50,27 +47,27 @@ class SignalHandler:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """The body is left by StopAsked as soon as a stop is asked for, or was before.
+        """Raise StopRequested in the body at the first signal, also if it came before.
 
-        Not where several processes do it together: none may leave the others.
+        With several ranks nothing is raised: none may leave the others.
         """
         if world_size() > 1:
             yield
             return
-        self._leaving = True
+        self._interruptible = True
         try:
             if self.asked:
                 raise StopRequested
             yield
         finally:
-            self._leaving = False
+            self._interruptible = False
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
-            # A third ends the process whatever it is doing.
-            for one in SIGNALS:
-                signal.signal(one, signal.SIG_DFL)
+            # A third signal ends the process at once.
+            for each in SIGNALS:
+                signal.signal(each, signal.SIG_DFL)
             raise StopAtOnce(number)
         self.asked = number
-        if self._leaving:
+        if self._interruptible:
             raise StopRequested

@@ -1,4 +1,4 @@
-"""The state of training: what a checkpoint saves and restores, and the metric buffer."""
+"""The state of training that a checkpoint saves, and the buffer of values between log lines."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from vaezoo.checkpoint.format import (
-    Checkpoint,
     check_fit,
     load_into,
     load_optimizers,
@@ -20,6 +19,7 @@ from vaezoo.checkpoint.format import (
     random_state,
     set_random_state,
 )
+from vaezoo.checkpoint.state import BestScore, CheckpointState, Progress
 from vaezoo.distributed import all_reduce, world_size
 from vaezoo.distributed.fsdp import distribute_like, full_state_dict
 from vaezoo.losses.base import BaseLoss
@@ -28,19 +28,8 @@ from vaezoo.training.train_step import TrainStep
 
 
 @dataclass
-class Progress:
-    """How far training is; with the tensors of a checkpoint, all that going on needs."""
-
-    step: int = 0
-    images: int = 0
-    train_seconds: float = 0.0
-    wall_seconds: float = 0.0
-    skipped: int = 0
-
-
-@dataclass
 class Best:
-    """The best weights by held-out data so far, and for how many epochs they have been that."""
+    """The weights with the best validation score, and the number of epochs since then."""
 
     score: float = -math.inf
     epochs_since: int = 0
@@ -48,118 +37,125 @@ class Best:
 
 
 class TrainingState:
-    """A model with its loss and their optimizers, how far they are, and how good they are.
+    """The model, its loss, their optimizers, the progress and the validation scores.
 
-    step_on_device: the position's, 0-dim int64. score: by held-out data, of the weights as they are
-    now; None where that was not measured. validation_due: an epoch is over, and its validation not.
-    counted: until when the position has the wall time, on the clock of time.perf_counter.
+    global_step: progress.step on the device, 0-dim int64. score: the validation score of the
+    current weights; None if they were not validated. validation_due: an epoch is over, but its
+    validation is not. wall_clock: the time up to which progress.wall_seconds counts, on
+    time.perf_counter's clock.
     """
 
     def __init__(
-        self, model: BaseVAE, loss: BaseLoss, updates: TrainStep, *, log_every: int
+        self, model: BaseVAE, loss: BaseLoss, train_step: TrainStep, *, log_every: int
     ) -> None:
         self.model = model
         self.loss = loss
-        self.train_step = updates
-        self.device = updates.device
+        self.train_step = train_step
+        self.device = train_step.runtime.device
         self.log_every = log_every
         self.progress = Progress()
-        self.step_on_device = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.global_step = torch.zeros((), dtype=torch.int64, device=self.device)
         self.best = Best()
         self.score: float | None = None
         self.validation_due = False
-        self.counted = time.perf_counter()
-        self._window: MetricBuffer | None = None
+        self.wall_clock = time.perf_counter()
+        self._buffer: MetricBuffer | None = None
 
     @property
-    def window(self) -> MetricBuffer:
-        """The steps since the last log line. The first step must have told what their terms are."""
-        if self._window is None:
-            self._window = MetricBuffer(self.log_every, len(self.train_step.names), self.device)
-        return self._window
+    def metric_buffer(self) -> MetricBuffer:
+        """The values since the last log line. The first step must have named them."""
+        if self._buffer is None:
+            self._buffer = MetricBuffer(self.log_every, len(self.train_step.names), self.device)
+        return self._buffer
 
     @property
-    def begun(self) -> bool:
-        """Whether a step was taken, so that there is a window."""
-        return self._window is not None
+    def has_metrics(self) -> bool:
+        """Whether there is a metric buffer: a step was taken or restored."""
+        return self._buffer is not None
 
     def advance(self, values: Tensor) -> None:
-        """One step more. values: of its terms, [terms], on the device."""
+        """Count one step. values: what the step returned, [terms], on the device."""
         self.progress.step += 1
-        self.step_on_device += 1
-        self.window.add(values)
+        self.global_step += 1
+        self.metric_buffer.add(values)
         self.score = None
 
     def count_time(self) -> None:
-        """Bring the position's wall time up to now."""
+        """Add the wall time since the last call."""
         now = time.perf_counter()
-        self.progress.wall_seconds += now - self.counted
-        self.counted = now
+        self.progress.wall_seconds += now - self.wall_clock
+        self.wall_clock = now
 
     def tensors(self) -> dict[str, Mapping[str, Tensor]]:
-        """All tensors that going on needs, by the file that they are kept in."""
+        """All tensors of the state, by the file of the checkpoint. All ranks must call this."""
         tensors: dict[str, Mapping[str, Tensor]] = {
             "model": full_state_dict(self.model.state_dict()),
             "loss": full_state_dict(self.loss.state_dict()),
             "optimizers": full_state_dict(optimizer_tensors(self.train_step.optimizers)),
             "random": random_state(self.device),
         }
-        if self.begun:
-            tensors["window"] = {"values": self.window.saved()}
+        if self.has_metrics:
+            tensors["metric_buffer"] = {"values": self.metric_buffer.mean_over_ranks()}
         if self.train_step.guard is not None:
-            tensors["guard"] = self.train_step.guard.saved()
+            tensors["guard"] = self.train_step.guard.state_dict()
         if self.best.weights:
             tensors["best"] = full_state_dict(self.best.weights)
         return tensors
 
-    def rest(self) -> dict[str, Any]:
-        """What else going on needs, for JSON."""
-        best = {"score": self.best.score, "epochs_since": self.best.epochs_since}
-        return {
-            "progress": dict(vars(self.progress)),
-            "best": best if self.best.weights else None,
-            "score": self.score,
-            "validation_due": self.validation_due,
-            "names": list(self.train_step.names),
-        }
+    def metadata(self) -> CheckpointState:
+        """The rest of the state, for JSON."""
+        best = self.best
+        return CheckpointState(
+            progress=Progress(**vars(self.progress)),
+            best=BestScore(score=best.score, epochs_since=best.epochs_since)
+            if best.weights
+            else None,
+            score=self.score,
+            validation_due=self.validation_due,
+            metric_names=list(self.train_step.names),
+        )
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Put back what a checkpoint kept.
+    def restore(
+        self, tensors: Mapping[str, Mapping[str, Tensor]], state: CheckpointState, path: Path
+    ) -> None:
+        """Load a checkpoint.
 
         RunError, KeyError, TypeError, ValueError or RuntimeError if it does not fit.
         """
-        path, tensors, rest = checkpoint
         load_into(self.model, tensors["model"], path)
         load_into(self.loss, tensors.get("loss", {}), path)
         load_optimizers(self.train_step.optimizers, tensors.get("optimizers", {}), path)
         set_random_state(tensors["random"], self.device)
-        self.progress = Progress(**rest["progress"])
-        self.step_on_device.fill_(self.progress.step)
-        self.train_step.names = tuple(rest["names"])
+        self.progress = state.progress
+        self.global_step.fill_(self.progress.step)
+        self.train_step.names = tuple(state.metric_names)
         if self.train_step.names:
-            self.window.restore(tensors["window"]["values"])
+            self.metric_buffer.restore(tensors["metric_buffer"]["values"])
         if self.train_step.guard is not None and "guard" in tensors:
-            self.train_step.guard.restore(tensors["guard"])
-        if rest["best"]:
+            self.train_step.guard.load_state_dict(tensors["guard"])
+        if state.best:
             own = self.model.state_dict()
             check_fit(own, tensors["best"], path)
-            best = {
+            weights = {
                 name: distribute_like(tensor.to(self.device), own[name])
                 for name, tensor in tensors["best"].items()
             }
-            self.best = Best(**rest["best"], weights=best)
-        self.validation_due = rest["validation_due"]
+            self.best = Best(state.best.score, state.best.epochs_since, weights)
+        self.validation_due = state.validation_due
 
 
 class MetricBuffer:
-    """Values of each step, [steps, terms], without a synchronisation until they are read."""
+    """The values of each step since the last log line, [steps, terms], on the device.
+
+    Adding values does not wait for the device; reading them does.
+    """
 
     def __init__(self, steps: int, terms: int, device: torch.device) -> None:
         self.values = torch.zeros((steps, terms), device=device)
         self.count = 0
 
     def add(self, values: Tensor) -> None:
-        """The values of one step: [terms]."""
+        """Add the values of one step, [terms]."""
         self.values[self.count] = values
         self.count += 1
 
@@ -167,19 +163,19 @@ class MetricBuffer:
     def full(self) -> bool:
         return self.count == len(self.values)
 
-    def read(self) -> list[list[float]]:
-        """The values so far, a list a step, and start anew. Waits for the device."""
+    def pop(self) -> list[list[float]]:
+        """Return the values so far, one list a step, and empty the buffer."""
         rows = self.peek()
         self.count = 0
         return rows
 
     def peek(self) -> list[list[float]]:
-        """The values so far, a list a step. Waits for the device."""
-        rows: list[list[float]] = self.saved().tolist()
+        """Return the values so far, one list a step."""
+        rows: list[list[float]] = self.mean_over_ranks().tolist()
         return rows
 
-    def saved(self) -> Tensor:
-        """What a checkpoint keeps of a window: means over the processes that share its steps."""
+    def mean_over_ranks(self) -> Tensor:
+        """The values so far, [count, terms], averaged over the ranks that share each step."""
         return all_reduce(self.values[: self.count]) / world_size()
 
     def restore(self, saved: Tensor) -> None:
@@ -187,30 +183,9 @@ class MetricBuffer:
         self.count = len(saved)
 
 
-def means(rows: Sequence[Sequence[float]]) -> list[float]:
-    """The mean of each term over the steps of a window."""
-    return [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]
-
-
-def finite(rows: Sequence[Sequence[float]]) -> list[Sequence[float]]:
-    """The steps whose values are all numbers."""
-    return [values for values in rows if all(map(math.isfinite, values))]
-
-
-def first_broken(
-    rows: Sequence[Sequence[float]], names: Sequence[str]
-) -> tuple[int, str, float] | None:
-    """The first value that is no finite number: (row, name, value).
-
-    In the step where it happened a term is to blame before the objective that sums them.
-    """
-    for row, values in enumerate(rows):
-        broken = [
-            (name, value)
-            for name, value in zip(names, values, strict=True)
-            if not math.isfinite(value)
-        ]
-        if broken:
-            name, value = min(broken, key=lambda pair: pair[0].endswith("loss"))
-            return row, name, value
-    return None
+def finite_means(rows: Sequence[Sequence[float]], terms: int) -> list[float | None]:
+    """The mean of each term over the steps whose values are all finite; None without such steps."""
+    finite = [values for values in rows if all(map(math.isfinite, values))]
+    if not finite:
+        return [None] * terms
+    return [math.fsum(column) / len(finite) for column in zip(*finite, strict=True)]

@@ -1,4 +1,4 @@
-"""A run's numbers for TensorBoard."""
+"""The TensorBoard logger."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from vaezoo.io import require_extra
 from vaezoo.training.loggers import BaseLogger, Line
 
 FOLDER = "tensorboard"
-"""In the run folder. `tensorboard --logdir runs` finds those of all runs."""
+"""In the run folder. `tensorboard --logdir runs` shows all runs."""
 
 
 class TensorBoardLogger(BaseLogger):
-    """Scalars as `elbo/train` and `elbo/validation`, so that one chart shows both.
+    """Writes scalars named `elbo/train` and `elbo/validation`, so that one chart shows both.
 
-    A run that goes on hides what was written after its checkpoint; a run that had no event files
-    before gets its past.
+    A resumed run hides the points after its checkpoint. If it had no event files, it also writes
+    the lines from before.
     """
 
     @classmethod
@@ -29,7 +29,7 @@ class TensorBoardLogger(BaseLogger):
         path = self.folder / FOLDER
         is_new = not any(path.glob("events.out.*"))
         last = max((line["step"] for line in past), default=0)
-        # Lines after the checkpoint are gone from metrics.jsonl, and their points go too.
+        # Lines after the checkpoint were removed from metrics.jsonl: remove their points too.
         self.writer = SummaryWriter(str(path), purge_step=None if is_new else last + 1)
         if is_new:
             for line in past:
@@ -46,7 +46,7 @@ class TensorBoardLogger(BaseLogger):
 
 
 def scalars(line: Line) -> Iterator[tuple[str, float]]:
-    """The numbers of a line by their tags; what is no number has no point."""
+    """The tag and value of each number in a line; None has no point."""
     named: dict[str, Any] = {
         **line["terms"],
         **{key: line.get(key) for key in ("lr", "images_per_second", "bits_per_dim")},

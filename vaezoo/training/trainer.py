@@ -1,7 +1,8 @@
-"""The one training loop: epochs, steps, log windows, validation, patience, and stops.
+"""The training loop: epochs, steps, log lines, validation, early stopping and checkpoints.
 
-Nothing here waits for the device between two log lines, and nothing here knows what a loss does
-in its phases. What changes is in state.py; saver.py keeps it, and health.py looks at it.
+The Trainer owns four parts. `train_step` takes a step, `state` holds all that changes,
+`checkpoints` saves and restores the state, and `monitor` stops training when it is not finite.
+The loop does not wait for the device between two log lines.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from vaezoo.checkpoint.async_writer import AsyncWriter
 from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.checkpoint.format import save_weights
 from vaezoo.checkpoint.manager import CheckpointManager
+from vaezoo.checkpoint.state import Progress
 from vaezoo.data.base import Batch
 from vaezoo.data.loader import BatchLoader
-from vaezoo.distributed import world_size
 from vaezoo.distributed.batch_norm import sync_batch_norm
 from vaezoo.distributed.fsdp import apply_fsdp, full_state_dict
 from vaezoo.distributed.launch import all_reduce_max, broadcast_module, run_on_rank0, seed_step
@@ -26,20 +27,20 @@ from vaezoo.errors import OptionError, RunStopped
 from vaezoo.losses.base import BaseLoss, StepContext
 from vaezoo.losses.evaluate import evaluate_loss
 from vaezoo.models.base import BaseVAE
-from vaezoo.runtime.device import precision_context
+from vaezoo.runtime.device import Runtime, precision_context
 from vaezoo.training.callback import ProgressCallback, TrainMetrics
 from vaezoo.training.cuda_graph import make_train_step
 from vaezoo.training.monitor import NonFiniteMonitor
 from vaezoo.training.options import TrainOptions
 from vaezoo.training.signals import SignalHandler, StopRequested
-from vaezoo.training.state import Best, Progress, TrainingState, finite, means
+from vaezoo.training.state import Best, TrainingState, finite_means
 from vaezoo.training.train_step import lr_scale
 
 
 class Trainer:
-    """Trains a model with its loss, into a run folder.
+    """Trains a model with its loss into a run folder.
 
-    rebuild: makes a model like it, whole and on its device, to hold what a sharded one learned.
+    rebuild: makes a new model on the device, which takes the full weights of a sharded one.
     """
 
     def __init__(
@@ -51,26 +52,25 @@ class Trainer:
         validation: BatchLoader,
         options: TrainOptions,
         folder: RunFolder,
-        precision: str,
+        runtime: Runtime,
         callback: ProgressCallback,
         stops: SignalHandler,
         rebuild: Callable[[], BaseVAE],
     ) -> None:
-        if world_size() > 1:
+        if runtime.world_size > 1:
             sync_batch_norm(model, loss)
-            broadcast_module(model, loss)  # drawn from one seed, but perhaps by different machines
+            broadcast_module(model, loss)  # machines may draw different weights from one seed
         if options.shard:
-            if world_size() == 1:
-                raise OptionError("--shard spreads a model over several processes: leave it out")
+            if runtime.world_size == 1:
+                raise OptionError("--shard needs several processes: leave it out")
             apply_fsdp(model, loss)
-        self.device = train.device
         self.model = model
         self.loss = loss
         self.train = train
         self.validation = validation
         self.options = options
         self.folder = folder
-        self.precision = precision
+        self.runtime = runtime
         self.callback = callback
         self.stops = stops
         self.rebuild = rebuild
@@ -79,19 +79,24 @@ class Trainer:
             model,
             loss,
             options,
-            device=self.device,
-            precision=precision,
+            runtime=runtime,
             total_steps=self.total_steps,
             note=callback.on_note,
         )
         self.state = TrainingState(model, loss, self.train_step, log_every=options.log_every)
-        self.background = AsyncWriter()
-        self.health = NonFiniteMonitor(self.state, folder, self.background)
-        self.saver = CheckpointManager(
-            self.state, folder, options, background=self.background, health=self.health
+        self.writer = AsyncWriter()
+        self.monitor = NonFiniteMonitor(self.state, folder, self.writer)
+        self.checkpoints = CheckpointManager(
+            self.state,
+            folder,
+            self.writer,
+            every_steps=options.checkpoint_every,
+            every_seconds=options.checkpoint_seconds,
+            keep=options.keep_checkpoints,
         )
-        self.within_step = False
-        self.notes: list[str] = []
+        self.in_step = False
+        self._notes: list[str] = []
+        self._log_clock = 0.0  # the time from which the next log line counts
 
     @property
     def progress(self) -> Progress:
@@ -99,87 +104,98 @@ class Trainer:
 
     @property
     def done(self) -> bool:
-        """Whether there is no step left to take."""
+        """Whether there is nothing left to train or validate."""
         return not self.state.validation_due and (
             self.progress.step >= self.total_steps or self._out_of_patience()
         )
 
     def resume(self) -> None:
-        """Go back to the newest sound checkpoint of the run folder, or to the beginning."""
-        self.saver.resume(self.notes.append)
+        """Restore the newest valid checkpoint of the run folder, or start from the beginning."""
+        self.checkpoints.resume(self._notes.append)
 
     def fit(self) -> Progress:
-        """Train to the end. RunStopped when asked to stop, TrainingError when the loss breaks."""
-        self.clock = self.saver.last_saved = self.state.counted = time.perf_counter()
-        for note in self.notes:
+        """Train to the end. RunStopped after a signal, TrainingError if values are not finite."""
+        now = time.perf_counter()
+        self._log_clock = self.checkpoints.last_saved = self.state.wall_clock = now
+        for note in self._notes:
             self.callback.on_note(note)
-        self.health.snapshot()
-        with precision_context(self.precision, self.options.deterministic):
+        self.monitor.snapshot()
+        with precision_context(self.runtime.precision, self.options.deterministic):
             self.model.train()
             self.loss.train()
-            if self.state.validation_due:  # it was broken off by a stop
+            if self.state.validation_due:  # a signal stopped it
                 self._validate(-(-self.progress.step // len(self.train)))
             while not self.done:
                 self._epoch()
-            self.saver.save()
-            self.background.wait()
+            self.save()
+            self.writer.wait()
             with self.interruptible():
                 self._finish()
         return self.progress
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """What follows the last checkpoint: it is left as soon as a stop is asked for."""
+        """A signal stops the body at once: for work after the last checkpoint."""
         try:
             with self.stops.interruptible():
                 yield
         except StopRequested:
             raise self._stopped() from None
 
+    def save(self) -> None:
+        """Save a checkpoint, if this step has none. TrainingError if the state is not finite."""
+        if self.checkpoints.is_saved:
+            return
+        start = time.perf_counter()
+        self.monitor.check()
+        self.state.count_time()
+        self.checkpoints.save()
+        self._log_clock += time.perf_counter() - start  # images per second leave this time out
+
     def _epoch(self) -> None:
-        """One epoch, or what is left of it."""
+        """Train one epoch, or the rest of it."""
         epoch, start = divmod(self.progress.step, len(self.train))
         for batch in self.train.epoch(epoch, start):
             self._step(batch)
             done = self.progress.step in (self.total_steps, (epoch + 1) * len(self.train))
-            logs = done or self.state.window.full
-            if logs:
+            is_log_step = done or self.state.metric_buffer.full
+            if is_log_step:
                 self._log(epoch + 1)
             if done:
                 self._validate(epoch + 1)
-            self.background.look()
-            stop, due = self.stops.asked, int(self.saver.due)
-            if world_size() > 1:  # they decide together, and between two log lines they do not talk
-                stop, due = all_reduce_max(stop, due) if logs else (0, 0)
-            if due or self.saver.planned:
-                self.clock += self.saver.save()
+            self.writer.check()
+            stop, due = self.stops.asked, int(self.checkpoints.due_by_time)
+            if self.runtime.world_size > 1:  # ranks decide together, and only at a log line
+                stop, due = all_reduce_max(stop, due) if is_log_step else (0, 0)
+            if due or self.checkpoints.due_by_steps:
+                self.save()
             if stop:
                 raise self._stopped(stop)
             if self.progress.step == self.total_steps:
                 return
 
     def _step(self, batch: Batch) -> None:
-        self.within_step = True
+        self.in_step = True
         seed_step(self.options.seed, self.progress.step)
         self.state.advance(self.train_step(batch, self._context(), self.progress.step))
         self.callback.on_step_end()
-        self.within_step = False
+        self.in_step = False
 
     def _context(self) -> StepContext:
-        return StepContext(self.state.step_on_device, self.total_steps, len(self.train.split))
+        return StepContext(self.state.global_step, self.total_steps, len(self.train.split))
 
     def _log(self, epoch: int) -> None:
-        """Read the window, the one synchronisation, and write its line."""
-        rows = self.state.window.read()
-        skipped = self.health.check_steps(rows)
-        self.health.snapshot()
+        """Write a log line. Reading the metric buffer is the only synchronisation of the loop."""
+        rows = self.state.metric_buffer.pop()
+        skipped = self.monitor.check_steps(rows)
+        self.monitor.snapshot()
         now = time.perf_counter()
-        seconds, self.clock = now - self.clock, now
+        seconds, self._log_clock = now - self._log_clock, now
         images = len(rows) * self.options.batch_size
         self.progress.train_seconds += seconds
         self.progress.images += images
-        counted = means(finite(rows)) if finite(rows) else [None] * len(self.train_step.names)
-        terms = dict(zip(self.train_step.names, counted, strict=True))
+        names = self.train_step.names
+        terms = dict(zip(names, finite_means(rows, len(names)), strict=True))
         rate = images / seconds
         factor = lr_scale(self.options.schedule, self.progress.step - 1, self.total_steps)
         record: dict[str, Any] = {
@@ -212,7 +228,7 @@ class Trainer:
             "kind": "validation",
             "step": self.progress.step,
             "epoch": epoch,
-            # A validation loss that is no number is no reason to stop; JSON has no word for it.
+            # JSON has no NaN or infinity; a validation loss may be either, and training continues.
             "terms": {k: v if math.isfinite(v) else None for k, v in terms.items()},
             "bits_per_dim": self._bits_per_dim(terms),
         }
@@ -220,10 +236,10 @@ class Trainer:
         score = terms.get("elbo", -terms["loss"])
         self.state.score = score if math.isfinite(score) else None
         if self.options.patience is not None:
-            self._compare(score)
+            self._update_best(score)
         self.state.validation_due = False
         self.callback.on_validation_end(epoch, record)
-        self.clock = time.perf_counter()
+        self._log_clock = time.perf_counter()
 
     def _bits_per_dim(self, terms: Mapping[str, float]) -> float | None:
         likelihood = getattr(self.model, "likelihood", None)
@@ -232,8 +248,8 @@ class Trainer:
         bits: float | None = likelihood.bits_per_dim(-terms["elbo"], self.model.data)
         return bits
 
-    def _compare(self, score: float) -> None:
-        """Keep these weights if they are the best so far. A score that is no number never is."""
+    def _update_best(self, score: float) -> None:
+        """Keep these weights if their score is the best so far. NaN never is."""
         best = self.state.best
         best.epochs_since += 1
         if score > best.score:
@@ -245,7 +261,7 @@ class Trainer:
         return patience is not None and self.state.best.epochs_since >= patience
 
     def _finish(self) -> None:
-        """What follows the last step. The checkpoint stays before it: training can go on there."""
+        """Fit the prior and save the final weights. The last checkpoint is not changed."""
         if self.options.patience is not None and self.state.best.weights:
             self.model.load_state_dict(self.state.best.weights)
         if self.options.shard:
@@ -258,7 +274,36 @@ class Trainer:
         self.state.count_time()
 
     def _stopped(self, number: int = 0) -> RunStopped:
-        """number: of the signal, which another process of the job may have been given."""
-        self.saver.save()
-        self.background.wait()
+        """Save a checkpoint. number: of the signal, which another rank may have received."""
+        self.save()
+        self.writer.wait()
         return RunStopped(self.folder.path, self.progress.step, number or self.stops.asked)
+
+
+def check_batch_size(batch_size: int, examples: int, model: BaseVAE, world_size: int) -> None:
+    """OptionError unless the data has a batch of this size, and each rank gets enough of it.
+
+    A model with batch statistics needs at least `model.min_batch_size` examples on each rank.
+    """
+    least = model.min_batch_size
+    if batch_size > examples:
+        raise OptionError(
+            f"--batch-size {batch_size} is larger than the {examples:,} training examples: "
+            f"give --batch-size {examples} or less"
+        )
+    if batch_size < least:
+        raise OptionError(
+            f"--batch-size {batch_size} is too small for this model: "
+            f"give --batch-size {least} or more"
+        )
+    if batch_size % world_size:
+        raise OptionError(
+            f"--batch-size {batch_size} cannot be shared by {world_size} processes: "
+            f"give a multiple of {world_size}"
+        )
+    if batch_size // world_size < least:
+        raise OptionError(
+            f"--batch-size {batch_size} leaves {batch_size // world_size} to each of "
+            f"{world_size} processes, too few for this model: "
+            f"give --batch-size {world_size * least} or more"
+        )
