@@ -79,8 +79,8 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo.nn.mlp": ("GatedLinear", "MLPDecoder", "MLPEncoder"),
     "vaezoo.nn.networks": ("make_decoder", "make_encoder"),
     "vaezoo.losses.base": ("loss_of",),
-    "vaezoo.losses.elbo": ("ElboLoss", "elbo_terms"),
-    "vaezoo.losses.options": ("ElboOptions",),
+    "vaezoo.losses.elbo": ("ELBOLoss", "elbo_terms"),
+    "vaezoo.losses.options": ("ELBOOptions",),
     "vaezoo.data.base": ("domain_of", "make_splits", "random_split"),
     "vaezoo.data.options": ("DecodeOptions", "DiskOptions"),
     "vaezoo.evaluation.metric": (

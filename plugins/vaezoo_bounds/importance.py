@@ -8,13 +8,13 @@ from torch import Tensor
 from vaezoo import BaseLoss, BaseVAE, Batch, LossOutput, StepContext
 from vaezoo.models.distributions import log_mean_exp
 
-from .options import IwaeOptions, MiwaeOptions
+from .options import IWAEOptions, MIWAEOptions
 
 _CHUNK_SIZE = 1024
 """How many examples are decoded at once where no gradient is taken."""
 
 
-class IwaeLoss(BaseLoss):
+class IWAELoss(BaseLoss):
     """-log mean over K of p(x|z) p(z) / q(z|x), in nats per example, averaged over the batch.
 
     Burda et al. 2015, equation 8; K = 1 is the ELBO. Terms: `bound`, and `elbo`, the mean log
@@ -26,7 +26,7 @@ class IwaeLoss(BaseLoss):
     all are decoded at once.
     """
 
-    options: IwaeOptions
+    options: IWAEOptions
 
     @property
     def groups(self) -> int:
@@ -79,14 +79,14 @@ class IwaeLoss(BaseLoss):
         return LossOutput(loss, {"bound": bound, "elbo": log_weights.detach().mean(0)})
 
 
-class MiwaeLoss(IwaeLoss):
+class MIWAELoss(IWAELoss):
     """The mean of M bounds of K samples each: Rainforth et al. 2018, section 5.
 
     M = 1 is the IWAE, K = 1 the ELBO of M samples. A large K makes the bound tighter, but the
     encoder's gradient noisier; a large M reduces that noise.
     """
 
-    options: MiwaeOptions
+    options: MIWAEOptions
 
     @property
     def groups(self) -> int:

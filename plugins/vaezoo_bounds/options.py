@@ -9,7 +9,7 @@ from pydantic import Field
 from vaezoo import Options
 
 
-class IwaeOptions(Options):
+class IWAEOptions(Options):
     """The number of samples, and the gradient estimator of the encoder."""
 
     samples: int = Field(
@@ -25,7 +25,7 @@ class IwaeOptions(Options):
     )
 
 
-class MiwaeOptions(IwaeOptions):
+class MIWAEOptions(IWAEOptions):
     """The numbers of samples and of bounds, and the gradient estimator of the encoder."""
 
     samples: int = Field(

@@ -20,8 +20,8 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             paper=_BURDA,
             loss=LossSpec(
                 name="iwae",
-                target="vaezoo_bounds.importance:IwaeLoss",
-                options="vaezoo_bounds.options:IwaeOptions",
+                target="vaezoo_bounds.importance:IWAELoss",
+                options="vaezoo_bounds.options:IWAEOptions",
                 summary="The negative importance-weighted bound of K samples",
                 paper=_BURDA,
                 tags=("importance", "bound"),
@@ -37,8 +37,8 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             paper=_RAINFORTH,
             loss=LossSpec(
                 name="miwae",
-                target="vaezoo_bounds.importance:MiwaeLoss",
-                options="vaezoo_bounds.options:MiwaeOptions",
+                target="vaezoo_bounds.importance:MIWAELoss",
+                options="vaezoo_bounds.options:MIWAEOptions",
                 summary="The mean of M importance-weighted bounds of K samples each",
                 paper=_RAINFORTH,
                 tags=("importance", "bound"),

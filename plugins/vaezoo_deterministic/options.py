@@ -23,7 +23,7 @@ class AutoencoderOptions(NetworkOptions):
     components: int = Field(10, ge=1, description="components of the mixture")
 
 
-class RaeOptions(Options):
+class RAEOptions(Options):
     """The regulariser of the decoder, and the weights of the terms."""
 
     regulariser: RegulariserName = Field(

@@ -21,7 +21,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             tags=("deterministic", "convolutional"),
             loss=LossSpec(
                 name="reconstruction",
-                target="vaezoo_deterministic.reconstruction:ReconstructionLoss",
+                target="vaezoo_deterministic.losses:ReconstructionLoss",
                 summary="The distortion alone: mean squared error for a Gaussian likelihood",
             ),
             # Of a fixed scale: its log-likelihood is the mean squared error.
@@ -37,8 +37,8 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             paper=_GHOSH,
             loss=LossSpec(
                 name="rae",
-                target="vaezoo_deterministic.rae:RaeLoss",
-                options="vaezoo_deterministic.options:RaeOptions",
+                target="vaezoo_deterministic.losses:RAELoss",
+                options="vaezoo_deterministic.options:RAEOptions",
                 summary="Distortion, the norm of the latent, and a regulariser of the decoder",
                 paper=_GHOSH,
                 requires=("deterministic",),

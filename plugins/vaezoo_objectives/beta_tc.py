@@ -7,10 +7,10 @@ from vaezoo.distributed import all_gather
 from vaezoo.losses.elbo import elbo_terms
 
 from .aggregate import decompose, gather_posteriors, importance_weights, pairwise_log_prob
-from .options import BetaTcOptions
+from .options import BetaTCOptions
 
 
-class BetaTcLoss(BaseLoss):
+class BetaTCLoss(BaseLoss):
     """distortion + alpha · mutual information + beta · total correlation + gamma · dimension KL.
 
     Chen et al. 2018, equation 4, in nats per example. The three parts add up to the KL in
@@ -21,7 +21,7 @@ class BetaTcLoss(BaseLoss):
     They depend on the batch size; in a batch of one the total correlation is 0.
     """
 
-    options: BetaTcOptions
+    options: BetaTCOptions
 
     def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         output = model(batch.x, batch.y)

@@ -8,10 +8,10 @@ from vaezoo import BaseLoss, BaseVAE, Batch, LossOutput, StepContext
 from vaezoo.distributed import all_gather
 from vaezoo.losses.elbo import elbo_terms
 
-from .options import DipVaeOptions
+from .options import DIPVAEOptions
 
 
-class DipVaeLoss(BaseLoss):
+class DIPVAELoss(BaseLoss):
     """-ELBO + lambda_od · sum of Cov_ij², i ≠ j + lambda_d · sum of (Cov_ii - 1)².
 
     Kumar et al. 2017. Cov is the covariance over the batch of the posterior's means (type i,
@@ -22,7 +22,7 @@ class DipVaeLoss(BaseLoss):
     `covariance_diagonal`; they are squares of variances, not nats.
     """
 
-    options: DipVaeOptions
+    options: DIPVAEOptions
 
     def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         output = model(batch.x, batch.y)

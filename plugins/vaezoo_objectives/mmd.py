@@ -1,4 +1,4 @@
-"""The maximum mean discrepancy between two samples (Gretton et al. 2012), for latents."""
+"""The maximum mean discrepancy (MMD, Gretton et al. 2012) of latents, and the losses with it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,54 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from vaezoo import BaseLoss, BaseVAE, Batch, LossOutput, StepContext
 from vaezoo.distributed import all_gather
+from vaezoo.losses.elbo import elbo_terms
 from vaezoo.models.distributions import sample_prior
 
-from .options import Kernel, MmdOptions
+from .options import InfoVAEOptions, Kernel, MMDOptions, WAEMMDOptions
 
 
-def mmd_to_prior(z: Tensor, prior: Distribution, options: MmdOptions) -> Tensor:
+class InfoVAELoss(BaseLoss):
+    """distortion + (1 - alpha) · rate + (alpha + lambda - 1) · MMD(q(z), p(z)).
+
+    Zhao et al. 2017, equation 6, with the MMD as the divergence of the aggregate posterior; in nats
+    per example, except for the MMD, which has no unit and is a statistic of the batch. alpha = 0,
+    lambda = 1 is the negative ELBO; alpha = 1 has no KL, and is the MMD-VAE.
+    """
+
+    options: InfoVAEOptions
+
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
+        output = model(batch.x, batch.y)
+        terms = elbo_terms(output, batch.x)
+        terms["mmd"] = mmd_to_prior(output.z, output.prior, self.options)
+        alpha = self.options.alpha
+        per_example = (terms["distortion"] + (1 - alpha) * terms["rate"]).mean()
+        loss = per_example + (alpha + self.options.lambda_mmd - 1) * terms["mmd"]
+        return LossOutput(loss, terms)
+
+
+class WAEMMDLoss(BaseLoss):
+    """distortion + lambda · MMD(q(z), p(z)).
+
+    Tolstikhin et al. 2017, equation 4 and algorithm 2. The cost is the distortion in nats per
+    example: for a Gaussian likelihood of variance 1/2 the squared error plus a constant. The MMD
+    is a statistic of the batch and has no unit. The encoder may be random, as vanilla's, or
+    deterministic, as in the paper's experiments.
+    """
+
+    options: WAEMMDOptions
+
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
+        _, z, prior, likelihood = model(batch.x, batch.y)
+        distortion = -likelihood.log_prob(batch.x)
+        mmd = mmd_to_prior(z, prior, self.options)
+        loss = distortion.mean() + self.options.lambda_mmd * mmd
+        return LossOutput(loss, {"distortion": distortion, "mmd": mmd})
+
+
+def mmd_to_prior(z: Tensor, prior: Distribution, options: MMDOptions) -> Tensor:
     """The squared MMD between a batch of latents and as many samples of the prior: 0-dim.
 
     z: [batch, *latent_shape]; with several processes, of the latents of all of them.

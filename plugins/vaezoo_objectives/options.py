@@ -12,7 +12,7 @@ Estimator = Literal["stratified", "weighted"]
 Kernel = Literal["imq", "rbf"]
 
 
-class BetaTcOptions(Options):
+class BetaTCOptions(Options):
     """The weights of the three parts of the KL, and how they are estimated."""
 
     alpha: float = Field(1.0, ge=0, description="weight of the index-code mutual information")
@@ -25,7 +25,7 @@ class BetaTcOptions(Options):
     )
 
 
-class DipVaeOptions(Options):
+class DIPVAEOptions(Options):
     """The weights of the penalty on the covariance of the latents."""
 
     dip_type: Literal["i", "ii"] = Field(
@@ -50,7 +50,7 @@ class DipVaeOptions(Options):
         return self.lambda_od * (10.0 if self.dip_type == "i" else 1.0)
 
 
-class MmdOptions(Options):
+class MMDOptions(Options):
     """The kernels of the MMD between the aggregate posterior and the prior."""
 
     kernel: Kernel = Field(
@@ -64,10 +64,10 @@ class MmdOptions(Options):
     )
 
 
-class InfoVaeOptions(MmdOptions):
+class InfoVAEOptions(MMDOptions):
     """The weights of KL and MMD."""
 
-    kernel: Kernel = Field("rbf", description=MmdOptions.model_fields["kernel"].description)
+    kernel: Kernel = Field("rbf", description=MMDOptions.model_fields["kernel"].description)
     alpha: float = Field(
         0.0,
         le=1,
@@ -80,13 +80,13 @@ class InfoVaeOptions(MmdOptions):
     )
 
 
-class WaeMmdOptions(MmdOptions):
+class WAEMMDOptions(MMDOptions):
     """The kernels and the weight of the MMD."""
 
     scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
         min_length=1,
-        description=MmdOptions.model_fields["scales"].description,
+        description=MMDOptions.model_fields["scales"].description,
     )
     lambda_mmd: float = Field(10.0, ge=0, description="weight of the MMD")
 

@@ -32,8 +32,8 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             train_options=_LARGE_BATCH,
             loss=LossSpec(
                 name="beta_tc",
-                target="vaezoo_objectives.beta_tc:BetaTcLoss",
-                options="vaezoo_objectives.options:BetaTcOptions",
+                target="vaezoo_objectives.beta_tc:BetaTCLoss",
+                options="vaezoo_objectives.options:BetaTCOptions",
                 summary="KL in three weighted parts: information, total correlation, dimensions",
                 paper=_CHEN,
                 tags=("elbo", "disentanglement"),
@@ -51,8 +51,8 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             train_options=_LARGE_BATCH,
             loss=LossSpec(
                 name="dip_vae",
-                target="vaezoo_objectives.dip_vae:DipVaeLoss",
-                options="vaezoo_objectives.options:DipVaeOptions",
+                target="vaezoo_objectives.dip_vae:DIPVAELoss",
+                options="vaezoo_objectives.options:DIPVAEOptions",
                 summary="The ELBO and a penalty on the covariance of the aggregate posterior",
                 paper=_KUMAR,
                 tags=("elbo", "disentanglement"),
@@ -69,8 +69,8 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             train_options=_LARGE_BATCH,
             loss=LossSpec(
                 name="info_vae",
-                target="vaezoo_objectives.info_vae:InfoVaeLoss",
-                options="vaezoo_objectives.options:InfoVaeOptions",
+                target="vaezoo_objectives.mmd:InfoVAELoss",
+                options="vaezoo_objectives.options:InfoVAEOptions",
                 summary="Less of the KL, and the MMD between aggregate posterior and prior",
                 paper=_ZHAO,
                 tags=("elbo", "mmd"),
@@ -92,8 +92,8 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             train_options=_LARGE_BATCH,
             loss=LossSpec(
                 name="wae_mmd",
-                target="vaezoo_objectives.wae_mmd:WaeMmdLoss",
-                options="vaezoo_objectives.options:WaeMmdOptions",
+                target="vaezoo_objectives.mmd:WAEMMDLoss",
+                options="vaezoo_objectives.options:WAEMMDOptions",
                 summary="Reconstruction and the MMD between aggregate posterior and prior: no KL",
                 paper=_TOLSTIKHIN,
                 tags=("mmd",),
@@ -127,7 +127,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             model_options={"likelihood": "gaussian_learned"},
             loss=LossSpec(
                 name="sigma_vae",
-                target="vaezoo_objectives.sigma_vae:SigmaVaeLoss",
+                target="vaezoo_objectives.sigma_vae:SigmaVAELoss",
                 summary="The ELBO at the optimal scale of the Gaussian likelihood, in closed form",
                 paper=_RYBKIN,
                 tags=("elbo",),

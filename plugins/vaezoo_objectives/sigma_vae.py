@@ -16,7 +16,7 @@ _MIN_STEP_WEIGHT = 0.01
 """The weight of a step in the moving average of the scale, after the first hundred steps."""
 
 
-class SigmaVaeLoss(BaseLoss):
+class SigmaVAELoss(BaseLoss):
     """distortion at the batch's optimal scale + rate, in nats per example.
 
     Rybkin et al. 2020, section 3.2, the optimal sigma-VAE: the scale that maximises the Gaussian

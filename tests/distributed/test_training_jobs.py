@@ -18,7 +18,7 @@ from torch import Tensor
 import vaezoo
 from vaezoo.cli.main import main
 from vaezoo.errors import OptionError
-from vaezoo.losses.elbo import ElboLoss
+from vaezoo.losses.elbo import ELBOLoss
 from vaezoo.models.memory import meta_device
 from vaezoo.plugins.loader import import_file
 from vaezoo.plugins.registry import registry
@@ -382,7 +382,7 @@ class TestStartedAgain:
 
 
 def test_what_cannot_be_shared_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ElboLoss, "single_process_reason", "it counts on its fingers")
+    monkeypatch.setattr(ELBOLoss, "single_process_reason", "it counts on its fingers")
     JOB.train("vanilla", tmp_path / "alone", epochs=1)
     monkeypatch.setattr("vaezoo.runs.train.world_size", lambda: 2)
     with pytest.raises(OptionError, match="by one process only: it counts on its fingers"):

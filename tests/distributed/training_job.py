@@ -35,7 +35,7 @@ from vaezoo.distributed.fsdp import apply_fsdp
 from vaezoo.distributed.launch import all_reduce_max, gather_objects, on_rank0_broadcast
 from vaezoo.errors import VaezooError
 from vaezoo.losses.base import StepContext
-from vaezoo.losses.elbo import ElboLoss
+from vaezoo.losses.elbo import ELBOLoss
 from vaezoo.losses.evaluate import evaluate_loss
 from vaezoo.models.base import BaseVAE
 from vaezoo.runs.train import resume_run
@@ -168,19 +168,19 @@ def evaluated() -> list[dict[str, float]]:
 
 def broken(folder: Path) -> str:
     """One of the processes has a term that is no number at step 5."""
-    honest = ElboLoss.forward
+    honest = ELBOLoss.forward
 
-    def breaks(loss: ElboLoss, model: BaseVAE, batch: Any, context: StepContext) -> Any:
+    def breaks(loss: ELBOLoss, model: BaseVAE, batch: Any, context: StepContext) -> Any:
         output = honest(loss, model, batch, context)
         if loss.training and rank() == dist.get_world_size() - 1 and int(context.global_step) == 4:
             return output._replace(terms={**output.terms, "rate": torch.tensor(math.inf)})
         return output
 
-    ElboLoss.forward = breaks  # type: ignore[method-assign]
+    ELBOLoss.forward = breaks  # type: ignore[method-assign]
     try:
         return said(lambda: train("vanilla", folder / "broken"))
     finally:
-        ElboLoss.forward = honest  # type: ignore[method-assign]
+        ELBOLoss.forward = honest  # type: ignore[method-assign]
 
 
 def more(folder: Path) -> dict[str, Any]:

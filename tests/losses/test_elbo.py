@@ -12,8 +12,8 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from vaezoo import BaseVAE, Batch, DataSpec, LossOutput, Options, StepContext
 from vaezoo.errors import OptionError
-from vaezoo.losses.elbo import ElboLoss, elbo_terms
-from vaezoo.losses.options import ElboOptions
+from vaezoo.losses.elbo import ELBOLoss, elbo_terms
+from vaezoo.losses.options import ELBOOptions
 from vaezoo.models.distributions import diagonal_normal
 from vaezoo.models.likelihoods import GaussianLikelihood
 from vaezoo.options import parse
@@ -59,7 +59,7 @@ def context(step: int = 0, total: int = 100) -> StepContext:
 def run(
     model: BaseVAE, x: Tensor, *, step: int = 0, total: int = 100, **options: float
 ) -> LossOutput:
-    loss = ElboLoss(ElboOptions(**options), model, model.data)
+    loss = ELBOLoss(ELBOOptions(**options), model, model.data)
     output: LossOutput = loss(model, Batch(x), context(step, total))
     return output
 
@@ -151,14 +151,14 @@ class TestBeta:
     @pytest.mark.parametrize("values", [{"beta": -1}, {"warmup": 1.5}, {"beta": "inf"}])
     def test_out_of_range_is_refused(self, values: dict[str, float]) -> None:
         with pytest.raises(OptionError, match=next(iter(values))) as caught:
-            parse(ElboOptions, values, "loss elbo")
+            parse(ELBOOptions, values, "loss elbo")
         assert "\n" not in str(caught.value)
 
 
 class TestWarmup:
     def betas(self, warmup: float, total: int, beta: float = 4.0) -> list[float]:
         model = Coarse()
-        loss = ElboLoss(ElboOptions(beta=beta, warmup=warmup), model, model.data)
+        loss = ELBOLoss(ELBOOptions(beta=beta, warmup=warmup), model, model.data)
         return [float(loss.beta(context(step, total))) for step in range(total + 1)]
 
     def test_rises_linearly_and_stays(self) -> None:
@@ -186,7 +186,7 @@ class TestWarmup:
     def test_does_not_move_in_evaluation(self) -> None:
         """Only the step moves it, and only the trainer moves the step."""
         model, x, at = Coarse(), images(), context(step=9)
-        loss = ElboLoss(ElboOptions(beta=4.0, warmup=0.5), model, model.data)
+        loss = ELBOLoss(ELBOOptions(beta=4.0, warmup=0.5), model, model.data)
         state = {name: value.clone() for name, value in loss.state_dict().items()}
         training = loss(model, Batch(x), at).loss
         model.eval()
@@ -202,7 +202,7 @@ class TestPhases:
     def test_one_of_everything_that_trains(self) -> None:
         model = Coarse()
         model.decoder.bias.requires_grad_(False)
-        loss = ElboLoss(ElboOptions(), model, model.data)
+        loss = ELBOLoss(ELBOOptions(), model, model.data)
         (phase,) = loss.phases(model)
         ids = {id(parameter) for parameter in phase.parameters}
         assert ids == {id(p) for p in model.parameters()} - {id(model.decoder.bias)}

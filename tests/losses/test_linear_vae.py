@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal
 
 from vaezoo import BaseVAE, Batch, DataSpec, Options, StepContext
-from vaezoo.losses.elbo import ElboLoss
-from vaezoo.losses.options import ElboOptions
+from vaezoo.losses.elbo import ELBOLoss
+from vaezoo.losses.options import ELBOOptions
 from vaezoo.models.distributions import diagonal_normal
 from vaezoo.models.likelihoods import GaussianLikelihood
 
@@ -68,7 +68,7 @@ def best_log_likelihood(x: Tensor) -> tuple[float, float]:
 
 def train(model: LinearVAE, x: Tensor, beta: float = 1.0) -> list[float]:
     """The mean ELBO every 100 steps, by 50 draws an example: its own error is below 0.02."""
-    loss = ElboLoss(ElboOptions(beta=beta), model, model.data)
+    loss = ELBOLoss(ELBOOptions(beta=beta), model, model.data)
     (phase,) = loss.phases(model)
     optimizer = torch.optim.Adam(phase.parameters, lr=0.03)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)

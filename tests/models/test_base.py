@@ -19,8 +19,8 @@ from torch.distributions import (
 )
 
 from vaezoo import BaseVAE, Batch, DataSpec, Options, StepContext
-from vaezoo.losses.elbo import ElboLoss
-from vaezoo.losses.options import ElboOptions
+from vaezoo.losses.elbo import ELBOLoss
+from vaezoo.losses.options import ELBOOptions
 from vaezoo.models.distributions import diagonal_normal, kl_divergence, log_mean_exp
 from vaezoo.runtime.seed import evaluation_mode
 
@@ -128,7 +128,7 @@ class TestBounds:
         model, x = MixturePrior(widen=1.5), data()
         weights = seeded_weights(model, x, 1)
         torch.manual_seed(0)
-        terms = ElboLoss(ElboOptions(), model, model.data)(model, Batch(x), CONTEXT).terms
+        terms = ELBOLoss(ELBOOptions(), model, model.data)(model, Batch(x), CONTEXT).terms
         assert weights.shape == (1, 16)
         assert torch.allclose(weights[0], terms["elbo"], rtol=0, atol=1e-12)
 
@@ -328,7 +328,7 @@ class TestEvaluation:
         model.decoder.eval()
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         x = torch.bernoulli(torch.full((4, 2, 8, 6), 0.5))
-        loss = ElboLoss(ElboOptions(), model, model.data)
+        loss = ELBOLoss(ELBOOptions(), model, model.data)
         with evaluation_mode(model, loss), torch.no_grad():
             assert not model.encoder[1].training
             output = loss(model, Batch(x), CONTEXT)

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 import vaezoo
 from vaezoo import BaseVAE, Batch, DataSpec, Options, StepContext
-from vaezoo.losses.elbo import ElboLoss
-from vaezoo.losses.options import ElboOptions
+from vaezoo.losses.elbo import ELBOLoss
+from vaezoo.losses.options import ELBOOptions
 from vaezoo.models.distributions import Delta, diagonal_normal
 from vaezoo_adversarial.discriminators import ConvDiscriminator, MLPDiscriminator, cross_entropy
 from vaezoo_adversarial.factor_vae import FactorVAELoss, permute_dimensions
@@ -123,7 +123,7 @@ class TestFactor:
         torch.manual_seed(3)
         objective, terms = model.loss(model, Batch(x), CONTEXT)
         torch.manual_seed(3)
-        reference = ElboLoss(ElboOptions(), model, model.data)(model, Batch(x), CONTEXT)
+        reference = ELBOLoss(ELBOOptions(), model, model.data)(model, Batch(x), CONTEXT)
         for name, value in reference.terms.items():
             assert terms[name].equal(value)
         tc = terms["total_correlation"]

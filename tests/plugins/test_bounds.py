@@ -12,8 +12,8 @@ from torch.distributions import Distribution
 import vaezoo
 from vaezoo import BaseVAE, Batch, DataSpec, LossOutput, Options, StepContext
 from vaezoo.models.distributions import diagonal_normal
-from vaezoo_bounds.importance import IwaeLoss, MiwaeLoss
-from vaezoo_bounds.options import IwaeOptions, MiwaeOptions
+from vaezoo_bounds.importance import IWAELoss, MIWAELoss
+from vaezoo_bounds.options import IWAEOptions, MIWAEOptions
 
 CONTEXT = StepContext(torch.tensor(0), 10, 100)
 DREG = "doubly_reparameterized"
@@ -46,16 +46,16 @@ def equal_examples(n: int) -> Tensor:
     return torch.tensor([1.0, -0.5, 0.3, 0.8], dtype=torch.float64).repeat(n, 1)
 
 
-def iwae(vae: BaseVAE, samples: int, gradient: str = "standard") -> IwaeLoss:
-    return IwaeLoss(IwaeOptions(samples=samples, gradient=gradient), vae, vae.data)
+def iwae(vae: BaseVAE, samples: int, gradient: str = "standard") -> IWAELoss:
+    return IWAELoss(IWAEOptions(samples=samples, gradient=gradient), vae, vae.data)
 
 
-def miwae(vae: BaseVAE, samples: int, groups: int, gradient: str = "standard") -> MiwaeLoss:
-    options = MiwaeOptions(samples=samples, groups=groups, gradient=gradient)
-    return MiwaeLoss(options, vae, vae.data)
+def miwae(vae: BaseVAE, samples: int, groups: int, gradient: str = "standard") -> MIWAELoss:
+    options = MIWAEOptions(samples=samples, groups=groups, gradient=gradient)
+    return MIWAELoss(options, vae, vae.data)
 
 
-def run(loss: IwaeLoss, vae: BaseVAE, x: Tensor, seed: int = 1) -> LossOutput:
+def run(loss: IWAELoss, vae: BaseVAE, x: Tensor, seed: int = 1) -> LossOutput:
     torch.manual_seed(seed)
     output: LossOutput = loss(vae, Batch(x), CONTEXT)
     return output

@@ -13,7 +13,7 @@ import vaezoo
 from vaezoo import BaseVAE, Batch, LossOutput, StepContext
 from vaezoo.checkpoint.format import load_into, load_weights, save_weights
 from vaezoo.models.distributions import diagonal_normal
-from vaezoo_deterministic.rae import RaeLoss
+from vaezoo_deterministic.losses import RAELoss
 from vaezoo_deterministic.smoothness import gradient_penalty, limit_spectrum, squared_norm
 
 CONTEXT = StepContext(torch.tensor(0), 10, 100)
@@ -176,7 +176,7 @@ class TestSpectralNorm:
     def test_a_second_loss_limits_nothing_twice(self) -> None:
         model = build(regulariser="spectral_norm")
         names = list(model.state_dict())
-        RaeLoss(model.loss.options, model, model.data)
+        RAELoss(model.loss.options, model, model.data)
         limit_spectrum(model.decoder)
         assert list(model.state_dict()) == names
 

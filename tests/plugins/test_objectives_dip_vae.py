@@ -11,7 +11,7 @@ import vaezoo
 from vaezoo import BaseVAE, Batch, LossOutput, StepContext
 from vaezoo.models.distributions import diagonal_normal
 from vaezoo_objectives.dip_vae import covariance_of
-from vaezoo_objectives.options import DipVaeOptions
+from vaezoo_objectives.options import DIPVAEOptions
 
 
 def values(n: int = 40, latents: int = 3) -> Tensor:
@@ -173,4 +173,4 @@ class TestPenalty:
     def test_weight_of_the_diagonal_is_the_papers(
         self, options: dict[str, object], weight: float
     ) -> None:
-        assert DipVaeOptions(**options).diagonal_weight() == weight
+        assert DIPVAEOptions(**options).diagonal_weight() == weight

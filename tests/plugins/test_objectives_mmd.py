@@ -13,7 +13,7 @@ import vaezoo
 from vaezoo import BaseVAE, Batch, LossOutput, StepContext
 from vaezoo.models.distributions import diagonal_normal
 from vaezoo_objectives.mmd import mmd, mmd_to_prior
-from vaezoo_objectives.options import MmdOptions
+from vaezoo_objectives.options import MMDOptions
 
 SIZES = [2, 8, 32, 128, 256]
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -117,8 +117,8 @@ class TestPrior:
         """Latents at 3 are far from a standard prior, and at home in one at 3."""
         z, moved = normal(256, 4, 0, 3.0), torch.full((4,), 3.0).double()
         torch.manual_seed(0)
-        far = mmd_to_prior(z, diagonal_normal(moved * 0, torch.ones(4).double()), MmdOptions())
-        home = mmd_to_prior(z, diagonal_normal(moved, torch.ones(4).double()), MmdOptions())
+        far = mmd_to_prior(z, diagonal_normal(moved * 0, torch.ones(4).double()), MMDOptions())
+        home = mmd_to_prior(z, diagonal_normal(moved, torch.ones(4).double()), MMDOptions())
         assert far > 0.3
         assert home.abs() < 0.01
 
@@ -126,16 +126,16 @@ class TestPrior:
         loc = 3.0 * torch.ones(64, 4).double()
         torch.manual_seed(0)
         conditional = diagonal_normal(loc, torch.ones_like(loc))
-        assert mmd_to_prior(normal(64, 4, 0, 3.0), conditional, MmdOptions()).abs() < 0.05
+        assert mmd_to_prior(normal(64, 4, 0, 3.0), conditional, MMDOptions()).abs() < 0.05
 
     def test_spatial_latents_are_so_many_latents(self) -> None:
         z = normal(16, 12, 0, 0.5)
         flat = diagonal_normal(torch.zeros(12).double(), torch.ones(12).double())
         spatial = diagonal_normal(torch.zeros(3, 2, 2).double(), torch.ones(3, 2, 2).double(), 3)
         torch.manual_seed(0)
-        expected = mmd_to_prior(z, flat, MmdOptions())
+        expected = mmd_to_prior(z, flat, MMDOptions())
         torch.manual_seed(0)
-        assert mmd_to_prior(z.view(16, 3, 2, 2), spatial, MmdOptions()).equal(expected)
+        assert mmd_to_prior(z.view(16, 3, 2, 2), spatial, MMDOptions()).equal(expected)
 
 
 def model(name: str, **options: object) -> BaseVAE:

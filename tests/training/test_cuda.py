@@ -12,7 +12,7 @@ from torch import Tensor
 
 import vaezoo
 from vaezoo.errors import OptionError
-from vaezoo.losses.elbo import ElboLoss
+from vaezoo.losses.elbo import ELBOLoss
 from vaezoo.runtime.device import Runtime
 from vaezoo.training.callback import ProgressCallback
 from vaezoo.training.cuda_graph import CUDAGraphStep, make_train_step
@@ -67,16 +67,16 @@ def test_the_same_seed_gives_the_same_bits(tmp_path: Path) -> None:
 def test_what_cannot_be_recorded_costs_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = ElboLoss.forward
+    honest = ELBOLoss.forward
 
-    def reads_back(loss: ElboLoss, *args: Any) -> Any:
+    def reads_back(loss: ELBOLoss, *args: Any) -> Any:
         output = honest(loss, *args)
         if loss.training:
             float(output.loss)
         return output
 
     eager = vaezoo.train("vanilla", out=tmp_path / "eager", graph="off", **JOB)
-    monkeypatch.setattr(ElboLoss, "forward", reads_back)
+    monkeypatch.setattr(ELBOLoss, "forward", reads_back)
     notes = Notes()
     run = vaezoo.train("vanilla", out=tmp_path / "r", callback=notes, **JOB)
     assert len([line for line in notes.lines if "CUDA graph" in line]) == 1

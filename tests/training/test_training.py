@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 import vaezoo
 from vaezoo.errors import OptionError, RunError, RunStopped, TrainingError
-from vaezoo.losses.elbo import ElboLoss
+from vaezoo.losses.elbo import ELBOLoss
 from vaezoo.runs.train import resume_run
 from vaezoo.training.callback import ProgressCallback, TrainMetrics
 from vaezoo.training.options import TrainOptions
@@ -353,16 +353,16 @@ def test_no_host_synchronisation_within_a_window(
             nonlocal step
             step += 1
 
-    honest_loss = ElboLoss.forward
+    honest_loss = ELBOLoss.forward
     inside: list[int] = []
 
-    def watched(loss: ElboLoss, *args: Any) -> Any:
+    def watched(loss: ELBOLoss, *args: Any) -> Any:
         before = len(reads)
         output = honest_loss(loss, *args)
         inside.append(len(reads) - before)
         return output
 
-    monkeypatch.setattr(ElboLoss, "forward", watched)
+    monkeypatch.setattr(ELBOLoss, "forward", watched)
     for name in ("item", "tolist", "__bool__", "__float__", "__int__"):
         count(name)
     vaezoo.train(

@@ -16,7 +16,7 @@ import vaezoo
 from vaezoo.checkpoint import manager as saver
 from vaezoo.checkpoint.format import list_checkpoints, step_of
 from vaezoo.errors import OptionError, RunError, RunStopped, TrainingError, VaezooError
-from vaezoo.losses.elbo import ElboLoss
+from vaezoo.losses.elbo import ELBOLoss
 from vaezoo.models.base import BaseVAE
 from vaezoo.runs.train import resume_run
 from vaezoo.training import trainer as loop
@@ -73,17 +73,17 @@ class TestPlugins:
     """A plugin that raises in the middle."""
 
     def raising(self, monkeypatch: pytest.MonkeyPatch, step: int, error: Exception) -> None:
-        honest = ElboLoss.forward
+        honest = ELBOLoss.forward
         calls = 0
 
-        def forward(loss: ElboLoss, *args: Any) -> Any:
+        def forward(loss: ELBOLoss, *args: Any) -> Any:
             nonlocal calls
             calls += loss.training
             if calls == step:
                 raise error
             return honest(loss, *args)
 
-        monkeypatch.setattr(ElboLoss, "forward", forward)
+        monkeypatch.setattr(ELBOLoss, "forward", forward)
 
     def test_within_a_step(
         self, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from vaezoo.data.base import Batch
 from vaezoo.losses.base import BaseLoss, LossOutput, StepContext
-from vaezoo.losses.options import ElboOptions
+from vaezoo.losses.options import ELBOOptions
 from vaezoo.models.base import BaseVAE, VAEOutput
 from vaezoo.models.distributions import kl_divergence
 
@@ -23,7 +23,7 @@ def elbo_terms(output: VAEOutput, x: Tensor) -> dict[str, Tensor]:
     return {"elbo": -distortion - rate, "rate": rate, "distortion": distortion}
 
 
-class ElboLoss(BaseLoss):
+class ELBOLoss(BaseLoss):
     """distortion + beta · rate, in nats per example, averaged over the batch.
 
     At beta = 1 this is the negative ELBO (Kingma & Welling 2013, equation 3); other values are the
@@ -31,7 +31,7 @@ class ElboLoss(BaseLoss):
     latents, so beta means the same at any image size and any batch size.
     """
 
-    options: ElboOptions
+    options: ELBOOptions
 
     def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         terms = elbo_terms(model(batch.x, batch.y), batch.x)

@@ -7,7 +7,7 @@ from pydantic import Field
 from vaezoo.options import Options
 
 
-class ElboOptions(Options):
+class ELBOOptions(Options):
     """The weight of the KL divergence, and its warm-up."""
 
     beta: float = Field(

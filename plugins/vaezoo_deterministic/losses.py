@@ -1,4 +1,4 @@
-"""The loss of a regularised autoencoder (Ghosh et al. 2019)."""
+"""The losses of autoencoders: reconstruction, and a regularised one (Ghosh et al. 2019)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,24 @@ from torch.distributions import Distribution
 
 from vaezoo import BaseLoss, BaseVAE, Batch, DataSpec, LossOutput, StepContext
 
-from .options import RaeOptions
+from .options import RAEOptions
 from .smoothness import gradient_penalty, limit_spectrum, squared_norm
 
 
-class RaeLoss(BaseLoss):
+class ReconstructionLoss(BaseLoss):
+    """-log p(x|z) in nats per example, without a term for z.
+
+    Under a Gaussian likelihood of a fixed scale s that is  ‖x − x̂‖² / (2 s²)  and a constant: the
+    mean squared error (Hinton & Salakhutdinov 2006), in nats.
+    Under a Bernoulli likelihood it is the cross-entropy.
+    """
+
+    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
+        distortion = -model(batch.x, batch.y).likelihood.log_prob(batch.x)
+        return LossOutput(distortion.mean(), {"distortion": distortion})
+
+
+class RAELoss(BaseLoss):
     """distortion + beta · ‖z‖² / 2 + lambda · regulariser, in nats per example.
 
     The loss of Ghosh et al. (2019, section 3). The regulariser is the squared norm of the decoder's
@@ -25,9 +38,9 @@ class RaeLoss(BaseLoss):
     2 s² · lambda on the latents.
     """
 
-    options: RaeOptions
+    options: RAEOptions
 
-    def __init__(self, options: RaeOptions, model: BaseVAE, data: DataSpec) -> None:
+    def __init__(self, options: RAEOptions, model: BaseVAE, data: DataSpec) -> None:
         super().__init__(options, model, data)
         if options.regulariser == "spectral_norm":
             limit_spectrum(model.get_submodule("decoder"))
