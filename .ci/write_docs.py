@@ -86,12 +86,11 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo.evaluation.metric": (
         "EvalBatch",
         "EvalContext",
-        "Evidence",
         "MetricResult",
         "MetricState",
         "MetricUnavailable",
     ),
-    "vaezoo.evaluation.sums": ("Mean", "RunningMoments"),
+    "vaezoo.evaluation.accumulators": ("RunningMoments", "RunningSum"),
     "vaezoo.testing": tuple(importlib.import_module("vaezoo.testing").__all__),
 }
 """What a plugin may use: names by the module that they are imported from."""

@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 _HOME = {
     "BaseDataset": "vaezoo.data.base",
     "BaseLoss": "vaezoo.losses.base",
-    "BaseMetric": "vaezoo.evaluation.metric",
+    "MetricState": "vaezoo.evaluation.metric",
     "BaseVAE": "vaezoo.models.base",
     "BaseLogger": "vaezoo.training.loggers",
     "Batch": "vaezoo.data.base",
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from vaezoo.data.options import DataOptions as DataOptions
     from vaezoo.data.spec import DataSpec as DataSpec
     from vaezoo.errors import VaezooError as VaezooError
-    from vaezoo.evaluation.metric import BaseMetric as BaseMetric
+    from vaezoo.evaluation.metric import MetricState as MetricState
     from vaezoo.losses.base import BaseLoss as BaseLoss
     from vaezoo.losses.base import LossOutput as LossOutput
     from vaezoo.losses.base import Phase as Phase

@@ -7,111 +7,88 @@ from typing import Any
 import torch
 
 import vaezoo
-from vaezoo import BaseMetric, MetricSpec
+from vaezoo import MetricSpec
 from vaezoo.data.loader import BatchLoader
 from vaezoo.distributed import local_only
+from vaezoo.evaluation.accumulators import RunningMoments, RunningSum
 from vaezoo.evaluation.evaluate import evaluate, select_metrics
 from vaezoo.evaluation.metric import (
     EvalBatch,
     EvalContext,
-    Evidence,
     MetricResult,
     MetricState,
     MetricUnavailable,
 )
-from vaezoo.evaluation.sums import Mean, Total
 from vaezoo.plugins.registry import registry
 
 
-class Seen(MetricState):
-    """How often each example is seen."""
+class Times(MetricState):
+    """By how much the number of times that an example is seen differs from 1, at most."""
 
-    shared = True
+    mergeable = True
 
-    def __init__(self, setting: EvalContext) -> None:
-        super().__init__(setting)
-        self.times = Total()
+    def __init__(self, context: EvalContext) -> None:
+        super().__init__(context)
+        self.counts = RunningSum()
 
-    def add(self, view: EvalBatch) -> None:
-        self.times.add(torch.bincount(view.index, minlength=self.setting.examples))
+    def update(self, batch: EvalBatch) -> None:
+        self.counts.update(torch.bincount(batch.index, minlength=self.context.num_examples))
 
-
-class SeenByOne(Seen):
-    """The same of a collector that says nothing of sums."""
-
-    shared = False
-
-
-class Noise(MetricState):
-    """Draws that nobody else asks for, after the posterior's."""
-
-    shared = True
-
-    def __init__(self, setting: EvalContext) -> None:
-        super().__init__(setting)
-        self.mean = Mean()
-
-    def add(self, view: EvalBatch) -> None:
-        self.mean.add(torch.randn(len(view)))
-
-
-class NoiseOfOne(Noise):
-    shared = False
-
-
-class Second(MetricState):
-    """Has no number for the second batch, which the first process does not see."""
-
-    shared = True
-
-    def add(self, view: EvalBatch) -> None:
-        if view.number == 1:
-            raise MetricUnavailable("the second batch has none")
-
-
-class Third(Second):
-    def add(self, view: EvalBatch) -> None:
-        if view.number == 2:
-            raise ZeroDivisionError("in the third\nbatch")
-
-
-class Times(BaseMetric):
-    """By how much the number of times that an example is seen is not 1, at most."""
-
-    collects = (Seen,)
-
-    def measure(self, evidence: Evidence) -> MetricResult:
-        times = evidence[self.collects[0]].times.values
-        return MetricResult(float((times - 1).abs().max()))
+    def times(self) -> MetricResult:
+        assert self.counts.sum is not None
+        return MetricResult(float((self.counts.sum - 1).abs().max()))
 
 
 class TimesByOne(Times):
-    collects = (SeenByOne,)
+    """The same, in one process."""
+
+    mergeable = False
+    timesbyone = Times.times
 
 
-class Drawn(BaseMetric):
-    collects = (Noise,)
+class Drawn(MetricState):
+    """Random numbers that no other metric uses, drawn after the posterior's."""
 
-    def measure(self, evidence: Evidence) -> MetricResult:
-        return MetricResult.over_examples(evidence[self.collects[0]].mean)
+    mergeable = True
+
+    def __init__(self, context: EvalContext) -> None:
+        super().__init__(context)
+        self.values = RunningMoments()
+
+    def update(self, batch: EvalBatch) -> None:
+        self.values.update(torch.randn(len(batch)))
+
+    def drawn(self) -> MetricResult:
+        return MetricResult.over_examples(self.values)
 
 
 class DrawnByOne(Drawn):
-    collects = (NoiseOfOne,)
+    mergeable = False
+    drawnbyone = Drawn.drawn
 
 
-class Nothing(BaseMetric):
-    collects = (Second,)
+class Nothing(MetricState):
+    """Has no value for the second batch, which rank 0 does not see."""
 
-    def measure(self, evidence: Evidence) -> MetricResult:
+    mergeable = True
+
+    def update(self, batch: EvalBatch) -> None:
+        if batch.number == 1:
+            raise MetricUnavailable("the second batch has none")
+
+    def nothing(self) -> MetricResult:
         return MetricResult(1.0)
 
 
 class Broken(Nothing):
-    collects = (Third,)
+    broken = Nothing.nothing
+
+    def update(self, batch: EvalBatch) -> None:
+        if batch.number == 2:
+            raise ZeroDivisionError("in the third\nbatch")
 
 
-# Those that draw where one process sees all come first: what the others draw must not follow.
+# Those that one process computes come first: what the others draw must not follow from it.
 OWN = [
     MetricSpec(
         name=metric.__name__.lower(),
@@ -138,7 +115,7 @@ def measured() -> dict[str, list[dict[str, Any]]]:
         torch.manual_seed(0)
         model = vaezoo.create_model(name, data=(1, 16, 16), **options)
         for size in (4, 9, 64):
-            setting = EvalContext(
+            context = EvalContext(
                 model,
                 frozenset(registry().model(name).tags),
                 BatchLoader(splits.test, batch_size=size, device=torch.device("cpu")),
@@ -147,7 +124,7 @@ def measured() -> dict[str, list[dict[str, Any]]]:
                 seed=5,
             )
             specs = [*OWN, *select_metrics(["likelihood", "latent", "reconstructions"])]
-            together = evaluate(setting, specs).to_dict()
+            together = evaluate(context, specs).to_dict()
             with local_only():
-                found[f"{name}, {size} at once"] = [together, evaluate(setting, specs).to_dict()]
+                found[f"{name}, {size} at once"] = [together, evaluate(context, specs).to_dict()]
     return found

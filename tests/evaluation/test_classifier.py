@@ -14,7 +14,7 @@ from vaezoo import BaseVAE, DataSpec, LikelihoodOptions, Splits, TensorSplit
 from vaezoo.data.cache import cache_folder
 from vaezoo.data.loader import BatchLoader
 from vaezoo.evaluation import classifier, inception
-from vaezoo.evaluation.classifier import Trained, classifier_of
+from vaezoo.evaluation.classifier import TrainedClassifier, load_classifier
 from vaezoo.evaluation.evaluate import Evaluation, evaluate, select_metrics
 from vaezoo.evaluation.metric import EvalContext, MetricUnavailable
 from vaezoo.evaluation.metrics import samples
@@ -70,17 +70,17 @@ class Copier(BaseVAE):
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classifier, "_STEPS", 60)
-    monkeypatch.setattr(samples, "FEWEST", 100)
+    monkeypatch.setattr(samples, "MIN_EXAMPLES", 100)
     monkeypatch.setattr(inception, "weights_path", lambda: Path("nowhere"))
 
 
-def trained(splits: Splits) -> Trained:
-    return classifier_of(splits, "none", CPU, lambda what, done, total: None)
+def trained(splits: Splits) -> TrainedClassifier:
+    return load_classifier(splits, "none", CPU, lambda what, done, total: None)
 
 
 def test_it_learns_and_is_kept() -> None:
     first = trained(data())
-    assert first.of == "class_names"
+    assert first.target == "classes"
     assert first.accuracy > 0.9
     (path,) = (cache_folder() / "classifiers").glob("*.safetensors")
     written = path.stat().st_mtime_ns
@@ -167,7 +167,7 @@ def test_known_factors_have_a_head_each() -> None:
     }
     splits = data(**parts, factor_names=("row", "column"))
     found = trained(splits)
-    assert found.of == "factors"
+    assert found.target == "factors"
     assert [head.out_features for head in found.network.heads] == [2, 2]
     assert found.accuracy > 0.9
     real = bars(200, 3).images.float() / 255
@@ -176,4 +176,4 @@ def test_known_factors_have_a_head_each() -> None:
 
 
 def test_inception_is_not_at_hand_without_its_weights() -> None:
-    assert not inception.can_have(download=False)
+    assert not inception.is_available(download=False)

@@ -52,7 +52,7 @@ def test_fid_by_inception_is_that_of_torchmetrics(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     fid: Any = pytest.importorskip("torchmetrics.image.fid")
-    monkeypatch.setattr(samples, "FEWEST", FEW)
+    monkeypatch.setattr(samples, "MIN_EXAMPLES", FEW)
     run = vaezoo.train(
         "vanilla", data="sprites", out=tmp_path / "run", examples=60, test=FEW, image_size=16,
         hidden=(8, 8), latent_dim=3, steps=4, batch_size=16, device="cpu",
@@ -86,9 +86,9 @@ def test_the_weights_of_2015_alone_are_inception(
     weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """auto takes no others; with theirs the number has the name of the literature."""
-    assert not inception.can_have(download=True)
+    assert not inception.is_available(download=True)
     monkeypatch.setattr(inception, "_SHA256", inception._checksum(weights))
-    assert inception.can_have(download=False)
+    assert inception.is_available(download=False)
     assert inception.load(CPU)[1:] == ("inception", "")
 
 
@@ -103,6 +103,6 @@ def test_what_is_no_weights_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     }
     for write in wrong.values():
         write()
-        assert not inception.can_have(download=False)
+        assert not inception.is_available(download=False)
         with pytest.raises(inception.MetricUnavailable, match="is damaged: delete it"):
             inception.load(CPU)

@@ -14,9 +14,13 @@ import vaezoo
 from vaezoo import BaseVAE, DataSpec, Options, TensorSplit
 from vaezoo.data.loader import BatchLoader
 from vaezoo.errors import OptionError
-from vaezoo.evaluation.interpolation import interpolate
-from vaezoo.evaluation.latents import LatentStats, latent_statistics, prior_quantiles
-from vaezoo.evaluation.traversal import traverse
+from vaezoo.evaluation.latents import (
+    LatentStats,
+    interpolate,
+    latent_statistics,
+    prior_quantiles,
+    traverse,
+)
 from vaezoo.models.distributions import diagonal_normal
 from vaezoo.models.likelihoods import GaussianLikelihood
 

@@ -14,16 +14,14 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaezoo import BaseMetric, BaseVAE, DataSpec, MetricSpec, Options, TensorSplit, VaezooError
+from vaezoo import BaseVAE, DataSpec, MetricSpec, Options, TensorSplit, VaezooError
 from vaezoo.cli.evaluate import best_of
 from vaezoo.data.loader import BatchLoader
 from vaezoo.errors import OptionError, UnknownNameError
-from vaezoo.evaluation.comparable import comparable
-from vaezoo.evaluation.evaluate import Number, default_metrics, evaluate, select_metrics
+from vaezoo.evaluation.evaluate import comparability, default_metrics, evaluate, select_metrics
 from vaezoo.evaluation.metric import (
     EvalBatch,
     EvalContext,
-    Evidence,
     MetricResult,
     MetricState,
     MetricUnavailable,
@@ -62,14 +60,11 @@ def setting(
     return EvalContext(model, frozenset(tags), batches, **changes)
 
 
-def spec(name: str, target: type[BaseMetric], **changes: Any) -> MetricSpec:
+def spec(name: str, **changes: Any) -> MetricSpec:
+    """A spec of Count, which is given to it: a test's module has no name to import it by."""
     values = {"summary": "A test", "formula": "1", "direction": "higher", "group": "latent"}
-    return MetricSpec(name=name, target=f"{__name__}:{target.__name__}", **{**values, **changes})
-
-
-def importable(found: MetricSpec, target: type[BaseMetric]) -> MetricSpec:
-    """The spec, its class given to it: a test's module has no name to import it by."""
-    object.__setattr__(found, "load", lambda: target)
+    found = MetricSpec(name=name, target=f"{__name__}:Count", **{**values, **changes})
+    object.__setattr__(found, "load", lambda: Count)
     return found
 
 
@@ -196,8 +191,10 @@ class TestLatents:
         assert torch.allclose(kls, torch.full((3, 2), 0.5))
 
 
-def number(value: float | None, comparable: str = "same", direction: str = "higher") -> Number:
-    return Number(value, None, "", "", "", "", direction, comparable)
+def number(
+    value: float | None, comparable: str = "same", direction: str = "higher"
+) -> MetricResult:
+    return MetricResult(value, direction=direction, comparable=comparable)
 
 
 class TestRanking:
@@ -222,7 +219,7 @@ class TestRanking:
 
 class TestComparable:
     def words(self, name: str, where: EvalContext, measured: MetricResult | None = None) -> str:
-        return comparable(registry().metric(name), where, measured or MetricResult(1.0))
+        return comparability(registry().metric(name), where, measured or MetricResult(1.0))
 
     def test_importance_samples_keep_numbers_apart(self) -> None:
         few, many = setting(importance_samples=5), setting(importance_samples=50)
@@ -260,48 +257,37 @@ class TestComparable:
         assert "network inception" in first
 
 
-class Counted(MetricState):
-    def __init__(self, setting: EvalContext) -> None:
-        super().__init__(setting)
-        self.count = 0
+class Count(MetricState):
+    """The number of examples seen, and three metrics without a value."""
 
-    def add(self, view: EvalBatch) -> None:
-        self.count += len(view)
+    def __init__(self, context: EvalContext) -> None:
+        super().__init__(context)
+        self.seen = 0
 
+    def update(self, batch: EvalBatch) -> None:
+        self.seen += len(batch)
 
-class Count(BaseMetric):
-    collects = (Counted,)
+    def count(self) -> MetricResult:
+        return MetricResult(float(self.seen), note="a caution")
 
-    def measure(self, evidence: Evidence) -> MetricResult:
-        return MetricResult(float(evidence[Counted].count), note="a caution")
-
-
-class Broken(BaseMetric):
-    def measure(self, evidence: Evidence) -> MetricResult:
+    def broken(self) -> MetricResult:
         raise ZeroDivisionError("by\nnothing")
 
-
-class Declines(BaseMetric):
-    def measure(self, evidence: Evidence) -> MetricResult:
+    def declines(self) -> MetricResult:
         raise MetricUnavailable("there is none today")
 
-
-class Endless(BaseMetric):
-    def measure(self, evidence: Evidence) -> MetricResult:
+    def endless(self) -> MetricResult:
         return MetricResult(float("inf"))
 
 
 class TestOnesOwn:
-    def test_a_metric_is_a_class_and_a_collector(self) -> None:
-        own = importable(spec("count", Count), Count)
-        found = evaluate(setting(), [own]).metrics["count"]
+    def test_a_metric_is_a_method_of_a_state(self) -> None:
+        found = evaluate(setting(), [spec("count")]).metrics["count"]
         assert found.value == 200
         assert found.note == "a caution"
 
     def test_one_that_fails_costs_its_number(self) -> None:
-        specs = [
-            importable(spec(c.__name__.lower(), c), c) for c in (Count, Broken, Declines, Endless)
-        ]
+        specs = [spec(name) for name in ("count", "broken", "declines", "endless")]
         found = evaluate(setting(), specs).metrics
         assert found["count"].value == 200
         assert found["broken"].note == "it failed: ZeroDivisionError: by nothing"
@@ -311,7 +297,7 @@ class TestOnesOwn:
 
     def test_where_all_fail_the_error_is_raised(self) -> None:
         with pytest.raises(ZeroDivisionError):
-            evaluate(setting(), [importable(spec("broken", Broken), Broken)])
+            evaluate(setting(), [spec("broken")])
 
     def test_a_target_that_is_no_metric(self) -> None:
         wrong = MetricSpec(
@@ -322,8 +308,10 @@ class TestOnesOwn:
             direction="higher",
             group="latent",
         )
-        with pytest.raises(VaezooError, match="is no BaseMetric"):
+        with pytest.raises(VaezooError, match="is no MetricState"):
             evaluate(setting(), [wrong])
+        with pytest.raises(VaezooError, match="has no method nameless"):
+            evaluate(setting(), [spec("nameless")])
 
     @pytest.mark.parametrize(
         ("changes", "told"),
@@ -341,7 +329,7 @@ class TestOnesOwn:
     )
     def test_specs_are_checked(self, changes: dict[str, Any], told: str) -> None:
         with pytest.raises(VaezooError, match=told):
-            spec("count", Count, **changes)
+            spec("count", **changes)
 
 
 @pytest.fixture

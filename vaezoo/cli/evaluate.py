@@ -16,7 +16,8 @@ from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import METRIC_GROUPS
 
 if TYPE_CHECKING:
-    from vaezoo.evaluation.evaluate import Evaluation, Number
+    from vaezoo.evaluation.evaluate import Evaluation
+    from vaezoo.evaluation.metric import MetricResult
     from vaezoo.runs.run import Run
 
 _ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
@@ -223,7 +224,7 @@ def _print_many(names: list[str], results: list[Evaluation]) -> None:
     print_line(f"{', '.join(f'{n:,}' for n in sorted(counts))} examples", console)
 
 
-def best_of(numbers: list[Number]) -> set[int]:
+def best_of(numbers: list[MetricResult]) -> set[int]:
     """The positions of the best numbers; none if they do not compare, or are all equal."""
     there = [number for number in numbers if number.value is not None]
     values = {number.value for number in there}
@@ -238,7 +239,7 @@ def best_of(numbers: list[Number]) -> set[int]:
     return {i for i, number in enumerate(numbers) if number.value == best}
 
 
-def _remarks(names: list[str], metric: str, numbers: list[Number]) -> list[str]:
+def _remarks(names: list[str], metric: str, numbers: list[MetricResult]) -> list[str]:
     """Why numbers are missing, and why a row has no star."""
     by_note: dict[str, list[str]] = {}
     for run, number in zip(names, numbers, strict=True):
@@ -254,14 +255,14 @@ def _remarks(names: list[str], metric: str, numbers: list[Number]) -> list[str]:
     return lines
 
 
-def _format(number: Number) -> str:
+def _format(number: MetricResult) -> str:
     if number.value is None:
         return "-"
     text = f"{number.value:.5g}"
     return text if number.uncertainty is None else f"{text} ± {number.uncertainty:.2g}"
 
 
-def _meaning(name: str, number: Number) -> str:
+def _meaning(name: str, number: MetricResult) -> str:
     """What a number is, with its note; or why there is none."""
     if number.value is None:
         return number.note

@@ -51,7 +51,7 @@ def command(
     opened = load_run(run, device)
     opened.check_has_pictures()
     count = steps or (10 if out.suffix.lower() == ".png" else 24)
-    found = opened.interpolate(a, b, steps=count, way=method, label=label)
+    found = opened.interpolate(a, b, steps=count, method=method, label=label)
     save_rows(out, [torch.cat([found.a, found.images, found.b])], [""])
     if as_json:
         print_json({"picture": str(out), "method": method, **found.to_dict()})

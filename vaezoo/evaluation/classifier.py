@@ -58,17 +58,17 @@ class Classifier(nn.Module):
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedClassifier:
     """A classifier, what it tells apart, and how often it is right on held-out examples."""
 
     network: Classifier
-    of: str
+    target: str
     accuracy: float
 
 
-def classifier_of(
+def load_classifier(
     splits: Splits, binarize: Binarize, device: torch.device, on_progress: OnProgress
-) -> Trained:
+) -> TrainedClassifier:
     """The classifier of a data set: from the cache, or trained now, which takes a minute or two.
 
     It learns the factors of variation where they are known, each with a head of its own, else the
@@ -86,7 +86,7 @@ def classifier_of(
         _train(network, splits, binarize, device, targets, on_progress)
         accuracy = _accuracy(network, splits, binarize, device, targets)
         _write(path, network, accuracy)
-    return Trained(network.eval().requires_grad_(False), of, accuracy)
+    return TrainedClassifier(network.eval().requires_grad_(False), of, accuracy)
 
 
 Targets = Callable[[Split, Tensor], Tensor]
@@ -112,7 +112,7 @@ def _targets(splits: Splits) -> tuple[str, Targets]:
         assert found is not None
         return found[:, None].long()
 
-    return "class_names", labels
+    return "classes", labels
 
 
 def _counts(splits: Splits, targets: Targets) -> list[int]:

@@ -1,7 +1,8 @@
-"""The numbers of a model on a split, each in its unit, or the reason why there is none."""
+"""Evaluation of a model on a split: the value of each metric, or the reason why there is none."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -12,13 +13,10 @@ import torch
 from vaezoo.distributed import local_only, rank, world_size
 from vaezoo.distributed.launch import gather_objects, on_rank0_broadcast
 from vaezoo.errors import OptionError, VaezooError
-from vaezoo.evaluation.comparable import comparable
 from vaezoo.evaluation.metric import (
     STREAMS,
-    BaseMetric,
     EvalBatch,
     EvalContext,
-    Evidence,
     MetricResult,
     MetricState,
     MetricUnavailable,
@@ -28,34 +26,15 @@ from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import METRIC_GROUPS, METRIC_REQUIRES, MetricSpec
 from vaezoo.runtime.seed import evaluation_mode, seeded
 
-_NOT_ASKED = "it was not asked for"
-_NOISE, _NOISE_OF_OTHERS = 0, 3
-"""Streams of a batch's noise: of what processes share, and of what they do not."""
-
-
-@dataclass(frozen=True)
-class Number:
-    """One metric of one run. value: None where there is none, and note says why.
-
-    uncertainty, uncertainty_kind: how sure the number is, and what that is. label: what to call it.
-    comparable: two numbers of a metric may be ranked if these words are the same, and only then.
-    """
-
-    value: float | None
-    uncertainty: float | None
-    uncertainty_kind: str
-    note: str
-    label: str
-    unit: str
-    direction: str
-    comparable: str
+_NOISE, _NOISE_OF_ONE_PROCESS = 0, 3
+"""Streams of a batch's noise: of states that processes share, and of the others."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured. None where the model or the data has no such number: notes say why.
+    """The values of all metrics that were asked for. None where there is none: notes say why.
 
-    The first ten are in `metrics` too, with everything else that was asked for.
+    The first ten are in `metrics` too.
 
     elbo, log_likelihood, rate, distortion: nats per example. bits_per_dim: from the ELBO.
     log_likelihood: importance-weighted (Burda et al. 2015, equation 8), with the standard error
@@ -63,8 +42,8 @@ class Evaluation:
     mse, psnr, ssim: of reconstructions, means over the examples; psnr in dB.
     active_units: latents whose posterior mean varies by more than 0.01 over the data (Burda et al.
         2015, section 2).
-    reconstruction_r2: share of the variance around the mean image that reconstructions explain.
-    metrics: every number by the name of its metric. latents: a row for each latent; see
+    reconstruction_r2: fraction of the variance around the mean image that reconstructions explain.
+    metrics: every value by the name of its metric. latents: a row for each latent; see
         latent_report.
     """
 
@@ -82,36 +61,25 @@ class Evaluation:
     importance_samples: int
     log_likelihood_standard_error: float | None
     notes: dict[str, str] = field(default_factory=dict)
-    metrics: dict[str, Number] = field(default_factory=dict)
+    metrics: dict[str, MetricResult] = field(default_factory=dict)
     latents: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, told: dict[str, Any]) -> Evaluation:
-        """The one that `to_dict` told of."""
-        numbers = {name: Number(**number) for name, number in told["metrics"].items()}
-        return cls(**{**told, "metrics": numbers})
+    def from_dict(cls, values: dict[str, Any]) -> Evaluation:
+        """The inverse of `to_dict`."""
+        metrics = {name: MetricResult(**result) for name, result in values["metrics"].items()}
+        return cls(**{**values, "metrics": metrics})
 
 
-_FLAT = (
-    "elbo",
-    "log_likelihood",
-    "rate",
-    "distortion",
-    "bits_per_dim",
-    "mse",
-    "psnr",
-    "ssim",
-    "active_units",
-    "reconstruction_r2",
-)
+_TOP_LEVEL = tuple(Evaluation.__dataclass_fields__)[:10]
 """The metrics that Evaluation has as attributes."""
 
 
 def default_metrics() -> list[MetricSpec]:
-    """Those that are measured unless others are asked for."""
+    """Those that are evaluated unless others are asked for."""
     return [spec for spec in _all_metrics() if spec.default]
 
 
@@ -119,12 +87,10 @@ def select_metrics(words: Iterable[str]) -> list[MetricSpec]:
     """Metrics by name, by group, `default` or `all`, each once, in the order of the registry."""
     known, wanted = _all_metrics(), set()
     for word in words:
-        if word in METRIC_GROUPS or word in ("default", "all"):
-            wanted |= {
-                s.name
-                for s in known
-                if word in (s.group, "all") or (word == "default" and s.default)
-            }
+        if word in METRIC_GROUPS:
+            wanted |= {spec.name for spec in known if spec.group == word}
+        elif word in ("default", "all"):
+            wanted |= {spec.name for spec in known if spec.default or word == "all"}
         else:
             wanted.add(registry().metric(word).name)
     if not wanted:
@@ -132,199 +98,231 @@ def select_metrics(words: Iterable[str]) -> list[MetricSpec]:
     return [spec for spec in known if spec.name in wanted]
 
 
-def evaluate(setting: EvalContext, specs: Sequence[MetricSpec]) -> Evaluation:
-    """Take these metrics in one pass over every example of the split.
+def evaluate(context: EvalContext, specs: Sequence[MetricSpec]) -> Evaluation:
+    """Compute metrics in one pass over every example of the split.
 
-    The noise of a batch follows from the setting's seed and its number; the generators and the
-    modules' modes are left as they were. Nothing is read back before the end.
+    The noise of a batch follows from the context's seed and the batch's number; the generators and
+    the modules' modes are left as they were. Nothing is read back from the device before the end.
 
-    Several processes deal the batches out: all of them must ask, and each gets the numbers that
-    one process would find. What does not keep sums sees every batch, in the first.
+    Several processes share the batches: all of them must call it, and each gets the values that
+    one process would compute. States that are not mergeable see every batch, on rank 0.
 
-    A metric that fails costs its number and says why; where every one of them fails, it is the
-    model that does, and the error is raised.
+    A metric that fails has no value, and a note says why. If every one of them fails, the model
+    is at fault, and the error is raised.
     """
-    found: dict[str, MetricResult] = {}
-    metrics: dict[str, BaseMetric] = {}
-    for spec in specs:
-        missing = next((need for need in spec.requires if not setting.has(need)), None)
-        if missing is not None:
-            found[spec.name] = MetricResult(None, note=METRIC_REQUIRES[missing])
-        else:
-            metrics[spec.name] = _load(spec)
-    model = setting.model
+    missing = {
+        spec.name: next((word for word in spec.requires if not context.has(word)), None)
+        for spec in specs
+    }
+    kinds = {spec.name: _load(spec) for spec in specs if missing[spec.name] is None}
     # Not inference_mode: a posterior may need gradients of its own.
-    with evaluation_mode(model), seeded(setting.seed, setting.device), torch.no_grad():
-        kinds: list[type[MetricState]] = [LatentMoments] if setting.has("continuous") else []
-        kinds += [LatentKls] if setting.has("density") else []
-        kinds += [kind for metric in metrics.values() for kind in metric.collects]
-        watch = _Pass(setting, kinds)
-        watch.run()
-        watch.join()
+    with evaluation_mode(context.model), seeded(context.seed, context.device), torch.no_grad():
+        reported: list[type[MetricState]] = [LatentMoments] if context.has("continuous") else []
+        reported += [LatentKls] if context.has("density") else []
+        states = _States(context, [*reported, *kinds.values()])
+        states.update()
+        states.merge()
 
-        def measured() -> dict[str, Any]:
-            for name, metric in metrics.items():
-                found[name] = watch.measure(metric, name)
-            if metrics and len(watch.errors) == len(metrics):
-                raise next(iter(watch.errors.values()))
-            return _evaluation(setting, specs, found, watch).to_dict()
+        def results() -> dict[str, Any]:
+            found = {
+                spec.name: states.compute(spec, kinds[spec.name])
+                if spec.name in kinds
+                else MetricResult(None, note=METRIC_REQUIRES[missing[spec.name] or ""])
+                for spec in specs
+            }
+            if kinds and len(states.errors) == len(kinds):
+                raise next(iter(states.errors.values()))
+            found = {spec.name: _complete(spec, context, found[spec.name]) for spec in specs}
+            return _evaluation(context, found, states).to_dict()
 
-        return Evaluation.from_dict(on_rank0_broadcast(measured))
+        return Evaluation.from_dict(on_rank0_broadcast(results))
 
 
-class _Pass:
-    """One pass over the split: every collector sees every batch, unless it has failed before.
+class _States:
+    """The states of all metrics: each sees every batch, unless it has failed before.
 
-    Where several processes take turns, those that are shared see each batch in one of them.
+    If several processes share the batches, mergeable states see each batch in one process.
     """
 
-    def __init__(self, setting: EvalContext, kinds: Iterable[type[MetricState]]) -> None:
-        self.setting = setting
+    def __init__(self, context: EvalContext, kinds: Iterable[type[MetricState]]) -> None:
+        self.context = context
         self.kinds = list(dict.fromkeys(kinds))
         self.failed: dict[type[MetricState], Exception] = {}
         self.errors: dict[str, Exception] = {}
-        self.collectors: dict[type[MetricState], MetricState] = {}
+        self.states: dict[type[MetricState], MetricState] = {}
         for kind in self.kinds:
-            if kind.shared or rank() == 0:
+            if kind.mergeable or rank() == 0:
                 try:
                     with local_only():
-                        self.collectors[kind] = kind(setting)
+                        self.states[kind] = kind(context)
                 except Exception as error:
                     self.failed[kind] = error
 
-    def run(self) -> None:
-        batches, done = self.setting.batches, 0
+    def update(self) -> None:
+        batches, done = self.context.batches, 0
         everything = torch.arange(len(batches.split))
         for number, index in enumerate(everything.split(batches.batch_size)):
             ours = number % world_size() == rank()
-            left = [kind for kind in self.collectors if kind not in self.failed]
-            shared = [kind for kind in left if kind.shared and ours]
-            whole = [kind for kind in left if not kind.shared]
-            if shared or whole:
+            left = [kind for kind in self.states if kind not in self.failed]
+            mergeable = [kind for kind in left if kind.mergeable and ours]
+            others = [kind for kind in left if not kind.mergeable]
+            if mergeable or others:
                 with local_only():
-                    view = EvalBatch(self.setting, batches.batch(index), index, number)
-                    self._see(view, shared, whole)
+                    batch = EvalBatch(self.context, batches.batch(index), index, number)
+                    # What each draws follows from the batch alone, whichever states see it here.
+                    with self.context.noise(_NOISE + number * STREAMS):
+                        if self.context.has("elbo"):
+                            _ = batch.z  # drawn first: the same whatever is evaluated
+                        self._update(batch, mergeable)
+                    with self.context.noise(_NOISE_OF_ONE_PROCESS + number * STREAMS):
+                        self._update(batch, others)
             done += len(index)
-            self.setting.on_progress("one pass", done, len(everything))
+            self.context.on_progress("one pass", done, len(everything))
 
-    def _see(
-        self, view: EvalBatch, shared: list[type[MetricState]], whole: list[type[MetricState]]
-    ) -> None:
-        """What each draws follows from the batch alone, whoever else sees it here."""
-        with self.setting.noise(_NOISE + view.number * STREAMS):
-            if self.setting.has("elbo"):
-                _ = view.z  # before anything else that draws: the same whatever is measured
-            self._add(view, shared)
-        with self.setting.noise(_NOISE_OF_OTHERS + view.number * STREAMS):
-            self._add(view, whole)
-
-    def _add(self, view: EvalBatch, kinds: list[type[MetricState]]) -> None:
+    def _update(self, batch: EvalBatch, kinds: list[type[MetricState]]) -> None:
         for kind in kinds:
             try:
-                self.collectors[kind].add(view)
+                self.states[kind].update(batch)
             except Exception as error:
                 self.failed[kind] = error
 
-    def join(self) -> None:
-        """Bring what the processes have kept, and why some have not, to the first."""
+    def merge(self) -> None:
+        """Merge the states of all processes, and the errors of those that failed, on rank 0."""
         if world_size() == 1:
             return
-        shared = {str(n): kind for n, kind in enumerate(self.kinds) if kind.shared}
-        failed = {n: _told(self.failed[kind]) for n, kind in shared.items() if kind in self.failed}
-        kept = {
-            f"{n}.{name}": tensor.cpu()
-            for n, kind in shared.items()
-            if kind not in self.failed
-            for name, sum_ in self.collectors[kind].sums.items()
-            if (tensor := sum_.state) is not None
+        kinds = {str(n): kind for n, kind in enumerate(self.kinds) if kind.mergeable}
+        failed = {
+            n: _describe(self.failed[kind]) for n, kind in kinds.items() if kind in self.failed
         }
-        for trouble in gather_objects(failed):
-            for n, words in trouble.items():
-                self.failed.setdefault(shared[n], _heard(words))
-        for tensors in gather_objects(kept)[1:]:
+        held = {
+            f"{n}.{name}": tensor.cpu()
+            for n, kind in kinds.items()
+            if kind not in self.failed
+            for name, accumulator in self.states[kind].accumulators.items()
+            if (tensor := accumulator.state) is not None
+        }
+        for errors in gather_objects(failed):
+            for n, (unavailable, message) in errors.items():
+                error = MetricUnavailable if unavailable else VaezooError
+                self.failed.setdefault(kinds[n], error(message))
+        for tensors in gather_objects(held)[1:]:
             for key, tensor in tensors.items():
                 n, _, name = key.partition(".")
-                if shared[n] not in self.failed:
-                    self.collectors[shared[n]].sums[name].join(tensor.to(self.setting.device))
+                if kinds[n] not in self.failed:
+                    accumulator = self.states[kinds[n]].accumulators[name]
+                    accumulator.merge(tensor.to(self.context.device))
 
-    def measure(self, metric: BaseMetric, name: str) -> MetricResult:
+    def compute(self, spec: MetricSpec, kind: type[MetricState]) -> MetricResult:
         try:
-            for kind in metric.collects:
-                if kind in self.failed:
-                    raise self.failed[kind]
-            measured = metric.measure(Evidence(self.setting, self.collectors))
+            if kind in self.failed:
+                raise self.failed[kind]
+            result: MetricResult = getattr(self.states[kind], spec.name)()
         except MetricUnavailable as reason:
             return MetricResult(None, note=str(reason))
         except Exception as error:
-            self.errors[name] = error
-            return MetricResult(None, note=f"it failed: {_told(error)[1]}")
-        value = measured.value
-        if value is not None and not math.isfinite(value):
-            return MetricResult(None, note=f"it came out as {value}")
-        if measured.uncertainty is not None and not math.isfinite(measured.uncertainty):
-            return replace(measured, uncertainty=None)
-        return measured
+            self.errors[spec.name] = error
+            return MetricResult(None, note=f"it failed: {_describe(error)[1]}")
+        if result.value is not None and not math.isfinite(result.value):
+            return MetricResult(None, note=f"it came out as {result.value}")
+        return result
 
-    def seen(self, kind: type[MetricState]) -> Any:
-        return None if kind in self.failed else self.collectors.get(kind)
+    def get(self, kind: type[MetricState]) -> Any:
+        """The state, or None if it has failed or was not asked for."""
+        return None if kind in self.failed else self.states.get(kind)
 
 
-def _evaluation(
-    setting: EvalContext, specs: Sequence[MetricSpec], found: dict[str, MetricResult], watch: _Pass
-) -> Evaluation:
-    numbers = {
-        spec.name: Number(
-            measured.value,
-            measured.uncertainty,
-            measured.uncertainty_kind if measured.uncertainty is not None else "",
-            measured.note,
-            measured.label or spec.name,
-            spec.unit,
-            spec.direction,
-            comparable(spec, setting, measured),
-        )
-        for spec in specs
-        for measured in (found[spec.name],)
+def comparability(spec: MetricSpec, context: EvalContext, result: MetricResult) -> str:
+    """A text that is equal for two values of a metric if, and only if, they may be ranked."""
+    texts = {
+        "data": f"data {_data(context)}",
+        "likelihood": _likelihood(context),
+        "importance_samples": f"K = {context.importance_samples}",
+        "examples": f"{result.examples or context.num_examples} examples",
+        "network": f"network {result.network}",
     }
-    flat: dict[str, Any] = {n: numbers[n].value if n in numbers else None for n in _FLAT}
-    notes = {name: number.note for name, number in numbers.items() if number.value is None}
-    notes.update({name: _NOT_ASKED for name in _FLAT if name not in numbers})
-    error = numbers["log_likelihood"].uncertainty if "log_likelihood" in numbers else None
-    if error is None:
-        notes["log_likelihood_standard_error"] = notes.get(
-            "log_likelihood", "of a single example there is none"
-        )
-    measured_k = setting.has("importance") and "log_likelihood" in numbers
-    return Evaluation(
-        **flat,
-        examples=setting.examples,
-        importance_samples=setting.importance_samples if measured_k else 0,
-        log_likelihood_standard_error=error,
-        notes=notes,
-        metrics=numbers,
-        latents=latent_report(watch.seen(LatentMoments), watch.seen(LatentKls)),
+    return ", ".join(texts[word] for word in spec.comparable_keys)
+
+
+def _data(context: EvalContext) -> str:
+    """The data set as it was read, how it is binarized, and which split."""
+    spec = context.model.data
+    fingerprint = "" if context.splits is None else context.splits.fingerprint
+    known = (fingerprint, spec.shape, spec.domain, context.batches.binarize, context.num_examples)
+    return f"{context.split_name} {hashlib.sha256(repr(known).encode()).hexdigest()[:12]}"
+
+
+def _likelihood(context: EvalContext) -> str:
+    """The measure of log p(x): a probability of 0 and 1, a density, or neither.
+
+    A Bernoulli's cross-entropy on grey values is not their log-probability, and a conditional
+    model answers an easier question.
+    """
+    model, data = context.model, context.model.data
+    likelihood = getattr(model, "likelihood", None)
+    if likelihood is None:
+        measure = "a likelihood of its own"
+    elif data.domain not in likelihood.normalised_on:
+        measure = f"{type(likelihood).__name__} off its domain"
+    else:
+        measure = "probability" if data.domain == "binary" else "density"
+    return measure + (" given the label" if model.conditional else "")
+
+
+def _complete(spec: MetricSpec, context: EvalContext, result: MetricResult) -> MetricResult:
+    """The result with what follows from its metric and the context."""
+    known = result.uncertainty is not None and math.isfinite(result.uncertainty)
+    return replace(
+        result,
+        uncertainty=result.uncertainty if known else None,
+        uncertainty_kind=result.uncertainty_kind if known else "",
+        label=result.label or spec.name,
+        examples=result.examples or context.num_examples,
+        unit=spec.unit,
+        direction=spec.direction,
+        comparable=comparability(spec, context, result),
     )
 
 
-def _told(error: Exception) -> list[str]:
-    """What kind of error it is, in a word, and what it says."""
+def _evaluation(
+    context: EvalContext, results: dict[str, MetricResult], states: _States
+) -> Evaluation:
+    notes = {name: result.note for name, result in results.items() if result.value is None}
+    notes.update({name: "it was not asked for" for name in _TOP_LEVEL if name not in results})
+    log_likelihood = results.get("log_likelihood", MetricResult(None))
+    if log_likelihood.uncertainty is None:
+        notes["log_likelihood_standard_error"] = notes.get(
+            "log_likelihood", "a single example has none"
+        )
+    weighted = context.has("importance") and "log_likelihood" in results
+    values: dict[str, Any] = {
+        name: results[name].value if name in results else None for name in _TOP_LEVEL
+    }
+    return Evaluation(
+        **values,
+        examples=context.num_examples,
+        importance_samples=context.importance_samples if weighted else 0,
+        log_likelihood_standard_error=log_likelihood.uncertainty,
+        notes=notes,
+        metrics=results,
+        latents=latent_report(states.get(LatentMoments), states.get(LatentKls)),
+    )
+
+
+def _describe(error: Exception) -> tuple[bool, str]:
+    """Whether a metric is unavailable rather than at fault, and the message, with its type."""
     if isinstance(error, MetricUnavailable):
-        return ["no number", str(error)]
-    kind_of = "" if isinstance(error, VaezooError) else f"{type(error).__name__}: "
-    return ["error", f"{kind_of}{' '.join(str(error).split())}"]
+        return True, str(error)
+    prefix = "" if isinstance(error, VaezooError) else f"{type(error).__name__}: "
+    return False, f"{prefix}{' '.join(str(error).split())}"
 
 
-def _heard(words: list[str]) -> Exception:
-    """The error that another process told of."""
-    kind, message = words
-    return MetricUnavailable(message) if kind == "no number" else VaezooError(message)
-
-
-def _load(spec: MetricSpec) -> BaseMetric:
+def _load(spec: MetricSpec) -> type[MetricState]:
     found = spec.load()
-    if not (isinstance(found, type) and issubclass(found, BaseMetric)):
-        raise VaezooError(f"metric {spec.name}: {spec.target} is no BaseMetric")
-    return found()
+    if not (isinstance(found, type) and issubclass(found, MetricState)):
+        raise VaezooError(f"metric {spec.name}: {spec.target} is no MetricState")
+    if not callable(getattr(found, spec.name, None)):
+        raise VaezooError(f"metric {spec.name}: {spec.target} has no method {spec.name}()")
+    return found
 
 
 def _all_metrics() -> list[MetricSpec]:

@@ -27,7 +27,7 @@ def weights_path() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / _URL.rpartition("/")[2]
 
 
-def can_have(download: bool) -> bool:
+def is_available(download: bool) -> bool:
     """Whether the network is installed, and the weights of 2015 are there or may be fetched."""
     path = weights_path()
     known = _checksum(path) == _SHA256 if path.is_file() else download

@@ -1,9 +1,10 @@
-"""What the latents of a model hold: how much each of them tells, and where examples lie."""
+"""The latent space of a model: statistics, quantiles of the prior, traversal, interpolation."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,11 +18,15 @@ from vaezoo.models.distributions import mode, sample_prior
 from vaezoo.runtime.seed import evaluation_mode, seeded
 
 DEFAULT_EXAMPLES = 2000
-"""Examples that a picture of the latents goes by, unless told otherwise: a matter of seconds."""
+"""How many examples statistics of the latents are computed from by default: some seconds."""
 _DRAWS = 4096
 """Samples that stand for a prior whose quantiles have no closed form."""
 
+_PARALLEL = 1e-6
+"""Below this angle between two latents, slerp is linear."""
+
 Order = Literal["kl", "std"]
+InterpolationMethod = Literal["slerp", "linear"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class LatentStats:
 def latent_statistics(
     model: BaseVAE, batches: BatchLoader, examples: int = DEFAULT_EXAMPLES
 ) -> LatentStats:
-    """Look at the latents of up to `examples` of a split, spread evenly over it."""
+    """Statistics of the latents of up to `examples` of a split, spread evenly over it."""
     count = len(batches.split)
     index = torch.linspace(0, count - 1, min(count, examples)).round().long()
     points, labels, kls = [], [], []
@@ -119,14 +124,145 @@ def project_to_prior(prior: Distribution, z: Tensor) -> Tensor:
     return z if project is None else project(z)
 
 
-def decode_mean(model: BaseVAE, z: Tensor, label: int | None = None, at_once: int = 256) -> Tensor:
+def decode_mean(
+    model: BaseVAE, z: Tensor, label: int | None = None, batch_size: int = 256
+) -> Tensor:
     """The likelihood's mean at each z, [n, *data.shape], on the CPU. z: [n, *latent_shape]."""
     with evaluation_mode(model), torch.no_grad():
         parts = [
             model.decode(part, _labels(model, label, len(part))).mean.float().cpu()
-            for part in z.split(at_once)
+            for part in z.split(batch_size)
         ]
     return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class TraversalRow:
+    """One latent value moved through the prior's quantiles.
+
+    number: of the value, counted through the flattened latent. kl: in nats, None where the model's
+    KL is no sum. images: [steps, *data.shape].
+    """
+
+    number: int
+    kl: float | None
+    std: float
+    values: list[float]
+    images: Tensor
+
+    def to_dict(self) -> dict[str, Any]:
+        shown = ("number", "kl", "std", "values")
+        return {name: getattr(self, name) for name in shown}
+
+
+@dataclass(frozen=True)
+class Traversal:
+    """Images in which one latent value moves, a row for each, the most informative first.
+
+    order: by the KL of each, or by the standard deviation of the posteriors' means. num_ignored:
+    how many of the more informative ones were left out, because the decoder ignores them. start:
+    the latent that the other values are of, flattened.
+    """
+
+    rows: list[TraversalRow]
+    order: Order
+    num_ignored: int
+    start: Tensor
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "order": self.order,
+            "num_ignored": self.num_ignored,
+            "start": self.start.tolist(),
+            "rows": [row.to_dict() for row in self.rows],
+        }
+
+
+def traverse(
+    model: BaseVAE,
+    latents: LatentStats,
+    *,
+    capabilities: Collection[str],
+    rows: int = 10,
+    steps: int = 9,
+    start: Tensor | None = None,
+    label: int | None = None,
+) -> Traversal:
+    """Move each of the most informative latent values alone.
+
+    start: the latent to start from, [1, *latent_shape]; the prior's mean unless given. Values go
+    through the prior's quantiles (i + ½) / steps. OptionError for latents that are codes, between
+    which there is nothing.
+    """
+    reject_discrete(capabilities)
+    with torch.no_grad():
+        levels = (torch.arange(steps) + 0.5) / steps
+        values = prior_quantiles(model, levels, label).flatten(1)
+        z = prior_mean(model, label) if start is None else start.to(model.device)
+        prior = model.prior(None)
+        kl = latents.kl if latents.order == "kl" else None
+        found: list[TraversalRow] = []
+        num_ignored = 0
+        for number in latents.ranked():
+            if len(found) == rows:
+                break
+            moved = z.flatten(1).repeat(steps, 1)
+            moved[:, number] = values[:, number]
+            images = decode_mean(
+                model, project_to_prior(prior, moved.view(steps, *model.latent_shape)), label
+            )
+            if steps > 1 and bool((images == images[:1]).all()):
+                num_ignored += 1
+                continue
+            found.append(
+                TraversalRow(
+                    number=number,
+                    kl=None if kl is None else float(kl[number]),
+                    std=float(latents.std[number]),
+                    values=values[:, number].tolist(),
+                    images=images,
+                )
+            )
+    return Traversal(found, latents.order, num_ignored, z.flatten().cpu())
+
+
+def reject_discrete(capabilities: Collection[str]) -> None:
+    """OptionError for models whose latents are codes."""
+    if "discrete" in capabilities:
+        raise OptionError("the latents of this model are codes: there is nothing between two codes")
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """Latents and images between two examples a and b, [1, *data.shape], one a step."""
+
+    a: Tensor
+    b: Tensor
+    latents: Tensor
+    images: Tensor
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"steps": len(self.latents), "latents": self.latents.flatten(1).tolist()}
+
+
+def interpolate(a: Tensor, b: Tensor, steps: int, method: InterpolationMethod = "slerp") -> Tensor:
+    """Latents from a to b, both included: [steps, *latent_shape]. a, b: [1, *latent_shape].
+
+    linear: along the line, whose middle is improbable under the prior in many dimensions. slerp:
+    along the arc (Shoemake 1985), which keeps the length of its ends if they are equally long
+    (White 2016, section 2.1). Opposite ends have no unique arc, so the line is used.
+    """
+    t = torch.linspace(0.0, 1.0, steps, device=a.device).view(-1, *[1] * (a.dim() - 1))
+    if method == "linear":
+        return torch.lerp(a, b, t)
+    flat_a, flat_b = a.flatten().double().cpu(), b.flatten().double().cpu()
+    lengths = float(flat_a.norm() * flat_b.norm())
+    cosine = torch.dot(flat_a, flat_b) / max(lengths, 1e-300)
+    angle = float(torch.arccos(cosine.clamp(-1.0, 1.0)))
+    if not lengths or min(angle, torch.pi - angle) < _PARALLEL:
+        return torch.lerp(a, b, t)
+    sine = torch.sin(torch.tensor(angle))
+    return (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / sine
 
 
 def _labels(model: BaseVAE, label: int | None, n: int) -> Tensor | None:

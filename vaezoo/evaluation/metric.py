@@ -1,13 +1,13 @@
-"""The interface of a metric: collectors see every batch once, metrics read what they kept."""
+"""The interface of a metric: MetricState, what it sees, and MetricResult, its value."""
 
 from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeVar, cast
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -15,28 +15,16 @@ from torch.distributions import Distribution
 
 from vaezoo.data.base import Batch, Split, Splits
 from vaezoo.data.loader import BatchLoader
-from vaezoo.evaluation.sums import Mean, Sum
+from vaezoo.evaluation.accumulators import Accumulator, RunningMoments
 from vaezoo.models.base import BaseVAE
 from vaezoo.models.distributions import kl_divergence, mode
 from vaezoo.plugins.specs import METRIC_REQUIRES
 from vaezoo.runtime.seed import seeded
 
-CollectorT = TypeVar("CollectorT", bound="MetricState")
-
-
 OnProgress = Callable[[str, int, int], None]
-"""Hears of progress: what is being done, how much of it is, and of how much."""
+"""Called with what is being done, how much of it is done, and the total."""
 
 FeatureChoice = Literal["auto", "inception", "classifier"]
-
-
-def no_progress(what: str, done: int, total: int) -> None:
-    """Tells nobody."""
-
-
-class MetricUnavailable(Exception):
-    """Raised by a metric or collector for which there is no number here: the reason, in words."""
-
 
 STREAMS = 16
 """Streams of noise that each batch has: number n has those from n * STREAMS on."""
@@ -44,16 +32,26 @@ STREAMS = 16
 OVER_EXAMPLES = "standard error over examples"
 
 
+def no_progress(what: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
+class MetricUnavailable(Exception):
+    """Raised by a metric that has no value for this model or data. The message is the reason."""
+
+
 @dataclass(frozen=True)
 class MetricResult:
-    """What a metric found.
+    """The value of a metric, from its computation to the report.
 
-    value: None where there is no number, and note says why. A note beside a number is a caution.
-    uncertainty: how sure it is, `uncertainty_kind` what that is: the standard error over
-        examples, or the standard deviation over repetitions with other seeds.
-    label: what to call the number where its name does not tell all, as `fid[network]`.
-    network: the network whose features were compared; examples: how many the estimate was made
-        from. Where the metric says that two numbers must share them.
+    value: None if there is none, and `note` says why. A note beside a value is a caution.
+    uncertainty: the standard error over examples, or the standard deviation over repetitions;
+        `uncertainty_kind` says which.
+    label: the name to show if it is not the metric's, as `fid[network]`.
+    network: the network whose features were compared. examples: the number of examples that the
+        value was computed from; 0 stands for all of the split.
+    unit, direction, comparable: set by `evaluate`. Two values of a metric may be ranked if, and
+        only if, their `comparable` is the same text.
     """
 
     value: float | None
@@ -63,24 +61,27 @@ class MetricResult:
     label: str = ""
     network: str = ""
     examples: int = 0
+    unit: str = ""
+    direction: str = "neither"
+    comparable: str = ""
 
     @classmethod
-    def over_examples(cls, found: Mean) -> MetricResult:
+    def over_examples(cls, values: RunningMoments) -> MetricResult:
         """A mean over the examples, with its standard error."""
-        return cls(found.mean, found.standard_error, OVER_EXAMPLES)
+        return cls(float(values.mean), values.standard_error, OVER_EXAMPLES)
 
 
 @dataclass(frozen=True)
 class EvalContext:
-    """What is measured, and how.
+    """What is evaluated, and the options of the evaluation.
 
-    capabilities: the tags of the model. batches: the split that is measured, in order. splits: the
-    whole data set, where a metric needs more than that split; None if it is not at hand. loaded:
-    the split as `splits` has it: the one of `batches` may hold nothing but images on a device.
-    split_name, data_name: what they are called.
-    importance_samples: draws an example for the log-likelihood, 0 for none. repeats: how often a
-    score with chance in it is taken, each time with another seed. download: whether weights may be
-    fetched. features: which network images are compared by. tell: hears of progress.
+    capabilities: the tags of the model. batches: the split that is evaluated, in order.
+    splits: the whole data set, for metrics that need more than that split; None if it is not
+        available. loaded: the split as `splits` has it: that of `batches` may hold only images.
+    split_name, data_name: their names. importance_samples: samples an example for the
+        log-likelihood, 0 for none. repeats: how often a random score is computed, each time with
+        another seed. download: whether weights may be downloaded. features: the network whose
+        features compare images. on_progress: see OnProgress.
     """
 
     model: BaseVAE
@@ -102,42 +103,45 @@ class EvalContext:
         return self.batches.split
 
     @property
-    def examples(self) -> int:
+    def num_examples(self) -> int:
         return len(self.split)
 
     @property
     def device(self) -> torch.device:
         return self.batches.device
 
-    @property
-    def factor_names(self) -> tuple[str, ...]:
-        return self.splits.factor_names if self.splits is not None else ()
-
     def noise(self, stream: int) -> AbstractContextManager[None]:
-        """Noise of a stream of its own: the same whatever else is measured."""
+        """Seed the generators with a stream of its own, which no other metric changes."""
         return seeded(self.seed * 0x9E3779B1 + stream + 1 & 0x7FFFFFFF, self.device)
 
-    def has(self, need: str) -> bool:
-        """Whether model and data have what a word of METRIC_REQUIRES asks for."""
+    def has(self, requirement: str) -> bool:
+        """Whether model and data meet a requirement, a word of METRIC_REQUIRES."""
         data = self.model.data
         return {
             "density": "deterministic" not in self.capabilities,
             "continuous": "discrete" not in self.capabilities,
             "images": data.is_image,
             "bounded": data.domain != "real",
-            "factors": bool(self.factor_names),
-        }.get(need, need in self.capabilities)
+            "factors": self.splits is not None and bool(self.splits.factor_names),
+        }.get(requirement, requirement in self.capabilities)
+
+    def require_examples(self, count: int) -> None:
+        """Raise MetricUnavailable if the split has fewer examples."""
+        if self.num_examples < count:
+            raise MetricUnavailable(
+                f"it takes {count:,} examples, and these are {self.num_examples:,}"
+            )
 
 
 class EvalBatch:
-    """A batch as metrics see it: everything that several of them ask for is computed once.
+    """A batch of the evaluated split. What several metrics need is computed once.
 
     x: [batch, *data.shape]. y: the labels if the model is conditional. labels: those of the data.
-    index: where its examples stand in the split, int64 [batch], on the CPU. number: of the batch.
+    index: positions of the examples in the split, int64 [batch], on the CPU. number: of the batch.
     """
 
-    def __init__(self, setting: EvalContext, batch: Batch, index: Tensor, number: int) -> None:
-        self.setting, self.model = setting, setting.model
+    def __init__(self, context: EvalContext, batch: Batch, index: Tensor, number: int) -> None:
+        self.context, self.model = context, context.model
         self.x, self.labels = batch.x, batch.y
         self.y = self.model.labels(batch.y)
         self.index, self.number = index, number
@@ -171,7 +175,7 @@ class EvalBatch:
 
     @functools.cached_property
     def latents(self) -> Tensor:
-        """What stands for each posterior, its mean as a rule: [batch, latents]."""
+        """The mode of each posterior: [batch, latents]."""
         return mode(self.posterior).flatten(1)
 
     @functools.cached_property
@@ -182,7 +186,7 @@ class EvalBatch:
     @functools.cached_property
     def factors(self) -> Tensor:
         """int64 [batch, factors]. MetricUnavailable where the factors are not known."""
-        split = self.setting.loaded or self.setting.split
+        split = self.context.loaded or self.context.split
         found = split.factors(self.index.to(split.device))
         if found is None:
             raise MetricUnavailable(METRIC_REQUIRES["factors"])
@@ -190,47 +194,27 @@ class EvalBatch:
 
 
 class MetricState(ABC):
-    """Keeps of every batch what one or several metrics need. `add` is called for each, in order.
+    """What one or several metrics accumulate over the batches, and how they compute their values.
 
-    Evaluation runs under no_grad. Nothing should be read back to the host before the end.
+    A metric is a method without arguments that returns a MetricResult; it has the name under which
+    a vaezoo.MetricSpec registers it. Metrics of the same class share one object. `update` is called
+    for each batch in order, under no_grad; then each metric that was asked for is called once.
+    Nothing should be read back from the device before that.
     """
 
-    shared: ClassVar[bool] = False
-    """Whether several processes may each see some of the batches: all that it keeps is then in
-    attributes that are sums (vaezoo.evaluation.sums). Others see every batch, in one process."""
+    mergeable: ClassVar[bool] = False
+    """True if each of several processes may see a part of the batches: all that `update` changes is
+    then in attributes that are accumulators (vaezoo.evaluation.accumulators). Otherwise one process
+    sees all batches."""
 
-    def __init__(self, setting: EvalContext) -> None:
-        self.setting = setting
+    def __init__(self, context: EvalContext) -> None:
+        self.context = context
 
     @property
-    def sums(self) -> dict[str, Sum]:
-        """The sums that it keeps, by the names of their attributes."""
-        return {name: kept for name, kept in vars(self).items() if isinstance(kept, Sum)}
+    def accumulators(self) -> dict[str, Accumulator]:
+        """Its accumulators by the names of their attributes."""
+        return {name: held for name, held in vars(self).items() if isinstance(held, Accumulator)}
 
     @abstractmethod
-    def add(self, view: EvalBatch) -> None:
-        """See one batch."""
-
-
-class Evidence:
-    """The collectors after they have seen every batch: `evidence[MyCollector]` is yours."""
-
-    def __init__(
-        self, setting: EvalContext, collectors: Mapping[type[MetricState], MetricState]
-    ) -> None:
-        self.setting = setting
-        self._collectors = collectors
-
-    def __getitem__(self, kind: type[CollectorT]) -> CollectorT:
-        return cast(CollectorT, self._collectors[kind])
-
-
-class BaseMetric(ABC):
-    """A number that a finished model is measured by, registered with a vaezoo.MetricSpec."""
-
-    collects: ClassVar[tuple[type[MetricState], ...]] = ()
-    """The collectors that it reads. Metrics that name the same class share one object of it."""
-
-    @abstractmethod
-    def measure(self, evidence: Evidence) -> MetricResult:
-        """Called once, when every batch has been seen. MetricUnavailable says why there is none."""
+    def update(self, batch: EvalBatch) -> None:
+        """Accumulate one batch. MetricUnavailable says why there can be no value."""

@@ -319,7 +319,7 @@ class DatasetSpec(Spec):
 class MetricSpec(Spec):
     """A metric of a trained model: see Spec.
 
-    target: a subclass of vaezoo.BaseMetric.
+    target: a subclass of vaezoo.MetricState. Its method `name` returns the value.
     formula: the number in one line, as in the equation of the paper.
     unit: "" for a bare number. direction: which way is better, "neither" where none is.
     group: one of METRIC_GROUPS. requires: words of METRIC_REQUIRES.

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from vaezoo.errors import OptionError, VaezooError
-from vaezoo.evaluation.latents import prior_mean, prior_quantiles
-from vaezoo.evaluation.traversal import reject_discrete
+from vaezoo.evaluation.latents import prior_mean, prior_quantiles, reject_discrete
 from vaezoo.export.files import TOLERANCE, description, largest_difference, onnx_bytes, onnx_model
 from vaezoo.export.graphs import Part, make_graph
 from vaezoo.report.summary import RunSummary

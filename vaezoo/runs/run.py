@@ -20,16 +20,20 @@ from vaezoo.data.spec import DataSpec
 from vaezoo.errors import DataError, OptionError, RunError, how_to_resume, nearest
 from vaezoo.evaluation.embedding import Embedding, EmbeddingMethod, embed_latents
 from vaezoo.evaluation.evaluate import Evaluation, evaluate, select_metrics
-from vaezoo.evaluation.interpolation import Interpolation, InterpolationMethod, interpolate
 from vaezoo.evaluation.latents import (
     DEFAULT_EXAMPLES,
+    Interpolation,
+    InterpolationMethod,
     LatentStats,
+    Traversal,
     decode_mean,
+    interpolate,
     latent_statistics,
     project_to_prior,
+    reject_discrete,
+    traverse,
 )
 from vaezoo.evaluation.metric import EvalContext, FeatureChoice, OnProgress, no_progress
-from vaezoo.evaluation.traversal import Traversal, reject_discrete, traverse
 from vaezoo.io import read_json
 from vaezoo.models.base import BaseVAE
 from vaezoo.models.distributions import mode
@@ -209,7 +213,7 @@ class Run:
         b: str,
         *,
         steps: int = 10,
-        way: InterpolationMethod = "slerp",
+        method: InterpolationMethod = "slerp",
         label: str | None = None,
     ) -> Interpolation:
         """Images decoded between two examples: files, or numbers of test examples."""
@@ -219,7 +223,7 @@ class Run:
         latents = [self.encode_example(end, y) for end in ends]
         with torch.no_grad():
             prior = self.model.prior(None)
-            z = project_to_prior(prior, interpolate(latents[0], latents[1], steps, way))
+            z = project_to_prior(prior, interpolate(latents[0], latents[1], steps, method))
         return Interpolation(
             a=ends[0].x.cpu(),
             b=ends[1].x.cpu(),

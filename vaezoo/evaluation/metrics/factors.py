@@ -1,56 +1,51 @@
-"""How latents stand to known factors: scores taken several times, on other examples each time."""
+"""Disentanglement metrics, repeated on different examples and averaged."""
 
 from __future__ import annotations
 
 import functools
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import ClassVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from vaezoo.evaluation import disentanglement as scores
 from vaezoo.evaluation.metric import (
-    BaseMetric,
     EvalBatch,
     EvalContext,
-    Evidence,
     MetricResult,
     MetricState,
     MetricUnavailable,
 )
 from vaezoo.evaluation.metrics.latent import ACTIVE_VARIANCE
 
-LARGEST = 10_000
+MAX_EXAMPLES = 10_000
 """How many examples a repetition takes, half of the split at most."""
-FEWEST = 1000
+MIN_EXAMPLES = 1000
 _NOTABLE = 0.1
-"""Nats by which mutual information may be overstated before a word is said of it."""
+"""A bias of the mutual information above this, in nats, is mentioned."""
 
-Score = Callable[[Tensor, Tensor, torch.Generator], float]
+T = TypeVar("T")
 
 
-class LatentsAndFactors(MetricState):
-    """Posterior means and factors of every example."""
+class FactorScores(MetricState):
+    """Posterior means and factors of every example, and the scores that follow from them."""
 
-    def __init__(self, setting: EvalContext) -> None:
-        super().__init__(setting)
-        if setting.examples < FEWEST:
-            raise MetricUnavailable(
-                f"it takes {FEWEST:,} examples, and these are {setting.examples:,}"
-            )
+    def __init__(self, context: EvalContext) -> None:
+        super().__init__(context)
+        context.require_examples(MIN_EXAMPLES)
         self._codes: list[Tensor] = []
         self._factors: list[Tensor] = []
 
-    def add(self, view: EvalBatch) -> None:
-        self._factors.append(view.factors)
-        self._codes.append(view.latents.float().cpu())
+    def update(self, batch: EvalBatch) -> None:
+        self._factors.append(batch.factors)
+        self._codes.append(batch.latents.float().cpu())
 
     @functools.cached_property
     def codes(self) -> Tensor:
-        """Of the latents that vary, [examples, latents]: others tell nothing but noise."""
+        """The active latents, [examples, latents]: others are noise."""
         codes = torch.cat(self._codes)
         active = codes.double().var(0) > ACTIVE_VARIANCE
         if not active.any():
@@ -67,27 +62,61 @@ class LatentsAndFactors(MetricState):
     @property
     def size(self) -> int:
         """How many examples a repetition takes."""
-        return min(LARGEST, len(self.codes) // 2)
+        return min(MAX_EXAMPLES, len(self.codes) // 2)
 
-    def repeated(self, name: str, score: Score, caution: str = "") -> MetricResult:
-        """The mean and the spread of a score over repetitions, each on examples of its own."""
-        found = []
-        for number in range(self.setting.repeats):
-            self.setting.on_progress(name, number, self.setting.repeats)
-            found.append(score(*self._some(number)))
-        spread = statistics.stdev(found) if len(found) > 1 else None
-        of = f"standard deviation over {len(found)} draws of examples"
-        return MetricResult(statistics.fmean(found), spread, of, note=caution, examples=self.size)
+    def mig(self) -> MetricResult:
+        def score(codes: Tensor, factors: Tensor, generator: torch.Generator) -> float:
+            return scores.mig(scores.mutual_information(codes, factors), scores.entropies(factors))
 
-    def _some(self, number: int) -> tuple[Tensor, Tensor, torch.Generator]:
-        generator = torch.Generator().manual_seed(self.setting.seed * 1009 + number)
-        index = torch.randperm(len(self.codes), generator=generator)[: self.size]
-        factors = scores.varying(self.factors[index])
-        return self.codes[index], factors, generator
+        return self._average(self._repeat("mig", score), self._bias_note)
+
+    def modularity(self) -> MetricResult:
+        def score(codes: Tensor, factors: Tensor, generator: torch.Generator) -> float:
+            return scores.modularity(scores.mutual_information(codes, factors))
+
+        return self._average(self._repeat("modularity", score), self._bias_note)
+
+    def factor_vae_score(self) -> MetricResult:
+        return self._average(self._repeat("factor_vae_score", scores.factor_vae_score))
+
+    def sap(self) -> MetricResult:
+        _require_sklearn()
+        return self._average(self._repeat("sap", scores.sap))
+
+    def dci_disentanglement(self) -> MetricResult:
+        return self._average([d for d, _, _ in self._dci])
+
+    def dci_completeness(self) -> MetricResult:
+        return self._average([c for _, c, _ in self._dci])
+
+    def dci_informativeness(self) -> MetricResult:
+        return self._average([i for _, _, i in self._dci])
 
     @functools.cached_property
-    def caution(self) -> str:
-        """By how much mutual information is overstated, where that is no small part of it."""
+    def _dci(self) -> list[tuple[float, float, float]]:
+        """All three of each repetition: they share the forests."""
+        _require_sklearn()
+        return self._repeat("dci", scores.dci)
+
+    def _repeat(self, name: str, score: Callable[[Tensor, Tensor, torch.Generator], T]) -> list[T]:
+        """The score of each repetition, on a random part of the examples."""
+        found = []
+        for number in range(self.context.repeats):
+            self.context.on_progress(name, number, self.context.repeats)
+            generator = torch.Generator().manual_seed(self.context.seed * 1009 + number)
+            index = torch.randperm(len(self.codes), generator=generator)[: self.size]
+            factors = scores.varying(self.factors[index])
+            found.append(score(self.codes[index], factors, generator))
+        return found
+
+    def _average(self, found: Sequence[float], note: str = "") -> MetricResult:
+        std = statistics.stdev(found) if len(found) > 1 else None
+        kind = f"standard deviation over {len(found)} draws of examples"
+        return MetricResult(statistics.fmean(found), std, kind, note=note, examples=self.size)
+
+    @property
+    def _bias_note(self) -> str:
+        """By how much the mutual information is too high, if that is notable."""
         values = [int(column.max()) + 1 for column in self.factors.T]
         most = max((scores.BINS - 1) * (count - 1) / (2 * self.size) for count in values)
         if most < _NOTABLE:
@@ -96,84 +125,6 @@ class LatentsAndFactors(MetricState):
             f"{self.size:,} examples overstate mutual information by up to {most:.2f} nats: "
             "--split train has more"
         )
-
-    @functools.cached_property
-    def dci(self) -> tuple[MetricResult, MetricResult, MetricResult]:
-        """All three at once: they share the forests."""
-        found: list[tuple[float, float, float]] = []
-
-        def keep(codes: Tensor, factors: Tensor, generator: torch.Generator) -> float:
-            found.append(scores.dci(codes, factors, generator))
-            return found[-1][0]
-
-        whole = self.repeated("dci", keep)
-
-        def part(number: int) -> MetricResult:
-            values = [f[number] for f in found]
-            spread = statistics.stdev(values) if len(values) > 1 else None
-            return MetricResult(
-                statistics.fmean(values), spread, whole.uncertainty_kind, examples=whole.examples
-            )
-
-        return part(0), part(1), part(2)
-
-
-class Mig(BaseMetric):
-    collects = (LatentsAndFactors,)
-
-    def measure(self, evidence: Evidence) -> MetricResult:
-        def score(codes: Tensor, factors: Tensor, generator: torch.Generator) -> float:
-            return scores.mig(scores.mutual_information(codes, factors), scores.entropies(factors))
-
-        seen = evidence[LatentsAndFactors]
-        return seen.repeated("mig", score, seen.caution)
-
-
-class Modularity(BaseMetric):
-    collects = (LatentsAndFactors,)
-
-    def measure(self, evidence: Evidence) -> MetricResult:
-        def score(codes: Tensor, factors: Tensor, generator: torch.Generator) -> float:
-            return scores.modularity(scores.mutual_information(codes, factors))
-
-        seen = evidence[LatentsAndFactors]
-        return seen.repeated("modularity", score, seen.caution)
-
-
-class FactorVaeScore(BaseMetric):
-    collects = (LatentsAndFactors,)
-
-    def measure(self, evidence: Evidence) -> MetricResult:
-        return evidence[LatentsAndFactors].repeated("factor_vae_score", scores.factor_vae_score)
-
-
-class Sap(BaseMetric):
-    collects = (LatentsAndFactors,)
-
-    def measure(self, evidence: Evidence) -> MetricResult:
-        _require_sklearn()
-        return evidence[LatentsAndFactors].repeated("sap", scores.sap)
-
-
-class _Dci(BaseMetric):
-    collects = (LatentsAndFactors,)
-    part: ClassVar[int]
-
-    def measure(self, evidence: Evidence) -> MetricResult:
-        _require_sklearn()
-        return evidence[LatentsAndFactors].dci[self.part]
-
-
-class DciDisentanglement(_Dci):
-    part = 0
-
-
-class DciCompleteness(_Dci):
-    part = 1
-
-
-class DciInformativeness(_Dci):
-    part = 2
 
 
 def _require_sklearn() -> None:

@@ -1,42 +1,42 @@
-"""Which latents are used: by the spread of their means, and by their KL."""
+"""Metrics of the latents: which of them, or which codes, the model uses."""
 
 from __future__ import annotations
 
 import math
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
+from vaezoo.evaluation.accumulators import RunningMoments, RunningSum
 from vaezoo.evaluation.metric import (
-    BaseMetric,
     EvalBatch,
     EvalContext,
-    Evidence,
     MetricResult,
     MetricState,
     MetricUnavailable,
 )
-from vaezoo.evaluation.sums import RunningMoments, Total
 
 ACTIVE_VARIANCE = 0.01
-"""A latent is active when its posterior mean varies more than this over the data."""
+"""A latent is active if the variance of its posterior mean over the data is larger."""
 COLLAPSED_NATS = 0.01
-"""A latent says nothing of an example whose KL in that latent is below this."""
-COLLAPSED_SHARE = 0.99
-"""A latent is collapsed when it says nothing of this share of the examples, or more."""
+"""An example does not use a latent if its KL in that latent is smaller."""
+COLLAPSED_FRACTION = 0.99
+"""A latent is collapsed if this fraction of the examples, or more, do not use it."""
 
 
 def latent_kls(posterior: Distribution, prior: Distribution) -> Tensor | None:
-    """KL of each latent by itself, nats: [batch, latents]; their sum is the whole KL.
+    """KL of each latent by itself, nats: [batch, latents]; their sum is the KL of all.
 
-    None where the KL is no sum over latents: one of the two is not a product of independent ones.
+    None where the KL is no sum over latents: posterior or prior is not a product of independent
+    distributions.
     """
     if not (isinstance(posterior, Independent) and isinstance(prior, Independent)):
         return None
     if getattr(posterior, "kl_divergence", None) is not None:
-        return None  # it tells its own, and as a whole
+        return None  # it has a KL of its own, for all latents together
     try:
         kls = kl_divergence(posterior.base_dist, prior.base_dist)
     except NotImplementedError:
@@ -45,76 +45,99 @@ def latent_kls(posterior: Distribution, prior: Distribution) -> Tensor | None:
 
 
 class LatentMoments(MetricState):
-    """Mean and variance over the examples of what stands for their posteriors."""
+    """Mean and variance over the examples of the posterior's mode."""
 
-    shared = True
+    mergeable = True
 
-    def __init__(self, setting: EvalContext) -> None:
-        super().__init__(setting)
+    def __init__(self, context: EvalContext) -> None:
+        super().__init__(context)
         self.latents = RunningMoments()
 
-    def add(self, view: EvalBatch) -> None:
-        self.latents.add(view.latents)
+    def update(self, batch: EvalBatch) -> None:
+        self.latents.update(batch.latents)
+
+    def active_units(self) -> MetricResult:
+        return MetricResult(int((self.latents.variance > ACTIVE_VARIANCE).sum()))
 
 
 class LatentKls(MetricState):
-    """The KL of each latent: its mean over examples, and for how many it is next to nothing."""
+    """The KL of each latent: its mean over examples, and how many examples do not use it."""
 
-    shared = True
+    mergeable = True
 
-    def __init__(self, setting: EvalContext) -> None:
-        super().__init__(setting)
-        self.kls, self.silent = RunningMoments(), Total()
+    def __init__(self, context: EvalContext) -> None:
+        super().__init__(context)
+        self.kls, self.unused = RunningMoments(), RunningSum()
 
-    def add(self, view: EvalBatch) -> None:
-        kls = latent_kls(view.posterior, view.prior)
+    def update(self, batch: EvalBatch) -> None:
+        kls = latent_kls(batch.posterior, batch.prior)
         if kls is None:
             raise MetricUnavailable("its KL is no sum over latents")
-        self.kls.add(kls)
-        self.silent.add((kls < COLLAPSED_NATS).sum(0))
+        self.kls.update(kls)
+        self.unused.update((kls < COLLAPSED_NATS).sum(0))
 
     @property
     def collapsed(self) -> Tensor:
         """Whether each latent is collapsed: bool, [latents]."""
-        assert self.silent.values is not None
-        return self.silent.values >= COLLAPSED_SHARE * self.kls.count
+        assert self.unused.sum is not None
+        return self.unused.sum >= COLLAPSED_FRACTION * self.kls.count
+
+    def collapsed_units(self) -> MetricResult:
+        return MetricResult(int(self.collapsed.sum()))
 
 
-class ActiveUnits(BaseMetric):
-    collects = (LatentMoments,)
+@runtime_checkable
+class CodePosterior(Protocol):
+    """A posterior with one certain code a position: int64 [batch, ...], below `num_codes`."""
 
-    def measure(self, evidence: Evidence) -> MetricResult:
-        return MetricResult(int((evidence[LatentMoments].latents.variance > ACTIVE_VARIANCE).sum()))
-
-
-class CollapsedUnits(BaseMetric):
-    collects = (LatentKls,)
-
-    def measure(self, evidence: Evidence) -> MetricResult:
-        return MetricResult(int(evidence[LatentKls].collapsed.sum()))
+    indices: Tensor
+    num_codes: int
 
 
-def latent_report(spread: LatentMoments | None, kls: LatentKls | None) -> list[dict[str, Any]]:
-    """A row for each latent, in order: what is known of its use; None where a number is missing.
+class CodeCounts(MetricState):
+    """How often each code occurs, at all positions of all examples together."""
 
-    spread, kls: None where the model has no such numbers. Of categories there are KLs alone, one
-    for each variable.
+    mergeable = True
+
+    def __init__(self, context: EvalContext) -> None:
+        super().__init__(context)
+        self.counts = RunningSum()
+
+    def update(self, batch: EvalBatch) -> None:
+        posterior: object = batch.posterior
+        if not isinstance(posterior, CodePosterior):
+            raise MetricUnavailable("its latents are no codes of one codebook")
+        indices = posterior.indices.flatten()
+        self.counts.update(torch.bincount(indices, minlength=posterior.num_codes))
+
+    @property
+    def frequencies(self) -> Tensor:
+        counts = self.counts.sum
+        assert counts is not None
+        return counts.double() / counts.sum()
+
+    def code_use(self) -> MetricResult:
+        used = float((self.frequencies > 0).double().mean())
+        return MetricResult(used, note=f"of {len(self.frequencies):,} codes")
+
+    def code_perplexity(self) -> MetricResult:
+        perplexity = float(torch.special.entr(self.frequencies).sum().exp())
+        return MetricResult(perplexity, note=f"of {len(self.frequencies):,} codes")
+
+
+def latent_report(moments: LatentMoments | None, kls: LatentKls | None) -> list[dict[str, Any]]:
+    """A row for each latent, in order; None where a number is missing or not finite.
+
+    moments, kls: None if the model has no such numbers. Categorical latents have a KL only, one for
+    each variable.
     """
-    variance = [] if spread is None else _finite(spread.latents.variance)
-    rate = [] if kls is None else _finite(kls.kls.mean)
+    variance = [] if moments is None else moments.latents.variance.tolist()
+    rate = [] if kls is None else kls.kls.mean.tolist()
     collapsed = [] if kls is None else kls.collapsed.tolist()
-    return [
-        {
-            "latent": i,
-            "rate": r,
-            "mean_variance": v,
-            "active": None if v is None else v > ACTIVE_VARIANCE,
-            "collapsed": c,
-        }
-        for i, (r, v, c) in enumerate(zip_longest(rate, variance, collapsed))
-    ]
-
-
-def _finite(values: Tensor) -> list[float | None]:
-    """None for what has diverged: there is no such number."""
-    return [value if math.isfinite(value) else None for value in values.tolist()]
+    rows = []
+    for i, (r, v, c) in enumerate(zip_longest(rate, variance, collapsed)):
+        r, v = (None if x is None or not math.isfinite(x) else x for x in (r, v))
+        active = None if v is None else v > ACTIVE_VARIANCE
+        row = {"latent": i, "rate": r, "mean_variance": v, "active": active, "collapsed": c}
+        rows.append(row)
+    return rows

@@ -1,19 +1,17 @@
-"""How probable the model finds the data: the ELBO and its parts, the importance-weighted bound."""
+"""Metrics of the likelihood: the ELBO and its parts, and the importance-weighted bound."""
 
 from __future__ import annotations
 
+from vaezoo.evaluation.accumulators import RunningMoments
 from vaezoo.evaluation.metric import (
     OVER_EXAMPLES,
     STREAMS,
-    BaseMetric,
     EvalBatch,
     EvalContext,
-    Evidence,
     MetricResult,
     MetricState,
     MetricUnavailable,
 )
-from vaezoo.evaluation.sums import Mean
 
 _IMPORTANCE_NOISE = 1
 
@@ -21,73 +19,53 @@ _IMPORTANCE_NOISE = 1
 class Bound(MetricState):
     """Rate and distortion of each example at one sample of its posterior."""
 
-    shared = True
+    mergeable = True
 
-    def __init__(self, setting: EvalContext) -> None:
-        super().__init__(setting)
-        self.rate, self.distortion, self.elbo = Mean(), Mean(), Mean()
+    def __init__(self, context: EvalContext) -> None:
+        super().__init__(context)
+        self.rates, self.distortions = RunningMoments(), RunningMoments()
+        self.elbos = RunningMoments()
 
-    def add(self, view: EvalBatch) -> None:
-        self.rate.add(view.rate)
-        self.distortion.add(view.distortion)
-        self.elbo.add(-view.rate.double() - view.distortion.double())
+    def update(self, batch: EvalBatch) -> None:
+        self.rates.update(batch.rate)
+        self.distortions.update(batch.distortion)
+        self.elbos.update(-batch.rate.double() - batch.distortion.double())
 
+    def elbo(self) -> MetricResult:
+        value = -float(self.rates.mean) - float(self.distortions.mean)
+        return MetricResult(value, self.elbos.standard_error, OVER_EXAMPLES)
 
-class Elbo(BaseMetric):
-    collects = (Bound,)
+    def rate(self) -> MetricResult:
+        return MetricResult.over_examples(self.rates)
 
-    def measure(self, evidence: Evidence) -> MetricResult:
-        bound = evidence[Bound]
-        elbo = -bound.rate.mean - bound.distortion.mean
-        return MetricResult(elbo, bound.elbo.standard_error, OVER_EXAMPLES)
+    def distortion(self) -> MetricResult:
+        return MetricResult.over_examples(self.distortions)
 
-
-class Rate(BaseMetric):
-    collects = (Bound,)
-
-    def measure(self, evidence: Evidence) -> MetricResult:
-        return MetricResult.over_examples(evidence[Bound].rate)
-
-
-class Distortion(BaseMetric):
-    collects = (Bound,)
-
-    def measure(self, evidence: Evidence) -> MetricResult:
-        return MetricResult.over_examples(evidence[Bound].distortion)
-
-
-class BitsPerDim(BaseMetric):
-    collects = (Bound,)
-
-    def measure(self, evidence: Evidence) -> MetricResult:
-        bound, model = evidence[Bound], evidence.setting.model
+    def bits_per_dim(self) -> MetricResult:
+        model = self.context.model
         likelihood = getattr(model, "likelihood", None)
-        nats = bound.rate.mean + bound.distortion.mean
+        nats = float(self.rates.mean) + float(self.distortions.mean)
         bits = None if likelihood is None else likelihood.bits_per_dim(nats, model.data)
         if bits is None:
-            raise MetricUnavailable("its likelihood is not one of the data's levels")
+            raise MetricUnavailable("its likelihood is not a distribution over grey levels")
         return MetricResult(bits)
 
 
-class Importance(MetricState):
-    """The importance-weighted estimate of each example, in chunks of the model's choosing."""
+class LogLikelihood(MetricState):
+    """The importance-weighted estimate of each example, in chunks of a size that the model sets."""
 
-    shared = True
+    mergeable = True
 
-    def __init__(self, setting: EvalContext) -> None:
-        super().__init__(setting)
-        self.log_p = Mean()
+    def __init__(self, context: EvalContext) -> None:
+        super().__init__(context)
+        self.log_p = RunningMoments()
 
-    def add(self, view: EvalBatch) -> None:
-        samples = self.setting.importance_samples
+    def update(self, batch: EvalBatch) -> None:
+        samples = self.context.importance_samples
         if not samples:
             raise MetricUnavailable("give --importance-samples to estimate it")
-        with self.setting.noise(_IMPORTANCE_NOISE + view.number * STREAMS):
-            self.log_p.add(view.model.log_likelihood(view.x, view.y, samples=samples))
+        with self.context.noise(_IMPORTANCE_NOISE + batch.number * STREAMS):
+            self.log_p.update(batch.model.log_likelihood(batch.x, batch.y, samples=samples))
 
-
-class LogLikelihood(BaseMetric):
-    collects = (Importance,)
-
-    def measure(self, evidence: Evidence) -> MetricResult:
-        return MetricResult.over_examples(evidence[Importance].log_p)
+    def log_likelihood(self) -> MetricResult:
+        return MetricResult.over_examples(self.log_p)

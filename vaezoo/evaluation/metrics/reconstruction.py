@@ -1,111 +1,96 @@
-"""How near reconstructions come to their originals."""
+"""Metrics of reconstructions, each a mean over the examples."""
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 
+from torch import Tensor
+
+from vaezoo.evaluation.accumulators import RunningMoments
 from vaezoo.evaluation.image_metrics import MS_SSIM_SMALLEST, ms_ssim, mse, psnr, ssim
 from vaezoo.evaluation.metric import (
-    BaseMetric,
     EvalBatch,
     EvalContext,
-    Evidence,
     MetricResult,
     MetricState,
     MetricUnavailable,
 )
-from vaezoo.evaluation.sums import Mean, RunningMoments
 
 
 class SquaredErrors(MetricState):
-    """Mean squared error of each example, and how much the examples differ."""
+    """Mean squared error of each example, and the variance of the examples."""
 
-    shared = True
+    mergeable = True
 
-    def __init__(self, setting: EvalContext) -> None:
-        super().__init__(setting)
-        self.mse, self.x = Mean(), RunningMoments()
+    def __init__(self, context: EvalContext) -> None:
+        super().__init__(context)
+        self.errors, self.x = RunningMoments(), RunningMoments()
 
-    def add(self, view: EvalBatch) -> None:
-        self.mse.add(mse(view.reconstruction, view.x))
-        self.x.add(view.x.flatten(1))
+    def update(self, batch: EvalBatch) -> None:
+        self.errors.update(mse(batch.reconstruction, batch.x))
+        self.x.update(batch.x.flatten(1))
 
+    def mse(self) -> MetricResult:
+        return MetricResult.over_examples(self.errors)
 
-class Decibels(MetricState):
-    shared = True
-
-    def __init__(self, setting: EvalContext) -> None:
-        super().__init__(setting)
-        self.psnr = Mean()
-
-    def add(self, view: EvalBatch) -> None:
-        # Quieter than 8-bit rounding is as good as equal: 0 error would be infinite dB.
-        loudest = -10 * math.log10(1e-10)
-        self.psnr.add(psnr(view.reconstruction, view.x).clamp(max=loudest))
+    def reconstruction_r2(self) -> MetricResult:
+        variance = float(self.x.variance.sum())
+        if not variance:
+            raise MetricUnavailable("all examples are equal")
+        error = float(self.errors.mean) * self.context.model.data.numel
+        return MetricResult(1.0 - error / variance)
 
 
-class Similarity(MetricState):
-    shared = True
+class _Similarity(MetricState):
+    """One number for each pair of an example and its reconstruction."""
 
-    def __init__(self, setting: EvalContext) -> None:
-        super().__init__(setting)
-        self.ssim = Mean()
+    mergeable = True
 
-    def add(self, view: EvalBatch) -> None:
-        self.ssim.add(ssim(view.reconstruction.clamp(0, 1), view.x))
+    def __init__(self, context: EvalContext) -> None:
+        super().__init__(context)
+        self.values = RunningMoments()
+
+    def update(self, batch: EvalBatch) -> None:
+        self.values.update(self.compare(batch))
+
+    @abstractmethod
+    def compare(self, batch: EvalBatch) -> Tensor:
+        """[batch]."""
 
 
-class ScaledSimilarity(MetricState):
-    shared = True
+class Psnr(_Similarity):
+    """Peak signal-to-noise ratio."""
 
-    def __init__(self, setting: EvalContext) -> None:
-        super().__init__(setting)
-        self.ms_ssim = Mean()
+    def compare(self, batch: EvalBatch) -> Tensor:
+        # An error below 8-bit rounding counts as none: of no error the ratio would be infinite.
+        return psnr(batch.reconstruction, batch.x).clamp(max=-10 * math.log10(1e-10))
 
-    def add(self, view: EvalBatch) -> None:
-        height, width = view.x.shape[-2:]
+    def psnr(self) -> MetricResult:
+        return MetricResult.over_examples(self.values)
+
+
+class Ssim(_Similarity):
+    """Structural similarity."""
+
+    def compare(self, batch: EvalBatch) -> Tensor:
+        return ssim(batch.reconstruction.clamp(0, 1), batch.x)
+
+    def ssim(self) -> MetricResult:
+        return MetricResult.over_examples(self.values)
+
+
+class MsSsim(_Similarity):
+    """Structural similarity at five scales."""
+
+    def compare(self, batch: EvalBatch) -> Tensor:
+        height, width = batch.x.shape[-2:]
         if min(height, width) < MS_SSIM_SMALLEST:
             raise MetricUnavailable(
                 f"its five scales need images of {MS_SSIM_SMALLEST} pixels and more, "
                 f"not {height}×{width}"
             )
-        self.ms_ssim.add(ms_ssim(view.reconstruction.clamp(0, 1), view.x))
+        return ms_ssim(batch.reconstruction.clamp(0, 1), batch.x)
 
-
-class MeanSquaredError(BaseMetric):
-    collects = (SquaredErrors,)
-
-    def measure(self, evidence: Evidence) -> MetricResult:
-        return MetricResult.over_examples(evidence[SquaredErrors].mse)
-
-
-class Psnr(BaseMetric):
-    collects = (Decibels,)
-
-    def measure(self, evidence: Evidence) -> MetricResult:
-        return MetricResult.over_examples(evidence[Decibels].psnr)
-
-
-class Ssim(BaseMetric):
-    collects = (Similarity,)
-
-    def measure(self, evidence: Evidence) -> MetricResult:
-        return MetricResult.over_examples(evidence[Similarity].ssim)
-
-
-class MsSsim(BaseMetric):
-    collects = (ScaledSimilarity,)
-
-    def measure(self, evidence: Evidence) -> MetricResult:
-        return MetricResult.over_examples(evidence[ScaledSimilarity].ms_ssim)
-
-
-class ExplainedVariance(BaseMetric):
-    collects = (SquaredErrors,)
-
-    def measure(self, evidence: Evidence) -> MetricResult:
-        errors, data = evidence[SquaredErrors], evidence.setting.model.data
-        spread = float(errors.x.variance.sum())
-        if not spread:
-            raise MetricUnavailable("the examples do not differ")
-        return MetricResult(1.0 - errors.mse.mean * data.numel / spread)
+    def ms_ssim(self) -> MetricResult:
+        return MetricResult.over_examples(self.values)
