@@ -1,4 +1,4 @@
-"""The tutorial's way, from its description: a JPEG opened an item, eager float32, a loss an item().
+"""The tutorial's training as described: one JPEG opened per item, eager float32, loss.item().
 
 Prints one JSON object. Modes: step (one batch over and over), epochs (images from disk to trained
 weights, validation at the end).
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tell-steps", action="store_true", help="print the loss of each step")
+    parser.add_argument("--print-steps", action="store_true", help="print the loss of each step")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(args.seed)
@@ -143,7 +143,7 @@ def main() -> None:
     for _ in range(args.epochs):
         for x in loader:
             loss = train_step(model, optimizer, x.to(device))
-            if args.tell_steps:
+            if args.print_steps:
                 print(loss, flush=True)
     seconds = time.perf_counter() - begun
     model.eval()

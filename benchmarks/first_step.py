@@ -1,4 +1,4 @@
-"""How long a person waits for the first training step: the tutorial's way against `vaezoo train`.
+"""Time from the command to the first training step: the tutorial's script against `vaezoo train`.
 
 python benchmarks/first_step.py --images DIR [--rounds 5]
 """
@@ -21,7 +21,7 @@ def main() -> None:
     images = ["--images", args.images]
     with tempfile.TemporaryDirectory() as cache:
         os.environ["VAEZOO_CACHE"] = cache
-        told = contest(
+        results = contest(
             {
                 "tutorial": script("measure_first_step.py", "tutorial", *images),
                 "vaezoo cold": script("measure_first_step.py", "vaezoo", *images, "--cold"),
@@ -29,19 +29,21 @@ def main() -> None:
             },
             rounds=args.rounds,
         )
-    told["vaezoo"] = told["vaezoo"][1:]  # the first round filled the cache
-    theirs = median(told["tutorial"], "first_step_seconds")
+    results["vaezoo"] = results["vaezoo"][1:]  # the first round filled the cache
+    theirs = median(results["tutorial"], "first_step_seconds")
     lines = []
     for name, what in (
         ("vaezoo", "images decoded by an earlier run"),
         ("vaezoo cold", f"{sum(1 for _ in Path(args.images).rglob('*.jpg')):,} images to decode"),
     ):
-        ours = median(told[name], "first_step_seconds")
+        ours = median(results[name], "first_step_seconds")
         lines.append(
             f"command to first step, s; {what} | {ours:.1f} | {theirs:.1f} | {theirs / ours:.2f} ×"
         )
     arguments = {**vars(args), "images": Path(args.images).name}
-    publish("first_step", device_of_this_machine(), lines, {"arguments": arguments, "told": told})
+    publish(
+        "first_step", device_of_this_machine(), lines, {"arguments": arguments, "results": results}
+    )
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def contest(
 
     seeded: each round has its own --seed, so that what they come to has a spread.
     """
-    told: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants}
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants}
     for number in range(rounds):
         for name, command in contestants.items():
             command = [*command, "--seed", str(number)] if seeded else command
@@ -39,11 +39,11 @@ def contest(
                 sys.exit(f"{name} failed with exit code {done.returncode}: {' '.join(command)}")
             numbers = json.loads(done.stdout.strip().splitlines()[-1])
             numbers["process_seconds"] = time.perf_counter() - begun
-            told[name].append(numbers)
+            results[name].append(numbers)
             rate = numbers.get("images_per_second")
             shown = f"{rate:,.0f} images/s" if rate else f"{numbers['process_seconds']:.1f} s"
             print(f"round {number + 1}: {name}: {shown}", flush=True)
-    return told
+    return results
 
 
 def median(runs: Sequence[Mapping[str, Any]], name: str) -> float:

@@ -1,6 +1,6 @@
 """Seconds from starting a command to the end of its first training step. Prints one JSON object.
 
-A loss that can be read ends a step: the tutorial's way prints it, vaezoo writes it as the first
+A loss that can be read ends a step: the tutorial's script prints it, vaezoo writes it as the first
 line of `metrics.jsonl`. The command is then ended.
 """
 
@@ -23,7 +23,7 @@ def tutorial(images: str) -> float:
     command = [sys.executable, str(HERE / "baseline_tutorial.py"), "--mode", "epochs"]
     begun = time.perf_counter()
     with subprocess.Popen(
-        [*command, "--images", images, "--tell-steps"],
+        [*command, "--images", images, "--print-steps"],
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,  # its loader's workers end with it
@@ -33,7 +33,7 @@ def tutorial(images: str) -> float:
         seconds = time.perf_counter() - begun
         os.killpg(process.pid, signal.SIGKILL)
     if not line:
-        sys.exit("the tutorial's way ended before its first step")
+        sys.exit("the tutorial's script ended before its first step")
     return seconds
 
 

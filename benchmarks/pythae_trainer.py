@@ -28,17 +28,17 @@ def main() -> None:
         np.savez(array, x=x, x_test=x[:256])
         job = ["--array", str(array), "--epochs", str(args.epochs)]
         job += ["--batch-size", str(args.batch_size)]
-        told = contest(
+        results = contest(
             {
                 "pythae": script("baseline_pythae.py", *job),
                 "vaezoo": script("vaezoo_pythae.py", *job),
             },
             rounds=args.rounds,
         )
-    ours, theirs = (median(told[name], "images_per_second") for name in ("vaezoo", "pythae"))
+    ours, theirs = (median(results[name], "images_per_second") for name in ("vaezoo", "pythae"))
     what = f"training, batch {args.batch_size}"
     line = f"{what} | {ours:,.0f} | {theirs:,.0f} | {ours / theirs:.2f} ×"
-    record = {"arguments": vars(args), "pythae": version("pythae"), "training": told}
+    record = {"arguments": vars(args), "pythae": version("pythae"), "training": results}
     publish("peer", device_of_this_machine(), [line], record)
 
 

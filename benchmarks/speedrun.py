@@ -49,8 +49,8 @@ def main() -> None:
                 "elbo": summary["elbo"],
             }
     lines = [
-        f"{steps * args.batch_size:,} images {stage}, seconds | {told['whole_seconds']:.1f} | - | -"
-        for stage, told in stages.items()
+        f"{steps * args.batch_size:,} images {stage}, seconds | {run['whole_seconds']:.1f} | - | -"
+        for stage, run in stages.items()
     ]
     arguments = {**vars(args), "images": Path(args.images).name}
     publish("speedrun", device_of_this_machine(), lines, {"arguments": arguments, **stages})

@@ -1,4 +1,4 @@
-"""The tutorial's way against vaezoo: the step alone, and JPEG folder to trained weights.
+"""The tutorial's script against vaezoo: the step alone, and JPEG folder to trained weights.
 
 python benchmarks/tutorial.py --images DIR [--epochs 1] [--rounds 3]
 """
@@ -47,13 +47,13 @@ def main() -> None:
         )
     device = device_of_this_machine()
     lines = []
-    for what, told, ours_is in (
+    for what, runs, ours_is in (
         (f"step, batch {args.batch_size}", steps, "vaezoo"),
         (f"step in fp32, batch {args.batch_size}", steps, "vaezoo fp32"),
         (f"JPEGs to weights and pictures, {args.epochs} epochs", jobs, "vaezoo"),
     ):
         name = "images_per_second"
-        ours, theirs = median(told[ours_is], name), median(told["tutorial"], name)
+        ours, theirs = median(runs[ours_is], name), median(runs["tutorial"], name)
         lines.append(f"{what} | {ours:,.0f} | {theirs:,.0f} | {ours / theirs:.2f} ×")
     ours, theirs = (median(jobs[name], "process_seconds") for name in ("vaezoo", "tutorial"))
     lines.append(f"whole process, seconds | {ours:.1f} | {theirs:.1f} | {theirs / ours:.2f} ×")

@@ -1,4 +1,4 @@
-"""The machine of a run: global switches that are set back when it is over, and memory."""
+"""Global switches that are restored after a run, and the settings of the allocator."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def test_distributions_check_nothing_in_a_run_and_as_before_afterwards(checking:
 def test_large_tensors_lie_in_huge_pages_that_are_taken_when_used() -> None:
     code = (
         "import torch\n"
-        "from vaezoo.runtime.device import keep_freed_memory\n"
+        "from vaezoo.runtime.device import tune_malloc\n"
         "def kib(name):\n"
         "    lines = open('/proc/self/smaps_rollup')\n"
         "    return next(int(line.split()[1]) for line in lines if line.startswith(name))\n"
         "before = kib('Rss:')\n"
-        "kept = keep_freed_memory()\n"
+        "tuned = tune_malloc()\n"
         "idle = kib('Rss:') - before\n"
         "x = torch.ones(16 << 20)\n"
-        "print(int(kept), idle, kib('AnonHugePages:'))\n"
+        "print(int(tuned), idle, kib('AnonHugePages:'))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    kept, idle, huge = map(int, done.stdout.split())
-    if not kept:
+    tuned, idle, huge = map(int, done.stdout.split())
+    if not tuned:
         pytest.skip("not glibc")
     assert idle < 16 << 10
     assert huge >= 32 << 10  # half of the tensor: a system short of memory gives fewer

@@ -1,4 +1,4 @@
-"""A report as a picture: images a second, against batch size or a bar a row."""
+"""The rates of a benchmark report as a picture."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from vaezoo.evaluation.plots import COLORS, Series, save_bars, save_lines
 
 
 def save_plot(path: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Write a PNG with a chart a mode; False, and nothing written, if no row has a rate.
+    """Write a PNG with a plot for each mode; False, and no file, if no row has a rate.
 
-    A line a model and setting against batch size where there are several sizes, and no more lines
-    than colours to tell them by; else a bar a row.
+    Rates are lines over the batch size if there are several sizes, and a colour for each model and
+    setting; else there is one bar for each row.
     """
     rows = [row for row in rows if row["images_per_second"] is not None]
     settings = {(row["precision"], row["compile"]) for row in rows}

@@ -16,9 +16,9 @@ from torch.distributions import Distribution
 from vaezoo.errors import OptionError
 
 _KEEP = (1 << 31) - 1
-"""Bytes: freed buffers up to this stay with the process, and as much at the end of its heap."""
+"""Bytes: freed buffers up to this size stay in the process, and as much at the end of its heap."""
 _HUGE = 3 << 29
-"""Bytes of the heap that are asked to be in huge pages: more than _KEEP would be given back."""
+"""Bytes of the heap in huge pages: less than _KEEP, or they would be returned to the system."""
 _HUGE_PAGE = 1 << 21
 _MADV_HUGEPAGE = 14
 
@@ -47,7 +47,7 @@ class Runtime:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of that name; `auto` is a GPU where there is one. OptionError if there is none."""
+    """The device of this name; `auto` prefers a GPU. OptionError if it does not exist."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
@@ -73,15 +73,14 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """fp32, tf32 or bf16. OptionError where the device does not have it.
+    """The precision of this name: fp32, tf32 or bf16. OptionError if the device lacks it.
 
-    auto: tf32 on GPUs that have it; bf16 on processors that multiply it in tiles, where a step took
-    0.6 of its time in fp32 and trained as well; fp32 elsewhere. Without the instructions bf16 was
-    7 to 40 times slower.
+    auto: tf32 on GPUs that have it; bf16 on CPUs with AMX, where a step took 0.6 of its time in
+    fp32 and trained as well; fp32 elsewhere. Without AMX bf16 was 7 to 40 times slower.
     """
     tf32 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     if name == "auto":
-        if device.type == "cpu" and has_bf16_tiles():
+        if device.type == "cpu" and has_amx_bf16():
             return "bf16"
         return "tf32" if tf32 else "fp32"
     if name == "tf32" and not tf32:
@@ -91,9 +90,9 @@ def resolve_precision(name: str, device: torch.device) -> str:
 
 @contextlib.contextmanager
 def precision_context(precision: str, deterministic: bool) -> Iterator[None]:
-    """Set torch's global switches for a run, and set them back afterwards.
+    """Set torch's global switches for a run, and restore them afterwards.
 
-    Distributions do not check their arguments meanwhile: the host would wait for each answer.
+    Distributions do not validate their arguments meanwhile: the host would wait for each check.
     """
     backends = torch.backends
     before = (
@@ -132,17 +131,16 @@ def no_validate_args() -> Iterator[None]:
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """The context that a forward pass runs in."""
+    """The autocast context of a forward pass; it does nothing unless the precision is bf16."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def tune_malloc() -> bool:
-    """Tell glibc to reuse large freed buffers, and to have them in huge pages.
+    """Make glibc reuse large freed buffers, and put them in huge pages. False without glibc.
 
-    Activations are allocated and freed at every step. Unmapped each time, their page faults cost a
-    quarter to a third of a CPU step (324 against 259 images a second here); in pages of 4 KiB,
-    finding them costs another tenth (402 against 363). Memory is taken no sooner than it is used.
-    True where the C library took it.
+    Activations are allocated and freed at every step. If they are unmapped each time, page faults
+    take a quarter to a third of a CPU step (259 images per second instead of 324). Pages of 4 KiB
+    cost another tenth (363 instead of 402). Memory is not allocated before it is used.
     """
     if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
         return False
@@ -150,12 +148,12 @@ def tune_malloc() -> bool:
     libc = ctypes.CDLL(None)
     kept = bool(libc.mallopt(mmap_threshold, _KEEP) and libc.mallopt(trim_threshold, _KEEP))
     if kept:
-        _begin_the_heap_in_huge_pages(libc)
+        _use_huge_pages(libc)
     return kept
 
 
-def _begin_the_heap_in_huge_pages(libc: ctypes.CDLL) -> None:
-    """Mark addresses that the heap has not used yet, and hand them back to it untouched."""
+def _use_huge_pages(libc: ctypes.CDLL) -> None:
+    """Mark addresses at the end of the heap, which it has not used yet."""
     libc.malloc.restype = ctypes.c_void_p
     libc.malloc.argtypes = [ctypes.c_size_t]
     libc.free.argtypes = [ctypes.c_void_p]
@@ -164,13 +162,13 @@ def _begin_the_heap_in_huge_pages(libc: ctypes.CDLL) -> None:
     if start is None:  # a limit on addresses: the pages stay small
         return
     first = -(-start // _HUGE_PAGE) * _HUGE_PAGE
-    # Where the system has no huge pages it says so, and nothing is different.
+    # It fails on a system without huge pages, and changes nothing.
     libc.madvise(first, start + _HUGE - first, _MADV_HUGEPAGE)
     libc.free(start)
 
 
 def device_name(device: torch.device) -> str:
-    """What to call the device in a report."""
+    """The name of the device for reports."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
@@ -178,8 +176,8 @@ def device_name(device: torch.device) -> str:
     return str(device)
 
 
-def has_bf16_tiles() -> bool:
-    """Whether the processor has matrix instructions for bf16 (Intel's AMX), as Linux tells it."""
+def has_amx_bf16() -> bool:
+    """Whether the CPU has matrix instructions for bf16 (Intel's AMX), according to Linux."""
     return "amx_bf16" in _cpu_fact("flags").split()
 
 
