@@ -9,6 +9,7 @@ import dataclasses
 import importlib
 import inspect
 import re
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,9 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "Spec",
     ),
     "vaezoo.errors": ("DataError", "OptionError"),
+    "vaezoo.io": ("full_path", "open_regular", "read_regular", "require_extra"),
     "vaezoo.options": ("to_dict",),
+    "vaezoo.runtime.memory": ("available_memory",),
     "vaezoo.distributed": (
         "all_gather",
         "rank",
@@ -81,8 +84,17 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo.losses.base": ("loss_of",),
     "vaezoo.losses.elbo": ("ELBOLoss", "elbo_terms"),
     "vaezoo.losses.options": ("ELBOOptions",),
-    "vaezoo.data.base": ("domain_of", "make_splits", "random_split"),
-    "vaezoo.data.options": ("DecodeOptions", "DiskOptions"),
+    "vaezoo.data.base": (
+        "domain_of",
+        "hash_content",
+        "hash_examples",
+        "make_splits",
+        "random_split",
+    ),
+    "vaezoo.data.cache": ("CachedImages", "cache_folder", "cached_images"),
+    "vaezoo.data.folder": ("SplitIndices", "cached_files", "hold_out_validation"),
+    "vaezoo.data.image_tree": ("find_images",),
+    "vaezoo.data.options": ("SPLIT_SEED", "DecodeOptions", "DiskOptions", "ImageSize"),
     "vaezoo.evaluation.metric": (
         "EvalBatch",
         "EvalContext",
@@ -175,6 +187,8 @@ def _entry(name: str, found: Any) -> Iterator[str]:
     if inspect.isclass(found):
         yield f"- **`{name}{_built_from(found)}`** {_what(found)}"
         yield from (f"  - {line}" for line in _members(found))
+    elif typing.get_origin(found) is not None:
+        yield f"- **`{name}`** A type: `{typing.get_origin(found)}`"
     elif callable(found):
         yield f"- **`{name}{_signature(found)}`** {_what(found)}"
     elif isinstance(found, Mapping):

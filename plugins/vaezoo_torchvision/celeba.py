@@ -14,13 +14,16 @@ from typing import NamedTuple
 
 import torch
 
-from vaezoo.data.base import BaseDataset, Splits, hash_content, make_splits
+from vaezoo import BaseDataset, Splits
+from vaezoo.data.base import hash_content, make_splits
 from vaezoo.data.folder import SplitIndices, cached_files, hold_out_validation
 from vaezoo.data.image_tree import find_images
-from vaezoo.data.locator import DatasetLocator
-from vaezoo.data.options import SPLIT_SEED, CelebaOptions
+from vaezoo.data.options import SPLIT_SEED
 from vaezoo.errors import DataError
 from vaezoo.io import read_regular
+
+from .locator import DatasetLocator
+from .options import CelebaOptions
 
 _FOLDERS = ("celeba", "CelebA", "celebA")
 # Below one of these: in torchvision's layout, in the archive's own, and in copies on the web.

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from vaezoo import VaezooError
 from vaezoo.data.cache import cache_folder
-from vaezoo.errors import DataError, VaezooError
+from vaezoo.errors import DataError
 from vaezoo.io import full_path
 
 FoundT = TypeVar("FoundT")

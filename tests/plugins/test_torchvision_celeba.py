@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from vaezoo.data.celeba import CelebaDataset
-from vaezoo.data.options import CelebaOptions
 from vaezoo.errors import DataError
+from vaezoo_torchvision.celeba import CelebaDataset
+from vaezoo_torchvision.options import CelebaOptions
 
 ROLES = [0, 0, 0, 0, 0, 0, 1, 1, 2, 2, 2]
 

@@ -16,23 +16,25 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from vaezoo import BaseDataset, Splits, VaezooError
 from vaezoo.data.base import (
-    BaseDataset,
-    Splits,
     hash_content,
     hash_examples,
     make_splits,
     random_split,
 )
-from vaezoo.data.cache import Append, CachedImages, cached_images
-from vaezoo.data.locator import DatasetLocator, IncompleteError
-from vaezoo.data.options import SPLIT_SEED, EmnistOptions, TorchvisionOptions
-from vaezoo.errors import DataError, VaezooError
+from vaezoo.data.cache import CachedImages, cached_images
+from vaezoo.data.options import SPLIT_SEED
+from vaezoo.errors import DataError
 from vaezoo.io import open_regular, require_extra
 from vaezoo.runtime.memory import available_memory
+
+from .locator import DatasetLocator, IncompleteError
+from .options import EmnistOptions, TorchvisionOptions
 
 VERSION = 1
 """The version of reading and resizing: images cached by another version are not used."""
@@ -119,7 +121,7 @@ class TorchvisionDataset(BaseDataset):
         """The training images, then the test images, resized; read by torchvision once."""
         size = self.options.image_size or self.shape[1:]
 
-        def build(append: Append) -> dict[str, Any]:
+        def build(append: Callable[[NDArray[np.uint8]], None]) -> dict[str, Any]:
             official = self._read_checked(files)
             for examples in official:
                 for piece in resized(examples.images, size):

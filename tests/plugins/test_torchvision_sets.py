@@ -18,10 +18,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from vaezoo.data import torchvision_sets
 from vaezoo.data.base import TensorSplit
-from vaezoo.data.options import EmnistOptions, TorchvisionOptions
-from vaezoo.data.torchvision_sets import (
+from vaezoo.errors import DataError, VaezooError
+from vaezoo_torchvision import sets as torchvision_sets
+from vaezoo_torchvision.options import EmnistOptions, TorchvisionOptions
+from vaezoo_torchvision.sets import (
     Cifar10Dataset,
     EmnistDataset,
     FashionMnistDataset,
@@ -30,7 +31,6 @@ from vaezoo.data.torchvision_sets import (
     SvhnDataset,
     TorchvisionDataset,
 )
-from vaezoo.errors import DataError, VaezooError
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 TRAIN, TEST = 12, 5
