@@ -39,13 +39,13 @@ def tutorial(images: str) -> float:
 
 def vaezoo(images: str, cold: bool) -> float:
     """cold: with an empty cache, so that all images are decoded before the first step."""
-    recipe = HERE.parent / "configs" / "simpsons.yaml"
+    config_file = HERE.parent / "configs" / "simpsons.yaml"
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         environment = dict(os.environ)
         if cold:
             environment["VAEZOO_CACHE"] = str(Path(folder) / "cache")
-        command = [sys.executable, "-m", "vaezoo", "train", "--config", str(recipe)]
+        command = [sys.executable, "-m", "vaezoo", "train", "--config", str(config_file)]
         begun = time.perf_counter()
         with subprocess.Popen(
             [*command, "--root", images, "--log-every", "1", "--out", str(out)],

@@ -27,13 +27,13 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--compile", choices=("off", "on"), default="off")
     args = parser.parse_args()
-    recipe = Path(__file__).parents[1] / "configs" / "simpsons.yaml"
+    config_file = Path(__file__).parents[1] / "configs" / "simpsons.yaml"
     steps = args.total // args.batch_size
     stages = {}
     with tempfile.TemporaryDirectory() as folder:
         for stage in ("from JPEGs", "from the decoded store"):
             out = Path(folder) / stage.replace(" ", "-")
-            line = [sys.executable, "-m", "vaezoo", "train", "--config", str(recipe)]
+            line = [sys.executable, "-m", "vaezoo", "train", "--config", str(config_file)]
             line += ["--root", args.images, "--steps", str(steps), "--out", str(out)]
             line += ["--batch-size", str(args.batch_size), "--compile", args.compile]
             environment = {"VAEZOO_CACHE": str(Path(folder) / "cache")}

@@ -21,7 +21,7 @@ QUICK = [
     *("--set", "model.hidden=[4,4]"),
 ]
 
-STRANGER = """
+PLUGIN = """
 import vaezoo
 
 @vaezoo.hookimpl
@@ -58,13 +58,13 @@ class refuses(Base):
 
 
 @pytest.fixture
-def strangers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installed distribution of another's, for subprocesses to find."""
+def broken_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed plugin with models that fail, for subprocesses to find."""
     info = tmp_path / "site" / "strange-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[vaezoo]\nstrange = strange_plugin\n")
-    (info.parent / "strange_plugin.py").write_text(STRANGER)
+    (info.parent / "strange_plugin.py").write_text(PLUGIN)
     (info.parent / "strange_model.py").write_text(MODELS)
     path = os.pathsep.join([str(info.parent), os.environ.get("PYTHONPATH", "")])
     monkeypatch.setenv("PYTHONPATH", path)
@@ -131,20 +131,20 @@ def test_compare_fails_below_a_share(in_tmp: Path, capsys: pytest.CaptureFixture
     assert "of the earlier rate" in capsys.readouterr().out
 
 
-def test_crash_costs_its_own_rows(strangers: None) -> None:
+def test_crash_costs_its_own_rows(broken_plugin: None) -> None:
     rows = run_job(job("crasher", *CASES), timeout=60)
     assert [row["status"] for row in rows] == ["crashed", "crashed"]
     assert "exit code 7" in rows[0]["reason"]
 
 
-def test_hang_is_cut_short(strangers: None) -> None:
+def test_hang_is_cut_short(broken_plugin: None) -> None:
     begun = time.monotonic()
     rows = run_job(job("hanger", *CASES), timeout=8)
     assert time.monotonic() - begun < 40
     assert [row["status"] for row in rows] == ["timeout", "timeout"]
 
 
-def test_what_a_plugin_raises_is_the_reason(strangers: None, tmp_path: Path) -> None:
+def test_what_a_plugin_raises_is_the_reason(broken_plugin: None, tmp_path: Path) -> None:
     failed = run_job(job("fails", *CASES), timeout=60)[1]
     file = tmp_path / "site" / "strange_model.py"
     line = MODELS.splitlines().index('        raise ValueError("its own fault")') + 1

@@ -1,4 +1,4 @@
-"""What several processes that share an evaluation find, and what one does: for training_job.py."""
+"""Evaluation by several processes and by one, for training_job.py."""
 
 from __future__ import annotations
 

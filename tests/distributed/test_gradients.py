@@ -1,6 +1,6 @@
-"""Several processes that share a step do what one does, for all models of the zoo; and its tools.
+"""Gradients of several processes equal those of one, for all models of the zoo; the collectives.
 
-One group of processes does all of it: starting a process takes longer than everything that it does.
+One group of processes does all of it, because starting a process takes longer than the work.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MORE = {
     "vanilla, dense": ModelWithLoss("vanilla", options={"network": "mlp"}),
     "vanilla, residual": ModelWithLoss("vanilla", options={"network": "resnet"}),
 }
-"""Ways through the models that their defaults do not take."""
+"""Options that take other code paths than the defaults."""
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +53,14 @@ WIDE_RANGE = ["vae_gan", "vamp_prior", "rae", "vq_vae", "ladder_vae"]
 """Three phases; parameters outside of layers; weights read elsewhere; codes; a hierarchy."""
 
 
-def test_spread_over_two_processes_they_find_the_gradients_of_one() -> None:
-    """Every layer in parts, however small: where each is read, it must be whole."""
+def test_two_processes_with_sharded_layers_find_the_gradients_of_one() -> None:
+    """All layers are sharded, also small ones."""
     found = compare([ModelWithLoss(name) for name in WIDE_RANGE], 2, sharded=True)
     assert dict(zip(WIDE_RANGE, found, strict=True)) == dict.fromkeys(WIDE_RANGE)
 
 
 @pytest.mark.slow
-def test_all_models_can_be_spread() -> None:
+def test_all_models_can_be_sharded() -> None:
     pairs = {**{name: ModelWithLoss(name) for name in OURS}, **MORE}
     slope = pairs.pop("rae, its decoder's slope")
     found = compare(list(pairs.values()), 2, sharded=True)
@@ -112,18 +112,15 @@ if dist.is_initialized():  # in the processes that share, and not where the test
 
 @pytest.fixture
 def forgetful(tmp_path: Path) -> Iterator[Path]:
-    """A file that makes the processes forget one another, to be named for a loss of it."""
+    """A plugin file whose import turns the collectives off in the processes of `compare`."""
     file = tmp_path / "forgetful.py"
     file.write_text(FORGETFUL)
     yield file
     registry.cache_clear()
 
 
-def test_a_share_of_the_batch_is_not_the_batch(forgetful: Path) -> None:
-    """What `gather` and its kin are for: without them two processes train another model.
-
-    And without batch norm over all examples, and where the trainer does not average gradients.
-    """
+def test_without_collectives_the_gradients_differ(forgetful: Path) -> None:
+    """Also without synchronized batch norm, and without the average of the gradients."""
     names = ["dip_vae", "beta_tc", "wae_mmd", "info_vae", "sigma_vae", "factor_vae", "vq_vae"]
     pairs = {
         "batch norm": ModelWithLoss("vanilla", f"{forgetful}:ForgetsBatchNorm"),
@@ -135,7 +132,7 @@ def test_a_share_of_the_batch_is_not_the_batch(forgetful: Path) -> None:
     assert [name for name, different in found.items() if not different] == ["nothing forgotten"]
 
 
-def test_one_process_shares_with_nobody() -> None:
+def test_with_one_process_collectives_return_their_input() -> None:
     values = torch.arange(6.0).view(3, 2)
     assert (world_size(), rank()) == (1, 0)
     assert all_gather(values) is values
@@ -145,6 +142,6 @@ def test_one_process_shares_with_nobody() -> None:
         assert world_size() == 1
 
 
-def test_gather_is_for_examples() -> None:
+def test_all_gather_needs_a_value_for_each_example() -> None:
     with pytest.raises(ValueError, match="for each example"):
         all_gather(torch.tensor(1.0))

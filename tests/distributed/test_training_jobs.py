@@ -1,4 +1,4 @@
-"""Jobs of two and of three processes: the same training, one folder, one voice."""
+"""Training jobs of two and of three processes: the same training as with one, in one run folder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STEPS, EPOCH = 21, 7
 
 
 class Done(NamedTuple):
-    """What a job of `count` processes left: its folder, and what each of them found."""
+    """A finished job of `count` processes: its folder, and the result of each process."""
 
     folder: Path
     count: int
@@ -41,7 +41,7 @@ class Done(NamedTuple):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of one process that the others are held against."""
+    """The run of one process that the others are compared with."""
     out = tmp_path_factory.mktemp("alone") / "run"
     JOB.train("autoencoder", out)
     return out
@@ -100,7 +100,7 @@ def same_bits(a: Path, b: Path) -> bool:
 
 
 def assert_same_training(a: Path, b: Path) -> None:
-    """The same terms at the same steps, but for rounding and what training makes of it."""
+    """The same terms at the same steps, except for rounding errors and what follows from them."""
     for kind in ("train", "validation"):
         assert [x["step"] for x in lines(a, kind)] == [x["step"] for x in lines(b, kind)]
         for x, y in zip(lines(a, kind), lines(b, kind), strict=True):
@@ -108,8 +108,11 @@ def assert_same_training(a: Path, b: Path) -> None:
 
 
 def apart(a: Path, b: Path) -> float:
-    """How far apart two trainings ended, of the way that they went: over the matrices, since what
-    stands before batch norm in the place of a 0 is rounding that Adam makes much of."""
+    """The distance between two final models, relative to the distance from the initial weights.
+
+    Over matrices only: before batch norm the gradient of a bias is a rounding error, which Adam
+    enlarges.
+    """
     config = vaezoo.load_run(b).config
     torch.manual_seed(config.train.seed)
     spec = vaezoo.load_run(b).data_spec
@@ -125,7 +128,7 @@ def apart(a: Path, b: Path) -> float:
 
 
 def assert_same_numbers(a: dict[str, Any], b: dict[str, Any], rel: float) -> None:
-    """The same metrics with the same words, and numbers that differ in rounding at most."""
+    """The same metrics with the same texts, and numbers that differ by rounding at most."""
     assert a.keys() == b.keys()
     for name, number in b.items():
         for word, said in number.items():
@@ -133,7 +136,7 @@ def assert_same_numbers(a: dict[str, Any], b: dict[str, Any], rel: float) -> Non
             assert a[name][word] == near, (name, word)
 
 
-def test_processes_train_the_model_that_one_does(done: Done, alone: Path) -> None:
+def test_several_processes_train_the_same_model_as_one(done: Done, alone: Path) -> None:
     assert_same_training(done.folder / "same", alone)
     summary = json.loads((done.folder / "same" / "summary.json").read_text())
     assert (summary["steps"], summary["processes"]) == (STEPS, done.count)
@@ -141,13 +144,13 @@ def test_processes_train_the_model_that_one_does(done: Done, alone: Path) -> Non
     assert apart(done.folder / "same", alone) < 0.02
 
 
-def test_batch_norm_goes_by_the_whole_batch(done: Done, tmp_path: Path) -> None:
+def test_batch_norm_uses_the_whole_batch(done: Done, tmp_path: Path) -> None:
     JOB.train("autoencoder", tmp_path / "one", **JOB.NORMED)
     # 0.04 and 0.16 as it is, 0.4 and more where each process goes by its own examples.
     assert apart(done.folder / "normed", tmp_path / "one") < 0.25
 
 
-def test_a_folder_is_written_by_one_process(two: Done) -> None:
+def test_one_process_writes_the_folder(two: Done) -> None:
     folder = two.folder / "whole"
     steps = [line["step"] for line in lines(folder, "train")]
     assert steps == [3, 6, 7, 10, 13, 14, 17, 20, 21]
@@ -155,7 +158,7 @@ def test_a_folder_is_written_by_one_process(two: Done) -> None:
     assert {"summary.json", "samples.png", "curves.png"} <= {path.name for path in folder.iterdir()}
 
 
-def test_a_stop_of_one_is_a_stop_of_all_and_goes_on_to_the_same_bits(two: Done) -> None:
+def test_a_stop_of_one_process_stops_all_and_a_resume_gives_the_same_bits(two: Done) -> None:
     # Asked for at step 8, agreed on at the next log line.
     for result in two.results:
         assert result["stopped"].startswith("RunStopped: stopped after step 10; to go on")
@@ -165,16 +168,16 @@ def test_a_stop_of_one_is_a_stop_of_all_and_goes_on_to_the_same_bits(two: Done) 
         assert [x["terms"] for x in both[0]] == [x["terms"] for x in both[1]]
 
 
-def test_a_checkpoint_of_one_process_goes_on_in_several(two: Done, alone: Path) -> None:
+def test_several_processes_resume_a_checkpoint_of_one(two: Done, alone: Path) -> None:
     assert_same_training(two.folder / "stopped_by_one", alone)
 
 
-def test_a_checkpoint_of_several_processes_goes_on_in_one(two: Done, alone: Path) -> None:
+def test_one_process_resumes_a_checkpoint_of_several(two: Done, alone: Path) -> None:
     JOB.resume(two.folder / "for_one")
     assert_same_training(two.folder / "for_one", alone)
 
 
-def test_evaluation_is_shared_and_exact(done: Done) -> None:
+def test_shared_evaluation_is_exact(done: Done) -> None:
     for result in done.results:
         found = result["evaluated"]
         for shared, whole in zip(found[::2], found[1::2], strict=True):
@@ -182,7 +185,7 @@ def test_evaluation_is_shared_and_exact(done: Done) -> None:
         assert found[::2] == done.results[0]["evaluated"][::2]
 
 
-def test_a_finished_model_is_measured_together_as_one_process_does(done: Done) -> None:
+def test_several_processes_evaluate_a_model_as_one_does(done: Done) -> None:
     for result in done.results:
         for name, (together, one) in result["measured"].items():
             assert together["notes"] == one["notes"], name
@@ -198,7 +201,7 @@ def test_each_example_is_measured_once(done: Done) -> None:
             assert together["metrics"]["timesbyone"]["value"] == 0, name
 
 
-def test_why_there_is_no_number_is_known_to_all(done: Done) -> None:
+def test_all_processes_know_why_a_metric_is_unavailable(done: Done) -> None:
     for result in done.results:
         together = result["measured"]["vanilla, 4 at once"][0]["notes"]
         assert together["nothing"] == "the second batch has none"
@@ -212,19 +215,19 @@ def test_the_summary_of_a_job_is_what_one_process_finds(done: Done) -> None:
     assert_same_numbers(run.summary["metrics"], found, rel=1e-6)
 
 
-def test_what_breaks_in_one_process_ends_all_with_the_same_words(done: Done) -> None:
+def test_an_error_in_one_process_ends_all_with_the_same_message(done: Done) -> None:
     said = {result["broken"] for result in done.results}
     assert len(said) == 1
     assert "rate became inf at step 5; the weights of step 3 are kept" in said.pop()
 
 
-def test_patience_ends_all_at_once(two: Done) -> None:
+def test_patience_ends_all_processes_at_the_same_step(two: Done) -> None:
     validated = lines(two.folder / "patient", "validation")
     assert len(validated) <= 9
     assert vaezoo.load_run(two.folder / "patient").summary["steps"] == validated[-1]["step"]
 
 
-def test_what_is_fitted_afterwards_is_fitted_once(two: Done) -> None:
+def test_a_prior_is_fitted_once(two: Done) -> None:
     model = vaezoo.load_run(two.folder / "fitted").model
     assert model.get_submodule("sampler").get_buffer("means").any()
 
@@ -243,7 +246,7 @@ def test_gradients_of_gradients_are_those_of_one_process(done: Done) -> None:
         assert result["second_order"] < 1e-9
 
 
-def test_what_cannot_be_shared_is_refused(two: Done) -> None:
+def test_a_batch_size_that_cannot_be_shared_is_refused(two: Done) -> None:
     for result in two.results:
         assert result["does not divide"] == (
             "OptionError: --batch-size 7 cannot be shared by 2 processes: give a multiple of 2"
@@ -256,7 +259,7 @@ def test_what_cannot_be_shared_is_refused(two: Done) -> None:
 
 
 def parameters(name: str) -> int:
-    """Of a model at its defaults for 64x64 colour images, its loss included."""
+    """Parameters of a model and its loss, with default options, for 64x64 colour images."""
     data = vaezoo.DataSpec(shape=(3, 64, 64), class_names=("a", "b"))
     with meta_device():
         model = vaezoo.create_model(name, data=data)
@@ -266,36 +269,36 @@ def parameters(name: str) -> int:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of one process that a sharded one is held against."""
+    """The run of one process that a sharded one is compared with."""
     out = tmp_path_factory.mktemp("whole") / "run"
     JOB.train("autoencoder", out, **JOB.WIDE)
     return out
 
 
 class TestSharded:
-    def test_large_layers_are_spread_and_small_ones_are_not(self, two: Done) -> None:
-        assert two.results[0]["spread"] == [
+    def test_only_large_layers_are_sharded(self, two: Done) -> None:
+        assert two.results[0]["sharded_layers"] == [
             "encoder.0.2.weight",
             "encoder.0.2.bias",
             "decoder.2.weight",
             "decoder.2.bias",
         ]
 
-    def test_it_trains_as_one_process_does_stopped_and_resumed(
+    def test_it_trains_as_one_process_does_with_a_stop_and_a_resume(
         self, two: Done, whole: Path
     ) -> None:
         assert two.results[0]["sharded"].startswith("RunStopped")
         assert_same_training(two.folder / "sharded", whole)
         assert apart(two.folder / "sharded", whole) < 0.05
 
-    def test_what_it_leaves_are_ordinary_files(self, two: Done, whole: Path) -> None:
+    def test_its_weights_are_ordinary_files(self, two: Done, whole: Path) -> None:
         first, second = (
             load_file(x / "model.safetensors") for x in (two.folder / "sharded", whole)
         )
         assert {k: v.shape for k, v in first.items()} == {k: v.shape for k, v in second.items()}
         assert vaezoo.load_run(two.folder / "sharded").sample(2).isfinite().all()
 
-    def test_a_process_alone_goes_on_from_its_checkpoint(self, two: Done, whole: Path) -> None:
+    def test_one_process_resumes_its_checkpoint(self, two: Done, whole: Path) -> None:
         folder = two.folder / "for_one_whole"
         config = vaezoo.load_run(folder).config
         with pytest.raises(OptionError, match="--shard spreads a model over several processes"):
@@ -305,7 +308,7 @@ class TestSharded:
         assert_same_training(folder, whole)
         assert apart(folder, whole) < 0.05
 
-    def test_the_largest_model_of_all_is_among_them(self) -> None:
+    def test_the_largest_model_is_one_of_them(self) -> None:
         models = [
             s for s in registry().specs("model") if registry().plugin(s).distribution == "vaezoo"
         ]
@@ -313,8 +316,8 @@ class TestSharded:
         assert max(sizes, key=lambda name: sizes[name]) == next(iter(JOB.LARGE))
 
     @pytest.mark.parametrize("name", JOB.LARGE)
-    def test_a_large_model_trains_as_where_it_is_whole(self, two: Done, name: str) -> None:
-        """In all its phases, stopped and resumed."""
+    def test_a_large_model_trains_as_without_shard(self, two: Done, name: str) -> None:
+        """In all its phases, with a stop and a resume."""
         sharded, at_once = two.folder / f"{name}_sharded", two.folder / name
         assert [x["step"] for x in lines(sharded, "train")] == [1, 2, 3, 4, 5]
         for x, y in zip(lines(sharded, "train"), lines(at_once, "train"), strict=True):
@@ -325,7 +328,7 @@ class TestSharded:
         assert apart(sharded, at_once) < 0.01
 
     @pytest.mark.parametrize("name", JOB.LARGE)
-    def test_a_large_model_goes_on_in_one_process_and_the_reverse(
+    def test_a_large_model_is_resumed_by_one_process_and_the_reverse(
         self, two: Done, name: str
     ) -> None:
         folder = two.folder / f"{name}_for_one"
@@ -336,17 +339,17 @@ class TestSharded:
             assert [x["step"] for x in lines(run, "train")] == [1, 2, 3, 4, 5]
             assert vaezoo.load_run(run).sample(2).isfinite().all()
 
-    def test_layers_that_must_stay_whole_are_told(self, two: Done) -> None:
+    def test_a_loss_that_needs_full_layers_is_refused(self, two: Done) -> None:
         assert two.results[0]["slope"] == (
             "OptionError: --shard: its layers must stay full: "
             "the gradient penalty differentiates their gradients"
         )
 
 
-class TestStartedAgain:
-    """What torchrun tells a process by its environment, of a job with one process."""
+class TestRestarted:
+    """With torchrun's environment variables, in a job of one process."""
 
-    def test_the_run_of_the_same_configuration_goes_on(
+    def test_a_run_with_the_same_configuration_is_resumed(
         self, tmp_path: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         out = tmp_path / "run"
@@ -355,7 +358,7 @@ class TestStartedAgain:
         JOB.train("autoencoder", out)
         assert same_bits(out, alone)
 
-    def test_a_run_that_is_whole_stays_as_it_is(
+    def test_a_finished_run_stays_unchanged(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         out = tmp_path / "run"
@@ -365,7 +368,7 @@ class TestStartedAgain:
         JOB.train("autoencoder", out)
         assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
-    def test_another_run_is_left_alone(
+    def test_another_run_stays_unchanged(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         out = tmp_path / "run"
@@ -375,13 +378,15 @@ class TestStartedAgain:
         assert "exists already" in JOB.said(lambda: JOB.train("autoencoder", out, lr=0.1))
         assert (out / "metrics.jsonl").read_text() == before
 
-    def test_where_its_run_is_must_be_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_restarts_need_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "2")
         with pytest.raises(OptionError, match="torchrun --max-restarts: give --out"):
             vaezoo.train("vanilla", **JOB.JOB)
 
 
-def test_what_cannot_be_shared_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_for_one_process_gives_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ELBOLoss, "single_process_reason", "it counts on its fingers")
     JOB.train("vanilla", tmp_path / "alone", epochs=1)
     monkeypatch.setattr("vaezoo.runs.train.world_size", lambda: 2)
@@ -389,7 +394,7 @@ def test_what_cannot_be_shared_says_why(tmp_path: Path, monkeypatch: pytest.Monk
         vaezoo.train("vanilla", out=tmp_path / "shared", **JOB.JOB)
 
 
-def test_only_the_first_process_on_a_machine_speaks(
+def test_only_local_rank_0_prints_errors(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("vaezoo.cli.main._RANK0_SECONDS", 0.0)

@@ -1,7 +1,7 @@
 """One process of a training job, for test_training_jobs.py: `training_job.py FOLDER RANK COUNT`.
 
-Everything that needs several processes is done by the same ones, one thing after the other:
-starting a process takes longer than all of it. What comes of it is a line of JSON for each.
+The same processes do all work that needs several, one thing after the other, because starting a
+process takes longer than all of it. Each process writes its results as JSON.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ JOB: dict[str, Any] = {
 
 
 NORMED: dict[str, Any] = {"network": "conv", "hidden": (8, 8), "epochs": None, "steps": 3}
-"""Layers with batch norm, for a few steps: what is 0 but for rounding before it drifts apart."""
+"""Layers with batch norm, for few steps, because rounding errors grow with the steps."""
 
 WIDE: dict[str, Any] = {"hidden": (160,), "grad_clip": 2.0}
 """Layers that are large enough to be sharded."""
@@ -70,11 +70,11 @@ LARGE: dict[str, dict[str, Any]] = {
     "vamp_prior": {**_FEW, "pseudo_inputs": 40},
     "vae_gan": {**_FEW, "discriminator_hidden": (32, 128)},
 }
-"""Smaller ones of the model that has most parameters of all, and of one of three phases."""
+"""Small versions of the model with the most parameters, and of one with three phases."""
 
 
 class StopAfter(ProgressCallback):
-    """Asks this process for a stop at a step."""
+    """Sends this process a stop signal after some steps."""
 
     def __init__(self, steps: int) -> None:
         self.left = steps
@@ -86,7 +86,7 @@ class StopAfter(ProgressCallback):
 
 
 def said(work: Callable[[], Any]) -> str:
-    """The error that ends it."""
+    """The type and the message of the error that ends the work."""
     try:
         work()
     except VaezooError as error:
@@ -110,8 +110,8 @@ def config_of(run: Path) -> Any:
     return vaezoo.load_run(run).config
 
 
-def spread_layer_names() -> list[str]:
-    """The parameters of the wide model that are sharded."""
+def sharded_layers() -> list[str]:
+    """The names of the sharded parameters of a wide model."""
     model = vaezoo.create_model(
         "autoencoder", data=(1, 16, 16), latent_dim=4, network="mlp", hidden=(160,)
     )
@@ -151,7 +151,7 @@ def second_order() -> float:
 
 
 def evaluated() -> list[dict[str, float]]:
-    """Held-out terms of a model whose split does not divide: shared, and by one process."""
+    """Held-out terms on a split that does not divide evenly: by all processes, and by one."""
     torch.manual_seed(0)
     model = vaezoo.create_model("dip_vae", data=(1, 16, 16), latent_dim=4, hidden=(8, 8))
     splits = vaezoo.load_data("sprites", examples=120, test=25, image_size=16)
@@ -167,7 +167,7 @@ def evaluated() -> list[dict[str, float]]:
 
 
 def broken(folder: Path) -> str:
-    """One of the processes has a term that is no number at step 5."""
+    """The message of training in which one process has a non-finite term at step 5."""
     honest = ELBOLoss.forward
 
     def breaks(loss: ELBOLoss, model: BaseVAE, batch: Any, context: StepContext) -> Any:
@@ -184,7 +184,7 @@ def broken(folder: Path) -> str:
 
 
 def more(folder: Path) -> dict[str, Any]:
-    """What is the same for any number of processes."""
+    """What is tested with two processes only."""
     train("autoencoder", folder / "fitted", epochs=1, sampler="mixture", components=2)
     train("vanilla", folder / "whole")
     results = {"stopped": stop("vanilla", folder / "stopped")}
@@ -195,7 +195,7 @@ def more(folder: Path) -> dict[str, Any]:
     results["sharded"] = stop("autoencoder", folder / "sharded", shard=True, **WIDE)
     config = config_of(folder / "sharded")
     resume_run(folder / "sharded", config, ProgressCallback())
-    results["spread"] = spread_layer_names()
+    results["sharded_layers"] = sharded_layers()
     stop("autoencoder", folder / "for_one_whole", shard=True, **WIDE)
     for name, options in LARGE.items():
         train(name, folder / name, **options)
