@@ -277,7 +277,7 @@ CASES: dict[str, tuple[Change, tuple[str, ...], str]] = {
     "pipe for the record": (pipe("run.json"), EVERY, "not a regular file"),
     "pipe for the weights": (pipe("model.safetensors"), ("sample",), "not a regular file"),
     "pipe for the metrics": (pipe("metrics.jsonl"), ("resume",), "metrics.jsonl"),
-    "pipe for the config": (pipe("config.yaml"), EVERY, "is no run folder"),
+    "pipe for the config": (pipe("config.yaml"), EVERY, "is not a run folder"),
     "device for the record": (link("run.json", "/dev/zero"), EVERY, "not a regular file"),
     "device for the weights": (link("model.safetensors", "/dev/zero"), ("sample",), "regular file"),
     "loop": (link("run.json", "run.json"), EVERY, "symbolic links"),

@@ -301,7 +301,7 @@ class TestSharded:
     def test_one_process_resumes_its_checkpoint(self, two: Done, whole: Path) -> None:
         folder = two.folder / "for_one_whole"
         config = vaezoo.load_run(folder).config
-        with pytest.raises(OptionError, match="--shard spreads a model over several processes"):
+        with pytest.raises(OptionError, match="--shard needs several processes"):
             JOB.resume_run(folder, config, ProgressCallback())
         train = config.train.model_copy(update={"shard": False})
         JOB.resume_run(folder, replace(config, train=train), ProgressCallback())

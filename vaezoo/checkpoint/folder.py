@@ -1,4 +1,4 @@
-"""The files of a run folder: what is where, and how it comes there."""
+"""The files of a run folder: their names, and creating, locking and reading the folder."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _LARGEST_METRICS = 1 << 28
 
 
 class RunFolder:
-    """One run: its configuration, numbers, pictures, weights and checkpoint."""
+    """The folder of one run, with its configuration, metrics, pictures, weights and checkpoints."""
 
     is_writer: ClassVar[bool] = True
-    """Whether this process is the one that writes into it."""
+    """Whether this process writes into the folder: rank 0 does."""
 
     def __init__(self, path: Path, made_parent: bool = False) -> None:
         self.path = path
@@ -48,16 +48,16 @@ class RunFolder:
         self.curves = path / "curves.png"
         self.traceback = path / "traceback.txt"
         self.listeners: list[Callable[[Mapping[str, Any]], None]] = []
-        """Called with every line of metrics.jsonl once it is written."""
+        """Each is called with every line of metrics.jsonl after it was written."""
 
     @classmethod
     def create(
         cls, path: Path | None, default_name: str, config: str, record: Mapping[str, Any]
     ) -> RunFolder:
-        """A new folder: `path` itself, or the next free `runs/<default_name>-NNN`.
+        """Create the folder `path`, or the next free `runs/<default_name>-NNN`.
 
-        It gets its name when it holds its configuration, so that a run folder can always be
-        resumed. RunError if it exists or cannot be made.
+        It is renamed to its name when it has its configuration, so that every run folder can be
+        resumed. RunError if it exists or cannot be created.
         """
         if path is not None:
             check_absent(path)
@@ -84,27 +84,27 @@ class RunFolder:
 
     @classmethod
     def existing(cls, path: Path) -> RunFolder:
-        """A folder that holds a run; RunError if there is none."""
+        """Open the folder of a run. RunError if it does not exist or has no configuration."""
         if not path.is_dir():
             raise RunError(f"there is no run folder {path}")
         folder = cls(path)
         if not folder.config.is_file():
-            raise RunError(f"{path} is no run folder: it has no {folder.config.name}")
+            raise RunError(f"{path} is not a run folder: it has no {folder.config.name}")
         return folder
 
     def check_own(self) -> None:
-        """RunError if a file of the run is a link: going on would write to where it leads."""
+        """RunError if a file of the run is a symbolic link, so that nothing outside is changed."""
         for folder in (self.path, self.checkpoints):
             for path in sorted(folder.glob("*")):
                 if path.is_symlink():
-                    raise RunError(f"{path} is a link: a run goes on only in files of its own")
+                    raise RunError(f"{path} is a symbolic link: replace it by the file itself")
 
     def write_start(self, config: str, record: Mapping[str, Any]) -> None:
         write_text(self.config, config)
         write_json(self.metadata, record)
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
-        """One line more, out of this process before this returns."""
+        """Append a line, and flush it before this returns."""
         try:
             with self.metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
@@ -114,24 +114,23 @@ class RunFolder:
             listener(line)
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All whole lines so far; RunError if one is damaged."""
+        """All complete lines so far. RunError if one is damaged."""
         try:
             return [metrics_line(line) for line in self.metrics_lines()]
         except (OSError, ValueError) as error:
             raise RunError(f"{self.metrics} is damaged: {error}") from None
 
     def metrics_lines(self) -> list[bytes]:
-        """The whole lines of metrics.jsonl so far, as they stand there. OSError if there are more
-        than any run writes."""
+        """All complete lines so far, as bytes. OSError if the file is too large."""
         text = read_regular(self.metrics, _LARGEST_METRICS) if self.metrics.exists() else b""
-        # What follows the last line break is being written, or was when its process ended.
+        # The part after the last line break is not complete: its process writes, or was killed.
         return text.split(b"\n")[:-1]
 
     def metrics_bytes(self) -> int:
         return self.metrics.stat().st_size if self.metrics.exists() else 0
 
     def sync_metrics(self) -> None:
-        """Bring the lines to the disk: a checkpoint must not be there before what it follows."""
+        """Sync the lines to disk, which must come before the checkpoint that counts them."""
         try:
             with self.metrics.open("ab") as file:
                 os.fsync(file.fileno())
@@ -139,21 +138,21 @@ class RunFolder:
             raise cannot_write(self.metrics, error) from error
 
     def truncate_metrics(self, size: int) -> None:
-        """Forget the lines after a checkpoint: they will be written again."""
+        """Remove the lines after a checkpoint, which will be written again."""
         if self.metrics.exists():
             os.truncate(self.metrics, size)
 
     @property
     def has_progress(self) -> bool:
-        """Whether anything has been computed that is worth keeping."""
+        """Whether the folder has metrics, weights or a checkpoint."""
         saved = any(self.checkpoints.glob("step-*"))
         return saved or self.metrics.exists() or self.weights.exists()
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """This process alone trains here. The system drops the lock with the process.
+        """Lock the folder for this process; the system unlocks it when the process ends.
 
-        RunError names the process that holds it.
+        RunError names the process that holds the lock.
         """
         from filelock import FileLock, Timeout
 
@@ -164,7 +163,9 @@ class RunFolder:
             lock.acquire()
             holder.write_text(f"{os.getpid()} on {platform.node()}", encoding="utf-8")
         except Timeout:
-            raise RunError(f"{self.path} is being trained by process {_told(holder)}") from None
+            raise RunError(
+                f"{self.path} is being trained by process {_read_holder(holder)}"
+            ) from None
         except OSError as error:
             lock.release()
             raise cannot_write(self.checkpoints, error) from error
@@ -176,14 +177,14 @@ class RunFolder:
             lock.release()
 
     def remove(self) -> None:
-        """Take the folder away, and its parent if `create` made it and nothing else is there."""
+        """Remove the folder, and its parent if `create` made it and it is empty."""
         shutil.rmtree(self.path, ignore_errors=True)
         if self.made_parent and not any(self.path.parent.iterdir()):
             self.path.parent.rmdir()
 
 
 class NullRunFolder(RunFolder):
-    """The folder of a run that another process writes, on this machine or not: nothing happens."""
+    """The run folder for ranks other than 0: its methods do nothing."""
 
     is_writer = False
 
@@ -212,7 +213,7 @@ class NullRunFolder(RunFolder):
 
 
 def _rename_to_next(folder: Path, name: Path) -> Path:
-    """Give a folder, which is not empty, the first name `<name>-NNN` that is free."""
+    """Rename a folder, which is not empty, to the first free `<name>-NNN`."""
     for number in range(1, 1_000_000):
         path = name.with_name(f"{name.name}-{number:03d}")
         if os.path.lexists(path):
@@ -222,10 +223,10 @@ def _rename_to_next(folder: Path, name: Path) -> Path:
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
-    raise RunError(f"{name.parent} is full of runs: give --out")
+    raise RunError(f"{name.parent} has no free run number: give --out")
 
 
-def _told(holder: Path) -> str:
+def _read_holder(holder: Path) -> str:
     try:
         return holder.read_text(encoding="utf-8")[:80] or "unknown"
     except (OSError, ValueError):
@@ -233,15 +234,15 @@ def _told(holder: Path) -> str:
 
 
 def metrics_line(line: bytes) -> dict[str, Any]:
-    """A line of metrics.jsonl, with what everyone relies on. ValueError when it is not there."""
+    """Parse a line of metrics.jsonl. ValueError if `kind`, `step` or `terms` is wrong."""
     value = parse_json(line)
     if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
-        raise ValueError("a line of it is of no kind")
+        raise ValueError("a line has no kind")
     step, terms = value.get("step"), value.get("terms")
     if type(step) is not int or not 0 <= step < 2**63:
-        raise ValueError("a line of it has no step")
+        raise ValueError("a line has no step")
     if not isinstance(terms, dict) or not all(map(_is_term, terms.values())):
-        raise ValueError("a line of it has terms that are no numbers")
+        raise ValueError("a line has terms that are not numbers")
     return value
 
 
@@ -252,6 +253,6 @@ def _is_term(value: object) -> bool:
 
 
 def check_absent(path: Path) -> None:
-    """RunError if there is anything at `path`, so that nothing of the user's is written over."""
+    """RunError if `path` exists, so that no file of the user is overwritten."""
     if os.path.lexists(path):
         raise RunError(f"{path} exists already: give another --out, or --resume {path} to go on")

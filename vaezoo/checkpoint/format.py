@@ -35,7 +35,7 @@ _SUMS = "SHA256SUMS"
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint that was read. tensors: by the file they were in. state: the rest, from JSON."""
+    """A loaded checkpoint. tensors: by file and name. state: the content of state.json."""
 
     path: Path
     tensors: dict[str, dict[str, Tensor]]
@@ -47,12 +47,12 @@ class Checkpoint(NamedTuple):
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors: to a temporary name, then renamed."""
+    """Write a safetensors file atomically."""
     atomic_write(path, lambda temporary: write_tensors(temporary, state))
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read safetensors; RunError when the file is missing or damaged."""
+    """Read a safetensors file. RunError if it is missing or damaged."""
     try:
         open_regular(path).close()
         return load_file(path)
@@ -65,14 +65,14 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_into(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Give a module the weights of a file; RunError in one line when they do not fit."""
+    """Load the weights of a file into a module. RunError if they do not fit."""
     own = module.state_dict()
     check_fit(own, state, path)
     module.load_state_dict({name: distribute_like(t, own[name]) for name, t in state.items()})
 
 
 def check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path) -> None:
-    """RunError unless weights of a file are numbers of the names and shapes of a module's own."""
+    """RunError unless the tensors of a file have the names and shapes of `own`, and no NaN."""
     missing, foreign = own.keys() - state.keys(), state.keys() - own.keys()
     if missing or foreign:
         name = min(missing or foreign)
@@ -86,11 +86,11 @@ def check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path
                 f"not {tuple(own[name].shape)}"
             )
         if tensor.is_complex() != own[name].is_complex() or tensor.isnan().any():
-            raise RunError(f"{path} is damaged: {name} holds what is no number")
+            raise RunError(f"{path} is damaged: {name} has values that are not numbers")
 
 
 def optimizer_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    """The state of the optimizers by `phase.parameter.name`; their settings are in the config."""
+    """The state of the optimizers by `phase.parameter.name`. Their options are in the config."""
     return {
         f"{phase}.{parameter}.{name}": tensor
         for phase, optimizer in enumerate(optimizers)
@@ -102,7 +102,7 @@ def optimizer_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tens
 def load_optimizers(
     optimizers: list[torch.optim.Optimizer], tensors: Mapping[str, Tensor], path: Path
 ) -> None:
-    """Put the state back that `optimizer_tensors` took."""
+    """Load the state that `optimizer_tensors` returned. RunError if it does not fit."""
     states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
     try:
         for key, tensor in tensors.items():
@@ -114,7 +114,7 @@ def load_optimizers(
             if tensor.shape == like.shape and is_sharded(like):
                 tensor = distribute_like(tensor, like)
             elif tensor.shape == like.shape:
-                # Files know no layout; fused kernels walk moments and weights in step.
+                # Fused kernels need the memory format of the weights, which files do not keep.
                 tensor = torch.empty_like(like).copy_(tensor)
             states[int(phase)].setdefault(number, {})[name] = tensor
         for optimizer, state in zip(optimizers, states, strict=True):
@@ -125,7 +125,7 @@ def load_optimizers(
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """The state of torch's generators."""
+    """The state of torch's random generators."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -146,11 +146,11 @@ def save_checkpoint(
     *,
     keep: int,
 ) -> None:
-    """Write a checkpoint as a whole, then remove those that are not kept any more.
+    """Write a checkpoint atomically, then remove old ones.
 
-    tensors: by file. state: JSON-able; its "score" is how good held-out data finds these weights,
-    None where that was not measured. keep: how many of the newest stay, beside the best by score.
-    RunError when it cannot be written; those before stay.
+    tensors: by file and name. state: for JSON; its "score" is the validation score, or None. keep:
+    how many of the newest stay, beside the best by score. RunError if it cannot be written; then
+    the older ones stay.
     """
     final = folder / f"{_PREFIX}{step:09d}"
     temporary = folder / f".{final.name}.{os.getpid()}.tmp"
@@ -165,7 +165,7 @@ def save_checkpoint(
         sums[_STATE] = _sum(temporary / _STATE)
         write_text(temporary / _SUMS, _listing(sums))
         if final.exists():
-            _remove(final)  # of the same step, and found damaged: training came here again
+            _remove(final)  # a damaged one: training reached this step again
         temporary.rename(final)
         fsync_dir(folder)
     except OSError as error:
@@ -178,10 +178,10 @@ def save_checkpoint(
 def load_checkpoint(
     folder: Path, fits: Callable[[Checkpoint], object], note: Callable[[str], None]
 ) -> Checkpoint | None:
-    """The newest checkpoint that is sound; None where there is none at all.
+    """The newest valid checkpoint; None if there is no checkpoint.
 
-    fits: raises RunError for one that cannot be gone on from. note: is told of each that is
-    damaged, in one line. RunError when there are checkpoints and none is sound.
+    fits: raises RunError for one that training cannot resume from. note: is called with one line
+    for each that is not valid. RunError if there are checkpoints, but no valid one.
     """
     damaged: list[str] = []
     for path in reversed(list_checkpoints(folder)):
@@ -192,33 +192,35 @@ def load_checkpoint(
             damaged.append(str(error))
             continue
         for reason in damaged:
-            note(f"{reason}: going on from the checkpoint of step {checkpoint.step:,} before it")
+            note(
+                f"{reason}: training resumes from the older checkpoint of step {checkpoint.step:,}"
+            )
         return checkpoint
     if damaged:
-        raise RunError(f"no checkpoint in {folder} can be gone on from: {damaged[0]}")
+        raise RunError(f"training cannot resume from any checkpoint in {folder}: {damaged[0]}")
     return None
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read one, every file compared with its checksum; RunError names the first that is damaged."""
+    """Read a checkpoint. RunError names the first file that does not match its checksum."""
     verify(path)
     tensors = {file.stem: load_weights(file) for file in sorted(path.glob("*.safetensors"))}
     return Checkpoint(path, tensors, read_json(path / _STATE))
 
 
 def verify(path: Path) -> None:
-    """RunError unless the files of a checkpoint are those that were written."""
+    """RunError unless all files of a checkpoint match their checksums."""
     sums = _read_sums(path / _SUMS)
     there = {file.name for file in path.iterdir()} - {_SUMS}
     for name in sorted(there | sums.keys() | {_STATE}):
         if name not in there:
             raise RunError(f"{path / name} is missing")
         if sums.get(name) != _sum(path / name):
-            raise RunError(f"{path / name} is damaged: it is not what was written")
+            raise RunError(f"{path / name} is damaged: its content differs from what was written")
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """In the order of their steps."""
+    """The checkpoints in a folder, in the order of their steps."""
     found = (path for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
     return sorted((path for path in found if path.name[5:].isdecimal()), key=step_of)
 
@@ -238,9 +240,9 @@ def _read_sums(path: Path) -> dict[str, str]:
     except FileNotFoundError:
         raise RunError(f"{path} is missing") from None
     except (OSError, ValueError):
-        raise RunError(f"{path} is damaged: it does not list checksums") from None
+        raise RunError(f"{path} is damaged: it is not a list of checksums") from None
     if text != _listing(sums):
-        raise RunError(f"{path} is damaged: it is not what was written")
+        raise RunError(f"{path} is damaged: its content differs from what was written")
     return sums
 
 
@@ -253,9 +255,9 @@ def _sum(path: Path) -> str:
 
 
 def _prune(folder: Path, step: int, keep: int) -> None:
-    """Keep the newest up to `step` and the best of them.
+    """Remove all checkpoints but the newest up to `step` and the best of them.
 
-    What is later than `step` was damaged when training went back before it.
+    A later one than `step` is damaged: training went back to an older one.
     """
     found = list_checkpoints(folder)
     until_now = [path for path in found if step_of(path) <= step]
@@ -266,7 +268,7 @@ def _prune(folder: Path, step: int, keep: int) -> None:
 
 
 def _score(path: Path) -> float:
-    """-inf where it was not measured."""
+    """The validation score of a checkpoint; -inf if it has none."""
     try:
         score = read_json(path / _STATE).get("score")
     except RunError:
@@ -275,7 +277,7 @@ def _score(path: Path) -> float:
 
 
 def _remove(path: Path) -> None:
-    """Under another name first: half a checkpoint must not look like a damaged one."""
+    """Rename and remove: a checkpoint that is half removed must not look like a damaged one."""
     gone = path.with_name(f".{path.name}.gone.tmp")
     shutil.rmtree(gone, ignore_errors=True)
     path.rename(gone)
@@ -295,15 +297,16 @@ _NAMES = {
     torch.bool: "BOOL",
 }
 _CHUNK = 1 << 24
-"""Bytes between two looks at whether Python wants to do something else."""
+"""Bytes of one write: between two writes Python can run signal handlers and other threads."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write tensors and bring them to the disk. Returns the file's sha256, in hexadecimal.
+    """Write a safetensors file, sync it to disk and return its SHA-256 in hexadecimal.
 
-    OSError when the disk does not take them; RunError for a type that the format has no word for.
+    safetensors.torch.save_file can do neither in the same pass, and needs all tensors contiguous
+    at once. OSError if the disk is full; RunError for a dtype that safetensors does not have.
     """
-    # The largest elements first, so that each tensor begins at a multiple of its element.
+    # The largest elements first, so that each tensor is aligned to its element size.
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     digest = hashlib.sha256()
     with path.open("wb", buffering=0) as file:
@@ -316,7 +319,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
 
         write(memoryview(_header(names, tensors)))
         for name in names:
-            # A tensor at a time: what lies in another order in memory is put in order by a copy.
+            # One tensor at a time, because `contiguous` copies those in another memory format.
             values = tensors[name].detach().cpu().contiguous()
             if values.numel():
                 write(values.reshape(-1).view(torch.uint8).numpy().data)
@@ -325,13 +328,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
 
 
 def _header(names: list[str], tensors: Mapping[str, Tensor]) -> bytes:
-    """The length of the description, and the description, padded to a multiple of 8 bytes."""
+    """The header of a safetensors file: its length and its JSON, padded to 8 bytes."""
     described = {}
     begin = 0
     for name in names:
         tensor = tensors[name]
         if tensor.dtype not in _NAMES:
-            raise RunError(f"{name} is {tensor.dtype}, which safetensors has no word for")
+            raise RunError(f"{name} is {tensor.dtype}, a dtype that safetensors does not have")
         end = begin + tensor.numel() * tensor.element_size()
         described[name] = {
             "dtype": _NAMES[tensor.dtype],

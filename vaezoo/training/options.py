@@ -1,4 +1,4 @@
-"""Options of training. No torch here."""
+"""The options of training. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,78 +11,85 @@ from vaezoo.options import Options
 
 
 class TrainOptions(Options):
-    epochs: int | None = Field(10, ge=1, le=10**9, description="passes over the training set")
+    """The options of training, as `vaezoo train --help` shows them."""
+
+    epochs: int | None = Field(
+        10, ge=1, le=10**9, description="number of passes over the training data"
+    )
     steps: int | None = Field(
-        None, ge=1, le=10**12, description="training steps, instead of epochs"
+        None, ge=1, le=10**12, description="number of training steps, instead of --epochs"
     )
     patience: int | None = Field(
         None,
         ge=1,
-        description="stop after so many epochs without a better ELBO on held-out data (objective, "
-        "where there is no ELBO), and keep the best weights; none: train to the end, keep the last",
+        description="stop after this many epochs without a better validation ELBO (loss, if there is "
+        "no ELBO) and keep the best weights; none: train to the end and keep the last weights",
     )
-    batch_size: int = Field(
-        64, ge=1, description="examples in a step, of all processes together where several share it"
-    )
+    batch_size: int = Field(64, ge=1, description="examples of a step, over all processes together")
     lr: float = Field(1e-3, gt=0, description="Adam's learning rate")
     adam_beta2: float = Field(
         0.999,
         ge=0,
         lt=1,
-        description="decay of Adam's squared gradients; lower follows a short run better",
+        description="decay of Adam's squared gradients; a lower value suits short runs",
     )
     schedule: Literal["constant", "linear", "cosine"] = Field(
-        "constant", description="how the learning rate goes down to 0 by the end, if it does"
+        "constant",
+        description="constant learning rate, or down to 0 at the end",
     )
     grad_clip: float | None = Field(
-        None, gt=0, description="largest norm of a gradient; longer ones are shortened to it"
+        None, gt=0, description="largest gradient norm; larger gradients are scaled down to it"
     )
     device: str = Field(
-        "auto", description="where to train: cpu, cuda, cuda:1, mps; auto: a GPU if there is one"
+        "auto",
+        description="device: cpu, cuda, cuda:1, mps; auto: a GPU if there is one",
     )
     precision: Literal["auto", "fp32", "tf32", "bf16"] = Field(
         "auto",
-        description="arithmetic of the networks; auto: tf32 on GPUs that have it, bf16 on "
-        "processors with matrix instructions for it, else fp32",
+        description="number format of the networks; auto: tf32 on GPUs that have it, bf16 on "
+        "CPUs with matrix instructions for it, else fp32",
     )
     compile: Literal["auto", "off", "on"] = Field(
         "auto",
-        description="put the step through torch.compile, which takes up to minutes first; auto: on "
-        "a GPU, for runs of 100,000 steps or more (it gained nothing on the CPUs we measured)",
+        description="use torch.compile, which first takes up to minutes; auto: on a GPU, for runs "
+        "of 100,000 steps or more (on the CPUs that we measured it was not faster)",
     )
     graph: Literal["auto", "off", "on"] = Field(
         "auto",
-        description="record the step as a CUDA graph and replay it; auto: on a GPU, and as usual "
-        "where the model cannot be recorded",
+        description="capture the step as a CUDA graph and replay it; auto: on a GPU, unless the "
+        "model cannot be captured",
     )
     shard: bool = Field(
         False,
-        description="spread weights and optimizer state over the processes of a job, for a model "
-        "that is too large for one device; slower where it is not",
+        description="shard weights and optimizer state over the processes (FSDP), for a model that "
+        "is too large for one device; other models are slower with it",
     )
     deterministic: bool = Field(
-        True, description="the same numbers each time on the same machine; off may be faster"
+        True, description="give the same numbers each time on the same machine; off can be faster"
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="seed of weights, noise and data order")
+    seed: int = Field(0, ge=0, lt=2**32, description="random seed of weights, noise and data order")
     log_every: int = Field(
-        20, ge=1, le=1_000_000, description="steps between two lines of metrics.jsonl"
+        20, ge=1, le=1_000_000, description="number of steps between two lines of metrics.jsonl"
     )
     on_nonfinite: Literal["stop", "skip"] = Field(
         "stop",
-        description="what a step with a gradient that is not finite does: stop the run, or be left "
-        "out and counted, until there are too many",
+        description="if a gradient is not finite: stop the run, or skip and count the step, and "
+        "stop if too many steps are skipped",
     )
     checkpoint_seconds: float | None = Field(
-        60.0, gt=0, description="seconds between checkpoints: the work that a crash may cost"
+        60.0,
+        gt=0,
+        description="seconds between checkpoints: a crash loses at most this work",
     )
     checkpoint_every: int | None = Field(
-        None, ge=1, description="steps between checkpoints, besides those by time"
+        None, ge=1, description="number of steps between checkpoints, in addition to those by time"
     )
     keep_checkpoints: int = Field(
-        2, ge=1, description="how many of the newest checkpoints to keep, beside the best one"
+        2, ge=1, description="number of newest checkpoints to keep, in addition to the best one"
     )
     log: tuple[str, ...] = Field(
-        (), description="writers that get these lines too, with commas (vaezoo list --kind loggers)"
+        (),
+        description="loggers, separated by commas, that get the lines too (vaezoo list --kind loggers)",
     )
 
     @model_validator(mode="before")
@@ -93,5 +100,5 @@ class TrainOptions(Options):
                 raise ValueError("give --epochs or --steps, not both")
             return {**values, "epochs": None}
         if isinstance(values, Mapping) and "epochs" in values and values["epochs"] is None:
-            raise ValueError("give --epochs or --steps: training must end")
+            raise ValueError("give --epochs or --steps: one of them is needed")
         return values

@@ -210,7 +210,7 @@ class TestLoad:
         assert found.step == 3
         assert "step-000000006" in note
         assert name in note or name == "SHA256SUMS"
-        assert "going on from the checkpoint of step 3 before it" in note
+        assert "training resumes from the older checkpoint of step 3" in note
         assert "\n" not in note
 
     def test_the_one_before_one_that_does_not_fit(self, tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ class TestLoad:
     def test_all_damaged_is_refused(self, tmp_path: Path) -> None:
         for step in (3, 6):
             (save(tmp_path, step) / "state.json").unlink()
-        with pytest.raises(RunError, match=r"no checkpoint in .*step-000000006/state\.json"):
+        with pytest.raises(RunError, match=r"from any checkpoint in .*step-000000006/state\.json"):
             self.load(tmp_path)
 
     @pytest.mark.parametrize("place", ["write_tensors", "write_text", "fsync_dir"])
