@@ -22,8 +22,8 @@ class TrainOptions(Options):
     patience: int | None = Field(
         None,
         ge=1,
-        description="stop after this many epochs without a better validation ELBO (loss, if there is "
-        "no ELBO) and keep the best weights; none: train to the end and keep the last weights",
+        description="stop after this many epochs without a better validation ELBO (loss, if "
+        "there is no ELBO) and keep the best weights; none: train to the end and keep the last weights",
     )
     batch_size: int = Field(64, ge=1, description="examples of a step, over all processes together")
     lr: float = Field(1e-3, gt=0, description="Adam's learning rate")
@@ -89,7 +89,7 @@ class TrainOptions(Options):
     )
     log: tuple[str, ...] = Field(
         (),
-        description="loggers, separated by commas, that get the lines too (vaezoo list --kind loggers)",
+        description="loggers that get these lines too, with commas (vaezoo list --kind loggers)",
     )
 
     @model_validator(mode="before")
