@@ -23,7 +23,7 @@ class TrainOptions(Options):
         None,
         ge=1,
         description="stop after this many epochs without a better validation ELBO (loss, if "
-        "there is no ELBO) and keep the best weights; none: train to the end and keep the last weights",
+        "there is no ELBO) and keep the best weights; none: train to the end, keep the last",
     )
     batch_size: int = Field(64, ge=1, description="examples of a step, over all processes together")
     lr: float = Field(1e-3, gt=0, description="Adam's learning rate")
