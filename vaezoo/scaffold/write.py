@@ -1,4 +1,4 @@
-"""Write a plugin package that works as it is: installs, passes its tests, trains."""
+"""Write the files of a new plugin package, which installs and passes its tests as it is."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from vaezoo.plugins.specs import API_VERSION, Kind
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 
 _ENDINGS: Mapping[Kind, str] = {"model": "", "loss": "_loss", "dataset": "_data"}
-"""What the names of several things in one package end in."""
+"""Endings of the names where one package brings several things."""
 
 _SUMMARIES: Mapping[Kind, str] = {
-    "model": "A VAE with a Gaussian latent, to be made into something else",
-    "loss": "The ELBO with a weight on the rate, to be made into something else",
-    "dataset": "Grey stripes, to be made into something else",
+    "model": "A VAE with a Gaussian latent, to start from",
+    "loss": "The ELBO with a weight on the rate, to start from",
+    "dataset": "Grey stripes, to start from",
 }
 _IMPORTS: Mapping[Kind, tuple[str, ...]] = {
     "model": ("GaussianOptions", "InputSpec", "ModelSpec"),
@@ -41,7 +41,7 @@ _COMMANDS: Mapping[Kind, str] = {
 
 @dataclass(frozen=True)
 class Package:
-    """A package to be: its distribution's name, and the kinds of things that it brings."""
+    """A new package: the name of its distribution, and the kinds of things that it brings."""
 
     distribution: str
     kinds: tuple[Kind, ...]
@@ -51,7 +51,7 @@ class Package:
         return self.distribution.replace("-", "_")
 
     def names(self) -> dict[Kind, str]:
-        """What each thing is registered as."""
+        """The registered name of each thing."""
         alone = len(self.kinds) == 1
         return {kind: self.package + ("" if alone else _ENDINGS[kind]) for kind in self.kinds}
 
@@ -60,7 +60,7 @@ class Package:
         return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
     def commands(self) -> list[str]:
-        """What to try once it is installed."""
+        """Commands to try once it is installed."""
         names = self.names()
         lines = [f"vaezoo check {name}" for name in names.values()]
         line = _COMMANDS[self.kinds[0]].format(names[self.kinds[0]])
@@ -69,7 +69,7 @@ class Package:
         return [*lines, line]
 
     def check(self) -> None:
-        """VaezooError unless the name is good, and nobody has it."""
+        """VaezooError if the name is not valid or is taken."""
         if not _NAME.fullmatch(self.distribution) or keyword.iskeyword(self.package):
             raise VaezooError(
                 f"{self.distribution!r} is no name for a package: small letters, digits, hyphens, "
