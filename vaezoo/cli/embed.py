@@ -59,4 +59,4 @@ def command(
     if as_json:
         print_json({"picture": str(out), **found.to_dict()})
     else:
-        click.echo(f"{out}: {len(found.points):,} examples on a plane, {found.told}")
+        click.echo(f"{out}: {len(found.points):,} examples on a plane, {found.description}")

@@ -48,7 +48,7 @@ class Embedding:
         return first, second
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         if not self.explained_variance:
             return "by neighbourhood: distances on it mean little"
         return f"which holds {sum(self.explained_variance):.0%} of their variance"
