@@ -1,4 +1,4 @@
-"""The ELBO loss: beta means the same everywhere, the terms add up, the warm-up ends."""
+"""Tests of the ELBO loss: the meaning of beta, the sum of the terms, the warm-up."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vaezoo.options import parse
 
 
 class Coarse(BaseVAE):
-    """Sees and paints 32×32 whatever the image's size: larger images are upsampled ones.
+    """A model that works at 32×32 for any image size: larger images are upsampled.
 
     Its noise is the same for an image wherever it stands in a batch (`noise` is set by the test).
     """
@@ -92,7 +92,7 @@ class TestTerms:
         assert torch.allclose(objective, -terms["elbo"].mean(), rtol=0, atol=1e-12)
 
     def test_can_be_had_without_the_loss(self) -> None:
-        """By objectives that add to the ELBO or weigh its parts otherwise."""
+        """Also in losses that add terms to the ELBO or weigh its parts."""
         model, x = Coarse(), images()
         expected, terms = run(model, x).terms, elbo_terms(model(x), x)
         assert terms.keys() == expected.keys()
@@ -104,7 +104,7 @@ class TestTerms:
             assert one[name].equal(four[name])
 
     def test_are_the_same_at_any_batch_size(self) -> None:
-        """Both peers failed here: KL weights and sums that knew the size of the batch."""
+        """A common mistake in other code: KL weights and sums that depend on the batch size."""
         model, x = Coarse(), images(64)
         whole, terms = run(model, x, beta=3.0)
         for size in (1, 8):
@@ -119,7 +119,7 @@ class TestTerms:
 class TestBeta:
     @pytest.mark.parametrize("beta", [0.0, 0.5, 1.0, 4.0])
     def test_weighs_nats_against_nats_at_any_image_size(self, beta: float) -> None:
-        """Each pixel four times over: four times the distortion, the same rate, the same beta."""
+        """Each pixel four times: four times the distortion, the same rate, the same beta."""
         small, large = run(Coarse(), images()), run(Coarse(64), images(size=64))
         assert torch.allclose(large.terms["rate"], small.terms["rate"], rtol=0, atol=1e-12)
         assert torch.allclose(large.terms["distortion"], 4 * small.terms["distortion"])
@@ -184,7 +184,7 @@ class TestWarmup:
         assert torch.allclose(objective, expected, rtol=0, atol=1e-5)
 
     def test_does_not_move_in_evaluation(self) -> None:
-        """Only the step moves it, and only the trainer moves the step."""
+        """The weight depends on the step only, and only training changes the step."""
         model, x, at = Coarse(), images(), context(step=9)
         loss = ELBOLoss(ELBOOptions(beta=4.0, warmup=0.5), model, model.data)
         state = {name: value.clone() for name, value in loss.state_dict().items()}

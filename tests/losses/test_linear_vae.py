@@ -1,4 +1,4 @@
-"""A linear VAE trained by the ELBO is probabilistic PCA (Lucas et al. 2019)."""
+"""Tests that a linear VAE trained by the ELBO is probabilistic PCA (Lucas et al. 2019)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class LinearVAE(BaseVAE):
 
 
 def correlated() -> Tensor:
-    """Two strong directions over weak ones, around a mean that is not 0."""
+    """Data with two strong directions and weak ones, and a mean other than 0."""
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(EXAMPLES, VALUES, generator=generator, dtype=torch.float64)
     turn = torch.linalg.qr(torch.randn(VALUES, VALUES, generator=generator).double()).Q
@@ -67,7 +67,7 @@ def best_log_likelihood(x: Tensor) -> tuple[float, float]:
 
 
 def train(model: LinearVAE, x: Tensor, beta: float = 1.0) -> list[float]:
-    """The mean ELBO every 100 steps, by 50 draws an example: its own error is below 0.02."""
+    """The mean ELBO every 100 steps from 50 samples of each example: its error is below 0.02."""
     loss = ELBOLoss(ELBOOptions(beta=beta), model, model.data)
     (phase,) = loss.phases(model)
     optimizer = torch.optim.Adam(phase.parameters, lr=0.03)
@@ -94,7 +94,7 @@ def trained() -> tuple[LinearVAE, Tensor, list[float]]:
 
 
 def test_the_optimum_by_eigenvalues_is_a_maximum() -> None:
-    """The closed form by hand is the log-likelihood of the model that Tipping & Bishop give."""
+    """The closed form is the log-likelihood of the model of Tipping & Bishop."""
     x = correlated()
     best, noise = best_log_likelihood(x)
     eigenvalues, vectors = torch.linalg.eigh((x - x.mean(0)).T @ (x - x.mean(0)) / len(x))

@@ -1,4 +1,4 @@
-"""The interface of models: bounds, samples and labels, on models whose answers are known."""
+"""Tests of BaseVAE: bounds, samples and labels, on models with known results."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class OneLatent(BaseVAE):
 
 
 class Shifted(OneLatent):
-    """The same, moved by 3·y: wrong labels are badly wrong."""
+    """The same, shifted by 3·y: with a wrong label the likelihood is very low."""
 
     conditional = True
 
@@ -145,7 +145,7 @@ class TestBounds:
         assert ((weights.mean(0) + distortion + rate).abs() < error).all()
 
     def test_weights_at_given_draws(self) -> None:
-        """Those of the model's own draws; at any other the joint density over the posterior's."""
+        """The weights at the model's own samples, and at others."""
         model, y = Shifted(widen=1.4, move=0.5), torch.arange(16) % 5
         x = data() + 3.0 * y[:, None]
         torch.manual_seed(0)
@@ -163,14 +163,14 @@ class TestBounds:
         )
 
     def test_the_exact_posterior_has_no_gap(self) -> None:
-        """Every weight is log p(x) itself, whatever was drawn."""
+        """Every weight is log p(x), for any sample."""
         model, x = OneLatent(), data()
         weights = seeded_weights(model, x, 50)
         assert torch.allclose(weights, model.exact(x).expand(50, 16), rtol=0, atol=1e-6)
         assert torch.allclose(model.log_likelihood(x, samples=7), model.exact(x), atol=1e-6)
 
     def test_does_not_fall_with_more_samples(self) -> None:
-        """The same draws in ever larger groups (Burda et al. 2015, theorem 1): never a loss."""
+        """The same samples in larger and larger groups (Burda et al. 2015, theorem 1)."""
         model, x = OneLatent(widen=0.6, move=1.5), data()
         weights = seeded_weights(model, x, 256)
         groups = (weights.unflatten(0, (-1, k)) for k in (1, 4, 16, 64, 256))

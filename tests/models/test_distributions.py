@@ -1,4 +1,4 @@
-"""The language of models and losses: KL divergences, log-mean-exp, the diagonal Gaussian."""
+"""Tests of distributions: KL divergences, log-mean-exp, Gaussians, point masses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a decoder's output means: log-probabilities in nats by hand, means, bits per dimension."""
+"""Tests of likelihoods: log-probabilities in nats by hand, means, bits per dimension."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class TestBernoulli:
         assert set(likelihood.sample().unique().tolist()) == {0.0, 1.0}
 
     def test_a_sure_decoder_pays_what_it_says(self) -> None:
-        """-200 nats for a wrong pixel at logit 200: no epsilon may hide it."""
+        """-200 nats for a wrong pixel at logit 200: there is no epsilon."""
         raw = torch.full((1, 1, 1, 1), 200.0)
         assert BernoulliLikelihood()(raw).log_prob(torch.zeros(1, 1, 1, 1)).item() == -200.0
 
@@ -218,7 +218,7 @@ class TestMakeLikelihood:
         likelihood = make_likelihood(LikelihoodOptions(), REAL)
         assert likelihood(torch.full((1, 6), 9.0)).mean.unique().tolist() == [9.0]
 
-    def test_a_likelihood_must_say_what_output_means(self) -> None:
+    def test_a_likelihood_without_forward_is_abstract(self) -> None:
         class Silent(Likelihood):
             normalised_on = ("unit",)
 

@@ -1,4 +1,4 @@
-"""A borrowed network is used as in training, and remembers nothing."""
+"""Tests of freeze_bn_stats: outputs as in training, running statistics unchanged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def statistics(of: nn.Module) -> dict[str, Tensor]:
     return {name: buffer.clone() for name, buffer in of.named_buffers()}
 
 
-def test_the_answer_is_the_same_and_the_statistics_stay() -> None:
+def test_outputs_are_the_same_and_statistics_stay() -> None:
     net, x = network(), torch.randn(8, 3)
     before = statistics(net)
     with freeze_bn_stats(net):
@@ -47,7 +47,7 @@ def test_in_evaluation_nothing_is_different() -> None:
     assert all(buffer.equal(before[name]) for name, buffer in net.named_buffers())
 
 
-def test_is_over_afterwards_whatever_happened() -> None:
+def test_ends_also_after_an_error() -> None:
     net = network()
     with pytest.raises(ZeroDivisionError), freeze_bn_stats(net, net[2]):
         raise ZeroDivisionError

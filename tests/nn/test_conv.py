@@ -1,4 +1,4 @@
-"""Convolutions down and up: shapes at any size, and the flat networks are made of them."""
+"""Tests of the convolutional networks: shapes at any size, with and without a flat latent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_down_and_up_come_back_to_the_same_size(
 
 
 def test_flat_networks_hold_them() -> None:
-    """The same weights give the same values, with the flattening between."""
+    """The same weights give the same values."""
     shape = (3, 12, 20)
     encoder, decoder = ConvEncoder(shape, HIDDEN), ConvDecoder(5, shape, HIDDEN)
     down, up = ConvDown(shape, HIDDEN), ConvUp(shape, HIDDEN)

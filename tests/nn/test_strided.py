@@ -1,4 +1,4 @@
-"""A strided convolution as a matrix product is the library's, to the last gradient."""
+"""Tests that strided convolutions as a matrix product equal torch's, gradients included."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_transposed_convolution(
 
 
 def test_gradients_of_gradients() -> None:
-    """A gradient penalty goes through the decoder twice."""
+    """A gradient penalty needs second derivatives."""
     for layer in (StridedConv2d(4, 6), StridedConvTranspose2d(4, 6, (1, 0))):
         layer.double()
         x = torch.randn(1, 4, 3, 2, dtype=torch.float64, requires_grad=True)
@@ -67,7 +67,7 @@ def test_gradients_of_gradients() -> None:
         assert torch.autograd.gradgradcheck(lambda x, layer=layer: layer(x).sin(), (x,))
 
 
-def test_the_library_has_the_large_maps_and_the_accelerators() -> None:
+def test_torch_computes_large_maps_and_on_accelerators() -> None:
     weight = torch.empty(2, 3, 3, 3)
     assert strided._more_weights_than_inputs(weight, torch.empty(1, 3, 3, 3))
     assert not strided._more_weights_than_inputs(weight, torch.empty(1, 3, 6, 3))

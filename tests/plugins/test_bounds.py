@@ -1,4 +1,4 @@
-"""IWAE and MIWAE: the bound is the bound, its softmax runs over K, and DReG has the same mean."""
+"""Tests of IWAE and MIWAE: value, gradient, softmax over K, and DReG's unbiased gradient."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def run(loss: IWAELoss, vae: BaseVAE, x: Tensor, seed: int = 1) -> LossOutput:
 
 
 def weights(vae: BaseVAE, x: Tensor, draws: int, seed: int = 1) -> Tensor:
-    """The log-weights that a loss sees: [draws, batch]."""
+    """The log-weights that a loss uses: [samples, batch]."""
     torch.manual_seed(seed)
     return vae.log_importance_weights(x, samples=draws)
 
@@ -89,7 +89,7 @@ class TestIwae:
         assert torch.allclose(objective, -terms["elbo"].mean(), rtol=0, atol=1e-12)
 
     def test_one_sample_is_the_elbo_loss_in_the_mean(self) -> None:
-        """Which has its KL in closed form: the same over many draws."""
+        """The ELBO loss has its KL in closed form: equal on average over many samples."""
         vae, x = Gaussians(40_000), equal_examples(40_000)
         bound = run(iwae(vae, 1), vae, x).terms["bound"].detach()
         plain = vaezoo.create_model("vanilla", (4,), network="mlp", hidden=(4,)).loss
@@ -101,7 +101,7 @@ class TestIwae:
         assert error < 0.1
 
     def test_reports_the_bound_itself(self) -> None:
-        """log of the mean weight, weight by weight: not its gradient's surrogate, nor the ELBO."""
+        """The log of the mean weight: not the gradient's surrogate, and not the ELBO."""
         vae, x = Gaussians(6), equal_examples(6)
         log_weights = weights(vae, x, 7).detach()
         for gradient in ("standard", DREG):
@@ -143,7 +143,7 @@ class TestIwae:
             assert torch.allclose(mine, b, rtol=1e-9, atol=1e-12)
 
     def test_terms_do_not_know_the_batch(self) -> None:
-        """The same noise for each example: batches of 1, 8 and 64 give the same bounds."""
+        """With the same noise for each example, batches of 1, 8 and 64 give the same bounds."""
         vae, x, noise = small(), images(64), torch.randn(5, 1, 3).double()
         encode = vae.encode
 
@@ -181,12 +181,12 @@ class TestIwae:
 
 
 class TestDoublyReparameterized:
-    """Tucker et al. 2018: the same gradient in the mean, with less noise in the encoder."""
+    """Tucker et al. 2018: the same mean gradient, with less noise in the encoder."""
 
     COPIES = 60_000
 
     def estimates(self, loss: str, gradient: str, seed: int) -> tuple[Tensor, Tensor]:
-        """One estimate for each of many equal examples: of loc and raw, [copies, 4]; and of w."""
+        """One gradient estimate for each equal example: of loc and raw, [copies, 4]; and of w."""
         vae, x = Gaussians(self.COPIES), equal_examples(self.COPIES)
         made = iwae(vae, 8, gradient) if loss == "iwae" else miwae(vae, 4, 2, gradient)
         objective = run(made, vae, x, seed).loss
@@ -209,7 +209,7 @@ class TestDoublyReparameterized:
         assert torch.allclose(standard, doubly, rtol=1e-9, atol=1e-12)
 
     def test_encoders_gradient_is_the_papers_formula(self) -> None:
-        """By hand: w̃_k² · ∂log w_k/∂z_k · ∂z_k/∂φ, the posterior's density held still."""
+        """Equal to w̃_k² · ∂log w_k/∂z_k · ∂z_k/∂φ with a detached posterior density."""
         vae, x = Gaussians(3), equal_examples(3)
         ours = torch.autograd.grad(run(iwae(vae, 6, DREG), vae, x).loss, [vae.loc, vae.raw])
         torch.manual_seed(1)
@@ -226,7 +226,7 @@ class TestDoublyReparameterized:
             assert torch.allclose(mine, -by_hand / 3, rtol=1e-8, atol=1e-12)
 
     def test_has_no_noise_at_the_exact_posterior(self) -> None:
-        """log w is then the same for every z: the path is 0, and the score was all the noise."""
+        """log w is then the same for every z: the path gradient is 0."""
         vae, x = Gaussians(5), equal_examples(5)
         with torch.no_grad():
             vae.w.copy_(torch.tensor([[1.0, 0.0], [0.5, 0.0], [0.0, 2.0], [0.0, -1.0]]))
@@ -315,7 +315,7 @@ class TestMiwae:
         assert (bound < (log_weights.exp().mean(0)).log()).all()
 
     def test_groups_lessen_the_noise_of_the_encoder(self) -> None:
-        """Signal to noise of the encoder's gradient: eight logarithms of 8, one of 64."""
+        """The encoder's signal-to-noise ratio: 8 bounds of 8 samples against 1 of 64."""
         ratios = []
         for samples, groups in ((64, 1), (8, 8)):
             vae, x = Gaussians(4000), equal_examples(4000)

@@ -1,4 +1,4 @@
-"""The conditional VAE: labels reach every part, mean something, and may be unknown."""
+"""Tests of the conditional VAE: labels reach every part, have an effect, and may be unknown."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def model(data: DataSpec = IMAGE, **options: Any) -> ConditionalVAE:
 
 
 def halves(n: int) -> Batch:
-    """Images with one half noisy white, by class, the rest empty."""
+    """Images with one noisy white half, which one depends on the class; the rest is black."""
     generator = torch.Generator().manual_seed(2)
     y = torch.arange(n) % 4
     mask = torch.zeros(4, 1, 8, 8)

@@ -1,4 +1,4 @@
-"""The mixture that is fitted to latents: EM climbs, finds what is there, and is saved."""
+"""Tests of the mixture sampler: EM never falls, finds clusters, and is saved."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vaezoo_deterministic.mixture import GaussianMixtureSampler
 
 
 def skewed(n: int = 400, dim: int = 3) -> Tensor:
-    """Points of two overlapping Gaussians that no component fits by itself."""
+    """Points of two overlapping Gaussians, which one component does not fit."""
     generator = torch.Generator().manual_seed(1)
     z = torch.randn(n, dim, generator=generator, dtype=torch.float64)
     turn = torch.randn(dim, dim, generator=generator, dtype=torch.float64)
@@ -39,8 +39,8 @@ class TestFit:
         assert all(after >= before - 1e-12 for before, after in itertools.pairwise(history))
         assert components == 1 or history[-1] > history[0] + 0.01
 
-    def test_what_it_tells_is_the_log_likelihood(self) -> None:
-        """By torch's own mixture, from covariances instead of their factors."""
+    def test_it_returns_the_log_likelihood(self) -> None:
+        """Equal to torch's mixture, from covariances instead of their factors."""
         torch.manual_seed(0)
         z, mixture = skewed(), GaussianMixtureSampler(4, 3).double()
         history = mixture.fit(z, ridge=0.0)

@@ -1,4 +1,4 @@
-"""Autoencoders whose posterior is a point: what they reconstruct, what they sample from."""
+"""Tests of deterministic autoencoders: reconstruction, samplers, evaluation."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class TestSampler:
         assert model.sample(2, temperature=0.5).isfinite().all()
 
     def test_fits_the_codes_of_the_finished_encoder(self) -> None:
-        """Those of evaluation: by the running statistics, whatever batch an image is in."""
+        """The latents of evaluation mode: they do not depend on the batch that an image is in."""
         model = build(sampler="gaussian")
         with torch.no_grad():
             for batch in passes(model)():
@@ -171,19 +171,19 @@ class TestRun:
         assert summary["reconstruction_r2"] is not None
         assert main(["evaluate", str(run.path), "--importance-samples", "3"]) == 0
         lines = capsys.readouterr().out.splitlines()
-        told = {line.split()[0]: line for line in lines}
-        assert told["elbo"].split(maxsplit=2)[1:] == ["-", "this model has no ELBO"]
-        assert told["log_likelihood"].endswith("this model has no importance weights")
+        rows = {line.split()[0]: line for line in lines}
+        assert rows["elbo"].split(maxsplit=2)[1:] == ["-", "this model has no ELBO"]
+        assert rows["log_likelihood"].endswith("this model has no importance weights")
 
     def test_training_ends_with_what_there_is(
         self, in_tmp: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         words = "--examples 120 --test 24 --image-size 16 --hidden 8,8 --latent-dim 4 --steps 2"
         assert main(["train", "autoencoder", *words.split(), "--batch-size", "16"]) == 0
-        told = [line for line in capsys.readouterr().out.splitlines() if "R²" in line]
-        assert len(told) == 1
+        found = [line for line in capsys.readouterr().out.splitlines() if "R²" in line]
+        assert len(found) == 1
         assert re.fullmatch(
-            r"held out: reconstruction R² -?\d+\.\d{3}; ELBO: this model has no ELBO", told[0]
+            r"held out: reconstruction R² -?\d+\.\d{3}; ELBO: this model has no ELBO", found[0]
         )
 
     def test_a_batch_of_one_is_refused_in_training_and_works_afterwards(

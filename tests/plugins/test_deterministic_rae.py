@@ -1,4 +1,4 @@
-"""The regularisers of a RAE: each against its definition."""
+"""Tests of the regularisers of a RAE: each against its definition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""beta-TCVAE: the parts of the KL against exact mixtures, and estimates without bias."""
+"""Tests of beta-TCVAE: the parts of the KL against exact mixtures, and unbiased estimates."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXAMPLES = 1000
 
 
 def posteriors(n: int, latents: int, spread: float = 1.0) -> Distribution:
-    """n Gaussians whose latents are correlated over the data and shifted away from 0."""
+    """n Gaussians whose latents are correlated over the data and have a mean other than 0."""
     generator = torch.Generator().manual_seed(n)
     common = torch.randn(n, 1, generator=generator, dtype=torch.float64)
     own = torch.randn(n, latents, generator=generator, dtype=torch.float64)
@@ -58,7 +58,7 @@ def model(**options: object) -> BaseVAE:
 
 
 def run(vae: BaseVAE, x: Tensor, examples: int = EXAMPLES) -> LossOutput:
-    """The loss at a noise that is the same each time."""
+    """The loss with the same noise each time."""
     torch.manual_seed(1)
     assert vae.loss is not None
     output: LossOutput = vae.loss(vae, Batch(x), StepContext(torch.tensor(0), 10, examples))
@@ -89,7 +89,7 @@ class TestExactMixture:
         assert torch.allclose(dimensions, by_hand, rtol=0, atol=1e-9)
 
     def test_the_parts_add_up_to_the_kl(self) -> None:
-        """In closed form, over many draws: the identity of Chen et al. 2018, equation 2."""
+        """On average over many samples: the identity of Chen et al. 2018, equation 2."""
         q = posteriors(7, 3)
         draws = [self.parts(q, q.rsample()) for _ in range(2000)]
         sums = torch.stack([torch.stack(parts).sum(0) for parts in draws]).mean(1)
@@ -135,7 +135,7 @@ class TestEstimates:
 
     @pytest.mark.parametrize("batch", [2, 3, 5])
     def test_stratified_is_unbiased(self, batch: int) -> None:
-        """Over all batches that hold an example, the mean estimate at its draw is q(z) exactly.
+        """Over all batches with an example, the mean estimate at its sample is q(z) exactly.
 
         Weights in a column, a wrong N, or a weight that counts more than once all break this.
         """
@@ -249,7 +249,7 @@ class TestObjective:
 
     @pytest.mark.parametrize("examples", [8, 1000, 50_000])
     def test_n_is_the_number_of_training_examples(self, examples: int) -> None:
-        """By a double loop over the batch, with N from the context and from nowhere else."""
+        """Equal to a double loop over the batch, with N from the context only."""
         vae, x = model(), images()
         terms = run(vae, x, examples).terms
         torch.manual_seed(1)

@@ -1,4 +1,4 @@
-"""The capacity-annealed beta-VAE: C moves in training, comes to its end, stays in evaluation."""
+"""Tests of the capacity loss: C rises in training, reaches its end, is constant in evaluation."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class TestSchedule:
         assert self.capacities(5, capacity=25.0, rise=0.0) == [25.0] * 5
 
     def test_moves_in_a_real_run_and_not_in_its_evaluation(self, tmp_path: Path) -> None:
-        """6 steps an epoch: held-out data is looked at after 6 and 12, and costs no step."""
+        """6 steps in an epoch: validation after 6 and 12 steps does not count as a step."""
         run = vaezoo.train(
             "capacity",
             out=tmp_path / "run",
@@ -110,7 +110,7 @@ class TestObjective:
             assert torch.allclose(mine, d + sign * 1000.0 * r, rtol=1e-9, atol=1e-9)
 
     def test_rate_arrives(self) -> None:
-        """300 steps: the rate is where it was led to, within a tenth."""
+        """After 300 steps the rate is the capacity, within a tenth."""
         vae = model(capacity=4.0, gamma=100.0, rise=0.5).float()
         x = images(64).float()
         assert vae.loss is not None

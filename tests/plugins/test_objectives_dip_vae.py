@@ -1,4 +1,4 @@
-"""DIP-VAE: the covariance of the aggregate posterior, and what is asked of it."""
+"""Tests of DIP-VAE: the covariance of the aggregate posterior, and the penalty on it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vaezoo_objectives.options import DIPVAEOptions
 
 
 def values(n: int = 40, latents: int = 3) -> Tensor:
-    """Correlated, each latent around a mean of its own: what is centred matters."""
+    """Correlated latents with different means: an error in the centering shows."""
     generator = torch.Generator().manual_seed(0)
     turn = torch.tensor([[1.0, 0.8, 0.0], [0.0, 0.6, 0.2], [0.0, 0.0, 1.5]], dtype=torch.float64)
     raw = torch.randn(n, latents, generator=generator, dtype=torch.float64)
@@ -48,7 +48,7 @@ def run(vae: BaseVAE, n: int = 8) -> LossOutput:
 
 
 def give(vae: BaseVAE, posterior: Distribution) -> BaseVAE:
-    """The model with a posterior that is told to it."""
+    """A model whose posterior is given."""
 
     def encode(x: Tensor, y: Tensor | None = None) -> Distribution:
         return posterior
@@ -72,7 +72,7 @@ class TestCovariance:
                 assert torch.allclose(covariance_of(means)[i, j], expected, rtol=0, atol=1e-12)
 
     def test_does_not_grow_with_the_batch(self) -> None:
-        """The same examples over and over have the same covariance: it is divided by the batch."""
+        """Repeated examples have the same covariance: it is divided by the batch size."""
         once = covariance_of(values())
         assert torch.allclose(covariance_of(values().repeat(8, 1)), once, rtol=0, atol=1e-12)
 
@@ -117,7 +117,7 @@ class TestPenalty:
         assert terms["covariance_diagonal"].item() == pytest.approx(1.3**2 + 0.8**2)
 
     def test_type_ii_is_the_covariance_of_the_latents(self) -> None:
-        """Against 400,000 draws of the aggregate posterior, in which nothing is said of a law."""
+        """Equal to the covariance of 400,000 samples of the aggregate posterior."""
         means = with_covariance(self.target)
         scale = 0.2 + torch.rand(50, 2, generator=torch.manual_seed(3), dtype=torch.float64)
         posterior = diagonal_normal(means, scale)
@@ -139,7 +139,7 @@ class TestPenalty:
         assert terms["covariance_diagonal"].item() == pytest.approx(0.0, abs=1e-12)
 
     def test_is_one_number_whatever_the_batch(self) -> None:
-        """The whole set at once, or each example eight times: the objective does not grow."""
+        """The loss does not grow with the batch: each example once, or eight times."""
         means = with_covariance(self.target, 8)
         scale = torch.full_like(means, 1e-6)
         once = run(give(model(), diagonal_normal(means, scale)), 8).terms

@@ -1,4 +1,4 @@
-"""The entries of both plugins: any shape and network, last batches of one, half precision."""
+"""Tests of all models of both plugins: shapes, networks, batches of one, half precision."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vaezoo.runs.train import resume_run
 from vaezoo.training.callback import ProgressCallback
 
 NAMES = ["beta_tc", "dip_vae", "info_vae", "wae_mmd", "capacity", "sigma_vae", "iwae", "miwae"]
-RECIPES = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 CONTEXT = StepContext(torch.tensor(3), 10, 100)
 
 
@@ -92,13 +92,13 @@ def test_what_is_in_the_lists() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_its_recipe_is_one(name: str) -> None:
-    """Every option in it is known and in range, and the model is the one it is called after."""
-    recipe = load_config(RECIPES / f"{name}.yaml")
-    components = resolve_components(None, None, None, recipe)
+def test_its_config_file_is_valid(name: str) -> None:
+    """Every option in it is known and in range, and the model has the name of the file."""
+    given = load_config(CONFIGS / f"{name}.yaml")
+    components = resolve_components(None, None, None, given)
     assert components.model.name == components.loss.name == name
-    config = build_config(components, recipe, {})
-    written = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
+    config = build_config(components, given, {})
+    written = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
     assert config.to_dict()["loss"].items() >= written["loss"].items()
 
 
@@ -132,7 +132,7 @@ def test_the_scale_of_the_wasserstein_entry_is_the_root_of_a_half() -> None:
 
 
 class StopAfter(ProgressCallback):
-    """Asks for a stop at a step, as Ctrl-C does."""
+    """A callback that stops training at a step, as Ctrl-C does."""
 
     def __init__(self, steps: int) -> None:
         self.left = steps
@@ -145,7 +145,7 @@ class StopAfter(ProgressCallback):
 
 @pytest.mark.parametrize("name", ["sigma_vae", "capacity", "info_vae"])
 def test_a_resumed_run_is_bit_equal(name: str, tmp_path: Path) -> None:
-    """What a loss keeps (a scale), what it reads (the step), what it draws (of the prior)."""
+    """A resumed run is equal: state of the loss (a scale), the step, random numbers (the prior)."""
     job: dict[str, Any] = {"examples": 120, "test": 24, "image_size": 16, "network": "mlp"}
     job |= {"hidden": (8,), "latent_dim": 2, "batch_size": 16, "epochs": 2, "device": "cpu"}
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"

@@ -1,4 +1,4 @@
-"""The MMD at any latent size, and the two objectives that hold the aggregate posterior by it."""
+"""Tests of the MMD at any latent size, and of the two losses with it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def normal(n: int, size: int, seed: int, shift: float = 0.0) -> Tensor:
 
 
 def estimates(size: int, kernel: str, shift: float, scales: tuple[float, ...] = (1.0,)) -> Tensor:
-    """Fifty independent estimates from batches of 32."""
+    """Fifty independent estimates of the MMD from batches of 32."""
     pairs = ((normal(32, size, i, shift), normal(32, size, 1000 + i)) for i in range(50))
     return torch.stack([mmd(x, y, kernel, scales) for x, y in pairs])
 
@@ -35,9 +35,9 @@ def rbf_between_gaussians(size: int, shift: float) -> float:
 
     With C = 2·size: E exp(-d²/C) of d ~ N(shift, 2) is (1 + 4/C)^(-size/2) exp(-size·shift²/(C+4)).
     """
-    wide = 2.0 * size
-    within = (1 + 4 / wide) ** (-size / 2)
-    return 2 * within * (1 - math.exp(-size * shift**2 / (wide + 4)))
+    width = 2.0 * size
+    within = (1 + 4 / width) ** (-size / 2)
+    return 2 * within * (1 - math.exp(-size * shift**2 / (width + 4)))
 
 
 class TestEstimate:
@@ -75,7 +75,7 @@ class TestEstimate:
     @pytest.mark.parametrize("kernel", ["imq", "rbf"])
     @pytest.mark.parametrize("size", SIZES)
     def test_of_far_ones_is_far_from_nothing(self, size: int, kernel: str) -> None:
-        """As far at 256 latents as at 2: in a kernel of the wrong width all is near or all far."""
+        """The MMD is as large at 256 latents as at 2: with a wrong kernel width it would not be."""
         for scales in ((1.0,), SCALES):
             least = 0.15 if scales == (1.0,) else 0.8
             assert estimates(size, kernel, 1.5, scales).mean() > least
@@ -83,7 +83,7 @@ class TestEstimate:
     @pytest.mark.parametrize("shift", [0.5, 1.0, 2.0])
     @pytest.mark.parametrize("size", SIZES)
     def test_is_the_closed_form_between_gaussians(self, size: int, shift: float) -> None:
-        """The width counts the dimensions once: the estimates' mean says so at every size."""
+        """The squared width is proportional to the number of dimensions, at every size."""
         values = estimates(size, "rbf", shift)
         error = values.std() / math.sqrt(len(values))
         assert (values.mean() - rbf_between_gaussians(size, shift)).abs() < 4 * error
@@ -114,7 +114,7 @@ class TestEstimate:
 
 class TestPrior:
     def test_is_the_models_own(self) -> None:
-        """Latents at 3 are far from a standard prior, and at home in one at 3."""
+        """Latents at 3 are far from a standard prior, and match a prior at 3."""
         z, moved = normal(256, 4, 0, 3.0), torch.full((4,), 3.0).double()
         torch.manual_seed(0)
         far = mmd_to_prior(z, diagonal_normal(moved * 0, torch.ones(4).double()), MMDOptions())
@@ -195,7 +195,7 @@ class TestInfoVae:
 
 class TestWaeMmd:
     def test_distortion_is_the_squared_error_and_a_constant(self) -> None:
-        """At the variance of its entry, ½, in nats: ‖x - mean‖² + D/2 · log π."""
+        """At the default variance, ½, the distortion in nats is ‖x - mean‖² + D/2 · log π."""
         vae, x = model("wae_mmd"), images()
         distortion = run(vae, x).terms["distortion"]
         torch.manual_seed(1)
@@ -213,7 +213,7 @@ class TestWaeMmd:
         assert not {"elbo", "importance"} & {*tags}
 
     def test_takes_posteriors_that_are_points(self) -> None:
-        """As in the paper's experiments: no density of the posterior is asked for."""
+        """As in the paper's experiments: the posterior needs no density."""
         vae = model("wae_mmd")
         encode = vae.encode
 
@@ -232,7 +232,7 @@ class TestWaeMmd:
 
     @pytest.mark.parametrize("kernel", ["imq", "rbf"])
     def test_brings_the_latents_to_the_prior(self, kernel: str) -> None:
-        """Mostly the penalty, for 150 steps: mean and spread of the latents are the prior's."""
+        """After 150 steps with a large penalty the latents have the prior's mean and deviation."""
         vae = model("wae_mmd", kernel=kernel, lambda_mmd=1e4).float()
         x = images(256).float()
         assert vae.loss is not None

@@ -1,4 +1,4 @@
-"""sigma-VAE: the objective is the least there is over scales, and the ELBO still a bound."""
+"""Tests of sigma-VAE: the loss is the minimum over scales, and the ELBO is a bound."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run(vae: BaseVAE, x: Tensor, step: int = 0) -> LossOutput:
 
 
 def means(vae: BaseVAE, x: Tensor) -> Tensor:
-    """The reconstructions that `run` sees."""
+    """The reconstructions in `run`."""
     torch.manual_seed(1)
     mean: Tensor = vae(x).likelihood.mean
     return mean
@@ -51,7 +51,7 @@ def own_scale(vae: BaseVAE) -> float:
 
 class TestObjective:
     def test_is_the_least_over_all_scales(self) -> None:
-        """Gaussian NLL on a fine grid of scales: none is better, and the best one is as good."""
+        """The Gaussian NLL on a fine grid of scales: the minimum is equal to the loss."""
         vae, x = model(), images()
         objective, terms = run(vae, x)
         mean, nlls = means(vae, x), []
@@ -71,7 +71,7 @@ class TestObjective:
         assert torch.allclose(terms["best_scale"], error.sqrt(), rtol=0, atol=1e-12)
 
     def test_gradient_is_that_of_the_closed_form(self) -> None:
-        """The scale is detached, and that costs nothing: at its best it has no gradient."""
+        """The detached scale does not change the gradient: at the optimum its gradient is 0."""
         vae, x = model(), images()
         parameters = [*vae.encoder.parameters(), *vae.decoder.parameters()]
         ours = torch.autograd.grad(run(vae, x).loss, parameters)
@@ -99,7 +99,7 @@ class TestObjective:
 
 
 class TestOwnScale:
-    """What the model is left with, so that its ELBO, its samples and its weights are its own."""
+    """The model's own scale, which its ELBO, its samples and its weights use."""
 
     def test_is_a_plain_mean_at_first(self) -> None:
         vae = model()
@@ -130,7 +130,7 @@ class TestOwnScale:
         assert own_scale(vae) != before
 
     def test_is_what_the_reported_elbo_is_of(self) -> None:
-        """A scale fitted to the batch gives a better number, and no bound."""
+        """A scale that is fitted to the batch gives a better number, which is not a bound."""
         vae, x = model(), images()
         objective, terms = run(vae, x, step=50)
         scale = torch.tensor(0.25).double()  # where it starts; moved after this step only

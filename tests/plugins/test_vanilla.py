@@ -1,4 +1,4 @@
-"""The reference plugin: any image, the tutorial's loss to a factor, and learning."""
+"""Tests of the reference plugin: image sizes, the tutorial's loss up to a factor, learning."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Tutorial(nn.Module):
         self.smallest = (hidden[-1], size >> len(hidden), size >> len(hidden))
         self.encoder = nn.Sequential(*down, nn.Flatten())
         self.mean = nn.Linear(math.prod(self.smallest), latent)
-        self.logvar_range = nn.Linear(math.prod(self.smallest), latent)
+        self.logvar = nn.Linear(math.prod(self.smallest), latent)
         up = [
             nn.Sequential(
                 nn.ConvTranspose2d(a, b, 3, 2, 1, output_padding=1),
@@ -50,7 +50,7 @@ class Tutorial(nn.Module):
         self.decoder = nn.Sequential(*up, nn.Conv2d(hidden[0], channels, 3, padding=1), nn.Tanh())
 
     def take_weights(self, model: BaseVAE) -> None:
-        """Those of vanilla, in the order in which both have them; its two heads are one layer."""
+        """Copy the weights of vanilla, in the same order; its two heads are one layer."""
         *body, heads, bias = model.get_submodule("encoder").parameters()
         theirs = [
             *body,
@@ -63,8 +63,8 @@ class Tutorial(nn.Module):
                 mine.copy_(other)
 
     def shared(self) -> list[nn.Parameter]:
-        """What vanilla has too."""
-        heads = (self.mean.weight, self.logvar_range.weight, self.mean.bias, self.logvar_range.bias)
+        """The parameters that vanilla has too."""
+        heads = (self.mean.weight, self.logvar.weight, self.mean.bias, self.logvar.bias)
         return [
             *_without_biases_before_batch_norm(self.encoder),
             *heads,
@@ -74,10 +74,10 @@ class Tutorial(nn.Module):
 
     def loss(self, x: Tensor, noise: Tensor, beta: float) -> Tensor:
         features = self.encoder(x)
-        mean, logvar_range = self.mean(features), self.logvar_range(features)
-        z = mean + noise * torch.exp(0.5 * logvar_range)
+        mean, logvar = self.mean(features), self.logvar(features)
+        z = mean + noise * torch.exp(0.5 * logvar)
         decoded = self.decoder(self.start(z).view(-1, *self.smallest))
-        kl = (-0.5 * (1 + logvar_range - mean**2 - logvar_range.exp()).sum(1)).mean()
+        kl = (-0.5 * (1 + logvar - mean**2 - logvar.exp()).sum(1)).mean()
         return F.mse_loss(decoded, x) + beta * KLD_WEIGHT * kl
 
 
