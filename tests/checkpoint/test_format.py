@@ -264,7 +264,7 @@ def test_everything_is_on_the_disk_before_it_has_its_name(
         honest(descriptor)
 
     if not Path("/proc/self/fd").exists():
-        pytest.skip("only Linux tells the name of a descriptor")
+        pytest.skip("only Linux shows the name of a descriptor")
     monkeypatch.setattr(os, "fsync", spy)
     save(tmp_path, 3)
     before = [name for name, named in synced if not named]
