@@ -33,10 +33,14 @@ def test_the_page_promises_for_this_version() -> None:
 @pytest.mark.parametrize(
     ("module", "name"), [(m, name) for m, names in WRITER.PUBLIC.items() for name in names]
 )
-def test_public_names_say_what_they_are(module: str, name: str) -> None:
+def test_public_names_begin_with_one_sentence(module: str, name: str) -> None:
+    """The first line of the docstring stands by itself, so that a page can list it."""
     found: Any = getattr(importlib.import_module(module), name)
     if callable(found):
-        assert inspect.cleandoc(found.__doc__ or ""), f"{module}.{name} has no docstring"
+        first, _, second = inspect.cleandoc(found.__doc__ or "").partition("\n")
+        assert first.endswith((".", ":", ";")) or not second.strip(), f"{module}.{name}: {first!r}"
+        assert first, f"{module}.{name} has no docstring"
+        assert f"**`{name}" in (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 
 
 def test_the_speeds_of_the_readme_are_results() -> None:

@@ -1,4 +1,4 @@
-"""Errors that are the user's business: one clear line each, exit code 2, never a traceback."""
+"""Errors for users: one clear line each, exit code 2, no traceback."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from pathlib import Path
 
 
 class VaezooError(Exception):
-    """Base of every error that says what was wrong and what to do, in one line."""
+    """Base of all errors for users; the message is one line: what was wrong and what to do."""
 
     exit_code = 2
 
 
 class UnknownNameError(VaezooError):
-    """A model, loss or data set that no plugin has registered."""
+    """No plugin registered this model, loss or data set."""
 
 
 class BrokenPluginError(VaezooError):
-    """Somebody's class that raises where it is built, with the place in its file."""
+    """The constructor of a plugin's class raised an error."""
 
 
 class OptionError(VaezooError):
-    """An option that does not exist, or a value that it does not take."""
+    """An option does not exist, or does not take this value."""
 
 
 class DataError(VaezooError):
-    """Data that is missing, cannot be read, or does not fit the model."""
+    """Data is missing, cannot be read, or does not fit the model."""
 
 
 class RunError(VaezooError):
-    """A run folder that cannot be written, read or resumed."""
+    """A run folder cannot be written, read or resumed."""
 
 
 class TrainingError(VaezooError):
-    """Training that cannot go on, with the step and the term that broke."""
+    """Training cannot go on; the message names the step and the term."""
 
 
 class ProcessLostError(VaezooError):
-    """Another process of the job is gone, and this one cannot go on without it."""
+    """Another process of the job was lost, so this one cannot go on."""
 
     def __init__(self, reason: str) -> None:
-        # Without the place in somebody's source that it begins with, and the advice that follows.
+        # Without the source location at its start and the advice at its end.
         first = re.sub(r"^\[[^]]*\] *", "", reason.strip()).splitlines() or ["no reason given"]
         why = first[0].partition(". ")[0][:200]
         super().__init__(
@@ -52,9 +52,9 @@ class ProcessLostError(VaezooError):
 
 
 class RunStopped(VaezooError):
-    """Training that was asked to stop, and has saved what it needs to go on.
+    """Training was stopped by a signal and saved a checkpoint.
 
-    signal: the number of the signal that asked; the exit code is 128 more, as shells have it.
+    signal: its number; the exit code is 128 more, as in shells.
     """
 
     def __init__(self, path: Path, step: int, signal: int = 2) -> None:
@@ -64,24 +64,24 @@ class RunStopped(VaezooError):
 
 
 def how_to_resume(path: Path) -> str:
-    """Words to copy and run."""
+    """The command that resumes a run, to copy and paste."""
     return f"to go on: vaezoo train --resume {shlex.quote(str(path))}"
 
 
 def quoted(word: object) -> str:
-    """What someone wrote, in quotes and on one line, cut where it is long."""
+    """A word of the user in quotes on one line, shortened if it is long."""
     text = repr(word)
     return text if len(text) <= 100 else f"{text[:90]}..."
 
 
 def printable(text: str) -> str:
-    """One line of valid text that moves no cursor: names on disk may hold anything."""
+    """The text without control characters and invalid characters, on one line."""
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return "".join(c if c.isprintable() else "�" for c in text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x' or 'y'?`, or nothing where nothing is near."""
+    """`; did you mean 'x' or 'y'?`, or "" if no known name is similar."""
     if len(name) > 100:
         return ""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)

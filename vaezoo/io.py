@@ -15,19 +15,21 @@ from typing import Any, BinaryIO
 from vaezoo.errors import RunError, VaezooError
 
 LARGEST_JSON = 64 << 20
-"""Bytes. What vaezoo writes is far smaller; as values, JSON can take twenty times its size."""
+"""Bytes. Files of vaezoo are far smaller. Parsed JSON can take twenty times its size."""
 
 
 def full_path(path: Path | str) -> Path:
-    """From the root, ~ and ~user being homes; of a user who is not known here, a name as any."""
+    """The absolute path, with ~ and ~user expanded; an unknown user is kept as a plain name."""
     return Path(os.path.expanduser(path)).absolute()
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """A file, to be read. OSError for what is none: a pipe keeps its reader waiting for ever, and
-    a device has no end."""
+    """Open a regular file for reading.
+
+    OSError for anything else: a pipe would block its reader, and a device may have no end.
+    """
     try:
-        # Without O_NONBLOCK the opening itself waits for whoever writes into a pipe.
+        # Without O_NONBLOCK, opening a pipe blocks until another process writes to it.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except ValueError:
         raise OSError(errno.EINVAL, "no file can have this name") from None
@@ -40,18 +42,18 @@ def open_regular(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-def read_regular(path: Path, most: int) -> bytes:
-    """The content of a file of at most so many bytes. OSError for a larger one, unread."""
+def read_regular(path: Path, max_bytes: int) -> bytes:
+    """The content of a regular file. OSError if it has more than `max_bytes`."""
     with open_regular(path) as file:
-        if os.fstat(file.fileno()).st_size > most:
-            raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes")
-        return file.read(most)
+        if os.fstat(file.fileno()).st_size > max_bytes:
+            raise OSError(errno.EFBIG, f"it is larger than {max_bytes:,} bytes")
+        return file.read(max_bytes)
 
 
 def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file under a temporary name, flush it to disk, then rename it.
+    """Let `write` write a temporary file, flush it to disk, and rename it to `path`.
 
-    RunError when the disk is full or the folder cannot be written; what stood at `path` stays.
+    RunError when the disk is full or the folder cannot be written; the old file then stays.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -67,21 +69,21 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def fsync_dir(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system can: a rename is one of them."""
+    """Flush the entries of a folder to disk, so that a rename survives a crash."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # no such thing on this file system
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # this file system cannot
             raise
     finally:
         os.close(descriptor)
 
 
 def remove_stale_tmp(folder: Path) -> None:
-    """Remove the temporary files and folders that a killed process left; none may be in use."""
+    """Remove temporary files and folders of a killed process; none may be in use."""
     for remains in folder.glob(".*.tmp"):
         if remains.is_dir() and not remains.is_symlink():
             shutil.rmtree(remains, ignore_errors=True)
@@ -90,15 +92,17 @@ def remove_stale_tmp(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    atomic_write(path, lambda temporary: _write_text(temporary, text))
+    """Write a text file in UTF-8 by `atomic_write`."""
+    atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file by `atomic_write`."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; RunError when it is missing, damaged or something else."""
+    """Read a JSON object from a file. RunError if it is missing, damaged or no object."""
     try:
         value = parse_json(read_regular(path, LARGEST_JSON))
     except FileNotFoundError:
@@ -113,7 +117,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_json(content: bytes) -> Any:
-    """The value that JSON in UTF-8 says. ValueError for anything else, Python's NaN among it."""
+    """Parse JSON in UTF-8. ValueError for anything else, also for NaN and Infinity."""
     try:
         return json.loads(content.decode("utf-8"), parse_constant=_no_number)
     except RecursionError:
@@ -121,7 +125,7 @@ def parse_json(content: bytes) -> Any:
 
 
 def cannot_write(path: Path, error: OSError) -> RunError:
-    """What to tell the user when writing failed."""
+    """The RunError for a failed write."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return RunError(f"the disk is full: {path} could not be written; free some space")
     return RunError(f"cannot write {path}: {error.strerror or error}")
@@ -131,23 +135,19 @@ def _no_number(word: str) -> Any:
     raise ValueError(f"JSON has no {word}")
 
 
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
 class MissingExtraError(VaezooError):
-    """A package of an extra that is not installed."""
+    """An optional package is not installed."""
 
 
 def require_extra(module: str, what: str, extra: str) -> Any:
-    """The module. MissingExtraError, with the command that installs it, if it is not here.
+    """Import an optional module. MissingExtraError says how to install it.
 
-    what: who asks, as the user has it on the line: "--method umap". extra: of vaezoo's own extras.
+    what: the option that needs it, as typed: "--method umap". extra: the extra of vaezoo.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        # What a package that is here misses by itself is its own trouble: name that.
+        # An installed package may miss one of its own dependencies: name that one.
         package = (error.name or module).partition(".")[0]
         raise MissingExtraError(
             f"{what} needs the package {package}, which is not installed: "
