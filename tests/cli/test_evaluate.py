@@ -172,7 +172,7 @@ def test_an_extra_that_is_not_installed_is_one_line(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "printed"),
     [
         (["--metric", "elbow"], "there is no metric or group 'elbow'; did you mean 'elbo'?"),
         (["--metric", " , "], "'--metric': give at least one value"),
@@ -181,22 +181,22 @@ def test_an_extra_that_is_not_installed_is_one_line(
         (["--features", "vgg"], "--features"),
     ],
 )
-def test_wrong_words_are_told_before_anything_is_loaded(
-    capsys: pytest.CaptureFixture[str], words: list[str], told: str
+def test_wrong_words_are_reported_before_anything_is_loaded(
+    capsys: pytest.CaptureFixture[str], words: list[str], printed: str
 ) -> None:
     assert main(["evaluate", "no-such-run", *words]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert told in error
+    assert printed in error
 
 
 def test_a_metric_and_a_loss_of_one_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "elbo"]) == 0
     assert "loss elbo" in capsys.readouterr().out
     assert main(["info", "elbo", "--kind", "metrics"]) == 0
-    told = capsys.readouterr().out
-    assert "metric elbo" in told
-    assert "higher is better" in told
+    printed = capsys.readouterr().out
+    assert "metric elbo" in printed
+    assert "higher is better" in printed
     assert main(["info", "mig"]) == 0
     assert "metric mig" in capsys.readouterr().out
     assert main(["check", "mig"]) == 2

@@ -1,4 +1,4 @@
-"""Run folders and recipes from a stranger: exit code 2 and one line, whatever is in them."""
+"""Damaged or hostile run folders and config files: exit code 2 and one line."""
 
 from __future__ import annotations
 
@@ -265,7 +265,7 @@ CASES: dict[str, tuple[Change, tuple[str, ...], str]] = {
         "is damaged",
     ),
     "a shape": (weights("encoder.1.bias", torch.ones(7)), ("sample",), "encoder.1.bias is (7,)"),
-    "a stranger": (weights("evil", torch.ones(7)), ("sample",), "evil is unknown"),
+    "an unknown name": (weights("evil", torch.ones(7)), ("sample",), "evil is unknown"),
     "a gap": (weights("encoder.1.bias", None), ("sample",), "encoder.1.bias is missing"),
     "no numbers": (
         weights("encoder.1.bias", torch.full((6,), torch.nan)),

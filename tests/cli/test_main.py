@@ -1,4 +1,4 @@
-"""The door: what only reads names imports no torch, is quick, and tells errors in one line."""
+"""Commands about names import no torch and are fast; errors are one line."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import pytest
 
 from vaezoo.cli.main import COMMANDS
 
-WALL = """
+BLOCKER = """
 import sys
 
 class Imported(BaseException):
     pass
 
-class Wall:
+class Blocker:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in ("torch", "torchvision", "numpy", "PIL"):
             raise Imported(name)
 
-sys.meta_path.insert(0, Wall())
+sys.meta_path.insert(0, Blocker())
 """
 
-RUN = WALL + "from vaezoo.cli.main import main\nsys.exit(main())\n"
+RUN = BLOCKER + "from vaezoo.cli.main import main\nsys.exit(main())\n"
 
 
 def python(code: str, *args: str) -> subprocess.CompletedProcess[str]:
@@ -41,8 +41,8 @@ def vaezoo(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
 
 
-def test_the_wall_holds() -> None:
-    result = python(WALL + "import vaezoo.models.base")
+def test_the_import_blocker_works() -> None:
+    result = python(BLOCKER + "import vaezoo.models.base")
     assert result.returncode == 1
     assert "Imported: torch" in result.stderr
 
@@ -104,7 +104,9 @@ def test_wrong_lines_cost_one_line_and_no_torch(line: str, said: str) -> None:
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_every_command_is_summed_up_as_its_own_help_does(name: str) -> None:
     module, summary = f"vaezoo.cli.{name}", COMMANDS[name]
-    shown = python(f"{WALL}\nimport {module} as m\nprint(m.command.get_short_help_str(limit=200))")
+    shown = python(
+        f"{BLOCKER}\nimport {module} as m\nprint(m.command.get_short_help_str(limit=200))"
+    )
     assert shown.stdout.strip().removesuffix(".") == summary.removesuffix("."), shown.stderr
     assert summary in vaezoo("--help").stdout
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-WALL = """
+BLOCKER = """
 import sys
-class Wall:
+class Blocker:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in ("torch", "torchvision", "numpy", "PIL"):
             raise SystemExit(f"imports {name}")
-sys.meta_path.insert(0, Wall())
+sys.meta_path.insert(0, Blocker())
 from vaezoo.cli.main import main
 sys.exit(main())
 """
@@ -25,7 +25,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 def ask(instruction: str, **environment: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", WALL],
+        [sys.executable, "-c", BLOCKER],
         capture_output=True,
         text=True,
         timeout=60,
@@ -42,10 +42,10 @@ def offered(shell: str, line: str, **environment: str) -> list[str]:
         asked = {"COMP_WORDS": " ".join(words[:-1]), "COMP_CWORD": words[-1]}
     else:
         asked = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
-    told = ask(f"{shell}_complete", **asked, **environment)
+    printed = ask(f"{shell}_complete", **asked, **environment)
     if shell == "zsh":  # a line each for type, word and help
-        return told.split("\n")[1::3]
-    return [row.partition(",")[2].partition("\t")[0] for row in told.splitlines()]
+        return printed.split("\n")[1::3]
+    return [row.partition(",")[2].partition("\t")[0] for row in printed.splitlines()]
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -99,13 +99,13 @@ def test_runs(in_tmp: Path) -> None:
     for line in ("evaluate ", "sample runs/van", "reconstruct ru", "train --resume runs/vanilla-"):
         assert offered("bash", f"vaezoo {line}") == found
     # None begins so: the shell completes folders itself.
-    told = ask("bash_complete", COMP_WORDS="vaezoo evaluate else", COMP_CWORD="2")
-    assert told == "dir,else\n"
+    printed = ask("bash_complete", COMP_WORDS="vaezoo evaluate else", COMP_CWORD="2")
+    assert printed == "dir,else\n"
 
 
 def test_files_where_a_path_was_begun() -> None:
-    told = ask("bash_complete", COMP_WORDS="vaezoo train ./my", COMP_CWORD="2")
-    assert told == "file,./my\n"
+    printed = ask("bash_complete", COMP_WORDS="vaezoo train ./my", COMP_CWORD="2")
+    assert printed == "file,./my\n"
 
 
 def test_a_broken_plugin_does_not_disturb_the_line(in_tmp: Path) -> None:

@@ -113,9 +113,9 @@ def test_its_run_is_loaded_when_the_file_is_named_again(run: Path, vaezoo: Vaezo
     assert made_by["version"].startswith("sha256:")
 
     # Nothing is run because a run folder says so; what to type is said, and works as it is.
-    told = refused(vaezoo("evaluate", str(run)))
-    assert f"vaezoo --plugin {plugin} ..." in told
-    assert told in (refused(vaezoo("train", "--resume", str(run))), told)
+    printed = refused(vaezoo("evaluate", str(run)))
+    assert f"vaezoo --plugin {plugin} ..." in printed
+    assert printed in (refused(vaezoo("train", "--resume", str(run))), printed)
     done = vaezoo("--plugin", plugin, "evaluate", str(run), "--json")
     assert (done.code, done.err) == (0, "")
     assert json.loads(done.out)["examples"] == 16
@@ -135,10 +135,10 @@ def test_a_file_that_changed_since_costs_one_line(run: Path, vaezoo: Vaezoo) -> 
     assert done.err == (f"vaezoo: {file.absolute()}:MyVAE has changed since {run} was made\n")
 
 
-def test_a_file_that_is_gone_is_told(run: Path, vaezoo: Vaezoo) -> None:
+def test_a_file_that_is_gone_is_reported(run: Path, vaezoo: Vaezoo) -> None:
     Path("my_vae.py").unlink()
-    told = refused(vaezoo("--plugin", "my_vae.py:MyVAE", "evaluate", str(run)))
-    assert "cannot read" in told
+    printed = refused(vaezoo("--plugin", "my_vae.py:MyVAE", "evaluate", str(run)))
+    assert "cannot read" in printed
 
 
 def test_info_bench_and_list_know_it(in_tmp: Path, vaezoo: Vaezoo) -> None:
@@ -193,9 +193,9 @@ def test_what_its_constructor_raises_is_one_line(in_tmp: Path, vaezoo: Vaezoo, b
     )  # fmt: skip
     line = file.read_text().splitlines().index("        int('three\\nfour')") + 1
     named = ["./wrong.py:Wrong"] if base == "model" else ["vanilla", "--loss", "./wrong.py:Wrong"]
-    told = refused(vaezoo("train", *named, *TINY))
-    assert told.startswith(f"vaezoo: {base} wrong cannot be built: ValueError: invalid literal")
-    assert f"({file}, line {line}; vaezoo check {file}:Wrong shows more)" in told
+    printed = refused(vaezoo("train", *named, *TINY))
+    assert printed.startswith(f"vaezoo: {base} wrong cannot be built: ValueError: invalid literal")
+    assert f"({file}, line {line}; vaezoo check {file}:Wrong shows more)" in printed
     assert not (in_tmp / "runs").exists()
     # Where it says that more is shown, it is.
     shown = vaezoo("check", f"{file}:Wrong", "--only", "seeds").out

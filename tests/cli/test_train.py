@@ -240,7 +240,9 @@ def test_pictures_are_not_written_over(
     assert not Path("reconstructed.png").exists()
 
 
-def test_damaged_runs_are_told(run: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_runs_are_reported(
+    run: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(run, "copy")
     Path("copy/model.safetensors").write_bytes(b"short")
     assert "damaged" in refused(capsys, "evaluate", "copy")
@@ -255,19 +257,19 @@ def test_run_of_a_missing_plugin_names_it(
 ) -> None:
     shutil.copytree(run, "copy")
     config = Path("copy/config.yaml")
-    config.write_text(config.read_text().replace("name: vanilla", "name: stranger"))
+    config.write_text(config.read_text().replace("name: vanilla", "name: absent"))
     record = json.loads(Path("copy/run.json").read_text())
     record["model"] = {
-        "name": "stranger",
-        "plugin": "strange",
-        "distribution": "vaezoo-strange",
+        "name": "absent",
+        "plugin": "missing",
+        "distribution": "vaezoo-missing",
         "version": "3.2",
     }
     Path("copy/run.json").write_text(json.dumps(record))
     for command in (["evaluate", "copy"], ["sample", "copy", "-o", "a.png"]):
         said = refused(capsys, *command)
-        assert "'stranger'" in said
-        assert "vaezoo-strange 3.2" in said
+        assert "'absent'" in said
+        assert "vaezoo-missing 3.2" in said
 
 
 def test_only_some_options_may_change_on_resume(
