@@ -21,7 +21,7 @@ SPRITES = ["--data", "sprites", "--examples", "120", "--test", "24"]
 IMAGES = 128
 
 MLP = ("--network", "mlp", "--hidden", "32")
-CRITIC = ("--discriminator-hidden", "32,32")
+DISCRIMINATOR = ("--discriminator-hidden", "32,32")
 
 MODELS: dict[str, tuple[str, ...]] = {
     "vanilla": (*MLP, "--schedule", "cosine"),
@@ -29,8 +29,8 @@ MODELS: dict[str, tuple[str, ...]] = {
     "patience": (*MLP, "--lr", "0.03", "--patience", "1", "--epochs", "6"),
     "skipping": (*MLP, "--on-nonfinite", "skip"),
     "dropping": (),
-    "factor_vae": (*MLP, *CRITIC),
-    "aae": (*MLP, *CRITIC),
+    "factor_vae": (*MLP, *DISCRIMINATOR),
+    "aae": (*MLP, *DISCRIMINATOR),
     "vq_vae": ("--hidden", "8,8", "--codes", "16", "--prior-steps", "4", "--prior-width", "8"),
     "gumbel_vae": MLP,
     "vamp_prior": MLP,

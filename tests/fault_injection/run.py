@@ -67,9 +67,9 @@ def inject_faults(
                     outcomes[kind.name][kind.run(trial)] += 1
                 except Exception as error:
                     outcomes[kind.name]["LOST"] += 1
-                    told = str(error) if isinstance(error, Lost) else traceback.format_exc()
-                    lost.append({"seed": own_seed, "kind": kind.name, "what": told})
-                    print(f"LOST, --only {own_seed}: {kind.name}: {told}", flush=True)
+                    message = str(error) if isinstance(error, Lost) else traceback.format_exc()
+                    lost.append({"seed": own_seed, "kind": kind.name, "what": message})
+                    print(f"LOST, --only {own_seed}: {kind.name}: {message}", flush=True)
                 shutil.rmtree(folder / "trial", ignore_errors=True)
                 number += 1
                 found = _report(seed, begun, number, outcomes, lost, skipped, references.jobs)

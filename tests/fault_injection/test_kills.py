@@ -52,7 +52,7 @@ def test_every_kind_of_trouble(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_is_lost_is_noticed(tmp_path: Path) -> None:
-    """The trials can fail: a resume that forgets the generators is told."""
+    """The trials can fail: a resume that forgets the generators is noticed."""
     wrong = tmp_path / "wrong.py"
     wrong.write_text(
         f"import runpy, sys\nsys.path.insert(0, {str(RUN.parent)!r})\n"

@@ -1,4 +1,4 @@
-"""Files from a stranger, damaged at random: a value or one line, and never more than that.
+"""Randomly damaged files: each is read, or refused with one line.
 
 The kinds of files are those of tests/fuzz; what is damaged of a run folder meets every command.
 """

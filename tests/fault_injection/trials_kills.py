@@ -71,8 +71,10 @@ def plugin_raises(trial: Trial) -> str:
         return "raised before anything was computed"
     trial.expect(ended.code == 2, f"ended with {ended.code}", ended)
     trial.one_line(ended, holds="ValueError: a fault of a plugin")
-    told = trial.out / "traceback.txt"
-    trial.expect(told.exists() and "a fault of a plugin" in told.read_text(), "no traceback", ended)
+    written = trial.out / "traceback.txt"
+    trial.expect(
+        written.exists() and "a fault of a plugin" in written.read_text(), "no traceback", ended
+    )
     trial.check(trial.server.run(trial.args()))
     return "raised"
 
