@@ -43,7 +43,7 @@ def test_one_value_is_a_line_and_two_points_no_map() -> None:
     plane, shares = pca_plane(torch.tensor([[1.0], [2.0], [4.0]]))
     assert plane[:, 1].tolist() == [0.0, 0.0, 0.0]
     assert shares == [pytest.approx(1.0), 0.0]
-    with pytest.raises(DataError, match="three or more"):
+    with pytest.raises(DataError, match="give 3 or more"):
         embed_points(cloud(2))
 
 

@@ -1,4 +1,4 @@
-"""Scores of how a representation stands to known factors, from numbers alone: no model here.
+"""Disentanglement scores of a representation with known factors.
 
 Throughout, codes: float [examples, latents], factors: int64 [examples, factors], on the CPU. A
 factor that has a single value among the examples is in no score.
@@ -51,7 +51,7 @@ def mig(information: Tensor, entropy: Tensor) -> float:
     """Mutual information gap (Chen et al. 2018, equation 6): from 0 to 1.
 
     For each factor the lead of the most informative latent over the second, by the factor's
-    entropy; the mean over factors. A single latent leads by all that it has.
+    entropy; the mean over factors. With a single latent the second has 0.
     """
     best = information.sort(0, descending=True)[0]
     second = best[1] if len(best) > 1 else torch.zeros_like(best[0])
@@ -74,9 +74,9 @@ def modularity(information: Tensor) -> float:
 def sap(codes: Tensor, factors: Tensor, generator: torch.Generator) -> float:
     """Separated attribute predictability (Kumar et al. 2017, section 3).
 
-    For each factor, how much better the best single latent tells its value than the second: the
-    balanced accuracy, on the half of the examples that were not learned from, of as many
-    thresholds as the values need. The mean over factors, from 0 to 1 − 1/values.
+    For each factor, how much better the best single latent predicts its value than the second: by
+    the balanced accuracy, on the other half of the examples, of as many thresholds as the values
+    need. The mean over factors, from 0 to 1 − 1/values.
     """
     from sklearn.tree import DecisionTreeClassifier
 
@@ -100,7 +100,7 @@ def sap(codes: Tensor, factors: Tensor, generator: torch.Generator) -> float:
 def dci(codes: Tensor, factors: Tensor, generator: torch.Generator) -> tuple[float, float, float]:
     """Disentanglement, completeness and informativeness (Eastwood & Williams 2018, section 2).
 
-    A random forest for each factor learns to tell its value from all latents, on half of the
+    A random forest for each factor learns to predict its value from all latents, on half of the
     examples; its importances are R_ik. Informativeness is its accuracy on the other half.
     """
     from sklearn.ensemble import RandomForestClassifier
@@ -109,7 +109,7 @@ def dci(codes: Tensor, factors: Tensor, generator: torch.Generator) -> tuple[flo
     x = codes.numpy()
     importance, accuracy = [], []
     for factor in factors.T.numpy():
-        # Every latent at each split: of a part of them, the best may be one that tells nothing.
+        # Every latent at each split: of a part of them, the best may be one without information.
         forest = RandomForestClassifier(
             n_estimators=TREES, max_features=None, random_state=_seed(generator)
         )
@@ -121,7 +121,7 @@ def dci(codes: Tensor, factors: Tensor, generator: torch.Generator) -> tuple[flo
 
 
 def disentanglement(importance: Tensor) -> float:
-    """Σ_i ρ_i (1 − H_K(R_i· / Σ_k R_ik)), ρ_i each latent's share of the importance.
+    """Σ_i ρ_i (1 − H_K(R_i· / Σ_k R_ik)), ρ_i each latent's fraction of the importance.
 
     importance: [latents, factors], not negative. H_K is in units of log K: from 0 to 1.
     """
@@ -129,7 +129,7 @@ def disentanglement(importance: Tensor) -> float:
 
 
 def completeness(importance: Tensor) -> float:
-    """The same over latents: how much each factor is told by a single one."""
+    """The same over latents: how much each factor depends on a single one."""
     return float((_concentration(importance, 0) * _share(importance.sum(0))).sum())
 
 
@@ -137,9 +137,9 @@ def factor_vae_score(codes: Tensor, factors: Tensor, generator: torch.Generator)
     """Kim & Mnih 2018, section 3.1: from about 1/factors to 1.
 
     A vote: of VOTERS examples that share the value of one factor, the latent whose variance is the
-    smallest part of its variance over all examples. Whoever sees the latent guesses the factor
-    that most of VOTES votes for it were about; the score is how often that is right, over as many
-    votes again. Every latent must vary.
+    smallest fraction of its variance over all examples. A majority classifier learns from VOTES
+    votes which factor a latent stands for; the score is its accuracy on as many new votes. Every
+    latent must vary.
     """
     scale = codes.double().var(0)
     groups = [
@@ -177,7 +177,7 @@ def _information(cells: Tensor, values: Tensor, count: int) -> float:
 
 
 def _concentration(importance: Tensor, dim: int) -> Tensor:
-    """1 − the entropy of the shares along a dimension, in units of its largest."""
+    """1 − the entropy of the fractions along a dimension, in units of its maximum."""
     count = importance.shape[dim]
     total = importance.sum(dim, keepdim=True)
     shares = torch.where(total > 0, importance / total, 1 / count)
@@ -196,7 +196,7 @@ def _halves(count: int, generator: torch.Generator) -> tuple[NDArray[np.int64], 
 
 
 def _balanced_accuracy(guess: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
-    """The mean over values of how often that value is told right."""
+    """The mean over values of the accuracy for that value."""
     values = sorted({int(v) for v in truth})
     return sum(float((guess[truth == v] == v).mean()) for v in values) / len(values)
 

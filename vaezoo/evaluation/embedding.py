@@ -1,4 +1,4 @@
-"""Latents on a plane."""
+"""Embeddings of the latents in a plane: PCA, UMAP and t-SNE."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ METHODS: tuple[EmbeddingMethod, ...] = ("pca", "umap", "tsne")
 
 @dataclass(frozen=True)
 class Embedding:
-    """points: [n, 2]. index: which examples of the test split they are.
+    """Latents of examples as points in a plane.
+
+    points: [n, 2]. index: positions of the examples in the test split.
 
     by: what `values` are, one whole number an example (-1: unknown), and None without. names: of
     the values 0, 1, ... where they have some. explained_variance: fraction per axis; of PCA only.
@@ -44,7 +46,7 @@ class Embedding:
     def axes(self) -> tuple[str, str]:
         if not self.explained_variance:
             return "", ""
-        first, second = (f"{share:.0%} of the variance" for share in self.explained_variance)
+        first, second = (f"{fraction:.0%} of the variance" for fraction in self.explained_variance)
         return first, second
 
     @property
@@ -73,9 +75,9 @@ def embed_latents(
     by: str | None = None,
     seed: int = 0,
 ) -> Embedding:
-    """A map of these examples of the test split.
+    """An embedding of these examples of the test split.
 
-    by: "class", or the name of a factor; by class where the data has any unless told otherwise.
+    by: "class", or the name of a factor; by default the class if the data has any.
     OptionError names those that there are.
     """
     factors = splits.factor_names
@@ -84,26 +86,26 @@ def embed_latents(
         what = f"this data has {', '.join(known)}" if known else "this data has no labels"
         raise OptionError(f"--by {by}: {what}{nearest(by, known)}")
     by = by or next(iter(known), None)
-    points, shares = embed_points(latents.points, method, seed)
+    points, explained = embed_points(latents.points, method, seed)
     values, names = latents.labels, splits.spec.class_names
     if by in factors and by != "class":
         found = splits.test.factors(latents.index)
         assert found is not None
         values, names = found[:, factors.index(by)].cpu(), ()
-    return Embedding(points, latents.index, method, by, values, names, shares)
+    return Embedding(points, latents.index, method, by, values, names, explained)
 
 
 def embed_points(
     points: Tensor, method: EmbeddingMethod = "pca", seed: int = 0
 ) -> tuple[Tensor, list[float]]:
-    """Points on a plane, [n, 2], and the share of the variance that each axis shows.
+    """Points in a plane, [n, 2], and the fraction of the variance along each axis.
 
     points: [n, values]. pca is linear, and exact; umap (McInnes et al. 2018) and tsne (van der
-    Maaten & Hinton 2008) keep neighbours and lose distances, so they have no shares. They need
-    extra packages: MissingExtraError without.
+    Maaten & Hinton 2008) keep neighbours and lose distances, so they have no fractions. They
+    need extra packages: MissingExtraError if they are missing.
     """
     if len(points) < 3:
-        raise DataError(f"{len(points)} examples make no map: three or more do")
+        raise DataError(f"{len(points)} examples are too few to embed: give 3 or more")
     if method == "pca":
         return pca_plane(points)
     what, array = f"--method {method}", points.numpy()
@@ -119,7 +121,7 @@ def embed_points(
 
 
 def pca_plane(points: Tensor) -> tuple[Tensor, list[float]]:
-    """The two directions of most variance (Pearson 1901), and their shares of it.
+    """The two directions of most variance (Pearson 1901), and their fractions of it.
 
     Signs are such that the largest loading of a direction is positive. One value is a line.
     """
@@ -131,8 +133,8 @@ def pca_plane(points: Tensor) -> tuple[Tensor, list[float]]:
     largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
     plane = centred @ (directions * largest.sign()).T
     total = float(variances.sum())
-    shares = [float(v) / total if total else 0.0 for v in variances[:2]]
+    explained = [float(v) / total if total else 0.0 for v in variances[:2]]
     if plane.shape[1] < 2:
         plane = torch.cat([plane, torch.zeros_like(plane)], 1)
-        shares.append(0.0)
-    return plane.float(), shares
+        explained.append(0.0)
+    return plane.float(), explained

@@ -1,4 +1,4 @@
-"""How two sets of features differ: from numbers alone, no network here.
+"""Distances between two sets of features: Fréchet, kernel, precision and recall.
 
 Throughout, real, generated: float [n, d]; computed in double precision.
 """
@@ -26,7 +26,7 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
     product = torch.linalg.eigvalsh(root @ torch.atleast_2d(b.T.cov()) @ root).clamp(min=0)
     between = (a.mean(0) - b.mean(0)).square().sum()
     spread = a.var(0).sum() + b.var(0).sum() - 2 * product.sqrt().sum()
-    return max(0.0, float(between + spread))  # rounding may go below
+    return max(0.0, float(between + spread))  # rounding may make it negative
 
 
 def kernel_distance(
@@ -52,9 +52,8 @@ def kernel_distance(
 def precision_and_recall(real: Tensor, generated: Tensor) -> tuple[float, float]:
     """Kynkäänniemi et al. 2019, equation 2, with 3 neighbours, each from 0 to 1.
 
-    precision: the share of generated features within reach of a real one: of some real feature, no
-    farther than its third nearest real neighbour. recall: the share of real ones within reach of
-    a generated one.
+    precision: the fraction of generated features that are no farther from some real feature than
+    its third nearest real neighbour. recall: the same with real and generated exchanged.
     """
     a, b = real.double(), generated.double()
     return _covered(b, a), _covered(a, b)
@@ -75,12 +74,12 @@ def _mmd(a: Tensor, b: Tensor) -> float:
 
 
 def _covered(points: Tensor, support: Tensor) -> float:
-    """The share of points within reach of the support."""
-    reach = torch.cat(
-        # The nearest to itself is the point itself.
+    """The fraction of points within the radius of some point of the support."""
+    radius = torch.cat(
+        # The nearest neighbour is the point itself.
         [_distances(rows, support).kthvalue(NEIGHBOURS + 1, 1)[0] for rows in support.split(_ROWS)]
     )
-    inside = [(_distances(rows, support) <= reach).any(1) for rows in points.split(_ROWS)]
+    inside = [(_distances(rows, support) <= radius).any(1) for rows in points.split(_ROWS)]
     return float(torch.cat(inside).double().mean())
 
 

@@ -1,4 +1,4 @@
-"""How near a reconstruction is to its original, an image at a time."""
+"""Similarity of images: MSE, PSNR, SSIM and MS-SSIM, a value for each image."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _maps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Luminance, and contrast times structure, at each place of the window."""
+    """Luminance, and contrast times structure, at each position of the window."""
     channels, height, width = a.shape[1:]
     window = gaussian_window(min(_WINDOW, height, width), a)
 

@@ -19,23 +19,23 @@ _URL = (
 
 
 _SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-"""Of that file: what stands in its place and is another gives other numbers than the literature."""
+"""Of that file. With other weights the numbers do not compare with published ones."""
 
 
 def weights_path() -> Path:
-    """Where torch-fidelity keeps the weights, there or not."""
+    """The path of the weights in the cache of torch-fidelity. The file may not exist."""
     return Path(torch.hub.get_dir()) / "checkpoints" / _URL.rpartition("/")[2]
 
 
 def is_available(download: bool) -> bool:
-    """Whether the network is installed, and the weights of 2015 are there or may be fetched."""
+    """Whether the network is installed, and the weights of 2015 exist or may be downloaded."""
     path = weights_path()
     known = _checksum(path) == _SHA256 if path.is_file() else download
     return known and find_spec("torch_fidelity") is not None
 
 
 def load(device: torch.device) -> tuple[Inception, str, str]:
-    """The network, its name, and a word about it; its weights are fetched if they are not there.
+    """The network, its name, and a note; its weights are downloaded if they do not exist.
 
     It is `inception` with the weights of 2015 alone; others are in its name. MetricUnavailable
     when there are none, or none that fit.
@@ -49,12 +49,12 @@ def load(device: torch.device) -> tuple[Inception, str, str]:
             torch.hub.download_url_to_file(_URL, str(path), progress=False)
         except OSError as error:
             raise MetricUnavailable(
-                f"the weights of Inception could not be fetched: {error}"
+                f"the weights of Inception could not be downloaded: {error}"
             ) from None
     found = _checksum(path)
     try:
         network = Inception(path).to(device).eval()
-    except Exception:  # a file may hold anything, and torch says so in as many ways
+    except Exception:  # torch raises different errors for different damages
         raise MetricUnavailable(f"{path} is damaged: delete it, and give --download") from None
     if found == _SHA256:
         return network, "inception", ""
@@ -77,8 +77,7 @@ class Inception(nn.Module):
         super().__init__()
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-        # Read as weights and nothing else, and handed on in a file of our own: the library would
-        # run what a file has in it.
+        # Read without pickle, and passed on in a new file: the library would run code in the file.
         weights = torch.load(path, weights_only=True, map_location="cpu")
         with tempfile.TemporaryDirectory() as folder:
             own = Path(folder) / path.name

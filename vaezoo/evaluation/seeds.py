@@ -1,4 +1,4 @@
-"""Several trainings as one: what is the same for every seed, and how far seeds lie apart."""
+"""Runs that differ only in their seed: grouping, mean and standard deviation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SEED = ("train", "seed")
 
 @dataclass(frozen=True)
 class SeedAggregate:
-    """One number of runs that differ in their seed alone.
+    """One number of runs that differ only in their seed.
 
     value: the mean of those that have the number, None where none has it. std: their standard
     deviation (n − 1), None of a single one: how much the number of another training may differ.
@@ -29,7 +29,7 @@ class SeedAggregate:
 def aggregate_seeds(
     values: Sequence[float | None], uncertainties: Sequence[float | None]
 ) -> SeedAggregate:
-    """values, uncertainties: of each run, of one metric."""
+    """Aggregate the values and uncertainties of one metric over runs."""
     found = [(v, s) for v, s in zip(values, uncertainties, strict=True) if v is not None]
     numbers = [value for value, _ in found]
     own = [uncertainty for _, uncertainty in found if uncertainty is not None]
@@ -44,13 +44,13 @@ def aggregate_seeds(
 def group_by_config(
     configs: Sequence[Mapping[str, Mapping[str, Any]]], data: Sequence[object]
 ) -> list[list[int]]:
-    """Which runs differ in their seed alone: their positions, a list for each configuration.
+    """Group runs that differ only in their seed: their positions, a list for each configuration.
 
-    configs: resolved, by section and option. data: what tells the data that each was trained on.
+    configs: resolved, by section and option. data: identifies the data that each was trained on.
     """
     groups: list[tuple[Any, list[int]]] = []
-    for i, (config, told) in enumerate(zip(configs, data, strict=True)):
-        key = (told, {s: _without_seed(s, options) for s, options in config.items()})
+    for i, (config, fingerprint) in enumerate(zip(configs, data, strict=True)):
+        key = (fingerprint, {s: _without_seed(s, options) for s, options in config.items()})
         for known, members in groups:
             if known == key:
                 members.append(i)
@@ -61,7 +61,7 @@ def group_by_config(
 
 
 def group_name(names: Sequence[str]) -> str:
-    """A name for runs that are taken together: the first's, and how many come on top."""
+    """A name for a group of runs: that of the first, and how many more there are."""
     return names[0] if len(names) == 1 else f"{names[0]} +{len(names) - 1}"
 
 

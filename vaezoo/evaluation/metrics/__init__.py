@@ -1,1 +1,1 @@
-"""The metrics that vaezoo brings; vaezoo.evaluation.builtin says what each one is."""
+"""The classes of the built-in metrics, which vaezoo.evaluation.builtin registers."""
