@@ -1,12 +1,11 @@
-"""Every model of the zoo on one data set: numbers and a strip of pictures each, as zoo.md.
+"""Metrics and example pictures of every model on one data set, as zoo.md.
 
 python benchmarks/zoo.py RUNS [--train] [--data fashion_mnist] [--steps 1500] [--speeds FILE]
 
-RUNS is a folder of run folders named after the models. With --train those that are missing are
-trained first, each with its own defaults and the same number of steps; without, what is there is
-shown. Which models there are, the registry says. Images a second are those of a report of
-`vaezoo bench --mode train --json FILE`, if there is one: the runs may have shared their machine
-with others.
+RUNS holds a run folder for each model, named after it. With --train missing runs are trained first,
+each with the model's defaults and the same number of steps. The page lists the runs that exist.
+Images per second come from the report of `vaezoo bench --mode train --json FILE`, because the runs
+may have shared their machine with other programs.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import vaezoo
 from vaezoo.evaluation.pictures import save_pairs
 from vaezoo.runs.run import Run
 
-_SHOWN = 12
+_COLUMNS = 12
 
 
 def main() -> None:
@@ -58,12 +57,12 @@ def train(out: Path, name: str, args: argparse.Namespace) -> None:
     line = [sys.executable, "-m", "vaezoo", "train", name, "--data", args.data, "--out", str(out)]
     line += ["--steps", str(args.steps), "--batch-size", str(args.batch_size)]
     line += ["--lr", str(args.lr), "--schedule", "cosine"]
-    # One that fails is missing from the page, and the others go on.
+    # A model that fails is missing from the page; the others are still trained.
     subprocess.run(line, check=False)
 
 
 def row(run: Run, speed: float | None, strips: Path) -> list[str]:
-    """A model's line: what it is, how fast, how good, how it looks."""
+    """The cells of a model: name, loss, speed, metrics, pictures."""
     summary, name = run.summary, run.config.components.model.name
     if (run.path / "samples.png").exists():
         draw(run, strips / f"{name}.png")
@@ -80,15 +79,15 @@ def row(run: Run, speed: float | None, strips: Path) -> list[str]:
 
 
 def draw(run: Run, path: Path) -> None:
-    """Originals, their reconstructions below them, and a row of samples."""
+    """Save originals, their reconstructions below them, and a row of samples."""
     test = run.splits.test
-    index = torch.linspace(0, len(test) - 1, _SHOWN).long()
+    index = torch.linspace(0, len(test) - 1, _COLUMNS).long()
     raw, y = test.get_batch(index)
     x = raw.float() / 255.0
-    samples = run.sample(_SHOWN)
+    samples = run.sample(_COLUMNS)
     shown = torch.cat([run.reconstruct(x, y), samples])
-    # Pairs of rows: originals over reconstructions, and nothing over the samples.
-    save_pairs(path, torch.cat([x, torch.full_like(samples, 0.55)]), shown, columns=_SHOWN)
+    # Pairs of rows: originals above reconstructions, and grey above the samples.
+    save_pairs(path, torch.cat([x, torch.full_like(samples, 0.55)]), shown, columns=_COLUMNS)
 
 
 def last_validation(run: Run) -> dict[str, Any]:
@@ -96,7 +95,7 @@ def last_validation(run: Run) -> dict[str, Any]:
 
 
 def substitute(run: Run) -> str:
-    """What the model minimises where it has no ELBO: a number that compares with no other's."""
+    """The loss term shown for a model without ELBO; it does not compare with other models."""
     if run.summary["elbo"] is not None:
         return ""
     terms = last_validation(run)
@@ -105,7 +104,7 @@ def substitute(run: Run) -> str:
 
 
 def used(run: Run) -> str:
-    """How much of the latent is used: codes where there are any, else units."""
+    """Use of the latent: perplexity of the codes, else the number of active units."""
     terms = last_validation(run)
     if terms.get("perplexity") is not None:
         return f"perplexity {terms['perplexity']:.0f}"
@@ -115,9 +114,9 @@ def used(run: Run) -> str:
 
 def speed_of(report: dict[str, Any]) -> str:
     if not report["rows"]:
-        return "Images a second were not measured yet."
+        return "Images per second are not measured yet."
     where = report["environment"]["device"]
-    return f"Images a second: a training step at this size, by `vaezoo bench`, on {where}."
+    return f"Images per second: a training step at this size, by `vaezoo bench`, on {where}."
 
 
 def number(value: float | None, form: str) -> str:
@@ -125,7 +124,7 @@ def number(value: float | None, form: str) -> str:
 
 
 def page(rows: list[list[str]], args: argparse.Namespace, report: dict[str, Any]) -> str:
-    headings = ["model", "loss", "images/s", "ELBO, nats", "where it has none", "R²", "used", ""]
+    headings = ["model", "loss", "images/s", "ELBO, nats", "without ELBO", "R²", "used", ""]
     table = [headings, ["---"] * len(headings), *rows]
     lines = ["| " + " | ".join(cells) + " |" for cells in table]
     return "\n".join(
@@ -133,15 +132,15 @@ def page(rows: list[list[str]], args: argparse.Namespace, report: dict[str, Any]
             "# The zoo on one data set",
             "",
             (
-                f"Each model on `{args.data}` with its own defaults, {args.steps:,} steps of "
-                f"{args.batch_size}, learning rate {args.lr:g} going down to 0: minutes, not the "
-                "best that it can do. On held-out images; in a strip, originals, their "
-                "reconstructions, and samples of the prior. An ELBO is in nats per image under "
-                f"the model's own likelihood. {speed_of(report)}"
+                f"Each model on `{args.data}` with its default options, {args.steps:,} steps of "
+                f"{args.batch_size} images, learning rate {args.lr:g} with a cosine schedule: "
+                "minutes of training, not the best possible result. All metrics are on held-out "
+                "images. Each picture shows originals, their reconstructions, and samples. The "
+                f"ELBO is in nats per image under the model's own likelihood. {speed_of(report)}"
             ),
             "",
             (
-                "Made by `vaezoo bench --mode train --image-size 28 --channels 1 --json "
+                "Generated by `vaezoo bench --mode train --image-size 28 --channels 1 --json "
                 "benchmarks/results/zoo.json` and `python benchmarks/zoo.py RUNS --train`."
             ),
             "",

@@ -121,14 +121,14 @@ class TestFactor:
     def test_objective_is_the_negative_elbo_and_gamma_tc(self) -> None:
         model, x = build("factor_vae", gamma=7.0), images()
         torch.manual_seed(3)
-        objective, terms = model.loss(model, Batch(x), CONTEXT)
+        loss, terms = model.loss(model, Batch(x), CONTEXT)
         torch.manual_seed(3)
         reference = ELBOLoss(ELBOOptions(), model, model.data)(model, Batch(x), CONTEXT)
         for name, value in reference.terms.items():
             assert terms[name].equal(value)
         tc = terms["total_correlation"]
         assert tc.shape == (8,)
-        assert torch.allclose(objective, reference.loss + 7.0 * tc.mean())
+        assert torch.allclose(loss, reference.loss + 7.0 * tc.mean())
 
     def test_the_encoder_goes_where_the_discriminator_sees_less_correlation(self) -> None:
         model, x = build("factor_vae"), images()
@@ -142,31 +142,31 @@ class TestFactor:
         """Not the other way round: the estimate would have the wrong sign."""
         model, x = build("factor_vae"), images()
         torch.manual_seed(3)
-        objective = model.loss.discriminator_loss(model, Batch(x), CONTEXT).loss
+        loss = model.loss.discriminator_loss(model, Batch(x), CONTEXT).loss
         torch.manual_seed(3)
         z = model.encode(x).rsample()
         real, false = model.loss.discriminator(z), model.loss.discriminator(permute_dimensions(z))
         by_hand = -0.5 * (
             torch.sigmoid(real).log().mean() + (1 - torch.sigmoid(false)).log().mean()
         )
-        assert torch.allclose(objective, by_hand)
+        assert torch.allclose(loss, by_hand)
 
 
 class TestAae:
     def test_main_objective_is_the_distortion(self) -> None:
         model, x = build("aae").eval(), images()
-        objective, terms = model.loss(model, Batch(x), CONTEXT)
+        loss, terms = model.loss(model, Batch(x), CONTEXT)
         distortion = -model.decode(model.encode(x).mean).log_prob(x)
         assert list(terms) == ["distortion"]
         assert torch.allclose(terms["distortion"], distortion)
-        assert torch.allclose(objective, distortion.mean())
+        assert torch.allclose(loss, distortion.mean())
 
     def test_the_encoders_gradient_by_hand(self) -> None:
         """d/dz of -log D(z) is -σ(-d) d', an n-th of it for each of n."""
         model, x = build("aae"), images()
         weight = model.encoder[-1].weight
-        objective = model.loss.generator_loss(model, Batch(x), CONTEXT).loss
-        (ours,) = torch.autograd.grad(objective, weight)
+        loss = model.loss.generator_loss(model, Batch(x), CONTEXT).loss
+        (ours,) = torch.autograd.grad(loss, weight)
         odds = model.loss.discriminator(model.encode(x).mean)
         (by_hand,) = torch.autograd.grad(odds, weight, -torch.sigmoid(-odds.detach()) / len(x))
         assert torch.allclose(ours, by_hand, atol=1e-8)
@@ -174,12 +174,12 @@ class TestAae:
     def test_the_discriminator_takes_the_prior_for_real(self) -> None:
         model, x = build("aae"), images()
         torch.manual_seed(3)
-        objective = model.loss.discriminator_loss(model, Batch(x), CONTEXT).loss
+        loss = model.loss.discriminator_loss(model, Batch(x), CONTEXT).loss
         torch.manual_seed(3)
         z, wanted = model.encode(x).mean, model.prior().sample(torch.Size((8,)))
         real, false = model.loss.discriminator(wanted), model.loss.discriminator(z)
         by_hand = -F.logsigmoid(real).mean() - F.logsigmoid(-false).mean()
-        assert torch.allclose(objective, by_hand)
+        assert torch.allclose(loss, by_hand)
 
     def test_draws_the_latents_to_the_prior(self) -> None:
         """Latents that begin far away and narrow end up around 0 with unit spread."""
@@ -231,9 +231,9 @@ class TestVaeGan:
         odds, features = model.loss.discriminator(pictures)
         return odds.split(len(x)), features.split(len(x))
 
-    def gradients(self, model: BaseVAE, x: Tensor, objective: str) -> tuple[Tensor, ...]:
+    def gradients(self, model: BaseVAE, x: Tensor, name: str) -> tuple[Tensor, ...]:
         torch.manual_seed(3)
-        value = getattr(model.loss, objective)(model, Batch(x), CONTEXT).loss
+        value = getattr(model.loss, name)(model, Batch(x), CONTEXT).loss
         return torch.autograd.grad(value, list(model.decoder.parameters()))
 
     def test_the_decoders_gradient_by_hand(self) -> None:
@@ -256,7 +256,7 @@ class TestVaeGan:
         assert max(fool.abs().max() for fool in fooling) > 1e-3
 
     def test_the_decoder_steps_against_the_discriminator(self) -> None:
-        """With gamma = 0 its gradient is exactly minus that of the discriminator's objective."""
+        """With gamma = 0 its gradient is exactly minus that of the discriminator's loss."""
         model, x = build("vae_gan", gamma=0.0), images()
         ours = self.gradients(model, x, "decoder_loss")
         cost = cross_entropy(*self.judged(model, x)[0])
@@ -282,16 +282,16 @@ class TestVaeGan:
     def test_the_discriminators_objective_is_of_all_three(self) -> None:
         model, x = build("vae_gan"), images()
         torch.manual_seed(3)
-        objective = model.loss.discriminator_loss(model, Batch(x), CONTEXT).loss
+        loss = model.loss.discriminator_loss(model, Batch(x), CONTEXT).loss
         (real, reconstruction, sample), _ = self.judged(model, x)
         by_hand = -F.logsigmoid(real).mean()
         by_hand = by_hand - F.logsigmoid(-reconstruction).mean() - F.logsigmoid(-sample).mean()
-        assert torch.allclose(objective, by_hand, rtol=1e-5)
+        assert torch.allclose(loss, by_hand, rtol=1e-5)
 
     def test_the_encoder_minimises_rate_and_similarity_and_fools_nobody(self) -> None:
         model, x = build("vae_gan"), images()
         torch.manual_seed(3)
-        objective, terms = model.loss(model, Batch(x), CONTEXT)
+        loss, terms = model.loss(model, Batch(x), CONTEXT)
         torch.manual_seed(3)
         posterior, _, _, likelihood = model(x)
         squares = posterior.mean.square() + posterior.variance - 1 - posterior.variance.log()
@@ -299,7 +299,7 @@ class TestVaeGan:
         features = model.loss.discriminator(torch.cat([x, likelihood.mean]))[1]
         away = features[: len(x)] - features[len(x) :]
         assert torch.allclose(terms["feature_distortion"], 0.5 * away.square().sum(1), rtol=1e-4)
-        assert torch.allclose(objective, (terms["rate"] + terms["feature_distortion"]).mean())
+        assert torch.allclose(loss, (terms["rate"] + terms["feature_distortion"]).mean())
 
     def test_similarity_is_the_log_likelihood_of_a_unit_gaussian(self) -> None:
         a, b = torch.randn(4, 9), torch.randn(4, 9)

@@ -1,11 +1,9 @@
-"""Losses with a discriminator: each phase changes what is its own, and nothing leaks."""
+"""Adversarial losses: each phase updates only its own parameters."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,12 +14,10 @@ from torch import Tensor, nn
 
 import vaezoo
 from vaezoo import BaseLoss, BaseVAE, Batch, DataSpec, Phase, StepContext
-from vaezoo.checkpoint.format import load_weights
 from vaezoo.cli.main import main
-from vaezoo.errors import DataError, OptionError, RunStopped, VaezooError
-from vaezoo.runs.train import resume_run
+from vaezoo.errors import DataError, OptionError, VaezooError
+from vaezoo.runs.run import Run
 from vaezoo.runtime.device import Runtime
-from vaezoo.training.callback import ProgressCallback
 from vaezoo.training.options import TrainOptions
 from vaezoo.training.train_step import TrainStep
 
@@ -37,7 +33,7 @@ PHASES = [
     ("vae_gan", "decoder", ("model.decoder", "model.likelihood")),
     ("vae_gan", "discriminator", ("discriminator",)),
 ]
-"""Every phase of every loss here, and whose it is."""
+"""Every phase of every loss here, and the modules that it updates."""
 
 TINY: dict[str, Any] = {
     "data": "sprites",
@@ -73,7 +69,7 @@ def phase_of(model: BaseVAE, name: str) -> Phase:
 
 
 def step(model: BaseVAE, phases: Sequence[Phase], x: Tensor, **how: Any) -> TrainStep:
-    """A training step of these phases, by the trainer's own hands."""
+    """A training step of these phases, as the trainer takes it."""
     updates = TrainStep(
         model,
         cast(BaseLoss, SimpleNamespace(phases=lambda model: phases)),
@@ -100,14 +96,14 @@ def state(model: BaseVAE) -> dict[str, Tensor]:
 
 
 class TestPhases:
-    def test_all_of_them_are_tested(self) -> None:
+    def test_the_list_of_phases_is_complete(self) -> None:
         models = {name: build(name) for name in NAMES}
         found = [(n, phase.name) for n, m in models.items() for phase in loss_of(m).phases(m)]
         assert found == [(name, phase) for name, phase, _ in PHASES]
 
     @pytest.mark.parametrize(("name", "phase", "own"), PHASES)
     def test_changes_only_its_own(self, name: str, phase: str, own: tuple[str, ...]) -> None:
-        """Parameters, and buffers too: the running statistics of borrowed networks stay."""
+        """Parameters, and buffers too: running statistics of other modules stay as they are."""
         model = build(name)
         before = state(model)
         step(model, [phase_of(model, phase)], images())
@@ -115,10 +111,10 @@ class TestPhases:
         assert changed == {key for key in before if key.startswith(own)}
 
     @pytest.mark.parametrize(("name", "phase", "own"), PHASES)
-    def test_statistics_count_one_pass_of_the_phase_that_trains_them(
+    def test_batch_norm_counts_one_pass_in_the_phase_that_trains_it(
         self, name: str, phase: str, own: tuple[str, ...]
     ) -> None:
-        """What is decoded from images and from the prior too: by one rule, as when it is done."""
+        """Reconstructions and prior samples are decoded in one forward pass."""
         model = build(name)
         step(model, [phase_of(model, phase)], images())
         for key, tensor in state(model).items():
@@ -132,7 +128,7 @@ class TestPhases:
         assert trained == {id(p) for part in parts(model).values() for p in part.parameters()}
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_frozen_parameters_stay_out(self, name: str) -> None:
+    def test_frozen_parameters_are_in_no_phase(self, name: str) -> None:
         model = build(name)
         frozen = model.get_parameter("decoder.0.weight").requires_grad_(False)
         phases = loss_of(model).phases(model)
@@ -148,7 +144,7 @@ class TestPhases:
         assert all(parameter.grad is not None for parameter in discriminator.parameters())
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_the_discriminators_phase_draws_latents_anew(self, name: str) -> None:
+    def test_the_discriminators_phase_samples_new_latents(self, name: str) -> None:
         model = build(name)
         loss_fn = phase_of(model, "discriminator").loss_fn
         values = [loss_fn(model, Batch(images()), CONTEXT).loss for _ in range(2)]
@@ -190,7 +186,7 @@ class TestPhases:
         assert (found.lr_scale, found.betas) == (0.5, (0.3, 0.8))
         assert loss_of(model).phases(model)[0].lr_scale == 1.0
 
-    def test_vae_gan_slows_all_three_and_the_discriminator_once_more(self) -> None:
+    def test_vae_gan_scales_all_three_rates_and_the_discriminators_again(self) -> None:
         phases = loss_of(build("vae_gan", lr_scale=0.5, discriminator_lr_scale=0.25)).phases
         rates = [phase.lr_scale for phase in phases(build("vae_gan"))]
         assert rates == [0.5, 0.5, 0.125]
@@ -214,13 +210,13 @@ class TestPhases:
         model, x = build(name), images()
         with torch.autocast("cpu", torch.bfloat16):
             for phase in loss_of(model).phases(model):
-                objective, terms = phase.loss_fn(model, Batch(x), CONTEXT)
-                assert {objective.dtype, *(t.dtype for t in terms.values())} == {torch.float32}
+                loss, terms = phase.loss_fn(model, Batch(x), CONTEXT)
+                assert {loss.dtype, *(t.dtype for t in terms.values())} == {torch.float32}
         step(model, loss_of(model).phases(model), x, precision="bf16")
 
 
 @pytest.mark.parametrize("loss", ["aae", "vae_gan"])
-def test_a_model_that_does_not_tell_its_directions_is_refused(loss: str) -> None:
+def test_a_model_without_a_decoder_module_is_refused(loss: str) -> None:
     model = build(loss)
     del model.decoder
     with pytest.raises(VaezooError, match="no parameters in `decoder` or `likelihood`"):
@@ -229,7 +225,7 @@ def test_a_model_that_does_not_tell_its_directions_is_refused(loss: str) -> None
 
 class TestEvaluation:
     @pytest.mark.parametrize("name", NAMES)
-    def test_the_main_objective_moves_nothing(self, name: str) -> None:
+    def test_evaluation_changes_no_state(self, name: str) -> None:
         model = build(name)
         model.eval()
         loss_of(model).eval()
@@ -240,20 +236,20 @@ class TestEvaluation:
         assert all(tensor.equal(before[key]) for key, tensor in state(model).items())
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_terms_are_the_same_at_any_batch_size(self, name: str) -> None:
+    def test_terms_are_the_same_at_any_batch_size(
+        self, name: str, assert_terms_per_example: Callable[..., None]
+    ) -> None:
         model, x = build(name).double(), images(12).double()
         loss = loss_of(model).double()
         model.eval()
         loss.eval()
         # No noise, so that an example's terms are its own.
-        honest = model.encode
-        model.encode = lambda x, y=None: _Still(honest(x, y))
-        whole = loss(model, Batch(x), CONTEXT)
-        for size in (1, 5):
-            pieces = [loss(model, Batch(part), CONTEXT).terms for part in x.split(size)]
-            for name, value in whole.terms.items():
-                joined = torch.cat([terms[name] for terms in pieces])
-                assert torch.allclose(joined, value, rtol=0, atol=1e-8), name
+        encode = model.encode
+        model.encode = lambda x, y=None: _WithoutNoise(encode(x, y))
+        names = list(loss(model, Batch(x), CONTEXT).terms)
+        assert_terms_per_example(
+            lambda part: loss(model, Batch(part), CONTEXT), x, names, (1, 5), rtol=0, atol=1e-8
+        )
 
     @pytest.mark.parametrize("name", ["aae", "vae_gan"])
     def test_without_an_elbo_there_is_a_dash_and_the_reason(
@@ -264,9 +260,9 @@ class TestEvaluation:
         summary = json.loads((tmp_path / "r" / "summary.json").read_text())
         assert [summary[key] for key in ("elbo", "rate", "distortion")] == [None] * 3
         assert main(["evaluate", str(run.path), "--importance-samples", "2"]) == 0
-        told = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
-        assert told["elbo"].split(maxsplit=2)[1:] == ["-", "this model has no ELBO"]
-        assert "-" in told["log_likelihood"].split()
+        lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+        assert lines["elbo"].split(maxsplit=2)[1:] == ["-", "this model has no ELBO"]
+        assert "-" in lines["log_likelihood"].split()
 
     def test_factor_vae_has_an_elbo(self, tmp_path: Path) -> None:
         run = vaezoo.train("factor_vae", out=tmp_path / "r", **TINY)
@@ -276,16 +272,13 @@ class TestEvaluation:
         assert run.evaluate(importance_samples=5).log_likelihood is not None
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_a_run_is_read_again_and_a_stopped_one_goes_on(self, tmp_path: Path, name: str) -> None:
-        """To the same bits: discriminators, the moments of every phase, and the noise."""
+    def test_a_run_is_loaded_and_a_stopped_one_resumed(
+        self, tmp_path: Path, name: str, assert_resumes: Callable[..., Run]
+    ) -> None:
+        """To the same bits: discriminators, Adam's moments of every phase, and the noise."""
         whole = vaezoo.train(name, out=tmp_path / "whole", **TINY)
         assert vaezoo.load_run(whole.path).sample(3).equal(whole.sample(3))
-        with pytest.raises(RunStopped):
-            vaezoo.train(name, out=tmp_path / "stopped", callback=StopAfter(4), **TINY)
-        stopped = vaezoo.load_run(tmp_path / "stopped")
-        resume_run(stopped.path, stopped.config, ProgressCallback())
-        first, second = (load_weights(run.folder.weights) for run in (whole, stopped))
-        assert all(first[key].equal(second[key]) for key in first)
+        assert_resumes(whole, 4, **TINY)
 
 
 class TestData:
@@ -330,7 +323,7 @@ class TestData:
         assert "\n" not in str(caught.value)
 
     @pytest.mark.parametrize("loss", ["factor_vae", "vae_gan"])
-    def test_losses_with_a_rate_refuse_a_point(self, loss: str) -> None:
+    def test_losses_with_a_rate_refuse_a_delta_posterior(self, loss: str) -> None:
         with pytest.raises(OptionError, match=f"loss {loss} needs a model with"):
             vaezoo.create_model("autoencoder", (1, 16, 16), loss=loss)
 
@@ -340,19 +333,7 @@ class TestData:
             vaezoo.train(name, out=tmp_path / "r", **{**TINY, "batch_size": 1})
 
 
-class StopAfter(ProgressCallback):
-    """Asks for a stop at a step, as Ctrl-C does."""
-
-    def __init__(self, steps: int) -> None:
-        self.left = steps
-
-    def on_step_end(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGINT)
-
-
-class _Still:
+class _WithoutNoise:
     """A posterior whose samples are its mean."""
 
     def __init__(self, posterior: Any) -> None:

@@ -1,4 +1,4 @@
-"""The codebook: what is nearest, how it learns, what brings dead codes back, what holds still."""
+"""The vector quantizer: nearest codes, moving averages, resets of dead codes, evaluation."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class TestNearest:
         assert quantize.codes_to_indices(x).flatten()[2] == 1
 
     def test_half_precision_does_not_blur_distances(self) -> None:
-        """Two codes that bfloat16 cannot tell apart, under the autocast of a bf16 run."""
+        """Two codes that are equal in bfloat16, under the autocast of a bf16 run."""
         quantize = quantizer(num_codes=2, code_dim=2, ema=False)
         with torch.no_grad():
             quantize.codebook.copy_(torch.tensor([[1.0, 8.0], [1.001, 8.0]]))

@@ -146,7 +146,7 @@ def test_one_sample_of_the_weights_estimates_the_elbo_and_many_bound_it_above(na
 
 
 @every_model
-def test_learns_one_batch_by_heart(name: str) -> None:
+def test_overfits_one_batch(name: str) -> None:
     model, of = build(name, hidden=(64,)), batch(n=4)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     elbos = []
@@ -156,7 +156,7 @@ def test_learns_one_batch_by_heart(name: str) -> None:
         output.loss.backward()
         optimizer.step()
         elbos.append(output.terms["elbo"].mean().item())
-    # Noise on 784 pixels: 543 nats of it, of which what tells four examples apart is to be left.
+    # Noise on 784 pixels is 543 nats; what is left must distinguish four examples.
     assert elbos[0] < -500
     assert sum(elbos[-20:]) / 20 > -25
     assert (model.eval().reconstruct(*of).round() - of.x).abs().mean() < 0.02
@@ -175,12 +175,12 @@ def test_nats_are_summed_in_full_precision_under_autocast(name: str) -> None:
 
 
 @every_model
-def test_its_recipe_can_be_built(name: str) -> None:
+def test_its_config_file_can_be_built(name: str) -> None:
     folder = Path(__file__).parents[2] / "configs"
     (path,) = [p for p in folder.glob("*.yaml") if f"  name: {name}\n" in p.read_text()]
-    recipe = load_config(path)
-    components = resolve_components(None, None, None, recipe)
-    config = build_config(components, recipe, {})
+    config_file = load_config(path)
+    components = resolve_components(None, None, None, config_file)
+    config = build_config(components, config_file, {})
     model = build_model(components, config.model, config.loss, GREY)
     assert components.model.name == name
     assert loss(model, batch(n=2)).loss.isfinite()

@@ -139,7 +139,7 @@ class TestBatchNorm:
         assert torch.allclose(built.prior().loc[0], whole[0], atol=1e-6)
 
     def test_a_pass_of_the_data_between_prior_and_backward_does_no_harm(self) -> None:
-        """Torch would not tell: batch norm moves its statistics behind autograd's back."""
+        """Autograd does not notice that batch norm updates its statistics in place."""
         built = self.trained()
         z, gradients = torch.randn(6, 3), []
         for passes in (0, 3):
