@@ -38,6 +38,7 @@ _HOME = {
     "TensorSplit": "vaezoo.data.base",
     "VAEOutput": "vaezoo.models.base",
     "VaezooError": "vaezoo.errors",
+    "VectorVAE": "vaezoo.models.encoder_decoder",
     "LoggerSpec": "vaezoo.plugins.specs",
     "create_model": "vaezoo.api",
     "hookimpl": "vaezoo.plugins.hookspecs",
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from vaezoo.models.base import BaseVAE as BaseVAE
     from vaezoo.models.base import VAEOutput as VAEOutput
     from vaezoo.models.encoder_decoder import EncoderDecoderVAE as EncoderDecoderVAE
+    from vaezoo.models.encoder_decoder import VectorVAE as VectorVAE
     from vaezoo.models.options import GaussianOptions as GaussianOptions
     from vaezoo.models.options import LikelihoodOptions as LikelihoodOptions
     from vaezoo.models.options import NetworkOptions as NetworkOptions

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaezoo import Batch, DataSpec, EncoderDecoderVAE
+from vaezoo import Batch, DataSpec, VectorVAE
 from vaezoo.models.distributions import Delta, to_float32
-from vaezoo.nn.networks import make_decoder, make_encoder
+from vaezoo.nn.networks import make_encoder
 
 from .mixture import GaussianMixtureSampler
 from .options import AutoencoderOptions
 
 
-class Autoencoder(EncoderDecoderVAE):
+class Autoencoder(VectorVAE):
     """q(z|x) is a point mass, p(x|z) is the likelihood of the options.
 
     Trained to reconstruct, this is the autoencoder of Hinton & Salakhutdinov (2006). Nothing
@@ -32,13 +32,7 @@ class Autoencoder(EncoderDecoderVAE):
     options: AutoencoderOptions
 
     def __init__(self, options: AutoencoderOptions, data: DataSpec) -> None:
-        super().__init__(
-            options,
-            data,
-            latent_shape=(options.latent_dim,),
-            encoder=make_encoder(options, data, options.latent_dim),
-            decoder=make_decoder(options, data, options.latent_dim),
-        )
+        super().__init__(options, data, make_encoder(options, data, options.latent_dim))
         self.sampler = None
         if options.sampler != "standard_normal":
             components = options.components if options.sampler == "mixture" else 1

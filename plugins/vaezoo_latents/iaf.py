@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.types import _size
 
-from vaezoo import DataSpec, EncoderDecoderVAE
+from vaezoo import DataSpec, VectorVAE
 from vaezoo.models.distributions import BaseDistribution, gaussian_from_params
-from vaezoo.nn.networks import make_decoder, make_encoder
+from vaezoo.nn.networks import make_encoder
 
 from .flow import Flow
 from .options import IAFOptions
@@ -68,7 +68,7 @@ class FlowEncoder(nn.Module):
         return FlowPosterior(base, self.flow, features[:, 2 * n :])
 
 
-class IAFVAE(EncoderDecoderVAE):
+class IAFVAE(VectorVAE):
     """q(z|x) by inverse autoregressive flow (Kingma et al. 2016, algorithm 1), p(z) = N(0, 1).
 
     One pass gives a sample and its density, which is all that training and the importance-weighted
@@ -78,13 +78,7 @@ class IAFVAE(EncoderDecoderVAE):
     options: IAFOptions
 
     def __init__(self, options: IAFOptions, data: DataSpec) -> None:
-        super().__init__(
-            options,
-            data,
-            latent_shape=(options.latent_dim,),
-            encoder=FlowEncoder(options, data),
-            decoder=make_decoder(options, data, options.latent_dim),
-        )
+        super().__init__(options, data, FlowEncoder(options, data))
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> FlowPosterior:
         return self.encoder(x)

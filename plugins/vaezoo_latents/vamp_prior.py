@@ -7,15 +7,15 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.func import functional_call
 
-from vaezoo import DataSpec, EncoderDecoderVAE
+from vaezoo import DataSpec, VectorVAE
 from vaezoo.models.distributions import gaussian_from_params
-from vaezoo.nn.networks import make_decoder, make_encoder
+from vaezoo.nn.networks import make_encoder
 
 from .mixture import GaussianMixture
 from .options import VampPriorOptions
 
 
-class VampPriorVAE(EncoderDecoderVAE):
+class VampPriorVAE(VectorVAE):
     """A VAE with the prior p(z) = 1/K Σ_k q(z|u_k) (Tomczak & Welling 2017, equation 9).
 
     The K pseudo-inputs u_k are learned by the gradient of the ELBO. The KL to the mixture has no
@@ -32,13 +32,7 @@ class VampPriorVAE(EncoderDecoderVAE):
     options: VampPriorOptions
 
     def __init__(self, options: VampPriorOptions, data: DataSpec) -> None:
-        super().__init__(
-            options,
-            data,
-            latent_shape=(options.latent_dim,),
-            encoder=make_encoder(options, data, 2 * options.latent_dim),
-            decoder=make_decoder(options, data, options.latent_dim),
-        )
+        super().__init__(options, data, make_encoder(options, data, 2 * options.latent_dim))
         start = torch.empty(options.pseudo_inputs, *data.shape)
         self.pseudo = nn.Parameter(start.normal_(options.pseudo_mean, options.pseudo_std))
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from vaezoo import DataSpec, EncoderDecoderVAE
+from vaezoo import DataSpec, VectorVAE
 from vaezoo.models.distributions import to_float32
-from vaezoo.nn.networks import make_decoder, make_encoder
+from vaezoo.nn.networks import make_encoder
 
 from .options import SphericalOptions
 from .sphere import SphereUniform, VonMisesFisher
 
 
-class SphericalVAE(EncoderDecoderVAE):
+class SphericalVAE(VectorVAE):
     """q(z|x) = vMF(μ(x), κ(x)), p(z) uniform on the unit sphere (Davidson et al. 2018, section 3).
 
     The rate, in closed form, depends on κ alone. `latent_dim` is the dimension m of the space
@@ -26,13 +26,7 @@ class SphericalVAE(EncoderDecoderVAE):
     options: SphericalOptions
 
     def __init__(self, options: SphericalOptions, data: DataSpec) -> None:
-        super().__init__(
-            options,
-            data,
-            latent_shape=(options.latent_dim,),
-            encoder=make_encoder(options, data, options.latent_dim + 1),
-            decoder=make_decoder(options, data, options.latent_dim),
-        )
+        super().__init__(options, data, make_encoder(options, data, options.latent_dim + 1))
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> VonMisesFisher:
         features = to_float32(self.encoder(x))

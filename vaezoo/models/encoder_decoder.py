@@ -8,8 +8,9 @@ from torch.distributions import Distribution
 from vaezoo.data.spec import DataSpec
 from vaezoo.models.base import BaseVAE
 from vaezoo.models.likelihoods import make_likelihood
-from vaezoo.models.options import LikelihoodOptions
+from vaezoo.models.options import LikelihoodOptions, NetworkOptions
 from vaezoo.nn.batch_norm import has_batch_norm
+from vaezoo.nn.networks import make_decoder
 
 
 class EncoderDecoderVAE(BaseVAE):
@@ -41,3 +42,14 @@ class EncoderDecoderVAE(BaseVAE):
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
         return self.likelihood(self.decoder(z))
+
+
+class VectorVAE(EncoderDecoderVAE):
+    """An EncoderDecoderVAE with a vector latent, and the decoder that the options name."""
+
+    options: NetworkOptions
+
+    def __init__(self, options: NetworkOptions, data: DataSpec, encoder: nn.Module) -> None:
+        n = options.latent_dim
+        decoder = make_decoder(options, data, n)
+        super().__init__(options, data, latent_shape=(n,), encoder=encoder, decoder=decoder)
