@@ -1,4 +1,4 @@
-"""Every kind of file from anyone: a value or one line, in bounded memory and time.
+"""Damaged files of every kind: a value or an error in one line, in bounded memory and time.
 
 The same targets as tests/fuzz/fuzz.py, which goes on for longer and is guided by coverage.
 """
@@ -27,7 +27,7 @@ from vaezoo.errors import DataError, RunError
 from vaezoo.io import parse_json, read_json, read_regular
 from vaezoo.plugins.loader import import_file
 
-FUZZ = Path(__file__).parent / "fuzz"
+FUZZ = Path(__file__).parent
 fuzz, mutate, targets = (
     import_file(str(FUZZ / f"{name}.py")) for name in ("fuzz", "mutate", "targets")
 )

@@ -37,7 +37,7 @@ def components(
 
 
 def write(path: Path, text: str) -> Path:
-    file = path / "recipe.yaml"
+    file = path / "given.yaml"
     file.write_text(text)
     return file
 
@@ -61,7 +61,7 @@ def test_layers_below_keep_what_the_ones_above_leave_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "model", "recipe", "line", "epochs", "steps"),
+    ("data", "model", "sections", "line", "epochs", "steps"),
     [
         ({}, {}, {}, {}, 10, None),
         ({"epochs": 1}, {}, {}, {}, 1, None),
@@ -75,9 +75,9 @@ def test_layers_below_keep_what_the_ones_above_leave_alone() -> None:
     ],
 )
 def test_epochs_and_steps_overrule_each_other(
-    data: Any, model: Any, recipe: Any, line: Any, epochs: int | None, steps: int | None
+    data: Any, model: Any, sections: Any, line: Any, epochs: int | None, steps: int | None
 ) -> None:
-    config = build_config(components(data, model), {"train": recipe}, {"train": line})
+    config = build_config(components(data, model), {"train": sections}, {"train": line})
     assert (config.train.epochs, config.train.steps) == (epochs, steps)
 
 
@@ -96,18 +96,18 @@ def test_a_models_loss_options_hold_for_its_own_loss_only() -> None:
     assert build_config(other, {}, {}).loss.beta == 1  # type: ignore[attr-defined]
 
 
-def test_a_recipes_options_go_with_what_it_names() -> None:
-    recipe = {"data": {"name": "folder", "max_skipped": 0.5}, "model": {"latent_dim": 9}}
-    config = build_config(resolve_components("vanilla", None, "sprites", recipe), recipe, {})
+def test_options_of_a_config_file_go_with_what_it_names() -> None:
+    sections = {"data": {"name": "folder", "max_skipped": 0.5}, "model": {"latent_dim": 9}}
+    config = build_config(resolve_components("vanilla", None, "sprites", sections), sections, {})
     assert config.components.data.name == "sprites"
     assert config.model.latent_dim == 9  # type: ignore[attr-defined]
-    config = build_config(resolve_components("vanilla", None, None, recipe), recipe, {})
+    config = build_config(resolve_components("vanilla", None, None, sections), sections, {})
     assert config.data.max_skipped == 0.5  # type: ignore[attr-defined]
 
 
-def test_names_come_from_the_line_then_the_recipe_then_the_defaults() -> None:
-    recipe = {"model": {"name": "vanilla"}, "data": {"name": "folder"}}
-    chosen = resolve_components(None, None, None, recipe)
+def test_names_come_from_the_line_then_the_config_file_then_the_defaults() -> None:
+    sections = {"model": {"name": "vanilla"}, "data": {"name": "folder"}}
+    chosen = resolve_components(None, None, None, sections)
     assert (chosen.model.name, chosen.loss.name, chosen.data.name) == ("vanilla", "elbo", "folder")
     assert resolve_components("vanilla", None, None, {}).data.name == "sprites"
     with pytest.raises(OptionError, match=r"say which model to train \(vaezoo list"):
@@ -135,19 +135,19 @@ def test_a_saved_config_is_the_same_run(tmp_path: Path, data: str) -> None:
     if data == "folder":
         given["data"]["root"] = "päth with: colon"
     config = build_config(chosen, {}, given)
-    recipe = load_config(write(tmp_path, config.to_yaml()))
-    assert list(recipe) == ["model", "loss", "data", "train"]
-    again = build_config(resolve_components(None, None, None, recipe), recipe, {})
+    sections = load_config(write(tmp_path, config.to_yaml()))
+    assert list(sections) == ["model", "loss", "data", "train"]
+    again = build_config(resolve_components(None, None, None, sections), sections, {})
     assert again == config
     assert again.to_yaml() == config.to_yaml()
 
 
-def test_every_shipped_recipe_is_valid() -> None:
-    recipes = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
-    assert recipes
-    for path in recipes:
-        recipe = load_config(path)
-        build_config(resolve_components(None, None, None, recipe), recipe, {})
+def test_every_shipped_config_file_is_valid() -> None:
+    paths = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+    assert paths
+    for path in paths:
+        sections = load_config(path)
+        build_config(resolve_components(None, None, None, sections), sections, {})
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_every_shipped_recipe_is_valid() -> None:
         ("\x00", "is not YAML"),
     ],
 )
-def test_recipes_that_are_none(tmp_path: Path, text: str, said: str) -> None:
+def test_files_that_are_no_config(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(OptionError, match=re.escape(said)) as caught:
         load_config(write(tmp_path, text))
     assert "\n" not in str(caught.value)
@@ -176,7 +176,7 @@ def test_recipes_that_are_none(tmp_path: Path, text: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "said"),
+    ("sections", "said"),
     [
         ({"train": {"epoch": 3}}, "training has no option 'epoch'; did you mean 'epochs'"),
         ({"train": {"name": "x"}}, "training has no option 'name'"),
@@ -186,17 +186,17 @@ def test_recipes_that_are_none(tmp_path: Path, text: str, said: str) -> None:
         ({"train": {"seed": {"a": 1}}}, "training: --seed"),
     ],
 )
-def test_recipes_with_wrong_options(recipe: dict[str, dict[str, Any]], said: str) -> None:
+def test_config_files_with_wrong_options(sections: dict[str, dict[str, Any]], said: str) -> None:
     with pytest.raises(OptionError, match=re.escape(said)) as caught:
-        build_config(resolve_components("vanilla", None, None, recipe), recipe, {})
+        build_config(resolve_components("vanilla", None, None, sections), sections, {})
     assert "\n" not in str(caught.value)
 
 
-def test_an_empty_recipe_is_one(tmp_path: Path) -> None:
+def test_an_empty_config_file_is_valid(tmp_path: Path) -> None:
     assert load_config(write(tmp_path, "# nothing yet\n")) == {}
 
 
-def test_recipes_that_cannot_be_read(tmp_path: Path) -> None:
+def test_config_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"cannot read .*: No such file"):
         load_config(tmp_path / "missing.yaml")
     with pytest.raises(OptionError, match=r"cannot read .*: Is a directory"):

@@ -144,5 +144,5 @@ def test_the_home_of_nobody_is_a_name_as_any(
     monkeypatch.setenv("HOME", "/home/me")
     assert full_path("~/data") == Path("/home/me/data")
     assert full_path("data") == tmp_path / "data"
-    # As any name, and no RuntimeError of pathlib's: this word may be of a stranger's recipe.
+    # As any name, and no RuntimeError of pathlib's: this word may come from a config file.
     assert full_path(Path("~nobody-by-this-name/data")) == tmp_path / "~nobody-by-this-name/data"
