@@ -20,7 +20,7 @@ from torch import nn
 
 import vaezoo
 from vaezoo.cli.main import COMMANDS, group
-from vaezoo.evaluation.builtin import METRICS
+from vaezoo.evaluation.evaluate import all_metrics
 from vaezoo.plugins.specs import METRIC_COMPARABLE_KEYS, METRIC_GROUPS, METRIC_REQUIRES, MetricSpec
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -37,7 +37,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "METRIC_COMPARABLE_KEYS",
         "Spec",
     ),
-    "vaezoo.errors": ("DataError", "OptionError"),
+    "vaezoo.errors": ("DataError", "OptionError", "RunError"),
     "vaezoo.io": ("full_path", "open_regular", "read_regular", "require_extra"),
     "vaezoo.options": ("to_dict",),
     "vaezoo.runtime.memory": ("available_memory",),
@@ -94,7 +94,10 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo.data.cache": ("CachedImages", "cache_folder", "cached_images"),
     "vaezoo.data.folder": ("SplitIndices", "cached_files", "hold_out_validation"),
     "vaezoo.data.image_tree": ("find_images",),
+    "vaezoo.data.loader": ("BatchLoader",),
     "vaezoo.data.options": ("SPLIT_SEED", "DecodeOptions", "DiskOptions", "ImageSize"),
+    "vaezoo.checkpoint.format": ("load_into", "load_weights", "save_weights"),
+    "vaezoo.evaluation.metrics.latent": ("ACTIVE_VARIANCE",),
     "vaezoo.evaluation.metric": (
         "EvalBatch",
         "EvalContext",
@@ -133,7 +136,7 @@ def metrics() -> str:
     parts = []
     for name, what in METRIC_GROUPS.items():
         parts.append(f"## {name}: {what}\n")
-        for spec in METRICS:
+        for spec in all_metrics():
             if spec.group == name:
                 parts += [*_metric(spec), ""]
     return "\n".join(parts).rstrip() + "\n"

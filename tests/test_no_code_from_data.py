@@ -27,7 +27,7 @@ ALLOWED = {
     # with a loader that builds plain values only
     ("vaezoo/config.py", "yaml.load"),
     # weights and nothing else (weights_only), of a file whose checksum its name tells
-    ("vaezoo/evaluation/inception.py", "torch.load"),
+    ("plugins/vaezoo_fidelity/inception.py", "torch.load"),
     # what it has just written
     ("vaezoo/testing/checks/registration.py", "yaml.safe_load"),
 }

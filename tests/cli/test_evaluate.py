@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from vaezoo.cli.main import main
-from vaezoo.evaluation.metrics import factors
+from vaezoo_disentanglement import metrics as factors
 
 TINY = [
     *("train", "vanilla", "--examples", "2200", "--test", "100", "--validation", "40"),

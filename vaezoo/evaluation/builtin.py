@@ -13,8 +13,6 @@ _NATS = "nats per example"
 _BURDA = "Burda, Grosse & Salakhutdinov 2015, arXiv:1509.00519"
 _HOFFMAN = "Hoffman & Johnson 2016, ELBO surgery"
 _OORD = "van den Oord et al. 2017, arXiv:1711.00937"
-_EASTWOOD = "Eastwood & Williams 2018, A framework for disentangled representations, section 2"
-_KYNKAANNIEMI = "Kynkäänniemi et al. 2019, arXiv:1904.06991, equation 2"
 
 _likelihood = partial(
     MetricSpec,
@@ -31,22 +29,6 @@ _reconstructions = partial(
     direction="higher",
     requires=("images", "bounded"),
     default=True,
-)
-_factors = partial(
-    MetricSpec,
-    group="factors",
-    direction="higher",
-    requires=("factors", "continuous"),
-    comparable_keys=("data", "examples"),
-    cost="on up to 10,000 examples in each repetition: seconds",
-)
-_samples = partial(
-    MetricSpec,
-    group="samples",
-    direction="higher",
-    requires=("images", "bounded"),
-    comparable_keys=("data", "examples", "network"),
-    cost="as many generated images as real ones, 10,000 at most; once, a classifier is trained",
 )
 
 METRICS = (
@@ -190,92 +172,6 @@ METRICS = (
         summary="Fraction of the variance around the mean example that reconstructions explain",
         formula="1 − Σ (x − x̂)² / Σ (x − mean x)²",
         requires=(),
-    ),
-    _factors(
-        name="mig",
-        target=f"{_METRICS}.factors:FactorScores",
-        summary="Lead of the latent with most mutual information with a factor over the second",
-        formula="mean_k (I(z_(1); v_k) − I(z_(2); v_k)) / H(v_k), 20 cells a latent",
-        paper="Chen et al. 2018, arXiv:1802.04942, equation 6; cells: Locatello et al. 2019",
-    ),
-    _factors(
-        name="sap",
-        target=f"{_METRICS}.factors:FactorScores",
-        summary="Lead of the latent that best predicts a factor over the second",
-        formula="mean_k (A_(1)k − A_(2)k), A the balanced accuracy of thresholds on one latent",
-        paper="Kumar, Sattigeri & Balakrishnan 2017, arXiv:1711.00848, section 3",
-        extra="metrics",
-    ),
-    _factors(
-        name="dci_disentanglement",
-        target=f"{_METRICS}.factors:FactorScores",
-        summary="How much each latent depends on a single factor, by importance in random forests",
-        formula="Σ_i ρ_i (1 − H_K(R_i / Σ_k R_ik)), ρ_i = Σ_k R_ik / Σ R",
-        paper=_EASTWOOD,
-        cost="fifty trees a factor, in each repetition: minutes",
-        extra="metrics",
-    ),
-    _factors(
-        name="dci_completeness",
-        target=f"{_METRICS}.factors:FactorScores",
-        summary="How much each factor depends on a single latent, by the same importances",
-        formula="mean_k (1 − H_D(R_k / Σ_i R_ik))",
-        paper=_EASTWOOD,
-        cost="shared with dci_disentanglement",
-        extra="metrics",
-    ),
-    _factors(
-        name="dci_informativeness",
-        target=f"{_METRICS}.factors:FactorScores",
-        summary="Held-out accuracy of random forests that predict the factors from the latents",
-        formula="mean_k P(forest(z) = v_k)",
-        paper=_EASTWOOD,
-        cost="shared with dci_disentanglement",
-        extra="metrics",
-    ),
-    _factors(
-        name="factor_vae_score",
-        target=f"{_METRICS}.factors:FactorScores",
-        summary="How often the latent that varies least identifies the factor that was held fixed",
-        formula="accuracy of majority votes on argmin_i Var(z_i | v_k) / Var(z_i)",
-        paper="Kim & Mnih 2018, arXiv:1802.05983, section 3.1",
-    ),
-    _factors(
-        name="modularity",
-        target=f"{_METRICS}.factors:FactorScores",
-        summary="How much each latent depends on a single factor, by mutual information",
-        formula="mean_i 1 − Σ_{k≠max} I(z_i; v_k)² / (max_k I(z_i; v_k)² (K − 1))",
-        paper="Ridgeway & Mozer 2018, arXiv:1802.05312, equation 2",
-    ),
-    _samples(
-        name="fid",
-        target=f"{_METRICS}.samples:Features",
-        summary="Fréchet distance between the features of generated and of real images",
-        formula="|μ − μ̂|² + tr(Σ + Σ̂ − 2 (Σ Σ̂)^½)",
-        paper="Heusel et al. 2017, arXiv:1706.08500, equation 6",
-        direction="lower",
-    ),
-    _samples(
-        name="kid",
-        target=f"{_METRICS}.samples:Features",
-        summary="Kernel distance between the same features: unbiased, about 0 if they are alike",
-        formula="MMD² with k(x, y) = (x·y / d + 1)³, 100 subsets of 1,000",
-        paper="Binkowski et al. 2018, arXiv:1801.01401, section 4",
-        direction="lower",
-    ),
-    _samples(
-        name="precision",
-        target=f"{_METRICS}.samples:Features",
-        summary="Fraction of generated images near to real ones",
-        formula="P(x̂ within the ball of some x to its 3rd nearest neighbour)",
-        paper=_KYNKAANNIEMI,
-    ),
-    _samples(
-        name="recall",
-        target=f"{_METRICS}.samples:Features",
-        summary="Fraction of real images near to generated ones",
-        formula="P(x within the ball of some x̂ to its 3rd nearest neighbour)",
-        paper=_KYNKAANNIEMI,
     ),
 )
 

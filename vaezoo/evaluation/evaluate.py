@@ -80,12 +80,12 @@ _TOP_LEVEL = tuple(Evaluation.__dataclass_fields__)[:10]
 
 def default_metrics() -> list[MetricSpec]:
     """Those that are evaluated unless others are asked for."""
-    return [spec for spec in _all_metrics() if spec.default]
+    return [spec for spec in all_metrics() if spec.default]
 
 
 def select_metrics(words: Iterable[str]) -> list[MetricSpec]:
     """Metrics by name, by group, `default` or `all`, each once, in the order of the registry."""
-    known, wanted = _all_metrics(), set()
+    known, wanted = all_metrics(), set()
     for word in words:
         if word in METRIC_GROUPS:
             wanted |= {spec.name for spec in known if spec.group == word}
@@ -325,7 +325,7 @@ def _load(spec: MetricSpec) -> type[MetricState]:
     return found
 
 
-def _all_metrics() -> list[MetricSpec]:
+def all_metrics() -> list[MetricSpec]:
     """In the order of their groups, and in a group as their plugin registers them."""
     known = [spec for record in registry().records for spec in record.specs]
     order = list(METRIC_GROUPS)

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from vaezoo.data.loader import BatchLoader
-from vaezoo.evaluation import fidelity, inception
-from vaezoo.evaluation.classifier import load_classifier
 from vaezoo.evaluation.metric import (
     EvalBatch,
     EvalContext,
@@ -17,6 +15,9 @@ from vaezoo.evaluation.metric import (
     MetricState,
     MetricUnavailable,
 )
+
+from . import distances, inception
+from .classifier import load_classifier
 
 MAX_EXAMPLES = 10_000
 """How many real and how many generated images are compared."""
@@ -46,14 +47,14 @@ class Features(MetricState):
                 self._labels.append(batch.y[rows])
 
     def fid(self) -> MetricResult:
-        value = fidelity.frechet_distance(self.real, self.generated)
+        value = distances.frechet_distance(self.real, self.generated)
         if self.training is None:
             return self._result("fid", value)
-        return self._result("fid", value, fidelity.frechet_distance(self.real, self.training))
+        return self._result("fid", value, distances.frechet_distance(self.real, self.training))
 
     def kid(self) -> MetricResult:
         generator = torch.Generator().manual_seed(self.context.seed)
-        value, std = fidelity.kernel_distance(self.real, self.generated, generator)
+        value, std = distances.kernel_distance(self.real, self.generated, generator)
         return self._result("kid", value, std=std)
 
     def precision(self) -> MetricResult:
@@ -106,13 +107,13 @@ class Features(MetricState):
     @functools.cached_property
     def _coverage(self) -> tuple[float, float]:
         """Precision and recall."""
-        return fidelity.precision_and_recall(self.real, self.generated)
+        return distances.precision_and_recall(self.real, self.generated)
 
     @functools.cached_property
     def _training_coverage(self) -> tuple[float, float] | None:
         if self.training is None:
             return None
-        return fidelity.precision_and_recall(self.real, self.training)
+        return distances.precision_and_recall(self.real, self.training)
 
     def _result(
         self, metric: str, value: float, reference: float | None = None, std: float | None = None
@@ -122,7 +123,7 @@ class Features(MetricState):
         return MetricResult(
             value,
             std,
-            f"standard deviation over {fidelity.SUBSETS} subsets",
+            f"standard deviation over {distances.SUBSETS} subsets",
             note="; ".join(filter(None, (self.note, trained))),
             label=f"{metric}[{self.name}]",
             network=self.name,

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vaezoo.evaluation import disentanglement as scores
+from vaezoo_disentanglement import scores
 
 GRID = (4, 6, 8)
 COPIES = 10

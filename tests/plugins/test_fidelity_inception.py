@@ -17,9 +17,9 @@ import torch
 import vaezoo
 from vaezoo.cli.main import main
 from vaezoo.data.loader import BatchLoader
-from vaezoo.evaluation import inception
-from vaezoo.evaluation.metrics import samples
 from vaezoo.runtime.seed import seeded
+from vaezoo_fidelity import inception
+from vaezoo_fidelity import metrics as samples
 
 FEW = 12
 CPU = torch.device("cpu")

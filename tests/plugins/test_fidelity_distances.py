@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vaezoo.evaluation import fidelity
+from vaezoo_fidelity import distances as fidelity
 
 
 def noise(n: int, d: int, seed: int = 0) -> Tensor:

@@ -13,13 +13,13 @@ from torch.distributions import Distribution
 from vaezoo import BaseVAE, DataSpec, LikelihoodOptions, Splits, TensorSplit
 from vaezoo.data.cache import cache_folder
 from vaezoo.data.loader import BatchLoader
-from vaezoo.evaluation import classifier, inception
-from vaezoo.evaluation.classifier import TrainedClassifier, load_classifier
 from vaezoo.evaluation.evaluate import Evaluation, evaluate, select_metrics
 from vaezoo.evaluation.metric import EvalContext, MetricUnavailable
-from vaezoo.evaluation.metrics import samples
 from vaezoo.models.distributions import Delta, diagonal_normal
 from vaezoo.models.likelihoods import make_likelihood
+from vaezoo_fidelity import classifier, inception
+from vaezoo_fidelity import metrics as samples
+from vaezoo_fidelity.classifier import TrainedClassifier, load_classifier
 
 CPU = torch.device("cpu")
 

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vaezoo import Split, Splits, VaezooError
 from vaezoo.checkpoint.format import load_into, load_weights, save_weights
-from vaezoo.data.base import Split, Splits
 from vaezoo.data.cache import cache_folder
 from vaezoo.data.loader import BatchLoader
 from vaezoo.data.options import Binarize
-from vaezoo.errors import RunError, VaezooError
+from vaezoo.errors import RunError
 from vaezoo.evaluation.metric import MetricUnavailable, OnProgress
 
 VERSION = 1

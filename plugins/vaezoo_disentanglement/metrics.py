@@ -11,7 +11,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from vaezoo.evaluation import disentanglement as scores
 from vaezoo.evaluation.metric import (
     EvalBatch,
     EvalContext,
@@ -20,6 +19,8 @@ from vaezoo.evaluation.metric import (
     MetricUnavailable,
 )
 from vaezoo.evaluation.metrics.latent import ACTIVE_VARIANCE
+
+from . import scores
 
 MAX_EXAMPLES = 10_000
 """How many examples a repetition takes, half of the split at most."""

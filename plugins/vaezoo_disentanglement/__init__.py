@@ -1,0 +1,1 @@
+"""Disentanglement metrics: MIG, SAP, DCI, the FactorVAE score and modularity."""

@@ -1,0 +1,1 @@
+"""Metrics of generated images: FID, KID, precision and recall."""
