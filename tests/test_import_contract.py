@@ -121,7 +121,11 @@ def test_imports_go_one_way(module: str) -> None:
 def test_no_two_files_import_each_other(package: str) -> None:
     """No cycle of files, also not through other files."""
     files = CORE if package == "vaezoo" else PLUGINS[package]
-    graph = {module: {*targets(tree, module, files)} - {module} for module, tree in files.items()}
+    # The package's own file names public objects for type checkers; it imports them lazily.
+    graph = {
+        module: {*targets(tree, module, files)} - {module, package}
+        for module, tree in files.items()
+    }
     done: set[str] = set()
 
     def visit(module: str, path: tuple[str, ...]) -> None:
