@@ -6,7 +6,7 @@ It is trained once for a data set, always in the same way, and kept in the cache
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +20,7 @@ from vaezoo.checkpoint.format import load_into, load_weights, save_weights
 from vaezoo.data.cache import cache_folder
 from vaezoo.data.loader import BatchLoader
 from vaezoo.errors import RunError
-from vaezoo.evaluation.metric import MetricUnavailable, OnProgress
+from vaezoo.evaluation.metric import MetricUnavailable
 
 Binarize = Literal["none", "threshold", "dynamic"]
 VERSION = 1
@@ -67,7 +67,10 @@ class TrainedClassifier:
 
 
 def load_classifier(
-    splits: Splits, binarize: Binarize, device: torch.device, on_progress: OnProgress
+    splits: Splits,
+    binarize: Binarize,
+    device: torch.device,
+    on_progress: Callable[[str, int, int], None],
 ) -> TrainedClassifier:
     """The classifier of a data set: from the cache, or trained now, which takes a minute or two.
 
@@ -116,7 +119,10 @@ def _targets(splits: Splits, split: Split, index: Tensor) -> Tensor:
 
 
 def _train(
-    network: Classifier, splits: Splits, batches: BatchLoader, on_progress: OnProgress
+    network: Classifier,
+    splits: Splits,
+    batches: BatchLoader,
+    on_progress: Callable[[str, int, int], None],
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(network.parameters(), lr=_LR)
