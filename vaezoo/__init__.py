@@ -1,6 +1,6 @@
 """vaezoo: a plugin-based zoo of variational autoencoders for PyTorch.
 
-Every name here is imported when it is first used, so that `import vaezoo` costs no torch.
+A name is imported when it is first used, so that `import vaezoo` does not import torch.
 """
 
 from __future__ import annotations
@@ -10,47 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "BaseDataset": "vaezoo.data.base",
-    "BaseLoss": "vaezoo.losses.base",
-    "MetricState": "vaezoo.evaluation.metric",
-    "BaseVAE": "vaezoo.models.base",
-    "BaseLogger": "vaezoo.training.loggers",
-    "Batch": "vaezoo.data.base",
-    "BackboneOptions": "vaezoo.nn.options",
-    "StepContext": "vaezoo.losses.base",
-    "DataOptions": "vaezoo.data.options",
-    "DataSpec": "vaezoo.data.spec",
-    "DatasetSpec": "vaezoo.plugins.specs",
-    "EncoderDecoderVAE": "vaezoo.models.encoder_decoder",
-    "GaussianOptions": "vaezoo.models.options",
-    "LikelihoodOptions": "vaezoo.models.options",
-    "LossOutput": "vaezoo.losses.base",
-    "LossSpec": "vaezoo.plugins.specs",
-    "MetricSpec": "vaezoo.plugins.specs",
-    "ModelSpec": "vaezoo.plugins.specs",
-    "NetworkOptions": "vaezoo.models.options",
-    "Options": "vaezoo.options",
-    "Phase": "vaezoo.losses.base",
-    "Split": "vaezoo.data.base",
-    "Splits": "vaezoo.data.base",
-    "InputSpec": "vaezoo.plugins.specs",
-    "TensorSplit": "vaezoo.data.base",
-    "VAEOutput": "vaezoo.models.base",
-    "VaezooError": "vaezoo.errors",
-    "VectorVAE": "vaezoo.models.encoder_decoder",
-    "LoggerSpec": "vaezoo.plugins.specs",
-    "create_model": "vaezoo.api",
-    "hookimpl": "vaezoo.plugins.hookspecs",
-    "list_datasets": "vaezoo.api",
-    "list_losses": "vaezoo.api",
-    "list_metrics": "vaezoo.api",
-    "list_models": "vaezoo.api",
-    "load_data": "vaezoo.api",
-    "load_plugin": "vaezoo.api",
-    "load_run": "vaezoo.api",
-    "train": "vaezoo.api",
+_EXPORTS = {
+    "vaezoo.api": (
+        "create_model list_datasets list_losses list_metrics "
+        "list_models load_data load_plugin load_run train"
+    ),
+    "vaezoo.data.base": "BaseDataset Batch Split Splits TensorSplit",
+    "vaezoo.data.options": "DataOptions",
+    "vaezoo.data.spec": "DataSpec",
+    "vaezoo.errors": "VaezooError",
+    "vaezoo.evaluation.metric": "MetricState",
+    "vaezoo.losses.base": "BaseLoss LossOutput Phase StepContext",
+    "vaezoo.models.base": "BaseVAE VAEOutput",
+    "vaezoo.models.encoder_decoder": "EncoderDecoderVAE VectorVAE",
+    "vaezoo.models.options": "GaussianOptions LikelihoodOptions NetworkOptions",
+    "vaezoo.nn.options": "BackboneOptions",
+    "vaezoo.options": "Options",
+    "vaezoo.plugins.hookspecs": "hookimpl",
+    "vaezoo.plugins.specs": "DatasetSpec InputSpec LoggerSpec LossSpec MetricSpec ModelSpec",
+    "vaezoo.training.loggers": "BaseLogger",
 }
+_HOME = {name: module for module, names in _EXPORTS.items() for name in names.split()}
 
 __all__ = ["__version__", *_HOME]
 

@@ -1,4 +1,4 @@
-"""vaezoo in Python: the same as the command line, for scripts and notebooks."""
+"""The Python interface of vaezoo, for scripts and notebooks."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def list_metrics() -> list[MetricSpec]:
 
 
 def load_plugin(source: Path | str) -> list[Spec]:
-    """Load a plugin that is not installed, and give what it brings.
+    """Load a plugin that is not installed, and return its specs.
 
-    source: `my_vae.py`, `package.module`, or one class of it: `my_vae.py:MyVAE`. A file is run, so
-    name none that you would not run. VaezooError says what is wrong with it.
+    source: `my_vae.py`, `package.module`, or one class of it: `my_vae.py:MyVAE`. The file is
+    run, so name only files that you trust. VaezooError says what is wrong with it.
     """
     return list(registry().add(str(source)).specs)
 
@@ -85,10 +85,10 @@ def create_model(
     loss: str | None = None,
     **options: Any,
 ) -> BaseVAE:
-    """A new model, untrained, on the CPU, with its objective at `model.loss`.
+    """Build a new model, untrained, on the CPU, with its loss at `model.loss`.
 
-    data: what it is for: a DataSpec, loaded data, or the shape of an example, such as (3, 64, 64).
-    loss: the name of its objective, by default the model's own.
+    data: a DataSpec, loaded data, or the shape of an example, such as (3, 64, 64).
+    loss: the name of its loss, by default the model's own.
     options: the model's and the loss's, as `vaezoo info` shows them: `latent_dim=16, beta=4`.
     """
     spec = data.spec if isinstance(data, Splits) else data

@@ -1,4 +1,4 @@
-"""Typed options: one class of fields gives validation, the help text, the docs and the YAML."""
+"""Typed options: a class of fields gives validation, help texts, docs and config files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Options(BaseModel):
     """
 
     test_defaults: ClassVar[Mapping[str, Any]] = {}
-    """What vaezoo.testing sets some of them to, beside what base classes say, to be quick."""
+    """Values of some options in vaezoo.testing, besides those of base classes, to be fast."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -68,7 +68,7 @@ class Options(BaseModel):
         branches = _branches(info.annotation)
         words = [arg for branch in branches for arg in typing.get_args(branch)]
         if isinstance(value, bool) and "off" in words and "on" in words:
-            return "on" if value else "off"  # YAML reads these words so
+            return "on" if value else "off"  # YAML reads on and off as booleans
         if not isinstance(value, str):
             return value
         if type(None) in branches and value.strip().lower() == "none":
@@ -121,14 +121,14 @@ def parse(cls: type[OptionsT], values: Mapping[str, Any], what: str) -> OptionsT
             hint = nearest(str(name), known) or listing
             raise OptionError(f"{what} has no option {quoted(name)}{hint}")
     try:
-        # Read before any validator of the class's own, which then sees no text.
+        # Parse text first, so that validators of the class see values.
         return cls.model_validate({name: cls._from_text(name, v) for name, v in values.items()})
     except ValidationError as error:
         raise OptionError(_explain(cls, error, what)) from None
 
 
 def plain(value: Any) -> Any:
-    """A value as YAML and JSON know it."""
+    """A value as YAML and JSON can hold it."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, (tuple, list)):

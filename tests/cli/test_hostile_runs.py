@@ -238,7 +238,7 @@ CASES: dict[str, tuple[Change, tuple[str, ...], str]] = {
             config("model", name="evil")(run),
         ),
         EVERY,
-        "of plugin '/tmp/x y.py', which is not here: if you trust it, name it again",
+        "of plugin '/tmp/x y.py', which is not installed: if you trust it, name it again",
     ),
     "plugin of another form": (
         lambda run: (
@@ -246,7 +246,7 @@ CASES: dict[str, tuple[Change, tuple[str, ...], str]] = {
             config("model", name="evil")(run),
         ),
         EVERY,
-        "which is not here",
+        "which is not installed",
     ),
     "escapes": (
         lambda run: (

@@ -1,4 +1,4 @@
-"""How large modules become while they are built, known before they are filled."""
+"""Limit the memory of modules while they are built."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_TENSORS = 20_000
 
 
 class TooLargeError(MemoryError):
-    """Modules that would hold more than they may. limit: how many bytes that is."""
+    """Modules would need more than `limit` bytes."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"modules of more than {limit:,} bytes")
@@ -24,11 +24,10 @@ class TooLargeError(MemoryError):
 
 @contextmanager
 def limit_memory(limit: int) -> Iterator[None]:
-    """TooLargeError as soon as modules built inside hold more than `limit` bytes together.
+    """Raise TooLargeError as soon as modules built inside need more than `limit` bytes together.
 
-    It comes when a parameter or a buffer is registered. On the meta device nothing has been
-    allocated by then; elsewhere layers have asked for the memory and not yet written to it. Only
-    modules of this thread count.
+    It is raised when a parameter or a buffer is registered. On the meta device nothing is allocated
+    then; elsewhere memory is reserved but not yet written. Only modules of this thread count.
     """
     here = threading.get_ident()
     held = [0, 0]
@@ -54,6 +53,6 @@ def limit_memory(limit: int) -> Iterator[None]:
 
 @contextmanager
 def meta_device() -> Iterator[None]:
-    """Modules built inside have shapes and no memory, and draw no random numbers of ours."""
+    """Build modules on the meta device, without memory and without changing the random state."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         yield

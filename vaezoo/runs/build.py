@@ -1,4 +1,4 @@
-"""Put a model together with its loss, and load data: from specs and options to objects."""
+"""Build models, losses and data sets from specs and options."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ BaseT = TypeVar("BaseT", BaseVAE, BaseLoss, BaseDataset)
 def build_model(
     components: Components, model_options: Options, loss_options: Options, data: DataSpec
 ) -> BaseVAE:
-    """The model with its objective at `model.loss`, both on the CPU.
+    """Build a model with its loss at `model.loss`, both on the CPU.
 
-    DataError when the model does not take this data; nothing is allocated then.
+    DataError, before anything is allocated, if the model does not accept this data.
     """
     components.model.input_spec.check(data, components.model.name)
     model_class = load_class(components.model, BaseVAE)  # type: ignore[type-abstract]
     loss_class = load_class(components.loss, BaseLoss)  # type: ignore[type-abstract]
-    with _told((components.model, model_class), (components.loss, loss_class)):
+    with _name_plugin((components.model, model_class), (components.loss, loss_class)):
         return build_from_classes(
             components.model.name, model_class, model_options, loss_class, loss_options, data
         )
@@ -51,7 +51,7 @@ def build_from_classes(
     loss_options: Options,
     data: DataSpec,
 ) -> BaseVAE:
-    """The same from classes. name: what to call the model when something is wrong."""
+    """Build a model and its loss from classes. name: the model's name in error messages."""
 
     def build() -> tuple[BaseVAE, BaseLoss]:
         model = model_class(model_options, data)
@@ -59,12 +59,12 @@ def build_from_classes(
 
     limit = available_memory()
     try:
-        _build_on_paper(build, limit)
+        _check_memory(build, limit)
         with limit_memory(limit), _memory_errors():
             model, loss = build()
     except MemoryError as error:
         if isinstance(error, TooLargeError) and error.limit < limit:
-            raise  # it is less that a caller allows
+            raise  # a caller set a lower limit
         raise OptionError(
             f"model {name} of these sizes does not fit in memory: make it smaller"
         ) from error
@@ -75,19 +75,19 @@ def build_from_classes(
 
 
 def build_dataset(spec: DatasetSpec, options: DataOptions) -> BaseDataset:
-    """The data set, not yet loaded."""
+    """Build a data set without loading it."""
     dataset_class = load_class(spec, BaseDataset)  # type: ignore[type-abstract]
-    with _told((spec, dataset_class)):
+    with _name_plugin((spec, dataset_class)):
         return dataset_class(options)
 
 
 def load_splits(spec: DatasetSpec, options: DataOptions) -> Splits:
-    """The data set's splits; decodes it if that was not done before."""
+    """Load the splits of a data set; images are decoded the first time."""
     return build_dataset(spec, options).load()
 
 
 def load_class(spec: Spec, base: type[BaseT]) -> type[BaseT]:
-    """The class that a spec names. VaezooError if it is of another kind, or not finished."""
+    """Import the class of a spec. VaezooError if it is no subclass of `base`, or is abstract."""
     found = spec.load()
     if not (isinstance(found, type) and issubclass(found, base)):
         raise VaezooError(f"{spec.kind} {spec.name}: {spec.target} is no {base.__name__}")
@@ -98,10 +98,10 @@ def load_class(spec: Spec, base: type[BaseT]) -> type[BaseT]:
 
 
 @contextmanager
-def _told(*parts: tuple[Spec, type]) -> Iterator[None]:
-    """What the constructor of somebody else's class raises, as a BrokenPluginError with its line.
+def _name_plugin(*parts: tuple[Spec, type]) -> Iterator[None]:
+    """Turn an exception of a plugin's constructor into a BrokenPluginError with its line.
 
-    An exception in our own classes is our fault, and passes as it is.
+    An exception of a class of vaezoo itself is raised unchanged.
     """
     try:
         yield
@@ -112,29 +112,29 @@ def _told(*parts: tuple[Spec, type]) -> Iterator[None]:
             plugin, file = registry().plugin(spec), inspect.getsourcefile(built)
             lines = [f.lineno for f in extract_tb(error.__traceback__) if f.filename == file]
             if lines and plugin.distribution != "vaezoo":
-                said = " ".join(f"{type(error).__name__}: {error}".split())
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
                 name = spec.name if plugin.is_installed else f"{file}:{built.__name__}"
                 raise BrokenPluginError(
-                    f"{WORDS[spec.kind]} {spec.name} cannot be built: {said} "
+                    f"{WORDS[spec.kind]} {spec.name} cannot be built: {reason} "
                     f"({file}, line {lines[-1]}; vaezoo check {shlex.quote(name)} shows more)"
                 ) from error
         raise
 
 
-def _build_on_paper(build: Callable[[], object], limit: int) -> None:
-    """MemoryError when what is built would be too large. Whatever else is wrong comes up again."""
+def _check_memory(build: Callable[[], object], limit: int) -> None:
+    """Build on the meta device; MemoryError if the modules would be too large."""
     try:
         with limit_memory(limit), _memory_errors(), meta_device():
             build()
     except MemoryError:
         raise
     except Exception:
-        return  # wrong options, or a model that cannot do without values
+        return  # raised again by the real build, or only on the meta device
 
 
 @contextmanager
 def _memory_errors() -> Iterator[None]:
-    """What torch raises when memory is short, as MemoryError."""
+    """Turn what torch raises when memory is short into MemoryError."""
     try:
         yield
     except OutOfMemoryError as error:

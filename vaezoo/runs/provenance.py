@@ -1,4 +1,4 @@
-"""Find again what a run was made with. Imports no torch, and runs no file that a run names."""
+"""Find the model, loss and data set of a run. Files that a run folder names are never run."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from vaezoo.io import read_json
 from vaezoo.plugins.registry import registry
 
 _LONGEST = 300
-"""Characters of a name in a record: that of a plugin may be a path."""
+"""Characters of a name in run.json; the name of a plugin may be a path."""
 
 
 def load_components(folder: RunFolder, config: Sections) -> Components:
-    """The model, loss and data set of a run whose config file says `config`.
+    """The components of a run with this config.
 
-    RunError when one of them is not here, with what to do. A file that has another content than
-    when the run was made costs a line on stderr.
+    RunError says what to install if one is missing. If a plugin file changed since the run was
+    made, one line is printed on stderr.
     """
     record = read_json(folder.metadata)
     made_by = {kind: _MadeBy.read(record.get(kind)) for kind in ("model", "loss", "data")}
@@ -30,11 +30,11 @@ def load_components(folder: RunFolder, config: Sections) -> Components:
         components = resolve_components(None, None, None, config)
     except UnknownNameError as error:
         for kind, source in made_by.items():
-            # Not among the names that are near it.
+            # Look in the message without its suggestions.
             if source.name and repr(source.name) in str(error).partition("; did you mean")[0]:
                 raise RunError(
                     f"{folder.path} was made with the {kind} {source.name!r} of plugin "
-                    f"{source.plugin!r}, which is not here: if you trust it, "
+                    f"{source.plugin!r}, which is not installed: if you trust it, "
                     f"{source.install_hint()}"
                 ) from None
         raise RunError(f"{folder.config}: {error}") from None
@@ -45,13 +45,13 @@ def load_components(folder: RunFolder, config: Sections) -> Components:
     ):
         plugin = registry().plugin(spec)
         if not plugin.is_installed and plugin.version != made_by[kind].version:
-            _tell_once(f"{plugin.name} has changed since {folder.path} was made")
+            _warn_once(f"{plugin.name} has changed since {folder.path} was made")
     return components
 
 
 @dataclass(frozen=True)
 class _MadeBy:
-    """What a run's record says of where a model, loss or data set came from: words, no facts."""
+    """What run.json says about the origin of a component. It is not verified."""
 
     name: str = ""
     plugin: str = ""
@@ -60,7 +60,7 @@ class _MadeBy:
 
     @classmethod
     def read(cls, said: object) -> _MadeBy:
-        """As far as it is text that fits into a line."""
+        """Read the fields that are short text; others stay empty."""
         if not isinstance(said, Mapping):
             return cls()
         words = {field.name: said.get(field.name) for field in fields(cls)}
@@ -76,11 +76,11 @@ class _MadeBy:
         if self.distribution:
             return f"install {self.distribution} {self.version}"
         return (
-            f"name it again, and it is run: vaezoo --plugin {shlex.quote(self.plugin)} ..., in "
+            f"name it again, which runs it: vaezoo --plugin {shlex.quote(self.plugin)} ..., in "
             f"Python vaezoo.load_plugin({self.plugin!r})"
         )
 
 
 @functools.cache
-def _tell_once(line: str) -> None:
+def _warn_once(line: str) -> None:
     print(f"vaezoo: {line}", file=sys.stderr)

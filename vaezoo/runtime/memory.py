@@ -1,4 +1,4 @@
-"""How much memory there is, so that what cannot fit is refused before it is asked for."""
+"""Available memory, so that a request that cannot fit is refused before it is made."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 
 
 def available_memory() -> int:
-    """Bytes that this process could still use: of the machine, its container and its own limits.
+    """Bytes that this process can still use: of the machine, its container and its own limits.
 
-    As good as endless where the system does not say.
+    sys.maxsize if the system does not say.
     """
     return min(_of_the_machine(), _of_the_container(), _of_the_process())
 
 
 def physical_memory() -> int:
-    """Bytes of the machine; as good as endless where the system does not say."""
+    """Bytes of memory of the machine; sys.maxsize if the system does not say."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
@@ -34,7 +34,7 @@ def _of_the_machine() -> int:
 
 
 def _of_the_container() -> int:
-    """Control groups, version 2: what containers and job schedulers limit memory by."""
+    """The limit of control groups (version 2), which containers and job schedulers set."""
     group = Path("/sys/fs/cgroup")
     try:
         most = int((group / "memory.max").read_text(encoding="ascii"))
@@ -44,7 +44,7 @@ def _of_the_container() -> int:
 
 
 def _of_the_process() -> int:
-    """The limit that `ulimit -v` sets on addresses."""
+    """The limit on address space that `ulimit -v` sets."""
     try:
         import resource
 
