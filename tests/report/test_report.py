@@ -18,12 +18,13 @@ from PIL import Image
 
 from vaezoo.cli.main import main
 from vaezoo.errors import RunError
+from vaezoo.evaluation.metric import MetricResult
 from vaezoo.plugins.loader import import_file
 from vaezoo.report import charts
 from vaezoo.report.compare import best, differing
 from vaezoo.report.numbers import format_number
 from vaezoo.report.page import render
-from vaezoo.report.summary import Latent, Number, RunSummary, names_of, number_in, read_runs
+from vaezoo.report.summary import Latent, RunSummary, names_of, number_in, read_runs
 
 helper: Any = import_file(str(Path(__file__).parent / "recompute.py"))
 
@@ -168,7 +169,7 @@ def test_runs_are_called_apart(tmp_path: Path) -> None:
 
 def test_stars_only_among_what_compares() -> None:
     def run(value: float | None, comparable: str) -> RunSummary:
-        return RunSummary("r", numbers={"elbo": Number(value, comparable=comparable)})
+        return RunSummary("r", numbers={"elbo": MetricResult(value, comparable=comparable)})
 
     runs = [run(1, "a"), run(3, "a"), run(9, "b"), run(None, "a"), run(2, ""), run(8, "")]
     assert best(runs, "elbo", "higher") == {1}
@@ -291,7 +292,7 @@ def test_the_command(
         ([*runs, "-o", "x.html", "--explore", "all", "--onnxruntime-web", "."], "npm install"),
         ([*runs, "-o", "x.html", "--importance-samples", "3"], "goes with --metric"),
         ([*runs, runs[0], "-o", "x.html"], "twice"),
-        ([str(in_tmp), "-o", "x.html"], "no run folder"),
+        ([str(in_tmp), "-o", "x.html"], "is not a run folder"),
     ):
         assert main(["report", *line]) == 2
         error = capsys.readouterr().err

@@ -16,8 +16,7 @@ from torch import Tensor
 from vaezoo.checkpoint.folder import RunFolder, metrics_line
 from vaezoo.config import load_config
 from vaezoo.errors import RunError, VaezooError
-from vaezoo.evaluation.evaluate import Evaluation
-from vaezoo.evaluation.metric import OnProgress, no_progress
+from vaezoo.evaluation.metric import MetricResult, OnProgress, no_progress
 from vaezoo.evaluation.pictures import to_rgb
 from vaezoo.io import read_json
 from vaezoo.runs.run import Run
@@ -40,19 +39,8 @@ _FLAT = (
     "reconstruction_r2",
 )
 """Numbers at the top level of summary.json; those under `metrics` are added to them."""
-
-
-@dataclass(frozen=True)
-class Number:
-    """The value of a metric in a report. value: None where there is none; note says why.
-
-    comparable: numbers of one metric may be ranked if this text is the same; "" if not known.
-    """
-
-    value: float | None
-    note: str = ""
-    std: float | None = None
-    comparable: str = ""
+_NUMBER_KEYS = ("value", "uncertainty", "note", "comparable")
+"""What the JSON shows of a number."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +72,7 @@ class RunSummary:
 
     group: runs of one group were trained on the same data; their curves share a chart.
     config: by section, as in config.yaml; options: the same, by `section.name`.
+    numbers: by name. The `comparable` of a number is "" if it is not known.
     history: the readable lines of metrics.jsonl. latents_source, traversal_source: where these
         come from. remarks: what is missing, and why; no_traversal is one of them.
     samples, reconstructions: PNG files.
@@ -97,7 +86,7 @@ class RunSummary:
     likelihood: str = ""
     config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
-    numbers: dict[str, Number] = field(default_factory=dict)
+    numbers: dict[str, MetricResult] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     latents: list[Latent] = field(default_factory=list)
     latents_source: str = ""
@@ -121,7 +110,10 @@ class RunSummary:
             "loss": self.loss,
             "data": self.data,
             "options": self.options,
-            "numbers": {name: vars(number) for name, number in self.numbers.items()},
+            "numbers": {
+                name: {key: getattr(number, key) for key in _NUMBER_KEYS}
+                for name, number in self.numbers.items()
+            },
             "latents": [vars(latent) for latent in self.latents],
             "remarks": self.remarks,
         }
@@ -155,7 +147,7 @@ def read_runs(
                     importance_samples=importance_samples,
                     on_progress=_with_prefix(name, on_progress),
                 )
-                summary.numbers |= _numbers(result)
+                summary.numbers |= result.metrics
             _read_model(run, summary)
             on_open(run, summary)
         except Exception as error:  # a plugin may raise anything
@@ -234,13 +226,13 @@ def _read_summary(folder: RunFolder, summary: RunSummary) -> None:
     for name in (*_FLAT, *_TRAINING):
         if name in content:
             note = str(notes.get(name, "")) if name in _FLAT else ""
-            summary.numbers[name] = Number(number_in(content[name]), note)
+            summary.numbers[name] = MetricResult(number_in(content[name]), note=note)
     for name, entry in content.get("metrics", {}).items():
-        summary.numbers[str(name)] = Number(
+        summary.numbers[str(name)] = MetricResult(
             number_in(entry["value"]),
-            str(entry.get("note", "")),
             number_in(entry.get("uncertainty")),
-            str(entry.get("comparable", "")),
+            note=str(entry.get("note", "")),
+            comparable=str(entry.get("comparable", "")),
         )
     for entry in content.get("latents", []):
         variance = number_in(entry["mean_variance"])
@@ -339,10 +331,3 @@ def _one_line(error: Exception, folder: RunFolder) -> str:
     for path in (folder.path.resolve(), folder.path):
         text = text.replace(f"{path}/", "").replace(str(path), folder.path.name)
     return text
-
-
-def _numbers(result: Evaluation) -> dict[str, Number]:
-    return {
-        name: Number(n.value, n.note, n.uncertainty, n.comparable)
-        for name, n in result.metrics.items()
-    }

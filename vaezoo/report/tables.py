@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vaezoo.evaluation.metric import MetricResult
 from vaezoo.evaluation.seeds import aggregate_seeds, group_name
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import MetricSpec
 from vaezoo.report import compare
 from vaezoo.report.numbers import display_name, format_number
-from vaezoo.report.summary import Number, RunSummary
+from vaezoo.report.summary import RunSummary
 
 _TRAINING = {
     "images_per_second": ("images/s", "Training examples per second, without validation."),
@@ -42,12 +43,13 @@ class Column:
 class Cell:
     """A cell of a table of numbers. text: "" where there is no value, and tip says why.
 
+    error: "± " and the uncertainty of the value, or its standard deviation over seeds.
     attributes: of the element, as data for sorting and checking.
     """
 
     text: str
     tip: str
-    std: str = ""
+    error: str = ""
     is_best: bool = False
     attributes: Mapping[str, object] | None = None
 
@@ -91,17 +93,17 @@ def number_rows(runs: Sequence[RunSummary], metrics: Sequence[Column]) -> list[R
 
 
 def _cell(run: RunSummary, metric: Column, is_best: bool) -> Cell:
-    number = run.numbers.get(metric.name, Number(None))
+    number = run.numbers.get(metric.name, MetricResult(None))
     if number.value is None:
         return Cell("", number.note or "not measured")
-    std = "" if number.std is None else f"± {format_number(number.std, 2)}"
+    uncertainty = "" if number.uncertainty is None else f"± {format_number(number.uncertainty, 2)}"
     data = {
         "data-value": repr(number.value),
         "data-metric": metric.name,
         "data-of": run.name,
     }
-    tip = " ".join(filter(None, (std, number.note)))
-    return Cell(format_number(number.value), tip, std, is_best, data)
+    tip = " ".join(filter(None, (uncertainty, number.note)))
+    return Cell(format_number(number.value), tip, uncertainty, is_best, data)
 
 
 def seed_rows(runs: Sequence[RunSummary], metrics: Sequence[Column]) -> list[Row]:
@@ -116,8 +118,8 @@ def seed_rows(runs: Sequence[RunSummary], metrics: Sequence[Column]) -> list[Row
 
 def _seed_cell(runs: Sequence[RunSummary], metric: Column) -> Cell:
     """The mean and standard deviation of one metric over the seeds of one configuration."""
-    numbers = [run.numbers.get(metric.name, Number(None)) for run in runs]
-    found = aggregate_seeds([n.value for n in numbers], [n.std for n in numbers])
+    numbers = [run.numbers.get(metric.name, MetricResult(None)) for run in runs]
+    found = aggregate_seeds([n.value for n in numbers], [n.uncertainty for n in numbers])
     if found.value is None:
         return Cell("", next((n.note for n in numbers if n.note), "not measured"))
     values = ", ".join("–" if value is None else format_number(value) for value in found.values)
