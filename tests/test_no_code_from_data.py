@@ -26,7 +26,7 @@ ALLOWED = {
     ("vaezoo/plugins/loader.py", "eval"),
     # with a loader that builds plain values only
     ("vaezoo/config.py", "yaml.load"),
-    # weights and nothing else (weights_only), of a file whose checksum its name tells
+    # weights and nothing else (weights_only), of a file whose checksum is in its name
     ("plugins/vaezoo_fidelity/inception.py", "torch.load"),
     # what it has just written
     ("vaezoo/testing/checks/registration.py", "yaml.safe_load"),

@@ -205,8 +205,8 @@ def test_a_required_option_says_what_it_is_for() -> None:
 
 
 def test_describe_says_types_and_bounds_in_words() -> None:
-    told = {info.name: (info.type, info.bounds) for info in describe(Sample)}
-    assert told == {
+    described = {info.name: (info.type, info.bounds) for info in describe(Sample)}
+    assert described == {
         "sizes": ("integers, with commas between", "each ≥ 1"),
         "pair": ("2 numbers", ""),
         "words": ("texts, with commas between", ""),

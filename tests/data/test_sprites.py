@@ -1,4 +1,4 @@
-"""Sprites: the whole grid of factors, each image told by them."""
+"""Sprites: the whole grid of factors, and the image of each of its points."""
 
 from __future__ import annotations
 

@@ -314,7 +314,7 @@ class TestOnesOwn:
             evaluate(setting(), [spec("nameless")])
 
     @pytest.mark.parametrize(
-        ("changes", "told"),
+        ("changes", "message"),
         [
             ({"group": "others"}, "group must be one of .* not 'others'"),
             (
@@ -327,8 +327,8 @@ class TestOnesOwn:
             ({"formula": "a\nb"}, "formula must be one line"),
         ],
     )
-    def test_specs_are_checked(self, changes: dict[str, Any], told: str) -> None:
-        with pytest.raises(VaezooError, match=told):
+    def test_specs_are_checked(self, changes: dict[str, Any], message: str) -> None:
+        with pytest.raises(VaezooError, match=message):
             spec("count", **changes)
 
 

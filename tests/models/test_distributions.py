@@ -122,13 +122,13 @@ class TestKL:
         assert ((estimates.mean(0) - kl_divergence(q, p, q.mean)).abs() < error).all()
 
     def test_of_its_own_wins(self) -> None:
-        class Told(Independent):
+        class WithKL(Independent):
             def kl_divergence(self, prior: Distribution, z: Tensor) -> Tensor:
                 return z.sum(-1) + prior.mean.sum()
 
-        told = Told(Normal(torch.zeros(2, 3), torch.ones(2, 3)), 1)
+        posterior = WithKL(Normal(torch.zeros(2, 3), torch.ones(2, 3)), 1)
         prior = diagonal_normal(torch.ones(3), torch.ones(3))
-        assert kl_divergence(told, prior, torch.ones(2, 3)).tolist() == [6.0, 6.0]
+        assert kl_divergence(posterior, prior, torch.ones(2, 3)).tolist() == [6.0, 6.0]
 
     @pytest.mark.parametrize("event", [(5,), (4, 3, 2), (1, 1, 1)])
     def test_of_latents_of_any_shape_is_one_number_an_example(self, event: tuple[int, ...]) -> None:

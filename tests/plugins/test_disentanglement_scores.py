@@ -1,6 +1,6 @@
 """Scores of representations that were made so that the score is known, and why it is that.
 
-The factors are a full grid, so they are exactly independent of one another: what a latent tells of
+The factors are a full grid, so they are exactly independent of one another: the information of a latent on
 a factor that it does not depend on is 0, not nearly 0.
 """
 
@@ -55,7 +55,7 @@ def useless() -> Tensor:
 
 
 def split_over_two() -> Tensor:
-    """The first factor in two latents, each of which tells all of it."""
+    """The first factor in two latents, each of which determines it."""
     codes = perfect()
     return torch.cat([codes[:, :1], -2 * codes[:, :1], codes[:, 1:]], 1)
 
@@ -63,7 +63,7 @@ def split_over_two() -> Tensor:
 def rotated() -> tuple[Tensor, Tensor]:
     """Two factors of a square grid, turned by 45°: each latent is as much of one as of the other.
 
-    Up to the sign, exchanging the factors exchanges nothing: each latent tells of both alike.
+    Up to the sign, exchanging the factors exchanges nothing: each latent has the same information on both.
     """
     factors = torch.tensor(list(itertools.product(range(8), range(8))) * 30)
     codes = standard(factors)
@@ -126,7 +126,7 @@ class TestMig:
         assert mig(split_over_two(), grid()) == pytest.approx(2 / 3)
 
     def test_more_values_than_cells(self) -> None:
-        """40 values in 20 cells: the latent tells log 20 of the factor's log 40."""
+        """40 values in 20 cells: the latent has log 20 of the factor's log 40."""
         factors = torch.tensor(list(itertools.product(range(40), range(2))) * 5)
         expected = (math.log(20) / math.log(40) + 1) / 2
         assert mig(standard(factors), factors) == pytest.approx(expected)
@@ -147,7 +147,7 @@ class TestModularity:
         assert modularity(*rotated()) == pytest.approx(0.0, abs=0.02)
 
     def test_one_latent_of_two_factors_of_three(self) -> None:
-        """1 − (x / log 4)² / 2 from the definition, with x what it tells of the second factor."""
+        """1 − (x / log 4)² / 2 from the definition, with x its information on the second factor."""
         factors = grid()
         codes = standard(factors)[:, :1] + 3 * standard(factors)[:, 1:2]
         first, second, third = scores.mutual_information(codes, factors)[0].tolist()

@@ -143,13 +143,13 @@ def test_samples_as_good_as_real_ones_and_bad_ones() -> None:
 
 def test_why_there_is_none() -> None:
     real = bars(200, 3).images.float() / 255
-    for splits, told in (
+    for splits, note in (
         (None, "it needs the whole data set"),
         (data(test=bars(50, 2)), "it takes 100 examples, and these are 50"),
     ):
         for number in measured(real, splits).metrics.values():
             assert number.value is None
-            assert told in number.note
+            assert note in number.note
 
 
 class Quarters(TensorSplit):

@@ -342,9 +342,9 @@ def test_an_installed_plugin_is_listed(install: Install, tmp_path: Path) -> None
     assert rows["unkind"]["error"] == "RuntimeError: not today"
     assert "unkind.py" in rows["unkind"]["details"]
 
-    told = vaezoo(tmp_path, "plugins", "--verbose").stdout
-    assert "unkind (other 2.5) failed: RuntimeError: not today" in told
-    assert "Traceback" in told
+    printed = vaezoo(tmp_path, "plugins", "--verbose").stdout
+    assert "unkind (other 2.5) failed: RuntimeError: not today" in printed
+    assert "Traceback" in printed
     assert "Traceback" not in vaezoo(tmp_path, "plugins").stdout
 
 
