@@ -1,7 +1,7 @@
 """Scores of representations that were made so that the score is known, and why it is that.
 
-The factors are a full grid, so they are exactly independent of one another: the information of a latent on
-a factor that it does not depend on is 0, not nearly 0.
+The factors are a full grid, so they are exactly independent: the information of a latent on a
+factor that it does not depend on is 0, not nearly 0.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def split_over_two() -> Tensor:
 def rotated() -> tuple[Tensor, Tensor]:
     """Two factors of a square grid, turned by 45°: each latent is as much of one as of the other.
 
-    Up to the sign, exchanging the factors exchanges nothing: each latent has the same information on both.
+    Up to the sign, exchanging the factors exchanges nothing: each latent has the same
+    information on both.
     """
     factors = torch.tensor(list(itertools.product(range(8), range(8))) * 30)
     codes = standard(factors)
