@@ -207,7 +207,10 @@ CASES: dict[str, tuple[Change, tuple[str, ...], str]] = {
     "deep JSON": (text("run.json", '{"a":' + "[" * 10**5), EVERY, "run.json is damaged"),
     "NaN": (text("run.json", '{"a": NaN}'), EVERY, "run.json is damaged"),
     "digits": (text("run.json", '{"a": ' + "9" * 5000 + "}"), EVERY, "run.json is damaged"),
-    "no data": (text("run.json", "{}"), EVERY, ""),
+    "no data": (text("run.json", '{"format": 2}'), EVERY, ""),
+    "no format": (text("run.json", "{}"), EVERY, "(run format 1; this version reads 2)"),
+    "a later format": (record("format", to=3), EVERY, "a later version of vaezoo"),
+    "a format of lists": (record("format", to=[2]), EVERY, "(run format [2]; this"),
     "data is a list": (record("data", to=[]), EVERY, ""),
     "spec is text": (record("data", "spec", to="x"), ("evaluate", "sample"), "run.json"),
     "huge": (
@@ -360,6 +363,23 @@ def test_recipes(run: Path, capsys: pytest.CaptureFixture[str], name: str) -> No
     error = refused(capsys, "train", "--config", run / "config.yaml", "--out", "new")
     assert said in error
     assert not Path("new").exists()
+
+
+def test_a_run_of_an_earlier_version_is_refused(
+    run: Path, capsys: pytest.CaptureFixture[str], documented: Callable[[str], list[str]]
+) -> None:
+    """Its run.json has no format, and other names of keys and options. The format is the reason."""
+    content = json.loads((run / "run.json").read_text())
+    assert {*content} == {*documented("`run.json` of a run")}
+    assert content.pop("format") == 2
+    content["data"]["spec"]["classes"] = content["data"]["spec"].pop("class_names")
+    (run / "run.json").write_text(json.dumps(content))
+    config("model", old_option=1)(run)
+    reason = "run was made by an earlier version of vaezoo (run format 1; this version reads 2)"
+    for command in [*commands(run).values(), ["train", "--resume", str(run), "--old-option", "1"]]:
+        assert refused(capsys, *command).endswith(f"{reason}: train it again\n")
+    assert main(["report", str(run), "-o", "r.html"]) == 0
+    assert reason in Path("r.html").read_text()
 
 
 def test_a_genuine_run_passes(run: Path) -> None:

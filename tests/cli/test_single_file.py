@@ -12,7 +12,7 @@ import pytest
 
 from vaezoo.cli.main import main
 from vaezoo.plugins.registry import registry
-from vaezoo.runs.provenance import _tell_once
+from vaezoo.runs.provenance import _warn_once
 
 FILE = '''
 """A linear autoencoder in one file."""
@@ -76,7 +76,7 @@ def vaezoo(
 
     def run(*args: str, **environment: str) -> Said:
         registry.cache_clear()
-        _tell_once.cache_clear()
+        _warn_once.cache_clear()
         # Only what came since: other tests hold classes of files that they named.
         for name in [n for n in sys.modules if n.startswith("file_") and n not in before]:
             del sys.modules[name]

@@ -154,6 +154,7 @@ train:
 """
 
 RECORD = {
+    "format": 2,
     "model": {"name": "vanilla", "plugin": "vanilla", "distribution": "vaezoo", "version": "0"},
     "loss": {"name": "elbo", "plugin": "builtin", "distribution": "vaezoo", "version": "0"},
     "data": {

@@ -13,16 +13,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-from vaezoo.errors import RunError
+from vaezoo.errors import RunError, quoted
 from vaezoo.io import (
     cannot_write,
     fsync_dir,
     parse_json,
+    read_json,
     read_regular,
     remove_stale_tmp,
     write_json,
     write_text,
 )
+
+RUN_FORMAT = 2
+"""Version of the run folder's format, in run.json. A folder of another version is refused."""
 
 _LARGEST_METRICS = 1 << 28
 """Bytes: a million lines."""
@@ -102,6 +106,19 @@ class RunFolder:
     def write_start(self, config: str, record: Mapping[str, Any]) -> None:
         write_text(self.config, config)
         write_json(self.metadata, record)
+
+    def read_metadata(self) -> dict[str, Any]:
+        """The content of run.json. RunError if it is damaged, or the run has another format."""
+        metadata = read_json(self.metadata)
+        found = metadata.get("format", 1)
+        if found != RUN_FORMAT:
+            later = isinstance(found, int) and found > RUN_FORMAT
+            raise RunError(
+                f"{self.path} was made by {'a later' if later else 'an earlier'} version of vaezoo "
+                f"(run format {quoted(found)}; this version reads {RUN_FORMAT}): "
+                f"{'update vaezoo' if later else 'train it again'}"
+            )
+        return metadata
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Append a line, and flush it before this returns."""

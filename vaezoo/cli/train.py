@@ -54,8 +54,7 @@ class TrainCommand(click.Command):
                     ctx.meta[_COMPONENTS] = resolve_components(*names, config)
         elif "resume" in own:
             folder = RunFolder.existing(Path(own["resume"]))
-            config = load_config(folder.config)
-            ctx.meta[_COMPONENTS] = load_components(folder, config)
+            ctx.meta[_COMPONENTS], config = load_components(folder)
         else:
             config = load_config(Path(own["config"])) if "config" in own else {}
             if model or config.get("model", {}).get("name"):

@@ -199,7 +199,7 @@ def _read_config(folder: RunFolder, summary: RunSummary) -> None:
 
 
 def _read_metadata(folder: RunFolder, summary: RunSummary) -> None:
-    data = read_json(folder.metadata)["data"]
+    data = folder.read_metadata()["data"]
     binarize = summary.options.get("data.binarize", "")
     summary.group = f"{summary.data} {data['fingerprint']} {binarize}"
     summary.likelihood = _likelihood_kind(summary.options, str(data["spec"]["domain"]))

@@ -1,4 +1,4 @@
-"""Find the model, loss and data set of a run. Files that a run folder names are never run."""
+"""The model, loss and data set of a finished run. Imports no torch, and runs no file of the run."""
 
 from __future__ import annotations
 
@@ -6,81 +6,68 @@ import functools
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 
 from vaezoo.checkpoint.folder import RunFolder
-from vaezoo.config import Components, Sections, resolve_components
+from vaezoo.config import Components, Sections, load_config, resolve_components
 from vaezoo.errors import RunError, UnknownNameError, printable
-from vaezoo.io import read_json
 from vaezoo.plugins.registry import registry
 
-_LONGEST = 300
-"""Characters of a name in run.json; the name of a plugin may be a path."""
+_MAX_LENGTH = 300
+"""Characters of a value in run.json: a plugin's name may be a path."""
 
 
-def load_components(folder: RunFolder, config: Sections) -> Components:
-    """The components of a run with this config.
+def load_components(folder: RunFolder) -> tuple[Components, Sections]:
+    """The model, loss and data set of a run, and the content of its config file.
 
-    RunError says what to install if one is missing. If a plugin file changed since the run was
-    made, one line is printed on stderr.
+    RunError if the folder has another format, is damaged, or needs a plugin that is not installed.
+    Prints a warning if the file of a model, loss or data set has changed since the run was made.
     """
-    record = read_json(folder.metadata)
-    made_by = {kind: _MadeBy.read(record.get(kind)) for kind in ("model", "loss", "data")}
+    metadata, config = folder.read_metadata(), load_config(folder.config)
+    origins = {kind: _read_origin(metadata.get(kind)) for kind in ("model", "loss", "data")}
     try:
         components = resolve_components(None, None, None, config)
     except UnknownNameError as error:
-        for kind, source in made_by.items():
-            # Look in the message without its suggestions.
-            if source.name and repr(source.name) in str(error).partition("; did you mean")[0]:
+        # The names that are suggested as similar are not the missing one.
+        message = str(error).partition("; did you mean")[0]
+        for kind, origin in origins.items():
+            if origin["name"] and repr(origin["name"]) in message:
                 raise RunError(
-                    f"{folder.path} was made with the {kind} {source.name!r} of plugin "
-                    f"{source.plugin!r}, which is not installed: if you trust it, "
-                    f"{source.install_hint()}"
+                    f"{folder.path} was made with the {kind} {origin['name']!r} of plugin "
+                    f"{origin['plugin']!r}, which is not installed: if you trust it, "
+                    f"{_install_hint(origin)}"
                 ) from None
         raise RunError(f"{folder.config}: {error}") from None
-    for kind, spec in (
-        ("model", components.model),
-        ("loss", components.loss),
-        ("data", components.data),
-    ):
+    specs = (components.model, components.loss, components.data)
+    for spec, origin in zip(specs, origins.values(), strict=True):
         plugin = registry().plugin(spec)
-        if not plugin.is_installed and plugin.version != made_by[kind].version:
+        if not plugin.is_installed and plugin.version != origin["version"]:
             _warn_once(f"{plugin.name} has changed since {folder.path} was made")
-    return components
+    return components, config
 
 
-@dataclass(frozen=True)
-class _MadeBy:
-    """What run.json says about the origin of a component. It is not verified."""
+def _read_origin(values: object) -> dict[str, str]:
+    """A model's, loss's or data set's entry in run.json; "" for what is missing or no short text.
 
-    name: str = ""
-    plugin: str = ""
-    distribution: str = ""
-    version: str = ""
+    The entry comes from a file that anyone can write: it is shown in messages only.
+    """
+    found = values if isinstance(values, Mapping) else {}
+    origin = {key: found.get(key) for key in ("name", "plugin", "distribution", "version")}
+    return {
+        key: printable(value) if isinstance(value, str) and len(value) <= _MAX_LENGTH else ""
+        for key, value in origin.items()
+    }
 
-    @classmethod
-    def read(cls, said: object) -> _MadeBy:
-        """Read the fields that are short text; others stay empty."""
-        if not isinstance(said, Mapping):
-            return cls()
-        words = {field.name: said.get(field.name) for field in fields(cls)}
-        return cls(
-            **{
-                name: printable(word)
-                for name, word in words.items()
-                if isinstance(word, str) and len(word) <= _LONGEST
-            }
-        )
 
-    def install_hint(self) -> str:
-        if self.distribution:
-            return f"install {self.distribution} {self.version}"
-        return (
-            f"name it again, which runs it: vaezoo --plugin {shlex.quote(self.plugin)} ..., in "
-            f"Python vaezoo.load_plugin({self.plugin!r})"
-        )
+def _install_hint(origin: Mapping[str, str]) -> str:
+    if origin["distribution"]:
+        return f"install {origin['distribution']} {origin['version']}"
+    plugin = origin["plugin"]
+    return (
+        f"name it again to run it: vaezoo --plugin {shlex.quote(plugin)} ..., in "
+        f"Python vaezoo.load_plugin({plugin!r})"
+    )
 
 
 @functools.cache
-def _warn_once(line: str) -> None:
-    print(f"vaezoo: {line}", file=sys.stderr)
+def _warn_once(message: str) -> None:
+    print(f"vaezoo: {message}", file=sys.stderr)

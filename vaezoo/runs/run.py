@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.checkpoint.format import load_into, load_weights
-from vaezoo.config import RunConfig, build_config, load_config
+from vaezoo.config import RunConfig, build_config
 from vaezoo.data.base import Batch, Split, Splits
 from vaezoo.data.loader import BatchLoader
 from vaezoo.data.spec import DataSpec
@@ -66,13 +66,12 @@ class Run:
     @functools.cached_property
     def metadata(self) -> dict[str, Any]:
         """The content of run.json: what the run was made from."""
-        return read_json(self.folder.metadata)
+        return self.folder.read_metadata()
 
     @functools.cached_property
     def config(self) -> RunConfig:
         """The full configuration of the run."""
-        values = load_config(self.folder.config)
-        components = load_components(self.folder, values)
+        components, values = load_components(self.folder)
         try:
             return build_config(components, values, {})
         except OptionError as error:

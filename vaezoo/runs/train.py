@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import vaezoo
-from vaezoo.checkpoint.folder import NullRunFolder, RunFolder, check_absent
+from vaezoo.checkpoint.folder import RUN_FORMAT, NullRunFolder, RunFolder, check_absent
 from vaezoo.checkpoint.state import Progress
 from vaezoo.config import RunConfig
 from vaezoo.data.base import Splits
@@ -29,7 +29,7 @@ from vaezoo.errors import DataError, OptionError
 from vaezoo.evaluation.evaluate import Evaluation, default_metrics, evaluate
 from vaezoo.evaluation.pictures import save_grid, save_pairs
 from vaezoo.evaluation.plots import save_curves
-from vaezoo.io import read_json, write_json
+from vaezoo.io import write_json
 from vaezoo.losses.base import loss_of
 from vaezoo.models.base import BaseVAE
 from vaezoo.plugins.registry import registry
@@ -109,7 +109,7 @@ def _resume(path: Path, config: RunConfig, callback: ProgressCallback) -> Run:
     folder = RunFolder.existing(path) if runtime.rank == 0 else NullRunFolder(path)
     if folder.is_writer:
         folder.check_own()
-    metadata = read_json(folder.metadata) if folder.is_writer else {}
+    metadata = folder.read_metadata() if folder.is_writer else {}
     with folder.lock(), seeded(config.train.seed, runtime.device):
         splits, model = _load(config)
         if folder.is_writer:
@@ -269,6 +269,7 @@ def _metadata(config: RunConfig, splits: Splits) -> dict[str, Any]:
     """The content of run.json: where the parts of the run come from."""
     components = config.components
     return {
+        "format": RUN_FORMAT,
         "model": _origin(components.model),
         "loss": _origin(components.loss),
         "data": {**_origin(components.data), **splits.record()},
