@@ -16,58 +16,29 @@ from vaezoo.errors import OptionError, RunError
 from vaezoo.options import parse
 from vaezoo.plugins.registry import registry
 
+_PRECISIONS = ("auto", "fp32", "tf32", "bf16")
+
 
 @click.command(short_help="Measure the speed of models on this machine.")
 @click.argument(
     "models", metavar="[MODEL]...", nargs=-1, shell_complete=options.complete_names("model")
 )
-@click.option(
-    "--mode",
-    "modes",
-    callback=options.comma_separated(click.Choice(MODES).convert),
-    metavar="MODE,...",
-    default=",".join(MODES),
-    help="What to measure.",
+@options.list_option("--mode modes", click.Choice(MODES), ",".join(MODES), "What to measure.")
+@options.list_option("--batch-size batch_sizes", click.IntRange(1), "64", "Images per batch.")
+@options.list_option(
+    "--precision precisions", click.Choice(_PRECISIONS), "auto", "auto: as in training."
 )
-@click.option(
-    "--batch-size",
-    "batch_sizes",
-    callback=options.comma_separated(click.IntRange(min=1).convert),
-    metavar="N,...",
-    default="64",
-    help="Images per batch.",
-)
-@click.option(
-    "--precision",
-    "precisions",
-    callback=options.comma_separated(click.Choice(["auto", "fp32", "tf32", "bf16"]).convert),
-    metavar="NAME,...",
-    default="auto",
-    help="fp32, tf32, bf16, or auto: the precision that training uses.",
-)
-@click.option(
-    "--compile",
-    "compiled",
-    callback=options.comma_separated(click.Choice(["off", "on"]).convert),
-    metavar="off,on",
-    default="off",
-    help="Whether torch.compile is used.",
+@options.list_option(
+    "--compile compiled", click.Choice(["off", "on"]), "off", "Whether torch.compile is used."
 )
 @click.option("--image-size", default="64", help="Height and width in pixels.")
 @click.option("--channels", type=click.IntRange(1, 64), default=3, help="Channels of an image.")
-@click.option(
-    "--loss",
-    metavar="NAME",
-    shell_complete=options.complete_names("loss"),
-    help="The loss to train with.  [default: each model's own]",
-)
+@options.name_option("--loss", "loss", "The loss to train with.  [default: each model's own]")
 @options.set_option("An option of every model or loss, as model.latent_dim=16. Repeatable.")
 @options.device_option
 @click.option("--end-to-end", is_flag=True, help="Training rows include loading the batches.")
 @click.option("--largest", is_flag=True, help="Search the largest batch that fits in memory.")
-@click.option(
-    "--windows", type=click.IntRange(min=5), default=5, help="Number of measurements of a row."
-)
+@click.option("--windows", type=click.IntRange(5), default=5, help="Measurements of a row.")
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0, min_open=True),

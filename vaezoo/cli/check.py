@@ -22,12 +22,7 @@ if TYPE_CHECKING:
 @click.argument("name", shell_complete=options.complete_names("model", "loss", "dataset"))
 @options.kind_option(["models", "losses", "datasets"], "all", "Where to look for the name.")
 @click.option("--slow", is_flag=True, help="Run the slow checks too: compilation, two processes.")
-@click.option(
-    "--only",
-    callback=options.comma_separated(click.STRING.convert),
-    metavar="CHECK,...",
-    help="Run only these checks, separated by commas.",
-)
+@options.list_option("--only", click.STRING, None, "Run only these checks.")
 @options.set_option("Option of the model, its loss or the data set, as data.root=DIR. Repeatable.")
 @options.json_option
 def command(

@@ -25,33 +25,17 @@ _ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 
 @click.command(short_help="Measure finished runs on held-out data.")
 @options.runs_argument
-@click.option(
-    "--metric",
-    "metrics",
-    callback=options.comma_separated(options.metric_name),
-    metavar="NAME,...",
-    default="default",
-    help=f"Metrics by name, or groups of them: {', '.join(METRIC_GROUPS)}, default, all.",
+@options.metric_option(
+    "default", f"Metrics by name, or groups of them: {', '.join(METRIC_GROUPS)}, default, all."
 )
 @options.importance_samples_option
-@click.option(
-    "--split",
-    type=click.Choice(["test", "validation", "train"]),
-    default="test",
-    help="The part of the data to measure on.",
-)
-@click.option(
-    "--repeats",
-    type=click.IntRange(min=1),
-    default=5,
-    help="How often to compute a score that depends on random draws.",
-)
-@click.option(
+@options.choice_option("--split", ["test", "validation", "train"], "The data to measure on.")
+@click.option("--repeats", type=click.IntRange(1), default=5, help="Repeats of a random score.")
+@options.choice_option(
     "--features",
-    type=click.Choice(["auto", "inception", "classifier"]),
-    default="auto",
-    help="The network whose features of images are compared. auto: Inception if its weights are "
-    "on this machine, else a small classifier of the same data, trained once.",
+    ["auto", "inception", "classifier"],
+    "The network whose features of images are compared. auto: Inception if its weights are on this "
+    "machine, else a small classifier of the same data, trained once.",
 )
 @click.option("--download", is_flag=True, help="Download missing weights of feature networks.")
 @options.seed_option

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from vaezoo.cli import options
-from vaezoo.cli.output import print_json
+from vaezoo.cli.output import print_result
 from vaezoo.errors import OptionError
 
 if TYPE_CHECKING:
@@ -17,25 +17,19 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Write a run's model as ONNX, torch.export or safetensors.")
 @options.run_argument
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["onnx", "torch-export", "safetensors"]),
-    default="onnx",
-    help="onnx needs the extra `export`.",
+@options.choice_option(
+    "--format format_", ["onnx", "torch-export", "safetensors"], "onnx needs the extra `export`."
 )
 @options.out_option(
     None,
     "FILE.onnx, FILE.pt2 or FILE.safetensors. Two parts are written to FILE-encoder and "
     "FILE-decoder.",
 )
-@click.option(
+@options.choice_option(
     "--part",
-    type=click.Choice(["both", "encoder", "decoder"]),
-    default="both",
-    help="The network to export; safetensors holds the weights of both.",
+    ["both", "encoder", "decoder"],
+    "The network to export; safetensors holds the weights of both.",
 )
-@options.overwrite_option
 @options.json_option
 def command(
     run: Path,
@@ -71,11 +65,8 @@ def command(
         found = [
             export_part(opened, one, format_, path) for one, path in zip(parts, paths, strict=True)
         ]
-    if as_json:
-        print_json({"format": format_, "files": [one.to_dict() for one in found]})
-        return
-    for one in found:
-        click.echo(_describe(one))
+    values = {"format": format_, "files": [one.to_dict() for one in found]}
+    print_result(as_json, values, "\n".join(map(_describe, found)))
 
 
 def _describe(exported: Exported) -> str:

@@ -37,7 +37,10 @@ COMMANDS = {
     "info": "Show everything about one of them.",
     "plugins": "Show which plugins were loaded and which failed.",
 }
-"""Each subcommand, a module of this package, with its summary: help imports none of them."""
+"""Each subcommand with its summary: help imports none of their modules."""
+
+PICTURES = ("sample", "reconstruct", "traverse", "interpolate", "embed")
+"""The subcommands in the module `pictures`; each other one has a module of its own."""
 
 _RANK0_SECONDS = 10.0
 """Time in which rank 0 prints an error and ends."""
@@ -55,7 +58,9 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"vaezoo.cli.{cmd_name}").command
+        is_picture = cmd_name in PICTURES
+        module = importlib.import_module(f"vaezoo.cli.{'pictures' if is_picture else cmd_name}")
+        command: click.Command = getattr(module, cmd_name if is_picture else "command")
         return command
 
     def resolve_command(

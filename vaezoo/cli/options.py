@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from vaezoo.cli.output import print_result
 from vaezoo.errors import OptionError, RunError, nearest
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import METRIC_GROUPS, Kind
@@ -23,10 +25,12 @@ ANIMATION = (".png", ".gif", ".webp")
 """The endings of pictures that a command writes: still ones, and those that may move."""
 
 
-def comma_separated(convert: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
-    """An option's callback that reads values separated by commas, and drops repetitions.
+def list_option(
+    names: str, convert: Callable[..., Any], default: str | None, text: str
+) -> Decorator:
+    """An option that reads values separated by commas, and drops repetitions.
 
-    convert: reads one value, as the method `convert` of a click type does.
+    names: as in "--mode modes". convert: reads one value, as a click type does.
     """
 
     def split(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[Any, ...]:
@@ -37,10 +41,18 @@ def comma_separated(convert: Callable[..., Any]) -> Callable[..., tuple[Any, ...
             raise click.BadParameter("give at least one value", ctx, param)
         return tuple(dict.fromkeys(convert(word, param, ctx) for word in words))
 
-    return split
+    values = "|".join(convert.choices) if isinstance(convert, click.Choice) else "VALUE"
+    return click.option(
+        *names.split(), callback=split, metavar=f"{values},...", default=default, help=text
+    )
 
 
-def metric_name(word: str, param: click.Parameter, ctx: click.Context) -> str:
+def metric_option(default: str | None, text: str) -> Decorator:
+    """`--metric`: names of metrics and of groups of them."""
+    return list_option("--metric metrics", _metric_name, default, text)
+
+
+def _metric_name(word: str, param: click.Parameter, ctx: click.Context) -> str:
     """The name of a metric or of a group of metrics; OptionError for any other word."""
     known = [*(spec.name for spec in registry().specs("metric")), *METRIC_GROUPS, "default", "all"]
     if word not in known:
@@ -99,6 +111,16 @@ seed_option = click.option(
 )
 
 
+def choice_option(names: str, choices: Sequence[str], text: str) -> Decorator:
+    """An option whose value is one of the choices; by default, the first."""
+    return click.option(*names.split(), type=click.Choice(choices), default=choices[0], help=text)
+
+
+def name_option(flag: str, kind: Kind, text: str) -> Decorator:
+    """An option whose value is a registered name of one kind."""
+    return click.option(flag, metavar="NAME", shell_complete=complete_names(kind), help=text)
+
+
 def kind_option(kinds: Sequence[str], default: str, text: str) -> Decorator:
     """`--kind`. kinds: the plural of each kind that may be given, besides `all`."""
     choice = click.Choice([*kinds, "all"])
@@ -113,24 +135,35 @@ def set_option(text: str) -> Decorator:
 
 def out_option(default: str | None, text: str) -> Decorator:
     """`-o FILE`: the one file that a command writes; without a default it must be given."""
-    return click.option(
-        "-o",
-        "--out",
-        type=FILE,
-        default=default,
-        required=default is None,
-        metavar="FILE",
-        help=text,
+    need = default is None
+    out = click.option(
+        "-o", "--out", type=FILE, metavar="FILE", default=default, required=need, help=text
     )
+    return lambda function: out(overwrite_option(function))
 
 
 def picture_options(default: str, endings: Sequence[str] = IMAGE) -> Decorator:
-    """The options of a command that opens a run and writes one picture."""
-    moving = ", or a GIF or WebP with an animation" if endings == ANIMATION else ""
-    out = out_option(default, f"The picture to write: a PNG{moving}.")
+    """The options of a command that writes one picture from a run.
 
-    def decorate(function: Any) -> Any:
-        return out(device_option(overwrite_option(json_option(function))))
+    The command takes the open run, its own options and `out`. It returns what its JSON says
+    besides the picture, and the text to print if no JSON is asked for.
+    """
+    moving = ", or a GIF or WebP with an animation" if endings == ANIMATION else ""
+    out_options = out_option(default, f"The picture to write: a PNG{moving}.")
+
+    def decorate(function: Callable[..., tuple[dict[str, Any], str]]) -> Any:
+        @functools.wraps(function)
+        def write(
+            run: Path, out: Path, overwrite: bool, device: str, as_json: bool, **own: Any
+        ) -> None:
+            check_writable(out, overwrite, endings)
+
+            from vaezoo.runs.run import load_run
+
+            values, text = function(load_run(run, device), out=out, **own)
+            print_result(as_json, {"picture": str(out), **values}, f"{out}: {text}")
+
+        return out_options(device_option(json_option(write)))
 
     return decorate
 

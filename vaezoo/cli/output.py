@@ -64,6 +64,14 @@ def print_line(text: str, console: Console) -> None:
     console.file.write(text + "\n")
 
 
+def print_result(as_json: bool, value: Any, text: str) -> None:
+    """Print the value as JSON, or the text for people."""
+    if as_json:
+        print_json(value)
+    else:
+        print(text)
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON on stdout, in characters that stdout's encoding has."""
     readable = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from vaezoo.cli import options
-from vaezoo.cli.output import print_json
+from vaezoo.cli.output import print_result
 from vaezoo.errors import OptionError
 
 
@@ -29,16 +29,11 @@ from vaezoo.errors import OptionError
     metavar="DIR",
     help="The folder of the npm package.  [default: VAEZOO_ONNXRUNTIME_WEB]",
 )
-@click.option(
-    "--metric",
-    "metrics",
-    callback=options.comma_separated(options.metric_name),
-    metavar="NAME,...",
-    help="Metrics to measure again, as evaluate does.  [default: the numbers saved in the runs]",
+@options.metric_option(
+    None, "Metrics to measure again, as evaluate does.  [default: the numbers saved in the runs]"
 )
 @options.importance_samples_option
 @options.device_option
-@options.overwrite_option
 @options.json_option
 def command(
     runs: tuple[Path, ...],
@@ -92,18 +87,13 @@ def command(
             on_open=on_open,
         )
     write_text(out, render(summaries, explorables, found_runtime))
-    if as_json:
-        found = {
-            "report": str(out),
-            "runs": [run.to_dict() for run in summaries],
-            "differing": differing(summaries),
-            "explorable": [one.description["name"] for one in explorables],
-        }
-        print_json(found)
-        return
-    size = out.stat().st_size
+    found = {
+        "report": str(out),
+        "runs": [run.to_dict() for run in summaries],
+        "differing": differing(summaries),
+        "explorable": [one.description["name"] for one in explorables],
+    }
     num_runs = "1 run" if len(summaries) == 1 else f"{len(summaries)} runs"
-    click.echo(f"{out}: {num_runs}, {size / 2**20:.1f} MiB")
-    for run in summaries:
-        for remark in run.remarks:
-            click.echo(f"  {run.name}: {remark}")
+    lines = [f"{out}: {num_runs}, {out.stat().st_size / 2**20:.1f} MiB"]
+    lines += [f"  {run.name}: {remark}" for run in summaries for remark in run.remarks]
+    print_result(as_json, found, "\n".join(lines))

@@ -92,18 +92,8 @@ class TrainCommand(click.Command):
 @click.argument(
     "model", required=False, metavar="MODEL", shell_complete=options.complete_names("model")
 )
-@click.option(
-    "--data",
-    metavar="NAME",
-    shell_complete=options.complete_names("dataset"),
-    help="Data set to train on.  [default: sprites]",
-)
-@click.option(
-    "--loss",
-    metavar="NAME",
-    shell_complete=options.complete_names("loss"),
-    help="Loss to minimise.  [default: the model's own]",
-)
+@options.name_option("--data", "dataset", "Data set to train on.  [default: sprites]")
+@options.name_option("--loss", "loss", "Loss to minimise.  [default: the model's own]")
 @click.option(
     "--config", metavar="FILE", help="Config file to start from; the command line overrides it."
 )

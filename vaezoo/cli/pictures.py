@@ -1,0 +1,183 @@
+"""Commands that draw a picture from a run: sample, reconstruct, traverse, interpolate, embed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from vaezoo.cli import options
+
+if TYPE_CHECKING:
+    from vaezoo.runs.run import Run
+
+Result = tuple[dict[str, Any], str]
+"""What a command returns: the content of its JSON, and a text."""
+
+
+@click.command(short_help="Draw new images from a run's prior.")
+@options.run_argument
+@click.option("-n", "count", type=click.IntRange(1, 10_000), default=64, help="Number of images.")
+@options.class_option
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, 10),
+    default=1.0,
+    help="Factor on the standard deviation of the prior.",
+)
+@options.seed_option
+@options.picture_options("samples.png")
+def sample(
+    run: Run, count: int, label: str | None, temperature: float, seed: int, out: Path
+) -> Result:
+    """Draw images from the prior of the model in the folder RUN, as one picture."""
+    from vaezoo.evaluation.pictures import save_grid
+
+    number = None if label is None else run.class_index(label)
+    save_grid(out, run.sample(count, label=number, temperature=temperature, seed=seed))
+    return {"samples": count, "temperature": temperature}, f"{count} samples"
+
+
+@click.command(short_help="Encode image files with a run's model and decode them again.")
+@options.run_argument
+@click.argument("images", metavar="IMAGES...", nargs=-1, required=True, type=options.FILE)
+@options.picture_options("reconstructed.png")
+def reconstruct(run: Run, images: tuple[Path, ...], out: Path) -> Result:
+    """Reconstruct image files with the model in the folder RUN.
+
+    The picture shows the originals above their reconstructions.
+    """
+    from vaezoo.errors import DataError
+    from vaezoo.evaluation.pictures import save_pairs
+
+    if run.model.conditional:
+        raise DataError("this model is conditional, and image files have no class")
+    x = run.read_images(list(images))
+    reconstructed = run.reconstruct(x)
+    save_pairs(out, x, reconstructed)
+    errors = (x - reconstructed).square().flatten(1).mean(1).tolist()
+    text = f"{len(images)} originals above their reconstructions"
+    return {"images": [*map(str, images)], "mse": errors}, text
+
+
+@click.command(short_help="Draw what each latent dimension of a run changes.")
+@options.run_argument
+@click.option("-n", "rows", type=click.IntRange(1, 1000), default=10, help="Dimensions to show.")
+@click.option(
+    "--from",
+    "start",
+    metavar="IMAGE",
+    help="Image file, or number of a test example, to start from.  [default: the prior's mean]",
+)
+@options.class_option
+@click.option(
+    "--steps", type=click.IntRange(2, 200), help="Images of a row.  [default: 9; animation: 24]"
+)
+@click.option(
+    "--examples",
+    type=click.IntRange(2),
+    default=2000,
+    help="Number of test examples from which the order of the rows is computed.",
+)
+@options.picture_options("traversal.png", options.ANIMATION)
+def traverse(
+    run: Run,
+    rows: int,
+    start: str | None,
+    label: str | None,
+    steps: int | None,
+    examples: int,
+    out: Path,
+) -> Result:
+    """Move each latent dimension alone through the quantiles of the prior, a row each.
+
+    The most informative dimension comes first: by its KL in nats, or by the standard deviation of
+    its posterior means where the model's KL is not a sum over dimensions. Dimensions that do not
+    change the decoder's output are left out.
+    """
+    from vaezoo.evaluation.pictures import save_rows
+
+    run.check_has_pictures()
+    count = steps or (9 if out.suffix.lower() == ".png" else 24)
+    found = run.traverse(rows, steps=count, start=start, label=label, examples=examples)
+    sizes = [f"{r.std:.2f} std" if r.kl is None else f"{r.kl:.2f} nats" for r in found.rows]
+    names = [f"z{row.number}  {size}" for row, size in zip(found.rows, sizes, strict=True)]
+    save_rows(out, [row.images for row in found.rows], names)
+    order = "their KL" if found.order == "kl" else "the standard deviation of their posterior means"
+    text = f"{len(found.rows)} latent dimensions, ordered by {order}"
+    if found.num_ignored:
+        text += f"\n{found.num_ignored} left out: they do not change the decoder's output"
+    return found.to_dict(), text
+
+
+@click.command(short_help="Draw the interpolation between two images.")
+@options.run_argument
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("--steps", type=click.IntRange(2, 1000), help="Images.  [default: 10; animation: 24]")
+@options.choice_option(
+    "--method",
+    ["slerp", "linear"],
+    "slerp: along the arc around the origin; linear: along the straight line.",
+)
+@options.class_option
+@options.picture_options("interpolation.png", options.ANIMATION)
+def interpolate(
+    run: Run,
+    a: str,
+    b: str,
+    steps: int | None,
+    method: Literal["slerp", "linear"],
+    label: str | None,
+    out: Path,
+) -> Result:
+    """Draw the interpolation from A to B: two image files, or numbers of test examples.
+
+    The picture shows A, its reconstruction, the decoded latents between them, the reconstruction
+    of B, and B.
+    """
+    import torch
+
+    from vaezoo.evaluation.pictures import save_rows
+
+    run.check_has_pictures()
+    count = steps or (10 if out.suffix.lower() == ".png" else 24)
+    found = run.interpolate(a, b, steps=count, method=method, label=label)
+    save_rows(out, [torch.cat([found.a, found.images, found.b])], [""])
+    text = f"from {a} to {b} in {len(found.images)} steps"
+    return {"method": method, **found.to_dict()}, text
+
+
+@click.command(short_help="Draw a map of a run's latents.")
+@options.run_argument
+@click.option("-n", "examples", type=click.IntRange(3), default=2000, help="Test examples to show.")
+@options.choice_option("--method", ["pca", "umap", "tsne"], "umap and tsne need the extra `maps`.")
+@click.option(
+    "--by",
+    metavar="NAME",
+    help="What colours the points: class, or a factor of the data.  [default: class]",
+)
+@options.seed_option
+@options.picture_options("map.png")
+def embed(
+    run: Run,
+    examples: int,
+    method: Literal["pca", "umap", "tsne"],
+    by: str | None,
+    seed: int,
+    out: Path,
+) -> Result:
+    """Draw the latents of test examples on a plane, a point each.
+
+    A latent is the mean of the example's posterior. By default the axes are the two principal
+    components (PCA).
+    """
+    from vaezoo.cli.progress import Progress
+    from vaezoo.evaluation.plots import save_scatter
+
+    with Progress() as progress:
+        progress.update(method, 0, examples)
+        found = run.embed(examples, method=method, by=by, seed=seed)
+    save_scatter(out, found.points, found.values, found.names, title=found.title, axes=found.axes)
+    return found.to_dict(), f"{len(found.points):,} examples on a plane, {found.description}"
