@@ -1,4 +1,4 @@
-"""The types Check and Result, and the function that runs a check."""
+"""The types Subject, Check and Result."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Literal
+
+from vaezoo.options import Options
+from vaezoo.plugins.specs import Spec
 
 Status = Literal["passed", "failed", "expected failure", "does not apply", "left out"]
 
@@ -15,44 +18,30 @@ class CheckFailed(AssertionError):
     """Raised by a check with what is wrong, in one line."""
 
 
+class CheckSkipped(Exception):
+    """Raised by a check that does not apply to a subject, with the reason."""
+
+
 def fail_if(wrong: object, message: str) -> None:
     """CheckFailed with this message if something is wrong."""
     if wrong:
         raise CheckFailed(message)
 
 
-class CheckSkipped(Exception):
-    """Raised by a check that does not apply to a subject, with the reason."""
+class Subject:
+    """The subject of checks: a model with its loss, or a data set.
 
-
-class Subject(Protocol):
-    """The subject of checks: a model with its loss, or a data set."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def tags(self) -> tuple[str, ...]: ...
-    @property
-    def expected_failures(self) -> Mapping[str, str]: ...
-
-
-SubjectT = TypeVar("SubjectT", bound=Subject)
-
-
-@dataclass(frozen=True)
-class Check(Generic[SubjectT]):
-    """One thing that must be true of a subject.
-
-    what: what must be true. hint: what to do if it is not.
-    requires: tags that a subject needs. slow: whether it runs only with `slow=True`.
+    options: "model NAME" and so on -> its options.
     """
 
-    name: str
-    what: str
-    hint: str
-    function: Callable[[SubjectT], None]
-    requires: tuple[str, ...] = ()
-    slow: bool = False
+    spec: Spec
+    tags: tuple[str, ...]
+    expected_failures: Mapping[str, str]
+    options: Mapping[str, Options]
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
 
 
 @dataclass(frozen=True)
@@ -79,39 +68,52 @@ class Result:
         return "".join(traceback.format_exception(self.error))
 
 
+@dataclass(frozen=True)
+class Check:
+    """One thing that must be true of a subject.
+
+    what: what must be true. hint: what to do if it is not.
+    requires: tags that a subject needs. slow: whether it runs only with `slow=True`.
+    """
+
+    name: str
+    what: str
+    hint: str
+    function: Callable[[Any], None]
+    requires: tuple[str, ...] = ()
+    slow: bool = False
+
+    def result(self, status: Status, *details: Any) -> Result:
+        """A result of this check. details: its reason, hint and error."""
+        return Result(self.name, self.what, status, *details)
+
+    def run(self, subject: Subject, expected: Mapping[str, str]) -> Result:
+        """Run the check. expected: check -> reason; such a check must fail."""
+        excuse = {**subject.expected_failures, **expected}.get(self.name)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self.function(subject)
+        except CheckSkipped as skipped:
+            return self.result("does not apply", str(skipped))
+        except Exception as error:
+            if excuse is not None:
+                return self.result("expected failure", excuse)
+            kind = "" if isinstance(error, CheckFailed) else f"{type(error).__name__}: "
+            return self.result("failed", kind + " ".join(str(error).split()), self.hint, error)
+        if excuse is None:
+            return self.result("passed")
+        reason = f"it is expected to fail ({excuse}), but passes"
+        return self.result("failed", reason, "remove it from expected_failures")
+
+
 def check(
     hint: str, *, requires: tuple[str, ...] = (), slow: bool = False
-) -> Callable[[Callable[[SubjectT], None]], Check[SubjectT]]:
+) -> Callable[[Callable[[Any], None]], Check]:
     """Turn a function into a Check with its name and the first line of its docstring."""
 
-    def make(function: Callable[[SubjectT], None]) -> Check[SubjectT]:
+    def make(function: Callable[[Any], None]) -> Check:
         what = (function.__doc__ or "").splitlines()[0].removesuffix(".")
         return Check(function.__name__, what, hint, function, requires, slow)
 
     return make
-
-
-def run_check(
-    check: Check[SubjectT], subject: SubjectT, expected: Mapping[str, str] | None = None
-) -> Result:
-    """Run one check. expected: check -> reason; such a check must fail."""
-    excuse = {**subject.expected_failures, **(expected or {})}.get(check.name)
-    error: Exception | None = None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            check.function(subject)
-    except CheckSkipped as excused:
-        return Result(check.name, check.what, "does not apply", str(excused))
-    except Exception as raised:
-        error = raised
-    if error is None and excuse is None:
-        return Result(check.name, check.what, "passed")
-    if error is None:
-        reason = f"it is expected to fail ({excuse}), but passes"
-        return Result(check.name, check.what, "failed", reason, "remove it from expected_failures")
-    if excuse is not None:
-        return Result(check.name, check.what, "expected failure", excuse)
-    said = " ".join(str(error).split())
-    reason = said if isinstance(error, CheckFailed) else f"{type(error).__name__}: {said}"
-    return Result(check.name, check.what, "failed", reason, check.hint, error)

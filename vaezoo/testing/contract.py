@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +11,9 @@ from vaezoo.errors import OptionError, VaezooError, nearest
 from vaezoo.plugins.loader import kind_of_class
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import LossSpec, ModelSpec, Spec
-from vaezoo.testing.check import Check, Result, Subject, run_check
+from vaezoo.testing.check import Check, Result, Subject
 from vaezoo.testing.checks import DATASET_CHECKS, LOSS_CHECKS, MODEL_CHECKS, NAMES
 from vaezoo.testing.subjects import LoadedDataset, ModelWithLoss, Named, ReferenceVAE
-
-_REFERENCE_TAGS = ("elbo", "importance")
 
 
 class ContractError(AssertionError):
@@ -29,30 +28,26 @@ class Contract:
     slow: whether slow checks run too. only: the checks to run; all if empty.
     """
 
-    subject: Any
-    checks: tuple[Check[Any], ...]
+    subject: Subject
+    checks: tuple[Check, ...]
     expected: Mapping[str, str]
     slow: bool = False
     only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        subject: Subject = self.subject
-        own = [check.name for check in self.checks]
+        subject, own = self.subject, [check.name for check in self.checks]
         for name in (*self.only, *self.expected):
             if name not in own:
                 hint = nearest(name, own) or f" (there are {', '.join(own)})"
                 raise OptionError(f"there is no check {name!r} of {subject.name}{hint}")
         for name, reason in {**subject.expected_failures, **self.expected}.items():
+            wrong = "" if reason.strip() else f"give a reason why check {name} is expected to fail"
             if name not in NAMES:
-                raise OptionError(
-                    f"{subject.name}: there is no check {name!r} for expected_failures"
-                )
-            if not reason.strip():
-                raise OptionError(
-                    f"{subject.name}: give a reason why check {name} is expected to fail"
-                )
+                wrong = f"there is no check {name!r} for expected_failures"
+            if wrong:
+                raise OptionError(f"{subject.name}: {wrong}")
 
-    def selected(self) -> list[Check[Any]]:
+    def selected(self) -> list[Check]:
         """The checks that were selected and apply to the subject."""
         return [
             check
@@ -61,15 +56,14 @@ class Contract:
             and {*check.requires} <= {*self.subject.tags}
         ]
 
-    def result(self, check: Check[Any]) -> Result:
+    def result(self, check: Check) -> Result:
         """Run one check, unless it does not apply or was not selected."""
-        lacking = [tag for tag in check.requires if tag not in self.subject.tags]
-        if lacking:
-            why = f"it has no tag {' or '.join(lacking)}"
-            return Result(check.name, check.what, "does not apply", why)
+        missing = [tag for tag in check.requires if tag not in self.subject.tags]
+        if missing:
+            return check.result("does not apply", f"it has no tag {' or '.join(missing)}")
         if check not in self.selected():
-            return Result(check.name, check.what, "left out", "it is slow: run it with --slow")
-        return run_check(check, self.subject, self.expected)
+            return check.result("left out", "it is slow: run it with --slow")
+        return check.run(self.subject, self.expected)
 
     def results(self) -> Iterable[Result]:
         return (self.result(c) for c in self.checks if not self.only or c.name in self.only)
@@ -111,7 +105,7 @@ def check_loss(
     model: the model to check it with. By default a small Gaussian VAE; if that lacks a tag that the
     loss requires, the first registered model that has it.
     """
-    pair = _loss_with_model(loss, model, options)
+    pair = ModelWithLoss(model or _default_model(loss), loss, about="loss", options=options)
     return _run_all(Contract(pair, LOSS_CHECKS, expected_failures or {}, slow, tuple(only)))
 
 
@@ -126,8 +120,8 @@ def check_dataset(
 
     options: options of the data set. Choose a small root, or few examples.
     """
-    loaded = LoadedDataset(dataset, options)
-    return _run_all(Contract(loaded, DATASET_CHECKS, expected_failures or {}, only=tuple(only)))
+    data = LoadedDataset(dataset, options)
+    return _run_all(Contract(data, DATASET_CHECKS, expected_failures or {}, only=tuple(only)))
 
 
 def make_contract(
@@ -140,9 +134,10 @@ def make_contract(
     kind = named.kind if isinstance(named, Spec) else _kind(named)
     if kind == "dataset":
         return Contract(LoadedDataset(named, options), DATASET_CHECKS, {}, slow, only)
-    if kind == "loss":
-        return Contract(_loss_with_model(named, None, options), LOSS_CHECKS, {}, slow, only)
-    return Contract(ModelWithLoss(named, options=options), MODEL_CHECKS, {}, slow, only)
+    if kind == "model":
+        return Contract(ModelWithLoss(named, options=options), MODEL_CHECKS, {}, slow, only)
+    pair = ModelWithLoss(_default_model(named), named, about="loss", options=options)
+    return Contract(pair, LOSS_CHECKS, {}, slow, only)
 
 
 def parametrize_with_checks(*subjects: Named, slow: bool = False) -> Any:
@@ -158,32 +153,22 @@ def parametrize_with_checks(*subjects: Named, slow: bool = False) -> Any:
         import pytest
     except ImportError:
         raise VaezooError("parametrize_with_checks needs pytest: pip install pytest") from None
-    cases = []
-    for subject in subjects:
-        contract = make_contract(subject, slow=slow)
-        for check in contract.selected():
-            test = _Test(contract, check)
-            cases.append(pytest.param(test, id=f"{contract.subject.name}-{check.name}"))
-    return pytest.mark.parametrize("check", cases)
 
-
-@dataclass(frozen=True)
-class _Test:
-    """One check of one subject, which a test calls."""
-
-    contract: Contract
-    check: Check[Any]
-
-    def __call__(self) -> None:
-        import pytest
-
-        result = self.contract.result(self.check)
+    def run(contract: Contract, check: Check) -> None:
+        result = contract.result(check)
         if result.status == "failed":
             raise ContractError(_line(result)) from result.error
         if result.status == "does not apply":
             pytest.skip(result.reason)
         if result.status == "expected failure":
             pytest.xfail(result.reason)
+
+    cases = [
+        pytest.param(functools.partial(run, contract, c), id=f"{contract.subject.name}-{c.name}")
+        for contract in (make_contract(subject, slow=slow) for subject in subjects)
+        for c in contract.selected()
+    ]
+    return pytest.mark.parametrize("check", cases)
 
 
 def _run_all(contract: Contract) -> list[Result]:
@@ -212,19 +197,13 @@ def _kind(named: str | type) -> str:
     return kinds[0]
 
 
-def _loss_with_model(
-    loss: Named, model: Named | None, options: Mapping[str, Any] | None
-) -> ModelWithLoss:
-    """A loss with the given model, or with one that has the tags that it requires."""
-    return ModelWithLoss(model or _default_model(loss), loss, about="loss", options=options)
-
-
 def _default_model(loss: Named) -> Named:
+    """A model with the tags that a loss requires."""
     if isinstance(loss, type):
         return ReferenceVAE
     spec = registry().resolve("loss", loss) if isinstance(loss, str) else loss
     assert isinstance(spec, LossSpec)
-    if {*spec.requires} <= {*_REFERENCE_TAGS}:
+    if {*spec.requires} <= {"elbo", "importance"}:
         return ReferenceVAE
     for model in registry().specs("model"):
         if isinstance(model, ModelSpec) and {*spec.requires} <= {*model.tags}:

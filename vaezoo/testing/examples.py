@@ -9,44 +9,44 @@ import torch
 from torch import Tensor
 
 from vaezoo.data.base import Batch
-from vaezoo.data.spec import DataSpec
+from vaezoo.data.spec import DataSpec, Domain
 from vaezoo.plugins.specs import InputSpec
 
-CLASSES = ("first", "second", "third")
 EXAMPLES = 64
 """`num_examples` of every DataSpec here."""
 
 
+def labelled(shape: tuple[int, ...], domain: Domain = "unit") -> DataSpec:
+    classes = ("first", "second", "third")
+    return DataSpec(shape=shape, domain=domain, class_names=classes, num_examples=EXAMPLES)
+
+
 def small_image(takes: InputSpec) -> DataSpec:
     """The image of most checks: 16×16 with one channel, or the nearest that the model accepts."""
-    size = max(16, takes.min_size)
-    return _image(takes, size, size)
+    return labelled(((takes.channels or (1,))[0], *_sides(takes, 16, 16)))
 
 
 def small_vector() -> DataSpec:
-    return DataSpec(shape=(12,), domain="real", class_names=CLASSES, num_examples=EXAMPLES)
+    return labelled((12,), "real")
 
 
 def edge_cases(takes: InputSpec) -> Iterator[DataSpec]:
     """Data specs at the limits of an InputSpec: sizes, channels, domains, labels, vectors."""
     low = max(takes.min_size, 4)
-    for height, width in ((28, 28), (32, 32), (64, 64), (low, low), (low, low + 9), (37, 29)):
-        height, width = (_within(takes, side) for side in (height, width))
+    for sides in ((28, 28), (32, 32), (64, 64), (low, low), (low, low + 9), (37, 29)):
         for channels in takes.channels or (1, 3):
-            yield _image(takes, height, width, channels)
-    yield DataSpec(
-        shape=small_image(takes).shape, domain="binary", class_names=CLASSES, num_examples=EXAMPLES
-    )
+            yield labelled((channels, *_sides(takes, *sides)))
+    shape = small_image(takes).shape
+    yield labelled(shape, "binary")
     if not takes.labels:
-        yield DataSpec(shape=small_image(takes).shape, num_examples=EXAMPLES)
+        yield DataSpec(shape=shape, num_examples=EXAMPLES)
     if takes.vectors:
-        for domain, values in (("real", 12), ("unit", 5), ("binary", 30)):
-            yield DataSpec(
-                shape=(values,),
-                domain=domain,  # type: ignore[arg-type]
-                class_names=CLASSES,
-                num_examples=EXAMPLES,
-            )
+        yield from (labelled((12,), "real"), labelled((5,), "unit"), labelled((30,), "binary"))
+
+
+def _sides(takes: InputSpec, *sides: int) -> list[int]:
+    """The nearest sides that the model accepts."""
+    return [max(takes.min_size, min(side, takes.max_size or side)) for side in sides]
 
 
 def make_batch(data: DataSpec, count: int) -> Batch:
@@ -80,13 +80,3 @@ def _spots(across: Tensor, down: Tensor, data: DataSpec) -> Tensor:
     spots = torch.exp(-squares / (2 * 0.2**2))
     shades = torch.linspace(1.0, 0.5, data.channels)
     return spots[:, None] * shades[None, :, None, None]
-
-
-def _image(takes: InputSpec, height: int, width: int, channels: int | None = None) -> DataSpec:
-    channels = channels or (takes.channels or (1,))[0]
-    shape = (channels, _within(takes, height), _within(takes, width))
-    return DataSpec(shape=shape, class_names=CLASSES, num_examples=EXAMPLES)
-
-
-def _within(takes: InputSpec, side: int) -> int:
-    return max(takes.min_size, min(side, takes.max_size or side))

@@ -25,10 +25,8 @@ from vaezoo.distributed.fsdp import apply_fsdp, full_state_dict
 from vaezoo.losses.base import Phase, loss_of
 from vaezoo.options import to_dict
 from vaezoo.plugins.registry import registry, subprocess_environment
-from vaezoo.runtime.device import Runtime
 from vaezoo.testing.check import CheckFailed, CheckSkipped, check, fail_if
-from vaezoo.testing.subjects import CPU, ModelWithLoss
-from vaezoo.training.train_step import TrainStep
+from vaezoo.testing.subjects import ModelWithLoss
 
 
 class SameNoise(TorchDispatchMode):
@@ -60,7 +58,7 @@ class SameNoise(TorchDispatchMode):
         if world_size() == 1:
             return func(*args, **kwargs)
         drawn = func(*map(self._global, args), **kwargs)
-        ours = tree_map_only(Tensor, self._local, drawn)
+        ours = tree_map_only(Tensor, lambda values: self._along(values, local_chunk), drawn)
         if func.overloadpacket.__name__.endswith("_"):
             return args[0].copy_(ours)
         return ours
@@ -73,9 +71,6 @@ class SameNoise(TorchDispatchMode):
             axis = self._axis(argument, self.count)
             return [n * world_size() if i == axis else n for i, n in enumerate(argument)]
         return argument
-
-    def _local(self, drawn: Tensor) -> Tensor:
-        return self._along(drawn, local_chunk)
 
     def _along(self, values: Tensor, change: Any) -> Tensor:
         count = self.count * (world_size() if change is local_chunk else 1)
@@ -103,12 +98,14 @@ _LR = 1e-6
 
 
 class GradientJob(NamedTuple):
-    """A training step on one batch, whose gradients are computed by one or by several processes."""
+    """A training step on one batch, whose gradients are computed by one or by several processes.
+
+    sharded: whether each process holds a part of every layer.
+    """
 
     pair: ModelWithLoss
     dtype: torch.dtype
     sharded: bool = False
-    """Whether each process holds a part of every layer."""
 
     def gradients(self, count: int) -> dict[str, Tensor]:
         """The gradients of each phase of a training step, and the buffers after it.
@@ -123,13 +120,11 @@ class GradientJob(NamedTuple):
             torch.set_default_dtype(before)
 
     def _gradients(self, count: int) -> dict[str, Tensor]:
-        pair, each = self.pair, max(_LOCAL_BATCH, self.pair.model_class.min_batch_size)
-        x, y = pair.batch(count * each)
+        pair, local = self.pair, max(_LOCAL_BATCH, self.pair.model_class.min_batch_size)
+        x, y = pair.batch(count * local)
         batch = Batch(local_chunk(x).to(self.dtype), None if y is None else local_chunk(y))
-        model = pair.build()
-        loss = loss_of(model)
-        for module in (model, loss):
-            module.to(self.dtype)
+        model = pair.build().to(self.dtype)
+        loss = loss_of(model).to(self.dtype)
         options = pair.train_options.model_copy(update={"lr": _LR})
         if world_size() > 1:
             sync_batch_norm(model, loss)
@@ -137,16 +132,9 @@ class GradientJob(NamedTuple):
                 apply_fsdp(model, loss, min_numel=1)
                 options = options.model_copy(update={"shard": True})
         named = [*model.named_parameters(), *loss.named_parameters("loss")]
-        updates = TrainStep(
-            model,
-            loss,
-            options,
-            runtime=Runtime(CPU, "fp32"),
-            total_steps=_STEPS,
-            note=lambda text: None,
-        )
+        update = pair.train_step(model, _STEPS, options)
         found = {}
-        for phase, optimizer in zip(updates.phases, updates.optimizers, strict=True):
+        for phase, optimizer in zip(update.phases, update.optimizers, strict=True):
 
             def keep(*_: object, phase: Phase = phase) -> None:
                 gradients = {n: p.grad.clone() for n, p in named if p.grad is not None}
@@ -155,8 +143,8 @@ class GradientJob(NamedTuple):
                         found[f"the gradient of {name} in phase {phase.name}"] = gradient
 
             optimizer.register_step_pre_hook(keep)
-        with SameNoise(each):
-            updates(batch, pair.context(0, _STEPS), 0)
+        with SameNoise(local):
+            update(batch, pair.context(0, _STEPS), 0)
         buffers = [*model.named_buffers(), *loss.named_buffers("loss")]
         return {**found, **{f"the buffer {name}": b.to(self.dtype) for name, b in buffers}}
 
@@ -164,17 +152,27 @@ class GradientJob(NamedTuple):
         """The first tensor that differs by more than rounding, or None."""
         if a.keys() != b.keys():
             return f"{min(a.keys() ^ b.keys())} is missing in some processes"
-        fine = self.dtype == torch.float64
+        atol, rtol = (1e-9, 1e-7) if self.dtype == torch.float64 else (1e-5, 1e-3)
         for name, values in a.items():
             # Beside a gradient of 100, rounding turns 0 into a small number, as before batch norm.
-            alike = [float(v.abs().max()) for other, v in a.items() if _kind(other) == _kind(name)]
-            slack = (1e-9 if fine else 1e-5) * max(1.0, *alike, 0.0)
-            if not torch.allclose(b[name], values, rtol=1e-7 if fine else 1e-3, atol=slack):
+            group = [float(v.abs().max()) for n, v in a.items() if _group(n) == _group(name)]
+            if not torch.allclose(b[name], values, rtol=rtol, atol=atol * max(1.0, *group)):
                 return f"{name} is different"
         return None
 
+    def to_json(self) -> dict[str, object]:
+        """The job for another process."""
+        pair = self.pair
+        return {
+            "model": pair.model_spec.name,
+            "loss": pair.loss_spec.name,
+            "options": {**to_dict(pair.model_options), **to_dict(pair.loss_options)},
+            "double": self.dtype == torch.float64,
+            "sharded": self.sharded,
+        }
 
-def _kind(name: str) -> str:
+
+def _group(name: str) -> str:
     """The phase that a gradient is of, or the buffer itself."""
     return name.partition(" in phase ")[2] or name
 
@@ -188,14 +186,14 @@ def compare(
     """
     alone = [_single_process(pair, count, sharded) for pair in pairs]
     with tempfile.TemporaryDirectory() as folder:
-        run([work for work, _ in alone], count, Path(folder))
+        run([job for job, _ in alone], count, Path(folder))
         first, last = (
-            [load_weights(_file(Path(folder), i, rank)) for i in range(len(pairs))]
+            [load_weights(_file(folder, number, rank)) for number in range(len(pairs))]
             for rank in (0, count - 1)
         )
     return [
-        work.difference(whole, a) or work.difference(a, b)
-        for (work, whole), a, b in zip(alone, first, last, strict=True)
+        job.difference(whole, a) or job.difference(a, b)
+        for (job, whole), a, b in zip(alone, first, last, strict=True)
     ]
 
 
@@ -204,79 +202,62 @@ def _single_process(
 ) -> tuple[GradientJob, dict[str, Tensor]]:
     """The result of one process, in double precision, where rounding changes the side of a ReLU
     less often; in single precision if the model allows no other."""
+    job = GradientJob(pair, torch.float64, sharded)
     try:
-        work = GradientJob(pair, torch.float64, sharded)
-        return work, work.gradients(count)
+        return job, job.gradients(count)
     except (RuntimeError, TypeError):
-        work = GradientJob(pair, torch.float32, sharded)
-        return work, work.gradients(count)
+        job = job._replace(dtype=torch.float32)
+        return job, job.gradients(count)
 
 
-def run(works: Sequence[GradientJob], count: int, folder: Path) -> None:
+def run(jobs: Sequence[GradientJob], count: int, folder: Path) -> None:
     """Start `count` processes, which write their results into a folder."""
-    job = {"works": [_describe(work) for work in works], "count": count, "folder": str(folder)}
-    command = [sys.executable, "-m", "vaezoo.testing.multi_process", json.dumps(job)]
-    seconds = _SECONDS * len(works)
+    work = {"jobs": [job.to_json() for job in jobs], "count": count, "folder": str(folder)}
+    command = [sys.executable, "-m", "vaezoo.testing.multi_process", json.dumps(work)]
+    environment = {**os.environ, **subprocess_environment(), "OMP_NUM_THREADS": "1"}
+    seconds = _SECONDS * len(jobs)
     running = [
         subprocess.Popen(
             [*command, str(rank)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **subprocess_environment(), "OMP_NUM_THREADS": "1"},
+            env=environment,
         )
         for rank in range(count)
     ]
     try:
-        said = [process.communicate(timeout=seconds)[1] for process in running]
+        errors = [process.communicate(timeout=seconds)[1] for process in running]
     except subprocess.TimeoutExpired:
-        raise CheckFailed(
-            f"{count} processes have not ended after {seconds} s: one waits"
-        ) from None
+        message = f"{count} processes have not ended after {seconds} s: one waits"
+        raise CheckFailed(message) from None
     finally:
         for process in running:
             process.kill()
-    for process, words in zip(running, said, strict=True):
-        if process.returncode:
-            last = words.strip().splitlines() or [f"exit code {process.returncode}"]
-            raise CheckFailed(f"a process failed: {last[-1]}")
+    for process, text in zip(running, errors, strict=True):
+        lines = text.strip().splitlines() or [f"exit code {process.returncode}"]
+        fail_if(process.returncode, f"a process failed: {lines[-1]}")
 
 
-def _describe(work: GradientJob) -> dict[str, object]:
-    """The job as JSON, for another process."""
-    pair = work.pair
-    return {
-        "model": pair.model_spec.name,
-        "loss": pair.loss_spec.name,
-        "options": {**to_dict(pair.model_options), **to_dict(pair.loss_options)},
-        "double": work.dtype == torch.float64,
-        "sharded": work.sharded,
-    }
-
-
-def _file(folder: Path, number: int, rank: int) -> Path:
-    return folder / f"{number}-{rank}.safetensors"
+def _file(folder: str, number: int, rank: int) -> Path:
+    return Path(folder, f"{number}-{rank}.safetensors")
 
 
 def main() -> None:
-    job, rank = json.loads(sys.argv[1]), int(sys.argv[2])
-    folder, count = Path(job["folder"]), job["count"]
+    work, rank = json.loads(sys.argv[1]), int(sys.argv[2])
+    folder, count = work["folder"], work["count"]
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=count
     )
-    for number, job_spec in enumerate(job["works"]):
-        pair = ModelWithLoss(job_spec["model"], job_spec["loss"], options=job_spec["options"])
-        dtype = torch.float64 if job_spec["double"] else torch.float32
-        work = GradientJob(pair, dtype, job_spec["sharded"])
+    for number, job in enumerate(work["jobs"]):
+        pair = ModelWithLoss(job["model"], job["loss"], options=job["options"])
+        dtype = torch.float64 if job["double"] else torch.float32
         try:
-            save_weights(_file(folder, number, rank), work.gradients(count))
+            gradients = GradientJob(pair, dtype, job["sharded"]).gradients(count)
         except Exception as error:
             sys.exit(f"{pair.name}: {type(error).__name__}: {error}")
+        save_weights(_file(folder, number, rank), gradients)
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()
 
 
 @check(
@@ -289,8 +270,12 @@ def processes(pair: ModelWithLoss) -> None:
     for spec in (pair.model_spec, pair.loss_spec):
         if spec not in registry().specs(spec.kind):
             raise CheckSkipped("another process can load only what has a registered name")
-    why_not = pair.model_class.single_process_reason or pair.loss_class.single_process_reason
-    if why_not:
-        raise CheckSkipped(f"it supports one process only: {why_not}")
+    reason = pair.model_class.single_process_reason or pair.loss_class.single_process_reason
+    if reason:
+        raise CheckSkipped(f"it supports one process only: {reason}")
     (different,) = compare([pair])
     fail_if(different, f"{different} with two processes")
+
+
+if __name__ == "__main__":
+    main()

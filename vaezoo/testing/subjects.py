@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from vaezoo.data.base import BaseDataset, Batch, Split, Splits
 from vaezoo.data.options import DataOptions
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import DataError, OptionError, VaezooError, nearest
-from vaezoo.losses.base import BaseLoss, LossOutput, StepContext, loss_of
+from vaezoo.losses.base import BaseLoss, LossOutput, Phase, StepContext, loss_of
 from vaezoo.models.base import BaseVAE
 from vaezoo.models.distributions import gaussian_from_params
 from vaezoo.models.likelihoods import make_likelihood
@@ -27,6 +27,7 @@ from vaezoo.plugins.specs import DatasetSpec, LossSpec, ModelSpec, Spec
 from vaezoo.runs.build import build_from_classes, load_class
 from vaezoo.runtime.device import Runtime
 from vaezoo.runtime.seed import seeded
+from vaezoo.testing.check import Subject
 from vaezoo.testing.examples import EXAMPLES, make_batch, small_image, small_vector
 from vaezoo.training.options import TrainOptions
 from vaezoo.training.train_step import TrainStep
@@ -49,43 +50,58 @@ def find_class(named: Named, kind: type[Spec], base: type[Any]) -> tuple[Any, An
 
 CPU = torch.device("cpu")
 LEARNING_STEPS = 200
-LEARNING_EXAMPLES = 8
 ENOUGH = 0.5
 """Training on one batch ends when this fraction of its variance is explained."""
-_LOOKS_EVERY = 20
-_FEW_STEPS = 3
 
 
-class ModelWithLoss:
-    """A model and a loss, by their specs and classes, with options that make them small."""
+class ModelWithLoss(Subject):
+    """A model and a loss, by their specs and classes, with options that make them small.
+
+    about: which of the two is checked.
+    """
 
     def __init__(
         self,
         model: Named,
         loss: Named | None = None,
         *,
-        about: str = "model",
+        about: Literal["model", "loss"] = "model",
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self.model_spec, self.model_class = find_class(model, ModelSpec, BaseVAE)
         loss = self.model_spec.loss_name if loss is None else loss
         self.loss_spec, self.loss_class = find_class(loss, LossSpec, BaseLoss)
-        self.name = self.model_spec.name if about == "model" else self.loss_spec.name
+        self.spec = self.model_spec if about == "model" else self.loss_spec
+        self.tags = self.model_spec.tags
+        self.expected_failures = {
+            **self.model_class.expected_failures,
+            **self.loss_class.expected_failures,
+        }
         missing = [tag for tag in self.loss_spec.requires if tag not in self.tags]
         if missing:
             raise OptionError(
                 f"loss {self.loss_spec.name} needs a model with {' and '.join(missing)}, which "
                 f"{self.model_spec.name} is not"
             )
-        self._options(options or {})
+        self._read_options(options or {})
 
-    @property
-    def tags(self) -> tuple[str, ...]:
-        return self.model_spec.tags
-
-    @property
-    def expected_failures(self) -> Mapping[str, str]:
-        return {**self.model_class.expected_failures, **self.loss_class.expected_failures}
+    def _read_options(self, given: Mapping[str, Any]) -> None:
+        """Read the options of model, loss and training, and give each option to its owner."""
+        spec, loss = self.model_spec, self.loss_spec
+        model_options, loss_options = spec.load_options(), loss.load_options()
+        known = [*model_options.model_fields, *loss_options.model_fields]
+        for name in given:
+            if name not in known:
+                raise OptionError(f"{self.name} has no option {name!r}{nearest(name, known)}")
+        of_model = {k: v for k, v in given.items() if k in model_options.model_fields}
+        of_loss = {k: v for k, v in given.items() if k not in of_model}
+        changed = spec.loss_options if loss.name == spec.loss_name else {}
+        titles = f"model {spec.name}", f"loss {loss.name}"
+        self.model_options = _parse(model_options, spec.model_options, of_model, titles[0])
+        self.loss_options = _parse(loss_options, changed, of_loss, titles[1])
+        self.options = dict(zip(titles, (self.model_options, self.loss_options), strict=True))
+        suited = {k: v for k, v in spec.train_options.items() if k not in ("epochs", "steps")}
+        self.train_options = parse(TrainOptions, {"lr": 3e-3, **suited}, "training")
 
     @functools.cached_property
     def data(self) -> DataSpec:
@@ -110,10 +126,9 @@ class ModelWithLoss:
         if options:
             own = type(own)(**{**own.model_dump(), **options})
         with seeded(seed, CPU):
-            model = build_from_classes(
+            return build_from_classes(
                 self.name, self.model_class, own, self.loss_class, self.loss_options, data
-            )
-        return model.train()
+            ).train()
 
     def batch(self, count: int | None = None, data: DataSpec | None = None) -> Batch:
         """`count` examples; by default the smallest batch that the model can be trained on."""
@@ -123,21 +138,35 @@ class ModelWithLoss:
     def context(self, step: int = 0, total_steps: int = 100) -> StepContext:
         return StepContext(torch.tensor(step), total_steps, EXAMPLES)
 
-    def train(self, model: BaseVAE, batch: Batch, steps: int) -> Iterator[Tensor]:
-        """Train on one batch; yields the values of each step, [terms], the loss first."""
-        loss = loss_of(model).train()
-        model.train()
-        updates = TrainStep(
+    def outputs(
+        self, model: BaseVAE, batch: Batch | None = None
+    ) -> Iterator[tuple[Phase, LossOutput]]:
+        """Each phase of a training step with its output on the batch."""
+        for phase in loss_of(model).phases(model):
+            yield phase, phase.loss_fn(model, batch or self.batch(), self.context())
+
+    def loss(self, model: BaseVAE, batch: Batch) -> Tensor:
+        """The loss of a batch, with a fixed seed."""
+        with seeded(1, CPU):
+            return loss_of(model)(model, batch, self.context(50)).loss
+
+    def train_step(self, model: BaseVAE, total_steps: int, options: TrainOptions) -> TrainStep:
+        return TrainStep(
             model,
-            loss,
-            self.train_options,
+            loss_of(model),
+            options,
             runtime=Runtime(CPU, "fp32"),
-            total_steps=steps,
+            total_steps=total_steps,
             note=lambda text: None,
         )
+
+    def train(self, model: BaseVAE, batch: Batch, steps: int) -> Iterator[Tensor]:
+        """Train on one batch; yields the values of each step, [terms], the loss first."""
+        set_training(model, True)
+        update = self.train_step(model, steps, self.train_options)
         for step in range(steps):
             with seeded(step, CPU):
-                values = updates(batch, self.context(step, steps), step)
+                values = update(batch, self.context(step, steps), step)
             yield values
 
     @functools.cached_property
@@ -147,10 +176,10 @@ class ModelWithLoss:
         In training mode, on the batch that it was trained on.
         """
         model = self.build()
-        batch = self.batch(max(LEARNING_EXAMPLES, self.model_class.min_batch_size))
+        batch = self.batch(max(8, self.model_class.min_batch_size))
         before = after = explained_variance(model, batch)
         for step, _ in enumerate(self.train(model, batch, LEARNING_STEPS), 1):
-            if step % _LOOKS_EVERY == 0:
+            if step % 20 == 0:
                 after = explained_variance(model, batch)
                 if after >= ENOUGH:
                     break
@@ -158,44 +187,24 @@ class ModelWithLoss:
 
     @functools.cached_property
     def stepped(self) -> BaseVAE:
-        """A model after a few training steps."""
+        """A model after three training steps."""
         model = self.build()
-        for _ in self.train(model, self.batch(), _FEW_STEPS):
+        for _ in self.train(model, self.batch(), 3):
             pass
         return model
 
     @contextmanager
-    def in_evaluation(self, *, learned: bool = False) -> Iterator[BaseVAE]:
-        """A model in evaluation mode without gradients.
+    def in_evaluation(
+        self, count: int, *, learned: bool = False
+    ) -> Iterator[tuple[BaseVAE, Batch, Tensor | None]]:
+        """A model in evaluation mode without gradients, a batch, and the labels for the model.
 
         learned: the model that was trained on one batch until it overfits, so its rate is large.
         """
-        model = (self.learned[0] if learned else self.stepped).eval()
-        loss_of(model).eval()
+        model = set_training(self.learned[0] if learned else self.stepped, False)
+        batch = self.batch(count)
         with seeded(0, CPU), torch.no_grad():
-            yield model
-
-    def _options(self, given: Mapping[str, Any]) -> None:
-        """Read the options of model, loss and training, and give each option to its owner."""
-        classes: dict[str, type[Options]] = {
-            "model": self.model_spec.load_options(),
-            "loss": self.loss_spec.load_options(),
-        }
-        own: dict[str, dict[str, Any]] = {"model": {}, "loss": {}}
-        for name, value in given.items():
-            section = next((s for s, cls in classes.items() if name in cls.model_fields), None)
-            if section is None:
-                known = [field for cls in classes.values() for field in cls.model_fields]
-                raise OptionError(f"{self.name} has no option {name!r}{nearest(name, known)}")
-            own[section][name] = value
-        spec, loss = self.model_spec, self.loss_spec
-        changed = spec.loss_options if loss.name == spec.loss_name else {}
-        self.model_options = _parse(
-            classes["model"], spec.model_options, own["model"], f"model {spec.name}"
-        )
-        self.loss_options = _parse(classes["loss"], changed, own["loss"], f"loss {loss.name}")
-        suited = {k: v for k, v in spec.train_options.items() if k not in ("epochs", "steps")}
-        self.train_options = parse(TrainOptions, {"lr": 3e-3, **suited}, "training")
+            yield model, batch, model.labels(batch.y)
 
 
 def _parse(
@@ -211,10 +220,15 @@ def _parse(
         return parse(cls, {**defaults, **given}, what)
 
 
-def compute_loss(pair: ModelWithLoss, model: BaseVAE, batch: Batch, step: int = 50) -> LossOutput:
-    """The loss of a batch, with a fixed seed."""
-    with seeded(1, CPU):
-        return loss_of(model)(model, batch, pair.context(step))
+def set_training(model: BaseVAE, mode: bool) -> BaseVAE:
+    """Set model and loss to training mode, or to evaluation mode."""
+    loss_of(model).train(mode)
+    return model.train(mode)
+
+
+def named_values(output: LossOutput) -> dict[str, Tensor]:
+    """The loss and the terms of an output."""
+    return {"loss": output.loss, **output.terms}
 
 
 def explained_variance(model: BaseVAE, batch: Batch) -> float:
@@ -225,35 +239,26 @@ def explained_variance(model: BaseVAE, batch: Batch) -> float:
     return float(1 - (mean - batch.x).square().sum() / spread)
 
 
-class LoadedDataset:
+class LoadedDataset(Subject):
     """A data set by its spec and class, with options."""
 
     def __init__(self, dataset: Named, options: Mapping[str, Any] | None = None) -> None:
-        spec, self.dataset_class = find_class(dataset, DatasetSpec, BaseDataset)
-        self.spec: DatasetSpec = spec
-        cls = spec.load_options() if spec.options else DataOptions
+        self.spec, self.dataset_class = find_class(dataset, DatasetSpec, BaseDataset)
+        self.tags = self.spec.tags
+        self.expected_failures = self.dataset_class.expected_failures
+        self.title = f"data set {self.name}"
+        cls = self.spec.load_options() if self.spec.options else DataOptions
         if not issubclass(cls, DataOptions):
-            raise OptionError(f"data set {spec.name}: its options must derive from DataOptions")
-        self.options = parse(cls, options or {}, f"data set {spec.name}")
-
-    @property
-    def name(self) -> str:
-        return self.spec.name
-
-    @property
-    def tags(self) -> tuple[str, ...]:
-        return self.spec.tags
-
-    @property
-    def expected_failures(self) -> Mapping[str, str]:
-        return self.dataset_class.expected_failures
+            raise OptionError(f"{self.title}: its options must derive from DataOptions")
+        self.data_options = parse(cls, options or {}, self.title)
+        self.options = {self.title: self.data_options}
 
     def load(self, **changes: Any) -> Splits:
         """Load the data set again, with some options changed."""
-        options = parse(
-            type(self.options), {**self.options.model_dump(), **changes}, f"data set {self.name}"
-        )
-        splits: Splits = self.dataset_class(options).load()
+        values = {**self.data_options.model_dump(), **changes}
+        splits: Splits = self.dataset_class(
+            parse(type(self.data_options), values, self.title)
+        ).load()
         return splits
 
     @functools.cached_property
@@ -261,11 +266,7 @@ class LoadedDataset:
         return self.load()
 
     def parts(self) -> dict[str, Split]:
-        splits = self.splits
-        return {"train": splits.train, "validation": splits.validation, "test": splits.test}
-
-
-_LATENTS, _WIDE = 4, 32
+        return {name: getattr(self.splits, name) for name in ("train", "validation", "test")}
 
 
 class ReferenceVAE(BaseVAE):
@@ -275,15 +276,12 @@ class ReferenceVAE(BaseVAE):
 
     def __init__(self, options: LikelihoodOptions, data: DataSpec) -> None:
         super().__init__(options, data)
-        self.latent_shape = (_LATENTS,)
+        self.latent_shape = (4,)
         self.encoder = nn.Sequential(
-            nn.Flatten(), nn.Linear(data.numel, _WIDE), nn.Tanh(), nn.Linear(_WIDE, 2 * _LATENTS)
+            nn.Flatten(), nn.Linear(data.numel, 32), nn.Tanh(), nn.Linear(32, 8)
         )
         self.decoder = nn.Sequential(
-            nn.Linear(_LATENTS, _WIDE),
-            nn.Tanh(),
-            nn.Linear(_WIDE, data.numel),
-            nn.Unflatten(1, data.shape),
+            nn.Linear(4, 32), nn.Tanh(), nn.Linear(32, data.numel), nn.Unflatten(1, data.shape)
         )
         self.likelihood = make_likelihood(options, data)
 

@@ -3,52 +3,48 @@
 from __future__ import annotations
 
 from vaezoo.testing import multi_process
-from vaezoo.testing.check import Check
 from vaezoo.testing.checks import (
-    arithmetic,
     datasets,
-    labels,
-    learning,
     likelihood,
+    outputs,
     registration,
     repeatable,
-    shapes,
+    training,
 )
-from vaezoo.testing.subjects import LoadedDataset, ModelWithLoss
 
-LOSS_CHECKS: tuple[Check[ModelWithLoss], ...] = (
+LOSS_CHECKS = (
     registration.registration,
     registration.options,
     likelihood.terms,
     likelihood.extremes,
     likelihood.batch_size,
-    learning.phases,
-    learning.gradients,
+    training.phases,
+    training.gradients,
     repeatable.seeds,
     repeatable.evaluation,
-    registration.weights,
-    arithmetic.half_precision,
-    arithmetic.flops,
-    arithmetic.compiled,
+    repeatable.weights,
+    training.half_precision,
+    training.flops,
+    training.compiled,
     multi_process.processes,
 )
 """What a loss must keep, with a model that it is for."""
 
-MODEL_CHECKS: tuple[Check[ModelWithLoss], ...] = (
-    shapes.shapes,
+MODEL_CHECKS = (
+    outputs.shapes,
     likelihood.rate,
     likelihood.bound,
-    learning.overfit,
+    training.overfit,
     repeatable.independence,
-    labels.labels,
-    labels.sampling,
+    outputs.labels,
+    outputs.sampling,
     *LOSS_CHECKS,
 )
 """What a model must keep, with its default loss or another."""
 
-DATASET_CHECKS: tuple[Check[LoadedDataset], ...] = (
-    datasets.registration,
-    datasets.options,
+DATASET_CHECKS = (
+    registration.registration,
+    registration.options,
     datasets.examples,
     datasets.values,
     datasets.repeatable,
@@ -59,4 +55,4 @@ DATASET_CHECKS: tuple[Check[LoadedDataset], ...] = (
 )
 """What a data set must keep."""
 
-NAMES = {check.name for check in MODEL_CHECKS} | {check.name for check in DATASET_CHECKS}
+NAMES = {check.name for check in (*MODEL_CHECKS, *DATASET_CHECKS)}

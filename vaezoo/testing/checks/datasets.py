@@ -12,8 +12,7 @@ from vaezoo.data.loader import BatchLoader
 from vaezoo.data.options import DiskOptions
 from vaezoo.errors import DataError
 from vaezoo.testing.check import CheckFailed, CheckSkipped, check, fail_if
-from vaezoo.testing.checks.registration import check_options, check_registration
-from vaezoo.testing.subjects import LoadedDataset
+from vaezoo.testing.subjects import CPU, LoadedDataset
 
 _SAMPLED = 256
 _COMPARED = 5_000
@@ -22,23 +21,19 @@ _COMPARED = 5_000
 @check("give get_batch() examples of `spec.shape`, uint8 or float32, and class numbers or None")
 def examples(data: LoadedDataset) -> None:
     """Examples have the shape, type and classes of the spec"""
-    spec = data.splits.spec
-    if spec.num_examples != len(data.splits.train):
-        raise CheckFailed(
-            f"spec.num_examples is {spec.num_examples}, but there are {len(data.splits.train)}"
-        )
+    spec, count = data.splits.spec, len(data.splits.train)
+    wrong = spec.num_examples != count
+    fail_if(wrong, f"spec.num_examples is {spec.num_examples}, but there are {count}")
     for name, split in data.parts().items():
         fail_if(not len(split), f"the {name} split is empty")
         index = _some(split, _SAMPLED)
         x, y = split.get_batch(index)
-        if tuple(x.shape) != (len(index), *spec.shape):
-            raise CheckFailed(
-                f"{name}: get_batch gives {tuple(x.shape)}, not {(len(index), *spec.shape)}"
-            )
-        if x.dtype not in (torch.uint8, torch.float32):
-            raise CheckFailed(f"{name}: get_batch gives {x.dtype}, not uint8 or float32")
-        if x.dtype == torch.float32 and spec.domain != "real":
-            raise CheckFailed(f"{name}: {spec.domain} data must be uint8, not float32")
+        shape = (len(index), *spec.shape)
+        fail_if(x.shape != shape, f"{name}: get_batch gives {tuple(x.shape)}, not {shape}")
+        known = x.dtype in (torch.uint8, torch.float32)
+        fail_if(not known, f"{name}: get_batch gives {x.dtype}, not uint8 or float32")
+        wrong = x.dtype == torch.float32 and spec.domain != "real"
+        fail_if(wrong, f"{name}: {spec.domain} data must be uint8, not float32")
         fail_if(not x.float().isfinite().all(), f"{name}: an example is not finite")
         _check_labels(name, y, len(index), spec.class_names)
         one = split.get_batch(index[-1:])[0]
@@ -48,20 +43,16 @@ def examples(data: LoadedDataset) -> None:
 @check("scale values to [0, 1]: uint8 levels, or only 0 and 1 if the domain is binary")
 def values(data: LoadedDataset) -> None:
     """Batches have values of the domain"""
-    spec = data.splits.spec
+    domain, binarize = data.splits.spec.domain, data.data_options.binarize
     for name, split in data.parts().items():
-        batches = BatchLoader(
-            split,
-            batch_size=max(1, min(32, len(split) - 1)),
-            device=torch.device("cpu"),
-            binarize=data.options.binarize,
-        )
+        size = max(1, min(32, len(split) - 1))
+        batches = BatchLoader(split, batch_size=size, device=CPU, binarize=binarize)
         x = next(iter(batches.sequential())).x
         fail_if(x.dtype != torch.float32, f"{name}: a batch is {x.dtype}")
-        if spec.domain == "binary" and not ((x == 0) | (x == 1)).all():
-            raise CheckFailed(f"{name}: the domain is binary, and a value is neither 0 nor 1")
-        if spec.domain == "unit" and not ((x >= 0) & (x <= 1)).all():
-            raise CheckFailed(f"{name}: a value is outside [0, 1]")
+        wrong = domain == "binary" and not ((x == 0) | (x == 1)).all()
+        fail_if(wrong, f"{name}: the domain is binary, and a value is neither 0 nor 1")
+        wrong = domain == "unit" and not ((x >= 0) & (x <= 1)).all()
+        fail_if(wrong, f"{name}: a value is outside [0, 1]")
 
 
 @check("follow a seed in the options, and fingerprint what the splits hold")
@@ -69,15 +60,13 @@ def repeatable(data: LoadedDataset) -> None:
     """Loaded again, the data set has the same content and fingerprint"""
     again = data.load()
     fail_if(not data.splits.fingerprint, "it has no fingerprint")
-    if again.fingerprint != data.splits.fingerprint:
-        raise CheckFailed("its fingerprint changes each time")
+    fail_if(again.fingerprint != data.splits.fingerprint, "its fingerprint changes each time")
     for name, split in data.parts().items():
         other: Split = getattr(again, name)
         index = _some(split, _SAMPLED)
-        if len(other) != len(split) or not other.get_batch(index)[0].equal(
-            split.get_batch(index)[0]
-        ):
-            raise CheckFailed(f"the {name} split changes each time")
+        same = len(other) == len(split)
+        same = same and other.get_batch(index)[0].equal(split.get_batch(index)[0])
+        fail_if(not same, f"the {name} split changes each time")
 
 
 @check("split off the test examples first")
@@ -89,24 +78,22 @@ def disjoint(data: LoadedDataset) -> None:
         held_out = _contents(data.parts()[name], _SAMPLED)
         both = sum(content in train for content in held_out)
         # Real data contains some pictures twice.
-        if both > max(1, 0.2 * share * len(held_out)):
-            raise CheckFailed(
-                f"{both} of {len(held_out)} {name} examples are also in the train split"
-            )
+        wrong = both > max(1, 0.2 * share * len(held_out))
+        fail_if(wrong, f"{both} of {len(held_out)} {name} examples are also in the train split")
 
 
 @check("take `options.validation` examples from the train split")
 def validation(data: LoadedDataset) -> None:
     """The validation split has the requested size"""
-    whole = data.splits
-    count = max(1, len(whole.train) // 10)
-    if len(whole.train) <= 2 * count or data.options.validation:
+    train, test = len(data.splits.train), len(data.splits.test)
+    count = max(1, train // 10)
+    if train <= 2 * count or data.data_options.validation:
         raise CheckSkipped("it is too small, or has a validation split already")
     splits = data.load(validation=count)
-    if len(splits.validation) != count:
-        raise CheckFailed(f"requested are {count} examples, there are {len(splits.validation)}")
-    if len(splits.train) != len(whole.train) - count or len(splits.test) != len(whole.test):
-        raise CheckFailed("they are not taken from the training examples")
+    found = len(splits.validation)
+    fail_if(found != count, f"requested are {count} examples, there are {found}")
+    moved = len(splits.train) == train - count and len(splits.test) == test
+    fail_if(not moved, "they are not taken from the training examples")
 
 
 @check("give Splits only plain numbers and texts")
@@ -115,42 +102,26 @@ def record(data: LoadedDataset) -> None:
     splits = data.splits
     fail_if(not splits.description or "\n" in splits.description, "`description` is not one line")
     kept = splits.record()
-    if json.loads(json.dumps(kept))["splits"] != kept["splits"]:
-        raise CheckFailed("its record is not the same after JSON")
+    same = json.loads(json.dumps(kept))["splits"] == kept["splits"]
+    fail_if(not same, "its record is not the same after JSON")
 
 
 @check("raise DataError that says what is missing and what to do")
 def missing(data: LoadedDataset) -> None:
     """Missing data raises DataError with one line"""
-    if not isinstance(data.options, DiskOptions):
+    if not isinstance(data.data_options, DiskOptions):
         raise CheckSkipped("it reads nothing from disk")
     try:
         data.load(root="/there/is/no/such/place")
     except DataError as error:
-        if "\n" in str(error):
-            raise CheckFailed("the error has several lines") from None
+        fail_if("\n" in str(error), "the error has several lines")
     else:
         raise CheckFailed("a root that does not exist raises no DataError")
 
 
-@check(
-    "give each option a default, a description, and a type that YAML and the command line support"
-)
-def options(data: LoadedDataset) -> None:
-    """Options can be written as YAML and as text and read again, and have descriptions"""
-    check_options(data.options, f"data set {data.name}")
-
-
-@check("put hooks and options into modules that do not import torch; give targets as strings")
-def registration(data: LoadedDataset) -> None:
-    """Registering it and reading its options imports no torch"""
-    check_registration(data.spec)
-
-
 def _some(split: Split, most: int) -> Tensor:
     """Indices of examples, evenly over a split."""
-    count = min(most, len(split))
-    return torch.linspace(0, len(split) - 1, count).long()
+    return torch.linspace(0, len(split) - 1, min(most, len(split))).long()
 
 
 def _contents(split: Split, most: int) -> list[bytes]:
@@ -166,7 +137,7 @@ def _check_labels(name: str, y: Tensor | None, count: int, classes: tuple[str, .
     if y is None:
         fail_if(classes, f"{name}: there are classes, and no labels")
         return
-    if y.dtype != torch.int64 or tuple(y.shape) != (count,):
-        raise CheckFailed(f"{name}: labels are {y.dtype} {tuple(y.shape)}, not int64 ({count},)")
-    if y.min() < -1 or y.max() >= max(1, len(classes)):
-        raise CheckFailed(f"{name}: labels go from {int(y.min())} to {int(y.max())}")
+    found = f"{name}: labels are {y.dtype} {tuple(y.shape)}"
+    fail_if(y.dtype != torch.int64 or y.shape != (count,), f"{found}, not int64 ({count},)")
+    low, high = int(y.min()), int(y.max())
+    fail_if(low < -1 or high >= max(1, len(classes)), f"{name}: labels go from {low} to {high}")

@@ -1,0 +1,181 @@
+"""Checks of outputs: shapes and ranges for all data that a model accepts, labels, samples."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaezoo.data.spec import DataSpec
+from vaezoo.errors import DataError, OptionError
+from vaezoo.models.base import BaseVAE
+from vaezoo.models.distributions import kl_divergence
+from vaezoo.runtime.seed import seeded
+from vaezoo.testing.check import CheckFailed, CheckSkipped, check, fail_if
+from vaezoo.testing.examples import edge_cases, labelled
+from vaezoo.testing.subjects import CPU, ModelWithLoss
+
+
+@check("return distributions of these shapes, or narrow input_spec, or raise DataError in __init__")
+def shapes(pair: ModelWithLoss) -> None:
+    """Shapes and ranges are right for all data that input_spec allows"""
+    cases = edge_cases(pair.model_spec.input_spec)
+    accepted = {data.is_image for data in cases if _fits(pair, data)}
+    fail_if(not accepted, "it accepts none of the data that was tried")
+    wrong = pair.model_spec.input_spec.vectors and False not in accepted
+    fail_if(wrong, "input_spec allows vectors, but it accepts none")
+    if importlib.util.find_spec("hypothesis") is not None:
+        _search(pair)
+
+
+def _fits(pair: ModelWithLoss, data: DataSpec) -> bool:
+    """Whether the model accepts the data; CheckFailed if it does and a shape is wrong."""
+    try:
+        model = _build(pair, data)
+    except DataError:
+        return False
+    where = f"{'×'.join(map(str, data.shape))} {data.domain}"
+    where += "" if data.class_names else " without labels"
+    try:
+        _check_evaluation(pair, model, data)
+        model.train()
+        for phase, output in pair.outputs(model, pair.batch(data=data)):
+            _check_tensor(output.loss, (), f"the loss of phase {phase.name}")
+    except CheckFailed as wrong:
+        raise CheckFailed(f"on {where}: {wrong}") from None
+    except Exception as error:
+        raise CheckFailed(f"on {where}: {type(error).__name__}: {error}") from error
+    return True
+
+
+def _build(pair: ModelWithLoss, data: DataSpec) -> BaseVAE:
+    """A model for the data; for vectors, with MLP networks if there is a choice."""
+    if data.is_image or "network" not in type(pair.model_options).model_fields:
+        return pair.build(data)
+    try:
+        return pair.build(data, network="mlp")
+    except (OptionError, ValueError):
+        return pair.build(data)
+
+
+def _check_evaluation(pair: ModelWithLoss, model: BaseVAE, data: DataSpec) -> None:
+    """Check the outputs of evaluation, also for one example: the last batch may have one."""
+    model.eval()
+    latent = tuple(model.latent_shape)
+    with seeded(0, CPU), torch.no_grad():
+        for n in (1, 3):
+            x, y = pair.batch(n, data)
+            y = model.labels(y)
+            posterior, prior = model.encode(x, y), model.prior(y)
+            z = posterior.rsample()
+            likelihood = model.decode(z, y)
+            _check_shape(posterior.batch_shape, (n,), "encode's batch_shape")
+            _check_shape(posterior.event_shape, latent, "encode's event_shape")
+            _check_tensor(z, (n, *latent), "a sample of encode's")
+            _check_shape(prior.event_shape, latent, "prior's event_shape")
+            if prior.batch_shape:
+                _check_shape(prior.batch_shape, (n,), "prior's batch_shape")
+            _check_tensor(likelihood.mean, (n, *data.shape), "the mean of decode's")
+            _check_tensor(likelihood.log_prob(x), (n,), "log p(x|z)")
+            _check_range(likelihood.mean, data, "the mean of decode's")
+            _check_tensor(model.reconstruct(x, y), (n, *data.shape), "reconstruct")
+            _check_tensor(model.sample(n, y), (n, *data.shape), "sample")
+            if "elbo" in pair.tags:
+                _check_tensor(kl_divergence(posterior, prior, z), (n,), "the KL")
+            if "importance" in pair.tags:
+                _check_tensor(posterior.log_prob(z), (n,), "log q(z|x)")
+                _check_tensor(prior.log_prob(z), (n,), "log p(z)")
+                ratios = model.log_importance_weights(x, y, 2)
+                _check_tensor(ratios, (2, n), "log_importance_weights")
+
+
+def _search(pair: ModelWithLoss) -> None:
+    """Try shapes between the edge cases by hypothesis, which reports the smallest that fails."""
+    from hypothesis import HealthCheck, given, settings
+    from hypothesis import strategies as st
+
+    takes = pair.model_spec.input_spec
+    sides = st.integers(max(takes.min_size, 4), min(takes.max_size or 40, max(40, takes.min_size)))
+    channels = st.sampled_from(takes.channels) if takes.channels else st.integers(1, 4)
+
+    @given(st.tuples(channels, sides, sides), st.sampled_from(["unit", "binary"]))
+    @settings(
+        max_examples=6,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    def fits(shape: tuple[int, int, int], domain: Any) -> None:
+        _fits(pair, labelled(shape, domain))
+
+    fits()
+
+
+@check("set `conditional = True`, tag it `labels`, and use y in decode or prior")
+def labels(pair: ModelWithLoss) -> None:
+    """A model uses labels if it declares them"""
+    conditional = pair.model_class.conditional
+    required = pair.model_spec.input_spec.labels
+    declared = "labels" in pair.tags or required
+    wrong = declared and not conditional
+    fail_if(wrong, "it declares labels, but without conditional = True it never gets any")
+    if not conditional:
+        raise CheckSkipped("it is not conditional")
+    fail_if(not declared, "it is conditional, but has no tag `labels`")
+    with pair.in_evaluation(1) as (model, _, _):
+        drawn = []
+        for label in (0, 1):
+            with seeded(0, CPU):
+                drawn.append(model.sample(4, torch.full((4,), label)))
+        fail_if(drawn[0].equal(drawn[1]), "samples of two classes are the same")
+    if not required:
+        without = DataSpec(shape=pair.data.shape, domain=pair.data.domain, num_examples=64)
+        try:
+            pair.build(without)(pair.batch(data=without).x)
+        except Exception as error:
+            said = f"without labels: {type(error).__name__}: {error}"
+            raise CheckFailed(f"{said}; say InputSpec(labels=True) if it needs labels") from error
+
+
+@check("let `prior` return a distribution also before fit_prior")
+def sampling(pair: ModelWithLoss) -> None:
+    """Samples can be drawn before and after training, with a temperature, as means and draws"""
+    _check_samples(pair, pair.build().eval(), "before training")
+    with pair.in_evaluation(8) as (model, batch, _):
+        model.fit_prior(lambda: [batch])
+        _check_samples(pair, model, "after training")
+
+
+def _check_samples(pair: ModelWithLoss, model: BaseVAE, when: str) -> None:
+    for n, temperature, mean in ((1, 1.0, True), (3, 1.0, False), (3, 0.5, True)):
+        y = model.labels(torch.arange(n) % max(1, len(pair.data.class_names)))
+        with seeded(0, CPU):
+            try:
+                drawn = model.sample(n, y, temperature, mean)
+            except (NotImplementedError, OptionError):
+                if temperature == 1.0:
+                    raise
+                continue  # a prior without a scale supports no temperature
+        _check_tensor(drawn, (n, *pair.data.shape), f"{when} sample({n})")
+        if mean:
+            _check_range(drawn, pair.data, f"{when} sample({n})")
+
+
+def _check_shape(found: torch.Size, shape: tuple[int, ...], what: str) -> None:
+    fail_if(tuple(found) != shape, f"{what} is {tuple(found)}, not {shape}")
+
+
+def _check_tensor(found: Tensor, shape: tuple[int, ...], what: str) -> None:
+    """CheckFailed unless a tensor has the shape, is float32 and is finite."""
+    _check_shape(found.shape, shape, what)
+    fail_if(found.dtype != torch.float32, f"{what} is {found.dtype}, not torch.float32")
+    fail_if(not found.isfinite().all(), f"{what} is not finite")
+
+
+def _check_range(mean: Tensor, data: DataSpec, what: str) -> None:
+    """CheckFailed if a mean is outside of [0, 1] where the data is not."""
+    wrong = data.domain != "real" and not ((mean >= 0) & (mean <= 1)).all()
+    fail_if(wrong, f"{what} goes from {mean.min():.3g} to {mean.max():.3g}, past [0, 1]")

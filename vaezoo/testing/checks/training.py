@@ -1,0 +1,192 @@
+"""Checks of training: gradients, phases, overfitting, bfloat16, torch.compile, host reads."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vaezoo.bench.counts import count
+from vaezoo.losses.base import Phase, loss_of
+from vaezoo.models.base import BaseVAE
+from vaezoo.runtime.device import autocast, precision_context
+from vaezoo.runtime.seed import seeded
+from vaezoo.testing.check import CheckFailed, check, fail_if
+from vaezoo.testing.subjects import CPU, LEARNING_STEPS, ModelWithLoss, named_values
+
+_STEPS = 3
+_EXPLAINED = 0.3
+"""The fraction of the variance of eight examples that a model must explain after training."""
+
+_HOST_READS = {
+    "_local_scalar_dense": "item(), float() or a truth value",
+    "nonzero": "nonzero() or a mask as an index",
+    "masked_select": "masked_select()",
+    "equal": "equal()",
+    "_unique2": "unique()",
+    "unique_dim": "unique()",
+}
+"""Operations that wait for a value, or for the size of their result, from the device."""
+
+_OTHER_CODE = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
+"""Folders whose code is not the plugin's."""
+
+
+@check("use the parameter in the loss of its phase, or make it a buffer, or freeze it")
+def gradients(pair: ModelWithLoss) -> None:
+    """Every parameter gets a gradient"""
+    model, batch = pair.build(), pair.batch()
+    phases = loss_of(model).phases(model)
+    names = _names(model)
+    trained = {p for phase in phases for p in phase.parameters}
+    for parameter, name in names.items():
+        fail_if(parameter.requires_grad and parameter not in trained, f"{name} is in no phase")
+    # A layer that starts at zero hides those behind it in the first step.
+    moved: set[nn.Parameter] = set()
+    for step in range(_STEPS):
+        model.on_train_step(torch.tensor(step))
+        for phase in phases:
+            output = phase.loss_fn(model, batch, pair.context(step, _STEPS))
+            output.loss.backward(inputs=list(phase.parameters))
+            moved |= {p for p in phase.parameters if p.grad is not None and p.grad.any()}
+            _descend(phase)
+    before = {p: p.detach().clone() for p in names}
+    model.fit_prior(lambda: [batch])
+    moved |= {p for p in names if not p.detach().equal(before[p])}
+    still = [name for p, name in names.items() if p.requires_grad and p not in moved]
+    fail_if(still, f"{', '.join(still[:3])}{' …' if len(still) > 3 else ''}: no gradient, or 0")
+
+
+@check("check the signs and weights of the loss, and what stops gradients")
+def overfit(pair: ModelWithLoss) -> None:
+    """A model can overfit one batch"""
+    _, before, after = pair.learned
+    fail_if(
+        not after >= _EXPLAINED,
+        f"after {LEARNING_STEPS} steps on a few examples, reconstructions explain "
+        f"{after:.2f} of their variance (before: {before:.2f}), not {_EXPLAINED} or more",
+    )
+
+
+@check("change nothing in the loss function of a phase: the trainer does the updates")
+def phases(pair: ModelWithLoss) -> None:
+    """A phase changes its own parameters and no others"""
+    model = pair.build()
+    phases = loss_of(model).phases(model)
+    names = _names(model)
+    titles = [phase.name for phase in phases]
+    twice = len({*titles}) < len(titles)
+    fail_if(twice, f"two of the phases {', '.join(titles)} have the same name")
+    for phase in phases:
+        own = {*phase.parameters}
+        fail_if(len(own) < len(phase.parameters), f"phase {phase.name} has a parameter twice")
+        known = own <= {*names}
+        fail_if(not known, f"phase {phase.name} has a parameter of neither model nor loss")
+        before = {p: p.detach().clone() for p in names}
+        output = phase.loss_fn(model, pair.batch(), pair.context())
+        output.loss.backward(inputs=list(phase.parameters))
+        others = {p: f"{name}, not its own" for p, name in names.items() if p not in own}
+        for parameter, name in others.items():
+            wrong = parameter.grad is not None
+            fail_if(wrong, f"phase {phase.name} gives a gradient to {name}")
+        _descend(phase)
+        changed = {p for p in names if not p.detach().equal(before[p])}
+        for parameter, name in others.items():
+            # One that no gradient moves may be set: to its best value in closed form, for one.
+            wrong = parameter.requires_grad and parameter in changed
+            fail_if(wrong, f"phase {phase.name} changes {name}")
+        fail_if(not changed, f"phase {phase.name} changes nothing")
+
+
+@check("sum nats in float32: see vaezoo.models.distributions.to_float32")
+def half_precision(pair: ModelWithLoss) -> None:
+    """A step in bfloat16 is close to one in float32, and its terms are float32"""
+    model = pair.build()
+    for phase in loss_of(model).phases(model):
+        outputs = []
+        for precision in ("fp32", "bf16"):
+            with seeded(0, CPU), autocast(precision, CPU):
+                outputs.append(phase.loss_fn(model, pair.batch(), pair.context()))
+        full, half = outputs
+        for name, value in named_values(half).items():
+            fail_if(value.dtype != torch.float32, f"{name} of phase {phase.name} is {value.dtype}")
+        half.loss.backward(inputs=list(phase.parameters))
+        if "discrete" in pair.tags:
+            continue  # a code that is nearly another one becomes it
+        a, b = full.loss.item(), half.loss.item()
+        close = abs(a - b) <= 0.2 * abs(a) + 1.0
+        fail_if(not close, f"phase {phase.name}: {b:.4g} in bfloat16, {a:.4g} in float32")
+
+
+@check("do not turn tensors into Python values in a step", slow=True)
+def compiled(pair: ModelWithLoss) -> None:
+    """A step gives the same result with torch.compile"""
+    model = pair.build()
+    torch._dynamo.reset()
+    try:
+        for phase in loss_of(model).phases(model):
+            values = []
+            # Without code generation, which takes long and draws its own random numbers.
+            for loss_fn in (phase.loss_fn, torch.compile(phase.loss_fn, backend="aot_eager")):
+                with seeded(0, CPU):
+                    loss = loss_fn(model, pair.batch(), pair.context()).loss
+                loss.backward(inputs=list(phase.parameters))
+                values.append(loss.item())
+            a, b = values
+            close = abs(a - b) <= 1e-3 * (1 + abs(a))
+            fail_if(not close, f"phase {phase.name}: {b:.6g} compiled, {a:.6g} not")
+    finally:
+        torch._dynamo.reset()
+
+
+@check("read no value back to the host in a step: no .item(), float(tensor), `if tensor`")
+def flops(pair: ModelWithLoss) -> None:
+    """The FLOPs of a step can be counted, and it waits for no value from the device"""
+    model, batch, context = pair.build(), pair.batch(), pair.context()
+
+    def step() -> None:
+        model.on_train_step(context.global_step)
+        for phase in loss_of(model).phases(model):
+            output = phase.loss_fn(model, batch, context)
+            output.loss.backward(inputs=list(phase.parameters))
+
+    with precision_context("fp32", deterministic=True), _NoHostReads():
+        counted = count(step)
+    fail_if(counted.flops <= 0, "the FLOP counter finds no matrix product and no convolution")
+
+
+class _NoHostReads(TorchDispatchMode):
+    """Raises CheckFailed at an operation that would wait for the device."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = func.overloadpacket.__name__
+        if name in _HOST_READS:
+            # The line of the plugin that is running, if there is one.
+            frames = [
+                f for f in traceback.extract_stack() if not f.filename.startswith(_OTHER_CODE)
+            ]
+            where = (
+                f": {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+            )
+            raise CheckFailed(f"a value is read back by {_HOST_READS[name]}{where}")
+        return func(*args, **(kwargs or {}))
+
+
+def _names(model: BaseVAE) -> dict[nn.Parameter, str]:
+    """Each parameter of model and loss with its name."""
+    names = {p: f"the loss's {name}" for name, p in loss_of(model).named_parameters()}
+    return {**names, **{p: name for name, p in model.named_parameters()}}
+
+
+def _descend(phase: Phase) -> None:
+    with torch.no_grad():
+        for parameter in phase.parameters:
+            if parameter.grad is not None:
+                parameter.sub_(1e-3 * parameter.grad.sign())
+                parameter.grad = None
