@@ -68,7 +68,8 @@ def done(request: pytest.FixtureRequest) -> Done:
 
 
 def run(folder: Path, count: int) -> Done:
-    path = os.pathsep.join([str(ROOT), str(ROOT / "plugins"), os.environ.get("PYTHONPATH", "")])
+    folders = [ROOT, ROOT / "plugins", ROOT / "tests" / "helpers", os.environ.get("PYTHONPATH", "")]
+    path = os.pathsep.join(map(str, folders))
     env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     running = [
         subprocess.Popen(

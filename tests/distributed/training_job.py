@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 import vaezoo
+from small_jobs import StopAfter
 from vaezoo.data.loader import BatchLoader
 from vaezoo.distributed import (
     all_gather,
@@ -73,18 +73,6 @@ LARGE: dict[str, dict[str, Any]] = {
 """Small versions of the model with the most parameters, and of one with three phases."""
 
 
-class StopAfter(ProgressCallback):
-    """Sends this process a stop signal after some steps."""
-
-    def __init__(self, steps: int) -> None:
-        self.left = steps
-
-    def on_step_end(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
 def said(work: Callable[[], Any]) -> str:
     """The type and the message of the error that ends the work."""
     try:
@@ -99,7 +87,9 @@ def train(model: str, out: Path, **options: Any) -> Any:
 
 
 def stop(model: str, out: Path, steps_before: int = 8, **options: Any) -> str:
-    return said(lambda: train(model, out, callback=StopAfter(steps_before), **options))
+    return said(
+        lambda: train(model, out, callback=StopAfter(steps_before, signal.SIGTERM), **options)
+    )
 
 
 def resume(run: Path) -> None:

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 import vaezoo
+from small_jobs import SMALL_JOB
 from vaezoo import DataSpec
 from vaezoo.cli.main import main
 from vaezoo.errors import RunError
@@ -21,21 +22,12 @@ from vaezoo.export import files
 from vaezoo.export.graphs import PARTS, Part, example_inputs, make_graph
 from vaezoo.runs.run import Run
 
-TINY: dict[str, Any] = {
-    "data": "sprites",
-    "examples": 120,
-    "test": 40,
-    "image_size": 16,
-    "hidden": (8, 8),
-    "epochs": 1,
-    "batch_size": 16,
-    "device": "cpu",
-}
+TINY = {**SMALL_JOB, "test": 40}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return vaezoo.train("cvae", out=tmp_path_factory.mktemp("r") / "run", latent_dim=4, **TINY)
+    return vaezoo.train("cvae", out=tmp_path_factory.mktemp("r") / "run", **TINY)
 
 
 def small(name: str) -> vaezoo.BaseVAE:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,22 +12,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import vaezoo
+from small_jobs import StopAfter
 from vaezoo.errors import RunStopped
 from vaezoo.runs.run import Run
 from vaezoo.runs.train import resume_run
 from vaezoo.training.callback import ProgressCallback
-
-
-class StopAfter(ProgressCallback):
-    """Asks for a stop at a step, as Ctrl-C does."""
-
-    def __init__(self, steps: int) -> None:
-        self.left = steps
-
-    def on_step_end(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.fixture
@@ -60,16 +47,20 @@ def assert_terms_per_example() -> Callable[..., None]:
         x: Tensor,
         names: Sequence[str],
         sizes: Sequence[int] = (1, 8),
+        mean_loss: bool = True,
         **tolerance: float,
     ) -> None:
-        """names: the terms that are [batch]; sizes: of the parts of x, which divide it."""
+        """names: the terms that are [batch]; sizes: of the parts of x, which divide it.
+
+        mean_loss: whether the loss is a mean over examples too.
+        """
         whole = loss(x)
         for size in sizes:
             parts = [loss(part) for part in x.split(size)]
             for name in names:
                 pieces = torch.cat([part.terms[name] for part in parts])
                 assert torch.allclose(pieces, whole.terms[name], **tolerance), name
-            if len(x) % size == 0:
+            if mean_loss and len(x) % size == 0:
                 mean = torch.stack([part.loss for part in parts]).mean()
                 assert torch.allclose(mean, whole.loss, **tolerance)
 

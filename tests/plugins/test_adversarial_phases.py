@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import vaezoo
+from small_jobs import SMALL_JOB
 from vaezoo import BaseLoss, BaseVAE, Batch, DataSpec, Phase, StepContext
 from vaezoo.cli.main import main
 from vaezoo.errors import DataError, OptionError, VaezooError
@@ -35,18 +36,7 @@ PHASES = [
 ]
 """Every phase of every loss here, and the modules that it updates."""
 
-TINY: dict[str, Any] = {
-    "data": "sprites",
-    "examples": 120,
-    "test": 24,
-    "image_size": 16,
-    "hidden": (8, 8),
-    "latent_dim": 4,
-    "discriminator_hidden": (8, 8),
-    "batch_size": 16,
-    "epochs": 1,
-    "device": "cpu",
-}
+TINY = {**SMALL_JOB, "discriminator_hidden": (8, 8)}
 
 
 def build(name: str, shape: tuple[int, ...] = (1, 12, 10), **options: Any) -> BaseVAE:

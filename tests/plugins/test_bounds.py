@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 import vaezoo
+from small_models import images, small_model
 from vaezoo import BaseVAE, Batch, DataSpec, LossOutput, Options, StepContext
 from vaezoo.models.distributions import diagonal_normal
 from vaezoo_bounds.importance import IWAELoss, MIWAELoss
@@ -67,22 +68,10 @@ def weights(vae: BaseVAE, x: Tensor, draws: int, seed: int = 1) -> Tensor:
     return vae.log_importance_weights(x, samples=draws)
 
 
-def small(name: str = "iwae", **options: object) -> BaseVAE:
-    torch.manual_seed(0)
-    made = vaezoo.create_model(
-        name, (1, 8, 8), network="mlp", hidden=(16,), latent_dim=3, **options
-    )
-    return made.double()
-
-
-def images(n: int = 8) -> Tensor:
-    return torch.rand(n, 1, 8, 8, generator=torch.manual_seed(2), dtype=torch.float64)
-
-
 class TestIwae:
     @pytest.mark.parametrize("gradient", ["standard", DREG])
     def test_one_sample_is_the_elbo(self, gradient: str) -> None:
-        vae, x = small(), images()
+        vae, x = small_model("iwae"), images()
         objective, terms = run(iwae(vae, 1, gradient), vae, x)
         assert torch.allclose(terms["bound"], weights(vae, x, 1)[0], rtol=0, atol=1e-10)
         assert torch.allclose(terms["bound"], terms["elbo"], rtol=0, atol=1e-12)
@@ -144,7 +133,7 @@ class TestIwae:
 
     def test_terms_do_not_know_the_batch(self) -> None:
         """With the same noise for each example, batches of 1, 8 and 64 give the same bounds."""
-        vae, x, noise = small(), images(64), torch.randn(5, 1, 3).double()
+        vae, x, noise = small_model("iwae"), images(64), torch.randn(5, 1, 3).double()
         encode = vae.encode
 
         def steady(x: Tensor, y: Tensor | None = None) -> Distribution:
@@ -164,7 +153,7 @@ class TestIwae:
                 assert torch.allclose(mean, objective, rtol=0, atol=1e-9)
 
     def test_without_gradients_few_are_decoded_at_once(self) -> None:
-        vae, x, seen = small(samples=40), images(64), []
+        vae, x, seen = small_model("iwae", samples=40), images(64), []
         decode = vae.decode
 
         def spy(z: Tensor, y: Tensor | None = None) -> Distribution:
@@ -259,7 +248,7 @@ class TestDoublyReparameterized:
         assert torch.allclose(ours[0], expected, rtol=1e-9, atol=1e-12)
 
     def test_trains_a_decoder_under_a_frozen_encoder(self) -> None:
-        vae = small(gradient=DREG).requires_grad_(False)
+        vae = small_model("iwae", gradient=DREG).requires_grad_(False)
         vae.decoder.requires_grad_(True)
         assert vae.loss is not None
         vae.loss(vae, Batch(images()), CONTEXT).loss.backward()
@@ -269,7 +258,7 @@ class TestDoublyReparameterized:
 class TestMiwae:
     @pytest.mark.parametrize("gradient", ["standard", DREG])
     def test_one_group_is_the_iwae(self, gradient: str) -> None:
-        vae, x = small(), images()
+        vae, x = small_model("iwae"), images()
         parameters = [*vae.encoder.parameters(), *vae.decoder.parameters()]
         ours = run(miwae(vae, 6, 1, gradient), vae, x)
         theirs = run(iwae(vae, 6, gradient), vae, x)
@@ -331,7 +320,7 @@ class TestTraining:
         [("iwae", {}), ("iwae", {"gradient": DREG}), ("miwae", {}), ("miwae", {"gradient": DREG})],
     )
     def test_the_bound_rises(self, name: str, options: dict[str, object]) -> None:
-        vae = small(name, **options).float()
+        vae = small_model(name, **options).float()
         x = images(32).float()
         assert vae.loss is not None
         (phase,) = vae.loss.phases(vae)

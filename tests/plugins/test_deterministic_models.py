@@ -14,23 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import vaezoo
+from small_jobs import SMALL_JOB
 from vaezoo import BaseVAE, Batch, DataSpec, StepContext
 from vaezoo.cli.main import main
 from vaezoo.errors import DataError, OptionError
 
 CONTEXT = StepContext(torch.tensor(0), 10, 100)
 SMALL: dict[str, Any] = {"latent_dim": 5, "hidden": (4, 8)}
-TINY: dict[str, Any] = {
-    "data": "sprites",
-    "examples": 120,
-    "test": 24,
-    "image_size": 16,
-    "hidden": (8, 8),
-    "latent_dim": 4,
-    "batch_size": 16,
-    "epochs": 1,
-    "device": "cpu",
-}
 
 
 def build(
@@ -152,7 +142,7 @@ class TestSampler:
 class TestRun:
     @pytest.mark.parametrize("sampler", ["standard_normal", "gaussian", "mixture"])
     def test_a_run_is_saved_with_its_sampler(self, tmp_path: Path, sampler: str) -> None:
-        run = vaezoo.train("autoencoder", out=tmp_path / "r", sampler=sampler, **TINY)
+        run = vaezoo.train("autoencoder", out=tmp_path / "r", sampler=sampler, **SMALL_JOB)
         again = vaezoo.load_run(tmp_path / "r")
         prior = again.model.prior()
         assert (prior.mean.abs().max() > 1e-3) == (sampler != "standard_normal")
@@ -163,7 +153,7 @@ class TestRun:
     def test_evaluation_shows_a_dash_and_the_reason(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, loss: str
     ) -> None:
-        run = vaezoo.train(name, out=tmp_path / "r", **TINY)
+        run = vaezoo.train(name, out=tmp_path / "r", **SMALL_JOB)
         assert run.config.components.loss.name == loss
         summary = json.loads((tmp_path / "r" / "summary.json").read_text())
         for number in ("elbo", "rate", "distortion", "bits_per_dim", "log_likelihood"):
@@ -190,7 +180,7 @@ class TestRun:
         self, tmp_path: Path
     ) -> None:
         with pytest.raises(OptionError, match="give --batch-size 2 or more"):
-            vaezoo.train("autoencoder", out=tmp_path / "r", **{**TINY, "batch_size": 1})
+            vaezoo.train("autoencoder", out=tmp_path / "r", **{**SMALL_JOB, "batch_size": 1})
         model, x = build("rae").eval(), images(3)
         alone = torch.cat([model.reconstruct(one) for one in x.split(1)])
         assert torch.allclose(alone, model.reconstruct(x), atol=1e-6)

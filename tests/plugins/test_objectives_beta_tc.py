@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from torch.distributions import (
 )
 
 import vaezoo
-from vaezoo import BaseVAE, Batch, LossOutput, StepContext
+from small_models import images, run_loss, small_model
 from vaezoo.errors import OptionError
 from vaezoo.models.distributions import diagonal_normal, kl_divergence
 from vaezoo_objectives.aggregate import decompose, importance_weights, pairwise_log_prob
@@ -49,24 +50,8 @@ def marginal(q: Distribution, latent: int) -> Distribution:
     return MixtureSameFamily(Categorical(torch.ones(len(q.mean)).double()), of_one)
 
 
-def model(**options: object) -> BaseVAE:
-    torch.manual_seed(0)
-    made = vaezoo.create_model(
-        "beta_tc", (1, 8, 8), network="mlp", hidden=(16,), latent_dim=3, **options
-    )
-    return made.double()
-
-
-def run(vae: BaseVAE, x: Tensor, examples: int = EXAMPLES) -> LossOutput:
-    """The loss with the same noise each time."""
-    torch.manual_seed(1)
-    assert vae.loss is not None
-    output: LossOutput = vae.loss(vae, Batch(x), StepContext(torch.tensor(0), 10, examples))
-    return output
-
-
-def images(n: int = 8) -> Tensor:
-    return torch.rand(n, 1, 8, 8, generator=torch.manual_seed(2), dtype=torch.float64)
+model = partial(small_model, "beta_tc")
+run = partial(run_loss, examples=EXAMPLES)
 
 
 class TestExactMixture:
@@ -251,7 +236,7 @@ class TestObjective:
     def test_n_is_the_number_of_training_examples(self, examples: int) -> None:
         """Equal to a double loop over the batch, with N from the context only."""
         vae, x = model(), images()
-        terms = run(vae, x, examples).terms
+        terms = run(vae, x, examples=examples).terms
         torch.manual_seed(1)
         q, z, _, _ = vae(x)
         for i in range(8):

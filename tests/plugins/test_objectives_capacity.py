@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 import vaezoo
-from vaezoo import BaseVAE, Batch, LossOutput, StepContext
+from small_jobs import SMALL_JOB
+from small_models import images, run_loss, small_model
+from vaezoo import Batch, StepContext
 from vaezoo_objectives.capacity import CapacityLoss
 
-
-def model(**options: object) -> BaseVAE:
-    torch.manual_seed(0)
-    made = vaezoo.create_model(
-        "capacity", (1, 8, 8), network="mlp", hidden=(16,), latent_dim=3, **options
-    )
-    return made.double()
-
-
-def images(n: int = 8) -> Tensor:
-    return torch.rand(n, 1, 8, 8, generator=torch.manual_seed(2), dtype=torch.float64)
-
-
-def run(vae: BaseVAE, x: Tensor, step: int = 0, total: int = 100) -> LossOutput:
-    torch.manual_seed(1)
-    assert vae.loss is not None
-    output: LossOutput = vae.loss(vae, Batch(x), StepContext(torch.tensor(step), total, 1000))
-    return output
+model = partial(small_model, "capacity")
+run = partial(run_loss, total=100, examples=1000)
 
 
 class TestSchedule:
@@ -56,22 +43,9 @@ class TestSchedule:
 
     def test_moves_in_a_real_run_and_not_in_its_evaluation(self, tmp_path: Path) -> None:
         """6 steps in an epoch: validation after 6 and 12 steps does not count as a step."""
-        run = vaezoo.train(
-            "capacity",
-            out=tmp_path / "run",
-            examples=120,
-            test=24,
-            image_size=16,
-            network="mlp",
-            hidden=(8,),
-            latent_dim=2,
-            batch_size=16,
-            epochs=2,
-            log_every=1,
-            device="cpu",
-            capacity=12.0,
-            rise=1.0,
-        )
+        job = {**SMALL_JOB, "network": "mlp", "hidden": (8,), "latent_dim": 2, "epochs": 2}
+        job |= {"log_every": 1, "capacity": 12.0, "rise": 1.0}
+        run = vaezoo.train("capacity", out=tmp_path / "run", **job)
         lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
         training = [line["terms"]["capacity"] for line in lines if line["kind"] == "train"]
         assert training == pytest.approx([float(step) for step in range(1, 13)])
@@ -127,11 +101,10 @@ class TestObjective:
         assert torch.stack(rates[-50:]).mean().item() == pytest.approx(4.0, rel=0.1)
         assert torch.stack(rates[50:60]).mean() < 2.5
 
-    def test_terms_of_examples_do_not_know_the_batch(self) -> None:
+    def test_terms_of_examples_do_not_know_the_batch(
+        self, assert_terms_per_example: Callable[..., None]
+    ) -> None:
         vae, x = model(logvar_range=(-60.0, -59.0)), images(64)
-        whole = run(vae, x).terms
-        for size in (1, 8):
-            parts = [run(vae, part).terms for part in x.split(size)]
-            for name in ("elbo", "rate", "distortion"):
-                pieces = torch.cat([part[name] for part in parts])
-                assert torch.allclose(pieces, whole[name], rtol=0, atol=1e-6), name
+        names = ("elbo", "rate", "distortion")
+        loss = partial(run, vae)
+        assert_terms_per_example(loss, x, names, mean_loss=False, rtol=0, atol=1e-6)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-import vaezoo
+from small_models import images, small_model
 from vaezoo import BaseVAE, Batch, LossOutput, StepContext
 from vaezoo.models.distributions import diagonal_normal
 from vaezoo_objectives.dip_vae import covariance_of
@@ -32,16 +34,11 @@ def with_covariance(target: Tensor, n: int = 50) -> Tensor:
     )
 
 
-def model(**options: object) -> BaseVAE:
-    torch.manual_seed(0)
-    made = vaezoo.create_model(
-        "dip_vae", (1, 8, 8), network="mlp", hidden=(16,), latent_dim=2, **options
-    )
-    return made.double()
+model = partial(small_model, "dip_vae", latent_dim=2)
 
 
 def run(vae: BaseVAE, n: int = 8) -> LossOutput:
-    x = torch.rand(n, 1, 8, 8, generator=torch.manual_seed(2), dtype=torch.float64)
+    x = images(n)
     assert vae.loss is not None
     output: LossOutput = vae.loss(vae, Batch(x), StepContext(torch.tensor(0), 10, 100))
     return output

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
 
 import vaezoo
+from small_jobs import SMALL_JOB
 from vaezoo import Batch, DataSpec, StepContext
 from vaezoo.cli.main import main
 from vaezoo.config import build_config, load_config, resolve_components
-from vaezoo.errors import RunStopped
-from vaezoo.runs.train import resume_run
-from vaezoo.training.callback import ProgressCallback
+from vaezoo.runs.run import Run
 
 NAMES = ["beta_tc", "dip_vae", "info_vae", "wae_mmd", "capacity", "sigma_vae", "iwae", "miwae"]
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -131,28 +127,10 @@ def test_the_scale_of_the_wasserstein_entry_is_the_root_of_a_half() -> None:
     assert options["likelihood"] == "gaussian"
 
 
-class StopAfter(ProgressCallback):
-    """A callback that stops training at a step, as Ctrl-C does."""
-
-    def __init__(self, steps: int) -> None:
-        self.left = steps
-
-    def on_step_end(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGINT)
-
-
 @pytest.mark.parametrize("name", ["sigma_vae", "capacity", "info_vae"])
-def test_a_resumed_run_is_bit_equal(name: str, tmp_path: Path) -> None:
+def test_a_resumed_run_is_bit_equal(
+    name: str, tmp_path: Path, assert_resumes: Callable[..., Run]
+) -> None:
     """A resumed run is equal: state of the loss (a scale), the step, random numbers (the prior)."""
-    job: dict[str, Any] = {"examples": 120, "test": 24, "image_size": 16, "network": "mlp"}
-    job |= {"hidden": (8,), "latent_dim": 2, "batch_size": 16, "epochs": 2, "device": "cpu"}
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    vaezoo.train(name, out=whole, **job)
-    with pytest.raises(RunStopped):
-        vaezoo.train(name, out=stopped, callback=StopAfter(5), **job)
-    resume_run(stopped, vaezoo.load_run(stopped).config, ProgressCallback())
-    first, second = (load_file(out / "model.safetensors") for out in (whole, stopped))
-    assert first.keys() == second.keys()
-    assert all(first[key].equal(second[key]) for key in first)
+    job = {**SMALL_JOB, "network": "mlp", "hidden": (8,), "latent_dim": 2, "epochs": 2}
+    assert_resumes(vaezoo.train(name, out=tmp_path / "whole", **job), 5, **job)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +12,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 import vaezoo
-from vaezoo import BaseVAE, Batch, LossOutput, StepContext
+from small_models import images, run_loss, small_model
+from vaezoo import Batch, StepContext
 from vaezoo.models.distributions import diagonal_normal
 from vaezoo_objectives.mmd import mmd, mmd_to_prior
 from vaezoo_objectives.options import MMDOptions
@@ -138,73 +141,55 @@ class TestPrior:
         assert mmd_to_prior(z.view(16, 3, 2, 2), spatial, MMDOptions()).equal(expected)
 
 
-def model(name: str, **options: object) -> BaseVAE:
-    torch.manual_seed(0)
-    made = vaezoo.create_model(
-        name, (1, 8, 8), network="mlp", hidden=(16,), latent_dim=3, **options
-    )
-    return made.double()
-
-
-def images(n: int = 8) -> Tensor:
-    return torch.rand(n, 1, 8, 8, generator=torch.manual_seed(2), dtype=torch.float64)
-
-
-def run(vae: BaseVAE, x: Tensor) -> LossOutput:
-    torch.manual_seed(1)
-    assert vae.loss is not None
-    output: LossOutput = vae.loss(vae, Batch(x), StepContext(torch.tensor(0), 10, 100))
-    return output
-
-
 class TestInfoVae:
     def test_with_lambda_one_and_no_preference_is_the_elbo(self) -> None:
-        objective, terms = run(model("info_vae", alpha=0.0, lambda_mmd=1.0), images())
+        objective, terms = run_loss(small_model("info_vae", alpha=0.0, lambda_mmd=1.0), images())
         assert torch.allclose(objective, -terms["elbo"].mean(), rtol=0, atol=1e-12)
 
     @pytest.mark.parametrize(("alpha", "weight"), [(1.0, 50.0), (0.5, 7.0), (-0.5, 110.0), (0, 1)])
     def test_is_equation_6(self, alpha: float, weight: float) -> None:
-        objective, terms = run(model("info_vae", alpha=alpha, lambda_mmd=weight), images())
+        objective, terms = run_loss(
+            small_model("info_vae", alpha=alpha, lambda_mmd=weight), images()
+        )
         expected = (terms["distortion"] + (1 - alpha) * terms["rate"]).mean()
         expected = expected + (alpha + weight - 1) * terms["mmd"]
         assert torch.allclose(objective, expected, rtol=0, atol=1e-10)
 
     def test_at_alpha_one_no_kl_has_a_gradient(self) -> None:
-        vae = model("info_vae", alpha=1.0, lambda_mmd=0.0)
+        vae = small_model("info_vae", alpha=1.0, lambda_mmd=0.0)
         encoder = list(vae.encoder.parameters())
-        objective, terms = run(vae, images())
+        objective, terms = run_loss(vae, images())
         ours = torch.autograd.grad(objective, encoder, retain_graph=True)
         alone = torch.autograd.grad(terms["distortion"].mean(), encoder)
         assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(ours, alone, strict=True))
 
     def test_mmd_reaches_the_encoder_and_not_the_decoder(self) -> None:
-        vae = model("info_vae")
-        run(vae, images()).terms["mmd"].backward()
+        vae = small_model("info_vae")
+        run_loss(vae, images()).terms["mmd"].backward()
         assert all(p.grad is not None for p in vae.encoder.parameters())
         assert all(p.grad is None for p in vae.decoder.parameters())
 
-    def test_terms_of_examples_do_not_know_the_batch(self) -> None:
-        vae, x = model("info_vae", logvar_range=(-60.0, -59.0)), images(64)
-        whole = run(vae, x).terms
-        for size in (1, 8):
-            parts = [run(vae, part).terms for part in x.split(size)]
-            for name in ("elbo", "rate", "distortion"):
-                pieces = torch.cat([part[name] for part in parts])
-                assert torch.allclose(pieces, whole[name], rtol=0, atol=1e-6), name
+    def test_terms_of_examples_do_not_know_the_batch(
+        self, assert_terms_per_example: Callable[..., None]
+    ) -> None:
+        vae, x = small_model("info_vae", logvar_range=(-60.0, -59.0)), images(64)
+        names = ("elbo", "rate", "distortion")
+        loss = partial(run_loss, vae)
+        assert_terms_per_example(loss, x, names, mean_loss=False, rtol=0, atol=1e-6)
 
 
 class TestWaeMmd:
     def test_distortion_is_the_squared_error_and_a_constant(self) -> None:
         """At the default variance, ½, the distortion in nats is ‖x - mean‖² + D/2 · log π."""
-        vae, x = model("wae_mmd"), images()
-        distortion = run(vae, x).terms["distortion"]
+        vae, x = small_model("wae_mmd"), images()
+        distortion = run_loss(vae, x).terms["distortion"]
         torch.manual_seed(1)
         squared = (x - vae(x).likelihood.mean).square().sum((1, 2, 3))
         constant = 32 * math.log(math.pi)
         assert torch.allclose(distortion, squared + constant, rtol=0, atol=1e-5)
 
     def test_has_no_kl(self) -> None:
-        objective, terms = run(model("wae_mmd", lambda_mmd=3.0), images())
+        objective, terms = run_loss(small_model("wae_mmd", lambda_mmd=3.0), images())
         assert set(terms) == {"distortion", "mmd"}
         assert torch.allclose(objective, terms["distortion"].mean() + 3.0 * terms["mmd"])
 
@@ -214,7 +199,7 @@ class TestWaeMmd:
 
     def test_takes_posteriors_that_are_points(self) -> None:
         """As in the paper's experiments: the posterior needs no density."""
-        vae = model("wae_mmd")
+        vae = small_model("wae_mmd")
         encode = vae.encode
 
         class Point(Distribution):
@@ -226,14 +211,14 @@ class TestWaeMmd:
                 return self.at.expand(*sample_shape, *self.at.shape)
 
         vae.encode = lambda x, y=None: Point(encode(x, y).mean)
-        objective, _ = run(vae, images())
+        objective, _ = run_loss(vae, images())
         objective.backward()
         assert objective.isfinite()
 
     @pytest.mark.parametrize("kernel", ["imq", "rbf"])
     def test_brings_the_latents_to_the_prior(self, kernel: str) -> None:
         """After 150 steps with a large penalty the latents have the prior's mean and deviation."""
-        vae = model("wae_mmd", kernel=kernel, lambda_mmd=1e4).float()
+        vae = small_model("wae_mmd", kernel=kernel, lambda_mmd=1e4).float()
         x = images(256).float()
         assert vae.loss is not None
         (phase,) = vae.loss.phases(vae)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
 import vaezoo
-from vaezoo import BaseVAE, Batch, LossOutput, StepContext
+from small_models import images, run_loss, small_model
+from vaezoo import BaseVAE
 from vaezoo.errors import OptionError
 from vaezoo.models.distributions import diagonal_normal
 from vaezoo.models.likelihoods import GaussianLikelihood
@@ -18,23 +21,8 @@ from vaezoo.runtime.seed import evaluation_mode
 VALUES = 64
 
 
-def model(**options: object) -> BaseVAE:
-    torch.manual_seed(0)
-    made = vaezoo.create_model(
-        "sigma_vae", (1, 8, 8), network="mlp", hidden=(16,), latent_dim=3, **options
-    )
-    return made.double()
-
-
-def images(n: int = 8) -> Tensor:
-    return torch.rand(n, 1, 8, 8, generator=torch.manual_seed(2), dtype=torch.float64)
-
-
-def run(vae: BaseVAE, x: Tensor, step: int = 0) -> LossOutput:
-    torch.manual_seed(1)
-    assert vae.loss is not None
-    output: LossOutput = vae.loss(vae, Batch(x), StepContext(torch.tensor(step), 100, 1000))
-    return output
+model = partial(small_model, "sigma_vae")
+run = partial(run_loss, total=100, examples=1000)
 
 
 def means(vae: BaseVAE, x: Tensor) -> Tensor:
@@ -150,16 +138,15 @@ class TestOwnScale:
         )
         assert vae.state_dict().keys() == learned.state_dict().keys()
 
-    def test_terms_of_examples_do_not_know_the_batch(self) -> None:
+    def test_terms_of_examples_do_not_know_the_batch(
+        self, assert_terms_per_example: Callable[..., None]
+    ) -> None:
         vae, x = model(logvar_range=(-60.0, -59.0)).eval(), images(64)
         assert vae.loss is not None
         vae.loss.eval()
-        whole = run(vae, x).terms
-        for size in (1, 8):
-            parts = [run(vae, part).terms for part in x.split(size)]
-            for name in ("elbo", "rate", "distortion"):
-                pieces = torch.cat([part[name] for part in parts])
-                assert torch.allclose(pieces, whole[name], rtol=0, atol=1e-6), name
+        names = ("elbo", "rate", "distortion")
+        loss = partial(run, vae)
+        assert_terms_per_example(loss, x, names, mean_loss=False, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import vaezoo
+from small_jobs import SMALL_JOB
 from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.cli.main import main
 from vaezoo.errors import UnknownNameError
@@ -22,17 +23,7 @@ from vaezoo.training.callback import ProgressCallback
 from vaezoo.training.loggers import attach_loggers
 from vaezoo.training.tensorboard import TensorBoardLogger, scalars
 
-TINY: dict[str, Any] = {
-    "data": "sprites",
-    "examples": 120,
-    "test": 40,
-    "image_size": 16,
-    "hidden": (8, 8),
-    "latent_dim": 3,
-    "batch_size": 16,
-    "log_every": 2,
-    "device": "cpu",
-}
+TINY = {**SMALL_JOB, "test": 40, "latent_dim": 3, "log_every": 2}
 
 PLUGIN = '''
 import vaezoo
@@ -78,7 +69,7 @@ def lines_of(run: Path) -> list[dict[str, Any]]:
 @pytest.mark.usefixtures("plugin")
 def test_a_plugins_writer_gets_every_line(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    vaezoo.train("vanilla", out=out, epochs=2, log=("lines",), **TINY)
+    vaezoo.train("vanilla", out=out, log=("lines",), **{**TINY, "epochs": 2})
     wanted = [f"{line['kind']} {line['step']} {line['terms']['elbo']}" for line in lines_of(out)]
     assert (out / "lines.txt").read_text().splitlines() == ["past 0 3", *wanted, "closed"]
     assert main(["train", "--resume", str(out), "--epochs", "3"]) == 0
@@ -94,7 +85,9 @@ def test_a_writer_that_fails_costs_a_note(tmp_path: Path) -> None:
             notes.append(text)
 
     both = ("fails", "lines")
-    run = vaezoo.train("vanilla", out=tmp_path / "r", epochs=2, log=both, callback=Told(), **TINY)
+    run = vaezoo.train(
+        "vanilla", out=tmp_path / "r", log=both, callback=Told(), **{**TINY, "epochs": 2}
+    )
     assert run.summary["elbo"] is not None
     assert notes == ["--log fails gets no more lines: ConnectionError: the service is away"]
     assert len((tmp_path / "r" / "lines.txt").read_text().splitlines()) == 2 + len(run.metrics)
@@ -102,7 +95,7 @@ def test_a_writer_that_fails_costs_a_note(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("plugin")
 def test_a_process_that_writes_no_line_opens_nothing(tmp_path: Path) -> None:
-    run = vaezoo.train("vanilla", out=tmp_path / "run", epochs=1, log=("lines",), **TINY)
+    run = vaezoo.train("vanilla", out=tmp_path / "run", log=("lines",), **TINY)
     said = (run.path / "lines.txt").read_text()
     folder = RunFolder.existing(run.path)
     with attach_loggers(folder, ["lines"], run.config.to_dict(), print):
@@ -131,7 +124,7 @@ def test_the_writer_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "guide_writer.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     vaezoo.load_plugin("guide_writer")
-    run = vaezoo.train("vanilla", out=tmp_path / "run", epochs=1, log=("service",), **TINY)
+    run = vaezoo.train("vanilla", out=tmp_path / "run", log=("service",), **TINY)
     assert sent[0] == ("init", False)
     assert sent[-1] == ("finished", None)
     assert [step for step, _ in sent[1:-1]] == [str(line["step"]) for line in run.metrics]
@@ -173,7 +166,7 @@ def test_tensorboard_shows_the_lines_and_no_point_twice(tmp_path: Path) -> None:
     """Also after a crash past the checkpoint, whose lines and points are written again."""
     pytest.importorskip("tensorboard")
     out = tmp_path / "run"
-    vaezoo.train("vanilla", out=out, epochs=2, log=("tensorboard",), **TINY)
+    vaezoo.train("vanilla", out=out, log=("tensorboard",), **{**TINY, "epochs": 2})
     assert points(out) == wanted_points(out)
 
     (last, before) = lines_of(out)[-1], lines_of(out)
@@ -192,7 +185,7 @@ def test_tensorboard_shows_the_lines_and_no_point_twice(tmp_path: Path) -> None:
 def test_a_run_that_turns_it_on_later_has_its_past(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     out = tmp_path / "run"
-    vaezoo.train("vanilla", out=out, epochs=1, **TINY)
+    vaezoo.train("vanilla", out=out, **TINY)
     assert not (out / "tensorboard").exists()
     assert main(["train", "--resume", str(out), "--epochs", "2", "--log", "tensorboard"]) == 0
     assert points(out) == wanted_points(out)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
-import signal
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 import vaezoo
+from small_jobs import SMALL_JOB, StopAfter
 from vaezoo.errors import OptionError, RunError, RunStopped, TrainingError
 from vaezoo.losses.elbo import ELBOLoss
 from vaezoo.runs.train import resume_run
@@ -25,30 +24,7 @@ from vaezoo.training.callback import ProgressCallback, TrainMetrics
 from vaezoo.training.options import TrainOptions
 from vaezoo.training.train_step import TrainStep, lr_scale, should_compile
 
-TINY: dict[str, Any] = {
-    "data": "sprites",
-    "examples": 120,
-    "test": 24,
-    "image_size": 16,
-    "hidden": (8, 8),
-    "latent_dim": 4,
-    "batch_size": 16,
-    "epochs": 3,
-    "log_every": 4,
-    "device": "cpu",
-}  # 96 training examples: 6 steps an epoch, 18 in all
-
-
-class StopAfter(ProgressCallback):
-    """Asks for a stop at a step, as Ctrl-C does."""
-
-    def __init__(self, steps: int) -> None:
-        self.left = steps
-
-    def on_step_end(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGINT)
+TINY = {**SMALL_JOB, "epochs": 3, "log_every": 4}  # 18 steps
 
 
 def same_weights(a: Path, b: Path) -> bool:
