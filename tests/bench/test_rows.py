@@ -81,7 +81,7 @@ def test_unknown_peak_is_no_guess() -> None:
 def test_verdict(
     gemm: float | None, copy: float, enqueue: float | None, verdict: str | None
 ) -> None:
-    assert bound_by(gemm_share=gemm, copy_share=copy, enqueue_share=enqueue) == verdict
+    assert bound_by(gemm, copy, enqueue) == verdict
 
 
 def test_report_round_trip_and_comparison(tmp_path: Path) -> None:

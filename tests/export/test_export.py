@@ -39,12 +39,12 @@ def small(name: str) -> vaezoo.BaseVAE:
 def test_the_graphs_say_what_the_model_says(name: str) -> None:
     model = small(name)
     with torch.no_grad():
-        z, y = example_inputs(model, "decoder", 3)
-        (x,) = make_graph(model, "decoder")(*((z,) if y is None else (z, y)))
-        torch.testing.assert_close(x, model.decode(z, y).mean)
-        x, y = example_inputs(model, "encoder", 3)
-        outputs = make_graph(model, "encoder")(*((x,) if y is None else (x, y)))
-        torch.testing.assert_close(model.decode(outputs[0], y).mean, model.reconstruct(x, y))
+        inputs = example_inputs(model, "decoder", 3)
+        (x,) = make_graph(model, "decoder")(*inputs)
+        torch.testing.assert_close(x, model.decode(*inputs).mean)
+        x, *y = example_inputs(model, "encoder", 3)
+        outputs = make_graph(model, "encoder")(x, *y)
+        torch.testing.assert_close(model.decode(outputs[0], *y).mean, model.reconstruct(x, *y))
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -57,7 +57,6 @@ def test_onnx_of_any_batch(run: Run, tmp_path: Path, part: Part) -> None:
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     assert [entry.name for entry in session.get_inputs()] == [*found.inputs]
     first, y = example_inputs(run.model, part, 11)
-    assert y is not None
     answer = session.run(None, dict(zip(found.inputs, (first.numpy(), y.numpy()), strict=True)))
     with torch.no_grad():
         wanted = make_graph(run.model, part)(first, y)
@@ -73,7 +72,6 @@ def test_torch_export_of_any_batch(run: Run, tmp_path: Path, part: Part) -> None
     path = tmp_path / "part.pt2"
     files.export_part(run, part, "torch-export", path)
     first, y = example_inputs(run.model, part, 11)
-    assert y is not None
     with torch.no_grad():
         answer = torch.export.load(path).module()(first, y)
         torch.testing.assert_close(answer, make_graph(run.model, part)(first, y))
@@ -84,7 +82,7 @@ def test_the_batch_axis_is_open_where_weights_outweigh_maps() -> None:
     model = vaezoo.create_model("vanilla", data=(1, 16, 16), hidden=(8, 16, 64, 256)).eval()
     for part in PARTS:
         program = files._program(make_graph(model, part), model, part)
-        first, _ = example_inputs(model, part, 37)
+        (first,) = example_inputs(model, part, 37)
         with torch.no_grad():
             torch.testing.assert_close(
                 program.module()(first), make_graph(model, part)(first), atol=1e-5, rtol=1e-4
@@ -95,7 +93,7 @@ def test_the_batch_axis_is_open_where_weights_outweigh_maps() -> None:
 def test_codes_of_any_batch(name: str) -> None:
     model = small(name)
     program = files._program(make_graph(model, "encoder"), model, "encoder")
-    first, _ = example_inputs(model, "encoder", 7)
+    (first,) = example_inputs(model, "encoder", 7)
     with torch.no_grad():
         torch.testing.assert_close(program.module()(first), make_graph(model, "encoder")(first))
 

@@ -80,15 +80,10 @@ class _Traffic(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if any(part in name for part in _ARITHMETIC) and func.overloadpacket not in flop_registry:
             self.missed[name] += 1
-        if not _is_view(func):
+        # A view of an input moves no data.
+        aliases = [returned.alias_info for returned in func._schema.returns]
+        if not any(alias is not None and not alias.is_write for alias in aliases):
             read = {id(t): t.nbytes for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
             written = sum(t.nbytes for t in tree_leaves(result) if isinstance(t, Tensor))
             self.bytes += sum(read.values()) + written
         return result
-
-
-def _is_view(func: Any) -> bool:
-    """Whether an operation returns a view of its input, so that no data moves."""
-    return any(
-        ret.alias_info is not None and not ret.alias_info.is_write for ret in func._schema.returns
-    )

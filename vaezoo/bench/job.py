@@ -46,9 +46,6 @@ class Job:
     gemm: Mapping[str, float]
     copy: float
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Job:
         cases = tuple(Case(**case) for case in values["cases"])
@@ -84,7 +81,7 @@ def empty_row(model: str, case: Case, status: str, reason: str = "") -> dict[str
 
 
 def bound_by(
-    *, gemm_share: float | None, copy_share: float | None, enqueue_share: float | None
+    gemm_share: float | None, copy_share: float | None, enqueue_share: float | None
 ) -> str | None:
     """What limits a step: compute, memory or launch; None if that is unknown.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from vaezoo.bench.timing import synchronize
+from vaezoo.bench.timing import timed_steps
 from vaezoo.runs.train import versions
 from vaezoo.runtime.device import device_name
 
@@ -80,15 +80,9 @@ def copy_rate(device: torch.device) -> float:
 
 def _shortest_time(step: Callable[[], object], device: torch.device) -> float:
     """Seconds of the fastest step: a peak rate is what the machine can do, not what it did."""
-    step()
-    best, begun = float("inf"), time.perf_counter()
+    best, begun = timed_steps(step, 1, device)[0], time.perf_counter()
     while time.perf_counter() - begun < _SECONDS:
-        synchronize(device)
-        start = time.perf_counter()
-        for _ in range(3):
-            step()
-        synchronize(device)
-        best = min(best, (time.perf_counter() - start) / 3)
+        best = min(best, timed_steps(step, 3, device)[0])
     return best
 
 

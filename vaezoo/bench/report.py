@@ -74,10 +74,9 @@ def table_cells(row: Row) -> list[str]:
 def save_markdown(path: Path, environment: Mapping[str, Any], rows: Sequence[Row]) -> None:
     table = [HEADINGS, ["---"] * len(HEADINGS)]
     table += [[text.replace("|", "\\|") for text in table_cells(row)] for row in rows]
-    lines = ["| " + " | ".join(cells) + " |" for cells in table]
-    write_text(
-        path, "\n".join(["# Throughput", "", *describe_environment(environment), "", *lines, ""])
-    )
+    lines = ["# Throughput", "", *describe_environment(environment), ""]
+    lines += ["| " + " | ".join(cells) + " |" for cells in table]
+    write_text(path, "\n".join([*lines, ""]))
 
 
 def describe_environment(environment: Mapping[str, Any]) -> list[str]:
@@ -96,11 +95,8 @@ def describe_environment(environment: Mapping[str, Any]) -> list[str]:
 def compare(rows: Sequence[Row], earlier: Sequence[Row]) -> list[tuple[Row, float | None]]:
     """Each row with the ratio of its rate to that in the earlier report; None if it has none."""
     before = {row_key(row): row["images_per_second"] for row in earlier}
-    ratios: list[tuple[Row, float | None]] = []
-    for row in rows:
-        old, new = before.get(row_key(row)), row["images_per_second"]
-        ratios.append((row, new / old if old and new else None))
-    return ratios
+    pairs = [(row, row["images_per_second"], before.get(row_key(row))) for row in rows]
+    return [(row, new / old if old and new else None) for row, new, old in pairs]
 
 
 def row_key(row: Row) -> tuple[Any, ...]:

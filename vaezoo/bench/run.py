@@ -9,16 +9,17 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from threading import Thread
 from typing import IO, Any
 
 from vaezoo.bench.job import Job, empty_row
 from vaezoo.plugins.registry import subprocess_environment
 
-RowCallback = Callable[[dict[str, Any]], None]
+Row = dict[str, Any]
 
 
-def run_jobs(jobs: Sequence[Job], *, timeout: float, on_row: RowCallback) -> list[dict[str, Any]]:
+def run_jobs(jobs: Sequence[Job], *, timeout: float, on_row: Callable[[Row], None]) -> list[Row]:
     """The rows of all jobs. timeout: seconds for each row. on_row: called with each row."""
     rows = []
     for job in jobs:
@@ -28,7 +29,7 @@ def run_jobs(jobs: Sequence[Job], *, timeout: float, on_row: RowCallback) -> lis
     return rows
 
 
-def run_job(job: Job, timeout: float) -> list[dict[str, Any]]:
+def run_job(job: Job, timeout: float) -> list[Row]:
     """One row for each case; after a crash or a timeout the remaining cases get empty rows."""
     process = subprocess.Popen(
         [sys.executable, "-m", "vaezoo.bench.worker"],
@@ -52,11 +53,11 @@ def run_job(job: Job, timeout: float) -> list[dict[str, Any]]:
     for thread in threads:
         thread.start()
     try:
-        process.stdin.write(json.dumps(job.to_dict()))
+        process.stdin.write(json.dumps(asdict(job)))
         process.stdin.close()
     except BrokenPipeError:
         last_error.append("it ended before it could read its job")
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     status = ""
     try:
         while len(rows) < len(job.cases) and not status:

@@ -43,28 +43,20 @@ def time_step(
     step: Callable[[], object], device: torch.device, *, windows: int, seconds: float
 ) -> Timing:
     """Measure a step. windows: how many; seconds: the least duration of each."""
-    first = _elapsed(step, 1, device)
-    warm_up = _elapsed(step, _WARM_UP_STEPS, device)
-    # The estimate from the warm-up is corrected once: the first steps are often slow.
-    count = _steps_for(seconds, warm_up / _WARM_UP_STEPS)
-    trial = _elapsed(step, count, device)
-    count = _steps_for(seconds, trial / count)
-    timed, enqueued = [], []
-    for _ in range(windows):
-        synchronize(device)
-        begin = time.perf_counter()
-        for _ in range(count):
-            step()
-        enqueued.append((time.perf_counter() - begin) / count)
-        synchronize(device)
-        timed.append((time.perf_counter() - begin) / count)
+    first, _ = timed_steps(step, 1, device)
+    count, warm_up = _WARM_UP_STEPS, 0.0
+    for _ in range(2):  # the estimate is corrected once: the first steps are often slow
+        each, _ = timed_steps(step, count, device)
+        warm_up += count * each
+        count = max(1, min(100_000, int(seconds / each) + 1))
+    timed, enqueued = zip(*(timed_steps(step, count, device) for _ in range(windows)), strict=True)
     # At most 10 seconds of single steps, but at least five steps.
     singles = max(5, min(_LATENCIES, int(10 / statistics.median(timed))))
     return Timing(
         first=first,
-        warm_up=warm_up + trial,
-        windows=tuple(timed),
-        latencies=tuple(sorted(_elapsed(step, 1, device) for _ in range(singles))),
+        warm_up=warm_up,
+        windows=timed,
+        latencies=tuple(sorted(timed_steps(step, 1, device)[0] for _ in range(singles))),
         enqueue=statistics.median(enqueued),
     )
 
@@ -77,14 +69,14 @@ def synchronize(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def _steps_for(seconds: float, step: float) -> int:
-    return max(1, min(100_000, int(seconds / step) + 1))
-
-
-def _elapsed(step: Callable[[], object], count: int, device: torch.device) -> float:
+def timed_steps(
+    step: Callable[[], object], count: int, device: torch.device
+) -> tuple[float, float]:
+    """Seconds of each of `count` steps, and of the host's part of it, which enqueues the step."""
     synchronize(device)
     begin = time.perf_counter()
     for _ in range(count):
         step()
+    enqueued = time.perf_counter()
     synchronize(device)
-    return time.perf_counter() - begin
+    return (time.perf_counter() - begin) / count, (enqueued - begin) / count

@@ -18,7 +18,7 @@ import torch
 from vaezoo.bench.counts import Counts, count
 from vaezoo.bench.job import Case, Job, bound_by, empty_row, sanity_check
 from vaezoo.bench.machine import specified_peak
-from vaezoo.bench.timing import Timing, time_step
+from vaezoo.bench.timing import time_step
 from vaezoo.bench.workload import Workload
 from vaezoo.errors import BrokenPluginError, VaezooError
 from vaezoo.runtime.device import precision_context, resolve_device, tune_malloc
@@ -62,35 +62,22 @@ def _measure(job: Job, case: Case, device: torch.device) -> dict[str, Any]:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         timing = time_step(workload.step, device, windows=job.windows, seconds=job.seconds)
+    rate, gemm = counts.flops / timing.step, job.gemm.get(case.precision)
+    peak = specified_peak(device, case.precision)
+    gemm_share = rate / gemm if gemm and counts.flops else None
+    copy_share = counts.bytes / timing.step / job.copy
+    enqueue_share = None if device.type == "cpu" else timing.enqueue / timing.step
+    # Of the device for a GPU, of the whole process for a CPU.
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated(device)
     row = {
-        **empty_row(job.model, case, "ok", workload.notes),
+        **empty_row(job.model, case, "ok", "; ".join(workload.notes)),
         "images_per_second": case.batch_size / timing.step,
         "images_per_second_windows": [case.batch_size / window for window in timing.windows],
         "latency_ms": {f"p{percent}": 1e3 * timing.percentile(percent) for percent in (50, 90, 99)},
         "first_step_seconds": timing.first,
         "warm_up_seconds": timing.warm_up,
-        **_utilization(job, case, counts, timing, device),
-        "graph": workload.uses_cuda_graph,
-        "shape": list(job.shape),
-        "end_to_end": job.end_to_end and case.mode == "train",
-        "parameters": sum(p.numel() for p in workload.model.parameters() if p.requires_grad),
-        "peak_memory_bytes": _peak_memory(device),
-    }
-    problem = sanity_check(row)
-    return row if problem is None else {**row, "status": "error", "reason": problem}
-
-
-def _utilization(
-    job: Job, case: Case, counts: Counts, timing: Timing, device: torch.device
-) -> dict[str, Any]:
-    """Achieved rates as fractions of what the machine can do."""
-    rate = counts.flops / timing.step
-    gemm = job.gemm.get(case.precision)
-    peak = specified_peak(device, case.precision)
-    gemm_share = rate / gemm if gemm and counts.flops else None
-    copy_share = counts.bytes / timing.step / job.copy
-    enqueue_share = None if device.type == "cpu" else timing.enqueue / timing.step
-    return {
         "flops_per_image": counts.flops / case.batch_size,
         "flops_missed": counts.missed,
         "bytes_per_image": counts.bytes / case.batch_size,
@@ -98,10 +85,15 @@ def _utilization(
         "copy_share": copy_share,
         "peak_share": rate / peak[0] if peak else None,
         "peak_source": peak[1] if peak else None,
-        "bound_by": bound_by(
-            gemm_share=gemm_share, copy_share=copy_share, enqueue_share=enqueue_share
-        ),
+        "bound_by": bound_by(gemm_share, copy_share, enqueue_share),
+        "graph": workload.uses_cuda_graph,
+        "shape": list(job.shape),
+        "end_to_end": job.end_to_end and case.mode == "train",
+        "parameters": sum(p.numel() for p in workload.model.parameters() if p.requires_grad),
+        "peak_memory_bytes": memory,
     }
+    problem = sanity_check(row)
+    return row if problem is None else {**row, "status": "error", "reason": problem}
 
 
 def _count(job: Job, case: Case) -> Counts:
@@ -136,13 +128,6 @@ def _find_largest_batch(job: Job, case: Case, device: torch.device) -> Case:
     if fits is None:
         raise torch.OutOfMemoryError("not even the smallest batch fits")
     return fits
-
-
-def _peak_memory(device: torch.device) -> int:
-    """Bytes: of the device for a GPU, of the whole process for a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":

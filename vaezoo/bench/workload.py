@@ -36,7 +36,7 @@ class Workload:
     def __init__(self, job: Job, case: Case, device: torch.device) -> None:
         self.case = case
         self.device = device
-        self.notes = ""
+        self.notes: list[str] = []
         data = DataSpec(shape=job.shape, class_names=_CLASSES, num_examples=_EXAMPLES)
         components = resolve_components(job.model, job.loss, None, {})
         config = build_config(components, {}, split_by_section(components, job.options))
@@ -58,7 +58,7 @@ class Workload:
                 TrainOptions(compile=case.compile, batch_size=case.batch_size),
                 runtime=Runtime(device, case.precision),
                 total_steps=_STEPS,
-                note=self._note,
+                note=self.notes.append,
             )
             return
         with torch.no_grad():
@@ -110,6 +110,3 @@ class Workload:
         loader = BatchLoader(split, batch_size=self.case.batch_size, device=self.device)
         for epoch in count():
             yield from loader.epoch(epoch)
-
-    def _note(self, text: str) -> None:
-        self.notes = text

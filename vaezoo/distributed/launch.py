@@ -17,7 +17,7 @@ from torch import nn
 
 from vaezoo.distributed import local_only, raise_peer_errors, rank, world_size
 from vaezoo.errors import OptionError, ProcessLostError
-from vaezoo.runtime.device import Runtime, resolve_device
+from vaezoo.runtime.device import Runtime, resolve_device, resolve_precision
 from vaezoo.runtime.seed import derive_seed
 
 if TYPE_CHECKING:
@@ -89,8 +89,9 @@ def agree_on_prefix(store: Store, rank: int, world_size: int, timeout: timedelta
 
 
 def resolve_runtime(device: str, precision: str) -> Runtime:
-    """The runtime of this process for the values of --device and --precision."""
-    return Runtime.resolve(device, precision, rank=rank(), world_size=world_size())
+    """The runtime for the values of --device and --precision. OptionError if there is none."""
+    found = resolve_device(device)
+    return Runtime(found, resolve_precision(precision, found), rank(), world_size())
 
 
 def was_restarted() -> bool:

@@ -32,13 +32,13 @@ ENDINGS: Mapping[Format, str] = {
     "torch-export": ".pt2",
     "safetensors": ".safetensors",
 }
-
 TOLERANCE = 1e-4
 """Largest allowed difference from PyTorch, relative to the largest value if that is above 1."""
 _CHECKED_BATCH_SIZES = (1, 2, 5)
 _MAX_REASON_LENGTH = 160
 
-Model = Callable[[Tensor, Tensor | None], Sequence[Tensor]]
+Model = Callable[..., Sequence[Tensor]]
+"""A function of the inputs that `example_inputs` gives."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,10 @@ def export_part(run: Run, part: Part, format_: Format, path: Path) -> Exported:
     model = run.model
     graph = make_graph(model, part).eval()
     metadata = description(run)
-    differences: list[float] = []
+    difference = 0.0
 
     def write(temporary: Path) -> None:
+        nonlocal difference
         with _silence_exporters(), _one_line_errors(part, format_):
             if format_ == "onnx":
                 data = onnx_bytes(graph, model, part, metadata)
@@ -96,23 +97,21 @@ def export_part(run: Run, part: Part, format_: Format, path: Path) -> Exported:
                     named.replace(temporary)
                 finally:
                     named.unlink(missing_ok=True)
-            differences.append(largest_difference(graph, exported, model, part))
-        _check(differences[0], f"the {part}")
+            difference = largest_difference(graph, exported, model, part)
+        _check(difference, f"the {part}")
 
     atomic_write(path, write)
-    names = input_names(model, part)
-    shapes: list[list[int | str]] = [["batch", *shape] for shape in (_shape(model, part), ())]
-    return Exported(
-        path, part, dict(zip(names, shapes, strict=False)), [*graph.output_names], differences[0]
-    )
+    first = model.data.shape if part == "encoder" else model.latent_shape
+    shapes: list[list[int | str]] = [["batch", *first], ["batch"]]
+    inputs = dict(zip(input_names(model, part), shapes, strict=False))
+    return Exported(path, part, inputs, [*graph.output_names], difference)
 
 
 def export_weights(run: Run, path: Path) -> Exported:
     """Export the weights to safetensors; the header holds all that is needed to build the model."""
     model = run.model
-    again = build_model(
-        run.config.components, run.config.model, run.config.loss, run.data_spec
-    ).eval()
+    config = run.config
+    again = build_model(config.components, config.model, config.loss, run.data_spec).eval()
     difference = 0.0
 
     def write(temporary: Path) -> None:
@@ -136,15 +135,13 @@ def export_weights(run: Run, path: Path) -> Exported:
 
 def description(run: Run) -> str:
     """The metadata of an exported file, as JSON: model, options, data, latent shape."""
-    return json.dumps(
-        {
-            "model": run.config.components.model.name,
-            "config": run.config.to_yaml(),
-            "data": run.data_spec.to_dict(),
-            "latent_shape": list(run.model.latent_shape),
-        },
-        ensure_ascii=False,
-    )
+    values = {
+        "model": run.config.components.model.name,
+        "config": run.config.to_yaml(),
+        "data": run.data_spec.to_dict(),
+        "latent_shape": list(run.model.latent_shape),
+    }
+    return json.dumps(values, ensure_ascii=False)
 
 
 def onnx_bytes(graph: Graph, model: BaseVAE, part: Part, metadata: str) -> bytes:
@@ -171,13 +168,11 @@ def onnx_model(data: bytes) -> Model:
     session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
 
-    def run(first: Tensor, y: Tensor | None = None) -> list[Tensor]:
-        arrays = [first.numpy()] + ([] if y is None else [y.numpy()])
-        return [
-            torch.from_numpy(output)
-            # An input that the model does not use is not among the names.
-            for output in session.run(None, dict(zip(names, arrays, strict=False)))
-        ]
+    def run(*inputs: Tensor) -> list[Tensor]:
+        arrays = [tensor.numpy() for tensor in inputs]
+        # An input that the model does not use is not among the names.
+        outputs = session.run(None, dict(zip(names, arrays, strict=False)))
+        return [torch.from_numpy(output) for output in outputs]
 
     return run
 
@@ -192,9 +187,7 @@ def largest_difference(graph: Graph, exported: Model, model: BaseVAE, part: Part
     """The largest difference between the graph and the exported model; see TOLERANCE."""
     largest = 0.0
     for n in _CHECKED_BATCH_SIZES:
-        first, y = example_inputs(model, part, n)
-        # An exported program takes exactly the inputs that it was traced with, so no `None`.
-        given = (first,) if y is None else (first, y)
+        given = example_inputs(model, part, n)
         for ours, theirs in zip(graph(*given), exported(*given), strict=True):
             scale = max(1.0, float(ours.abs().max()))
             largest = max(largest, float((ours - theirs).abs().max()) / scale)
@@ -202,17 +195,10 @@ def largest_difference(graph: Graph, exported: Model, model: BaseVAE, part: Part
 
 
 def _program(graph: Graph, model: BaseVAE, part: Part) -> torch.export.ExportedProgram:
-    first, y = example_inputs(model, part, 2)
-    inputs = (first,) if y is None else (first, y)
-    batch = torch.export.Dim("batch")
+    inputs = example_inputs(model, part, 2)
+    shapes = tuple({0: torch.export.Dim("batch")} for _ in inputs)
     with torch.no_grad(), no_validate_args():  # checks of values cannot be traced
-        return torch.export.export(
-            graph, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs), strict=False
-        )
-
-
-def _shape(model: BaseVAE, part: Part) -> tuple[int, ...]:
-    return tuple(model.data.shape if part == "encoder" else model.latent_shape)
+        return torch.export.export(graph, inputs, dynamic_shapes=shapes, strict=False)
 
 
 def _check(difference: float, what: str) -> None:
@@ -239,15 +225,14 @@ def _one_line_errors(part: Part, format_: Format) -> Iterator[None]:
 @contextlib.contextmanager
 def _silence_exporters() -> Iterator[None]:
     """Hide warnings, logs and prints of the exporters."""
-    before = logging.root.manager.disable
+    before, sink = logging.root.manager.disable, io.StringIO()
     logging.disable(logging.WARNING)
     try:
         with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
+            warnings.catch_warnings(action="ignore"),
+            contextlib.redirect_stdout(sink),
+            contextlib.redirect_stderr(sink),
         ):
-            warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(before)

@@ -25,16 +25,11 @@ class EncoderGraph(nn.Module):
     def __init__(self, model: BaseVAE) -> None:
         super().__init__()
         self.model = model
-        x, y = example_inputs(model, "encoder", 2)
         with torch.no_grad():
-            posterior = model.encode(x, y)
-        self.gaussian = isinstance(posterior, Independent) and isinstance(
-            posterior.base_dist, Normal
-        )
-
-    @property
-    def output_names(self) -> list[str]:
-        return ["z", "scale"] if self.gaussian else ["z"]
+            posterior = model.encode(*example_inputs(model, "encoder", 2))
+        base = posterior.base_dist if isinstance(posterior, Independent) else None
+        self.gaussian = isinstance(base, Normal)
+        self.output_names = ("z", "scale") if self.gaussian else ("z",)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, ...]:
         posterior = self.model.encode(x, y)
@@ -62,14 +57,17 @@ def make_graph(model: BaseVAE, part: Part) -> Graph:
     return EncoderGraph(model) if part == "encoder" else DecoderGraph(model)
 
 
-def example_inputs(model: BaseVAE, part: Part, n: int) -> tuple[Tensor, Tensor | None]:
-    """Inputs for a batch of n, the same at each call, on the model's device."""
+def example_inputs(model: BaseVAE, part: Part, n: int) -> tuple[Tensor, ...]:
+    """Inputs for a batch of n, the same at each call, on the model's device.
+
+    An exported program takes exactly the inputs that it was traced with: y only if the model is
+    conditional.
+    """
     generator = torch.Generator().manual_seed(n)
     if part == "encoder":
-        first = torch.rand(n, *model.data.shape, generator=generator)
+        inputs = [torch.rand(n, *model.data.shape, generator=generator)]
     else:
-        first = torch.randn(n, *model.latent_shape, generator=generator)
-    device = model.device
-    if not model.conditional:
-        return first.to(device), None
-    return first.to(device), (torch.arange(n) % max(1, len(model.data.class_names))).to(device)
+        inputs = [torch.randn(n, *model.latent_shape, generator=generator)]
+    if model.conditional:
+        inputs.append(torch.arange(n) % max(1, len(model.data.class_names)))
+    return tuple(tensor.to(model.device) for tensor in inputs)

@@ -139,12 +139,10 @@ def _memory_errors() -> Iterator[None]:
         yield
     except OutOfMemoryError as error:
         raise MemoryError from error
-    except RuntimeError as error:
-        # What the CPU's allocator raises, and a shape past 64 bits.
-        if "allocate" in str(error) or "overflow" in str(error):
-            raise MemoryError from error
-        raise
-    except (OverflowError, TypeError) as error:  # a number past 64 bits
-        if "int too large" in str(error) or "Overflow" in str(error):
+    except (RuntimeError, OverflowError, TypeError) as error:
+        # The CPU's allocator fails, or a shape is past 64 bits; else a number is past 64 bits.
+        allocator = isinstance(error, RuntimeError)
+        words = ("allocate", "overflow") if allocator else ("int too large", "Overflow")
+        if any(word in str(error) for word in words):
             raise MemoryError from error
         raise

@@ -31,17 +31,23 @@ def load_components(folder: RunFolder) -> tuple[Components, Sections]:
         message = str(error).partition("; did you mean")[0]
         for kind, origin in origins.items():
             if origin["name"] and repr(origin["name"]) in message:
+                plugin = origin["plugin"]
+                hint = (
+                    f"name it again to run it: vaezoo --plugin {shlex.quote(plugin)} ..., in "
+                    f"Python vaezoo.load_plugin({plugin!r})"
+                )
+                if origin["distribution"]:
+                    hint = f"install {origin['distribution']} {origin['version']}"
                 raise RunError(
                     f"{folder.path} was made with the {kind} {origin['name']!r} of plugin "
-                    f"{origin['plugin']!r}, which is not installed: if you trust it, "
-                    f"{_install_hint(origin)}"
+                    f"{plugin!r}, which is not installed: if you trust it, {hint}"
                 ) from None
         raise RunError(f"{folder.config}: {error}") from None
     specs = (components.model, components.loss, components.data)
     for spec, origin in zip(specs, origins.values(), strict=True):
-        plugin = registry().plugin(spec)
-        if not plugin.is_installed and plugin.version != origin["version"]:
-            _warn_once(f"{plugin.name} has changed since {folder.path} was made")
+        record = registry().plugin(spec)
+        if not record.is_installed and record.version != origin["version"]:
+            _warn_once(f"{record.name} has changed since {folder.path} was made")
     return components, config
 
 
@@ -56,16 +62,6 @@ def _read_origin(values: object) -> dict[str, str]:
         key: printable(value) if isinstance(value, str) and len(value) <= _MAX_LENGTH else ""
         for key, value in origin.items()
     }
-
-
-def _install_hint(origin: Mapping[str, str]) -> str:
-    if origin["distribution"]:
-        return f"install {origin['distribution']} {origin['version']}"
-    plugin = origin["plugin"]
-    return (
-        f"name it again to run it: vaezoo --plugin {shlex.quote(plugin)} ..., in "
-        f"Python vaezoo.load_plugin({plugin!r})"
-    )
 
 
 @functools.cache

@@ -38,7 +38,7 @@ from vaezoo.io import read_json
 from vaezoo.models.base import BaseVAE
 from vaezoo.models.distributions import mode
 from vaezoo.models.memory import TooLargeError, limit_memory
-from vaezoo.runs.build import build_dataset, build_model
+from vaezoo.runs.build import build_dataset, build_model, load_splits
 from vaezoo.runs.provenance import load_components
 from vaezoo.runtime.device import resolve_device
 from vaezoo.runtime.seed import seeded
@@ -114,7 +114,7 @@ class Run:
     @functools.cached_property
     def splits(self) -> Splits:
         """The data that the run was trained on, read again. RunError if it has changed."""
-        splits = build_dataset(self.config.components.data, self.config.data).load()
+        splits = load_splits(self.config.components.data, self.config.data)
         check_same_data(self.metadata, splits)
         return splits
 
@@ -219,15 +219,11 @@ class Run:
         reject_discrete(self.config.components.model.tags)
         ends = [self.example(which) for which in (a, b)]
         y = self._one_class(label, ends)
-        latents = [self.encode_example(end, y) for end in ends]
+        a_z, b_z = (self.encode_example(end, y) for end in ends)
         with torch.no_grad():
-            prior = self.model.prior(None)
-            z = project_to_prior(prior, interpolate(latents[0], latents[1], steps, method))
+            z = project_to_prior(self.model.prior(None), interpolate(a_z, b_z, steps, method))
         return Interpolation(
-            a=ends[0].x.cpu(),
-            b=ends[1].x.cpu(),
-            latents=z.cpu(),
-            images=decode_mean(self.model, z, y),
+            ends[0].x.cpu(), ends[1].x.cpu(), latents=z.cpu(), images=decode_mean(self.model, z, y)
         )
 
     def embed(
@@ -239,9 +235,8 @@ class Run:
         seed: int = 0,
     ) -> Embedding:
         """The latents of test examples in two dimensions, with a value to colour each by."""
-        return embed_latents(
-            self.latent_statistics(examples), self.splits, method=method, by=by, seed=seed
-        )
+        latents = self.latent_statistics(examples)
+        return embed_latents(latents, self.splits, method=method, by=by, seed=seed)
 
     def check_has_pictures(self) -> None:
         """DataError if the data is not images."""
@@ -250,10 +245,11 @@ class Run:
 
     def encode_example(self, example: Batch, label: int | None = None) -> Tensor:
         """The posterior's mode, [1, *latent_shape]. label: the class of an example without one."""
-        y = example.y if label is None or example.y is not None else torch.full((1,), label)
+        y = example.y
+        if y is None and label is not None:
+            y = torch.full((1,), label, device=self.device)
         with torch.no_grad():
-            known = None if y is None else y.to(self.device)
-            return mode(self.model.encode(example.x, self.model.labels(known)))
+            return mode(self.model.encode(example.x, self.model.labels(y)))
 
     def _one_class(self, label: str | None, examples: list[Batch]) -> int | None:
         """The class to decode with: the given one, else that of the examples. None: no classes."""
@@ -261,8 +257,8 @@ class Run:
             return self.class_index(label)
         if not self.model.conditional:
             return None
-        found = {int(batch.y) if batch.y is not None else -1 for batch in examples}
-        if len(found) == 1 and -1 not in found:
+        found = {None if batch.y is None else int(batch.y) for batch in examples}
+        if len(found) == 1 and None not in found:
             return found.pop()
         raise OptionError("this model is conditional: give --class, the class to decode with")
 
@@ -289,17 +285,15 @@ class Run:
     ) -> Evaluation:
         """Compute metrics of the model on a split.
 
-        metrics: names, groups, `default` or `all`. importance_samples: draws per example for the
-        log-likelihood. repeats: how often a random score is computed, each time with another seed.
-        download: whether weights of feature networks may be downloaded. features: the network for
-        image features: `inception`, `classifier` (a small one, trained on this data), or the first
-        of them that is available. on_progress: called with the work, the part done, and the total.
+        metrics: names, groups, `default` or `all`. features: `inception`, `classifier` (a small
+        network, trained on this data), or `auto`: the first of them that is available. The other
+        options are those of EvalContext.
 
         In a process group all processes must call this, and share the work; inside
         vaezoo.distributed.local_only one process does it alone.
         """
         context = replace(
-            eval_context(self.model, self.config, self.splits, self.device, split, seed),
+            eval_context(self.model, self.config, self.splits, split, seed),
             importance_samples=importance_samples,
             repeats=repeats,
             download=download,
@@ -354,19 +348,14 @@ def eval_loader(config: RunConfig, split: Split, device: torch.device) -> BatchL
 
 
 def eval_context(
-    model: BaseVAE,
-    config: RunConfig,
-    splits: Splits,
-    device: torch.device,
-    split: SplitName = "test",
-    seed: int = 0,
+    model: BaseVAE, config: RunConfig, splits: Splits, split: SplitName = "test", seed: int = 0
 ) -> EvalContext:
     """The context for metrics of a run's model on a split."""
     loaded: Split = getattr(splits, split)
     return EvalContext(
         model,
         frozenset(config.components.model.tags),
-        eval_loader(config, loaded, device),
+        eval_loader(config, loaded, model.device),
         splits=splits,
         loaded=loaded,
         split_name=split,

@@ -15,7 +15,7 @@ from vaezoo.checkpoint.state import Progress
 from vaezoo.config import RunConfig
 from vaezoo.data.base import Splits
 from vaezoo.data.loader import BatchLoader
-from vaezoo.distributed import local_only, world_size
+from vaezoo.distributed import local_only, rank, world_size
 from vaezoo.distributed.launch import (
     barrier,
     local_rank0_first,
@@ -93,7 +93,12 @@ def _start(config: RunConfig, out: Path | None, callback: ProgressCallback) -> R
         splits, model = _load(config)
         stops = SignalHandler()
         with stops.caught():
-            folder = _create_folder(config, out, splits)
+            # Rank 0 creates and writes it.
+            name = f"{config.components.model.name}-{config.components.data.name}"
+            values = config.to_yaml(), _metadata(config, splits)
+            folder = on_rank0_broadcast(lambda: RunFolder.create(out, name, *values))
+            if rank() != 0:
+                folder = NullRunFolder(folder.path)
             with folder.lock():
                 try:
                     trainer = _make_trainer(config, model, splits, folder, runtime, callback, stops)
@@ -119,7 +124,12 @@ def _resume(path: Path, config: RunConfig, callback: ProgressCallback) -> Run:
             trainer = _make_trainer(config, model, splits, folder, runtime, callback, stops)
             trainer.resume()
             if on_rank0_broadcast(lambda: trainer.done and folder.summary.exists()):
-                raise OptionError(_why_done(trainer))
+                steps = f"{trainer.progress.step:,} steps"
+                if trainer.progress.step < trainer.total_steps:
+                    why = f"ran out of patience after {steps}: give more --patience to go on"
+                else:
+                    why = f"has finished its {steps}: give more --epochs or --steps to go on"
+                raise OptionError(f"{path} {why}")
             if folder.is_writer:
                 # They are written again when the run ends.
                 folder.summary.unlink(missing_ok=True)
@@ -147,19 +157,6 @@ def _load(config: RunConfig) -> tuple[Splits, BaseVAE]:
     if config.train.shard and loss.no_shard_reason:
         raise OptionError(f"--shard: its layers must stay full: {loss.no_shard_reason}")
     return splits, model
-
-
-def _create_folder(config: RunConfig, out: Path | None, splits: Splits) -> RunFolder:
-    """The run folder, which rank 0 creates and writes."""
-    created: list[RunFolder] = []
-
-    def create() -> Path:
-        name = f"{config.components.model.name}-{config.components.data.name}"
-        created.append(RunFolder.create(out, name, config.to_yaml(), _metadata(config, splits)))
-        return created[0].path
-
-    path = on_rank0_broadcast(create)
-    return created[0] if created else NullRunFolder(path)
 
 
 def _make_trainer(
@@ -201,13 +198,6 @@ def _make_trainer(
     )
 
 
-def _why_done(trainer: Trainer) -> str:
-    path, steps = trainer.folder.path, f"{trainer.progress.step:,} steps"
-    if trainer.progress.step < trainer.total_steps:
-        return f"{path} ran out of patience after {steps}: give more --patience to go on"
-    return f"{path} has finished its {steps}: give more --epochs or --steps to go on"
-
-
 def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
     """Train to the end, evaluate, and write the results."""
     components, device = config.components, trainer.runtime.device
@@ -223,33 +213,30 @@ def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
         finally:
             trainer.callback.on_train_end()
         with trainer.interruptible():
-            model, processes = trainer.model.eval(), world_size()
-            context = eval_context(model, config, splits, device, seed=config.train.seed)
+            model = trainer.model.eval()
+            context = eval_context(model, config, splits, seed=config.train.seed)
             evaluation = evaluate(context, default_metrics())
             if trainer.folder.is_writer:
+                summary = _summary(trainer, evaluation, progress)
                 with local_only():
                     _draw_pictures(trainer, config, splits)
-                    # The summary comes last: it shows that the run is complete.
-                    summary = _summary(trainer, evaluation, progress, processes)
-                    write_json(trainer.folder.summary, summary)
+                # The summary comes last: it shows that the run is complete.
+                write_json(trainer.folder.summary, summary)
     barrier()
     return Run(trainer.folder.path, str(device))
 
 
 def _draw_pictures(trainer: Trainer, config: RunConfig, splits: Splits) -> None:
-    folder, model = trainer.folder, trainer.model
+    folder, model, test = trainer.folder, trainer.model, splits.test
     save_curves(folder.curves, folder.read_metrics())
     if splits.spec.is_image:
-        count = min(_RECONSTRUCTIONS, len(splits.test))
-        index = torch.linspace(0, len(splits.test) - 1, count).long()
-        batch = eval_loader(config, splits.test, trainer.runtime.device).batch(index)
+        index = torch.linspace(0, len(test) - 1, min(_RECONSTRUCTIONS, len(test))).long()
+        batch = eval_loader(config, test, trainer.runtime.device).batch(index)
         save_pairs(folder.reconstructions, batch.x, model.reconstruct(batch.x, batch.y))
         save_grid(folder.samples, draw_samples(model, _SAMPLES, seed=config.train.seed))
 
 
-def _summary(
-    trainer: Trainer, evaluation: Evaluation, progress: Progress, processes: int
-) -> dict[str, Any]:
+def _summary(trainer: Trainer, evaluation: Evaluation, progress: Progress) -> dict[str, Any]:
     """The content of summary.json."""
     rate = progress.images / progress.train_seconds if progress.train_seconds else 0.0
     return {
@@ -258,7 +245,7 @@ def _summary(
         "wall_seconds": round(progress.wall_seconds, 2),
         "steps": progress.step,
         "device": device_name(trainer.runtime.device),
-        "processes": processes,
+        "processes": world_size(),
         "precision": trainer.runtime.precision,
         "parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "versions": versions(),
@@ -267,24 +254,18 @@ def _summary(
 
 def _metadata(config: RunConfig, splits: Splits) -> dict[str, Any]:
     """The content of run.json: where the parts of the run come from."""
-    components = config.components
-    return {
-        "format": RUN_FORMAT,
-        "model": _origin(components.model),
-        "loss": _origin(components.loss),
-        "data": {**_origin(components.data), **splits.record()},
-        "versions": versions(),
-    }
-
-
-def _origin(spec: Spec) -> dict[str, str]:
-    plugin = registry().plugin(spec)
-    return {
-        "name": spec.name,
-        "plugin": plugin.name,
-        "distribution": plugin.distribution,
-        "version": plugin.version,
-    }
+    origins: dict[str, dict[str, Any]] = {}
+    for section in ("model", "loss", "data"):
+        spec: Spec = getattr(config.components, section)
+        plugin = registry().plugin(spec)
+        origins[section] = {
+            "name": spec.name,
+            "plugin": plugin.name,
+            "distribution": plugin.distribution,
+            "version": plugin.version,
+        }
+    origins["data"] |= splits.record()
+    return {"format": RUN_FORMAT, **origins, "versions": versions()}
 
 
 def versions() -> dict[str, str]:

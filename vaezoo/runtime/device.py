@@ -27,8 +27,6 @@ _MADV_HUGEPAGE = 14
 class Runtime:
     """What a run computes with: its device and precision, and this process's rank.
 
-    It is resolved once, when a run starts, and passed on.
-
     device: a resolved device, with an index on GPUs. precision: fp32, tf32 or bf16.
     """
 
@@ -36,14 +34,6 @@ class Runtime:
     precision: str
     rank: int = 0
     world_size: int = 1
-
-    @classmethod
-    def resolve(
-        cls, device: str = "auto", precision: str = "auto", *, rank: int = 0, world_size: int = 1
-    ) -> Runtime:
-        """The runtime for the values of --device and --precision. OptionError if there is none."""
-        found = resolve_device(device)
-        return cls(found, resolve_precision(precision, found), rank, world_size)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -79,9 +69,9 @@ def resolve_precision(name: str, device: torch.device) -> str:
     fp32 and trained as well; fp32 elsewhere. Without AMX bf16 was 7 to 40 times slower.
     """
     tf32 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    if name == "auto" and device.type == "cpu":
+        return "bf16" if "amx_bf16" in _cpu_fact("flags").split() else "fp32"
     if name == "auto":
-        if device.type == "cpu" and has_amx_bf16():
-            return "bf16"
         return "tf32" if tf32 else "fp32"
     if name == "tf32" and not tf32:
         raise OptionError(f"--precision tf32: {device} does not have it; give fp32")
@@ -94,26 +84,15 @@ def precision_context(precision: str, deterministic: bool) -> Iterator[None]:
 
     Distributions do not validate their arguments meanwhile: the host would wait for each check.
     """
-    backends = torch.backends
-    before = (
-        backends.cuda.matmul.allow_tf32,
-        backends.cudnn.allow_tf32,
-        backends.cudnn.deterministic,
-        backends.cudnn.benchmark,
-    )
-    backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = precision != "fp32"
-    backends.cudnn.deterministic = deterministic
-    backends.cudnn.benchmark = not deterministic
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
+    matmul.allow_tf32 = cudnn.allow_tf32 = precision != "fp32"
+    cudnn.deterministic, cudnn.benchmark = deterministic, not deterministic
     try:
         with no_validate_args():
             yield
     finally:
-        (
-            backends.cuda.matmul.allow_tf32,
-            backends.cudnn.allow_tf32,
-            backends.cudnn.deterministic,
-            backends.cudnn.benchmark,
-        ) = before
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = before
 
 
 @contextlib.contextmanager
@@ -146,25 +125,20 @@ def tune_malloc() -> bool:
         return False
     trim_threshold, mmap_threshold = -1, -3
     libc = ctypes.CDLL(None)
-    kept = bool(libc.mallopt(mmap_threshold, _KEEP) and libc.mallopt(trim_threshold, _KEEP))
-    if kept:
-        _use_huge_pages(libc)
-    return kept
-
-
-def _use_huge_pages(libc: ctypes.CDLL) -> None:
-    """Mark addresses at the end of the heap, which it has not used yet."""
+    if not (libc.mallopt(mmap_threshold, _KEEP) and libc.mallopt(trim_threshold, _KEEP)):
+        return False
+    # Mark addresses at the end of the heap, which it has not used yet.
     libc.malloc.restype = ctypes.c_void_p
     libc.malloc.argtypes = [ctypes.c_size_t]
     libc.free.argtypes = [ctypes.c_void_p]
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     start = libc.malloc(_HUGE)
-    if start is None:  # a limit on addresses: the pages stay small
-        return
-    first = -(-start // _HUGE_PAGE) * _HUGE_PAGE
-    # It fails on a system without huge pages, and changes nothing.
-    libc.madvise(first, start + _HUGE - first, _MADV_HUGEPAGE)
-    libc.free(start)
+    if start is not None:  # else there is a limit on addresses, and the pages stay small
+        first = -(-start // _HUGE_PAGE) * _HUGE_PAGE
+        # It fails on a system without huge pages, and changes nothing.
+        libc.madvise(first, start + _HUGE - first, _MADV_HUGEPAGE)
+        libc.free(start)
+    return True
 
 
 def device_name(device: torch.device) -> str:
@@ -172,17 +146,9 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
-        return f"cpu ({_cpu_model()}, {torch.get_num_threads()} threads)"
+        model = _cpu_fact("model name") or platform.processor() or platform.machine()
+        return f"cpu ({model}, {torch.get_num_threads()} threads)"
     return str(device)
-
-
-def has_amx_bf16() -> bool:
-    """Whether the CPU has matrix instructions for bf16 (Intel's AMX), according to Linux."""
-    return "amx_bf16" in _cpu_fact("flags").split()
-
-
-def _cpu_model() -> str:
-    return _cpu_fact("model name") or platform.processor() or platform.machine()
 
 
 @functools.cache

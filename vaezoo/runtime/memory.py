@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -12,7 +13,18 @@ def available_memory() -> int:
 
     sys.maxsize if the system does not say.
     """
-    return min(_of_the_machine(), _of_the_container(), _of_the_process())
+    limits = [physical_memory(), _of_the_process()]
+    with suppress(OSError, ValueError, IndexError):
+        memory = Path("/proc/meminfo").read_text(encoding="ascii")
+        limits.append(1024 * int(memory.partition("MemAvailable:")[2].split()[0]))
+    # Control groups (version 2): containers and job schedulers set this limit. Without one there
+    # is no such file, or it holds "max".
+    with suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text(encoding="ascii"))
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+        limits.append(max(0, limit - used))
+    return min(limits)
 
 
 def physical_memory() -> int:
@@ -20,26 +32,6 @@ def physical_memory() -> int:
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
-        return sys.maxsize
-
-
-def _of_the_machine() -> int:
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    return physical_memory()
-
-
-def _of_the_container() -> int:
-    """The limit of control groups (version 2), which containers and job schedulers set."""
-    group = Path("/sys/fs/cgroup")
-    try:
-        most = int((group / "memory.max").read_text(encoding="ascii"))
-        return max(0, most - int((group / "memory.current").read_text(encoding="ascii")))
-    except (OSError, ValueError):  # no such file, or "max": there is no limit
         return sys.maxsize
 
 
