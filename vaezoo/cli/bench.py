@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +108,8 @@ def command(
     resolved = list(dict.fromkeys(resolve_precision(name, where) for name in precisions))
     environment = describe_machine(where, resolved)
     cases = tuple(
-        Case(mode=m, batch_size=b, precision=p, compile=c)
-        for m in modes
-        for b in batch_sizes
-        for p in resolved
-        for c in compiled
+        Case(mode=mode, batch_size=size, precision=name, compile=on)
+        for mode, size, name, on in itertools.product(modes, batch_sizes, resolved, compiled)
     )
     jobs = [
         Job(
@@ -130,8 +128,7 @@ def command(
         )
         for spec in specs
     ]
-    for line in report.describe_environment(environment):
-        click.echo(line)
+    click.echo("\n".join(report.describe_environment(environment)))
     rows = _with_bar(
         len(jobs) * len(cases), lambda on_row: run_jobs(jobs, timeout=timeout, on_row=on_row)
     )
@@ -147,8 +144,13 @@ def command(
 
         if save_plot(plot, rows):
             click.echo(f"plot: {plot}")
-    if earlier:
-        _print_changes(report.compare(rows, earlier["rows"]), fail_below)
+    ratios = report.compare(rows, earlier["rows"]) if earlier else []
+    for row, ratio in ratios:
+        what = f"{row['model']} {row['mode']} {row['batch_size']} {row['precision']}"
+        change = "nothing to compare" if ratio is None else f"{ratio:.2f} of the earlier rate"
+        click.echo(f"{what}: {change}")
+    if any(ratio is not None and ratio < fail_below for _, ratio in ratios):
+        raise click.exceptions.Exit(1)
 
 
 def _with_bar(total: int, work: Any) -> list[dict[str, Any]]:
@@ -179,16 +181,3 @@ def _free_name() -> Path:
         if not path.exists():
             return path
     raise RunError("every name bench-N.json is taken: give --json FILE")
-
-
-def _print_changes(changes: list[tuple[Any, float | None]], fail_below: float) -> None:
-    slower = 0
-    for row, ratio in changes:
-        what = f"{row['model']} {row['mode']} {row['batch_size']} {row['precision']}"
-        if ratio is None:
-            click.echo(f"{what}: nothing to compare")
-            continue
-        click.echo(f"{what}: {ratio:.2f} of the earlier rate")
-        slower += ratio < fail_below
-    if slower:
-        raise click.exceptions.Exit(1)

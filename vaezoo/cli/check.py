@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vaezoo.cli import options
-from vaezoo.cli.output import print_json
+from vaezoo.cli.output import print_result
 from vaezoo.config import parse_settings
 from vaezoo.errors import OptionError, UnknownNameError
-from vaezoo.plugins.registry import PLURALS, WORDS, registry
+from vaezoo.plugins.registry import WORDS
 from vaezoo.plugins.specs import Spec
 
 if TYPE_CHECKING:
@@ -38,39 +38,27 @@ def command(
     NAME is a registered name, or a file and a class as in ./my_vae.py:MyVAE. The exit code is 1 if
     a check fails. For each check, the output says what must be true, why it failed and what to do.
     """
-    spec = _spec(name, kind)
-    options = _options(spec, settings)
+    spec = options.resolve_name(name, kind)
+    if spec.kind in ("metric", "logger"):
+        raise UnknownNameError(f"{name} is a {spec.kind}, which has no contract")
 
     from vaezoo.testing.contract import make_contract
 
-    contract = make_contract(spec, options, slow=slow, only=only)
+    contract = make_contract(spec, _options(spec, settings), slow=slow, only=only)
     results = []
     for result in contract.results():
         results.append(result)
         if not as_json:
             _print(result)
     failed = any(result.status == "failed" for result in results)
-    if as_json:
-        checks = [result.to_dict() for result in results]
-        print_json({"kind": spec.kind, "name": spec.name, "keeps": not failed, "checks": checks})
-    else:
-        counts = Counter(result.status for result in results)
-        summary = ", ".join(f"{count} {status}" for status, count in counts.items())
-        click.echo(f"{spec.name} {'breaks' if failed else 'keeps'} the contract: {summary}")
+    checks = [result.to_dict() for result in results]
+    value = {"kind": spec.kind, "name": spec.name, "keeps": not failed, "checks": checks}
+    counts = Counter(result.status for result in results)
+    summary = ", ".join(f"{count} {status}" for status, count in counts.items())
+    verdict = "breaks" if failed else "keeps"
+    print_result(as_json, value, f"{spec.name} {verdict} the contract: {summary}")
     if failed:
         raise click.exceptions.Exit(1)
-
-
-def _spec(name: str, kind: str) -> Spec:
-    if kind != "all":
-        return registry().resolve(PLURALS[kind], name)
-    specs = registry().find(name)
-    if len(specs) > 1:
-        kinds = " and ".join(f"a {WORDS[spec.kind]}" for spec in specs)
-        raise UnknownNameError(f"{name!r} is {kinds}: choose with --kind, or name one class")
-    if specs[0].kind in ("metric", "logger"):
-        raise UnknownNameError(f"{name} is a {specs[0].kind}, which has no contract")
-    return specs[0]
 
 
 def _options(spec: Spec, settings: tuple[str, ...]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from vaezoo.cli import options
-from vaezoo.cli.output import is_rank0, make_console, print_json, print_line, print_table
+from vaezoo.cli.output import is_rank0, print_json, print_table
 from vaezoo.errors import OptionError
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import METRIC_GROUPS
@@ -111,7 +111,10 @@ def command(
         ]
         print_json(objects[0] if len(objects) == 1 else objects)
     elif len(results) == 1:
-        _print_one(results[0])
+        found = results[0].metrics.items()
+        rows = [(number.label, _format(number), _meaning(name, number)) for name, number in found]
+        print_table(("metric", "value", "meaning"), rows)
+        click.echo(f"{results[0].examples:,} examples")
     else:
         _print_many(names, results)
 
@@ -163,9 +166,8 @@ def _print_groups(members: list[list[str]], objects: list[dict[str, Any]]) -> No
     for name, one in zip(names, objects, strict=True):
         seeds = one["seeds"]
         click.echo(f"{name}: seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}")
-    for note in notes:
-        click.echo(note)
-    click.echo("mean ± standard deviation over seeds; in brackets, the uncertainty of one run")
+    caption = "mean ± standard deviation over seeds; in brackets, the uncertainty of one run"
+    click.echo("\n".join([*notes, caption]))
 
 
 def _format_mean(number: dict[str, Any]) -> str:
@@ -181,15 +183,6 @@ def _format_mean(number: dict[str, Any]) -> str:
     )
 
 
-def _print_one(result: Evaluation) -> None:
-    rows = [
-        (number.label, _format(number), _meaning(name, number))
-        for name, number in result.metrics.items()
-    ]
-    print_table(("metric", "value", "meaning"), rows)
-    click.echo(f"{result.examples:,} examples")
-
-
 def _print_many(names: list[str], results: list[Evaluation]) -> None:
     """Print a row for each metric, with a star at the best value where all of them compare."""
     rows, remarks = [], []
@@ -201,25 +194,18 @@ def _print_many(names: list[str], results: list[Evaluation]) -> None:
         rows.append([f"{' / '.join(labels)} {_ARROWS[numbers[0].direction]}".rstrip(), *cells])
         remarks += _remarks(names, name, numbers)
     print_table(["metric", *names], rows)
-    console = make_console()
-    for remark in remarks:
-        print_line(remark, console)
-    counts = {result.examples for result in results}
-    print_line(f"{', '.join(f'{n:,}' for n in sorted(counts))} examples", console)
+    counts = sorted({result.examples for result in results})
+    click.echo("\n".join([*remarks, f"{', '.join(f'{n:,}' for n in counts)} examples"]))
 
 
 def best_of(numbers: list[MetricResult]) -> set[int]:
     """The positions of the best numbers; none if they do not compare, or are all equal."""
-    there = [number for number in numbers if number.value is not None]
-    values = {number.value for number in there}
-    if (
-        len({n.comparable for n in there}) != 1
-        or there[0].direction == "neither"
-        or len(values) < 2
-    ):
+    values = {number.value for number in numbers if number.value is not None}
+    comparable = {number.comparable for number in numbers if number.value is not None}
+    direction = numbers[0].direction
+    if len(comparable) != 1 or direction == "neither" or len(values) < 2:
         return set()
-    pick = max if there[0].direction == "higher" else min
-    best = pick(number.value for number in there if number.value is not None)
+    best = max(values) if direction == "higher" else min(values)
     return {i for i, number in enumerate(numbers) if number.value == best}
 
 

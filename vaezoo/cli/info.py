@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -38,13 +39,10 @@ _METRIC_FIELDS = (
 def command(name: str, kind: str, as_json: bool) -> None:
     """Show everything about one of them."""
     known = registry()
-    specs = known.find(name) if kind == "all" else [known.get(PLURALS[kind], name)]
     if as_json:
-        if len(specs) > 1:
-            kinds = " and ".join(f"a {WORDS[spec.kind]}" for spec in specs)
-            raise UnknownNameError(f"{name!r} is {kinds}: choose with --kind")
-        print_json(_entry(known, specs[0]))
+        print_json(_entry(known, options.resolve_name(name, kind)))
         return
+    specs = known.find(name) if kind == "all" else [known.get(PLURALS[kind], name)]
     for number, spec in enumerate(specs):
         if number:
             print()
@@ -56,12 +54,7 @@ def _entry(known: Registry, spec: Spec) -> dict[str, Any]:
     record = known.plugin(spec)
     model = spec if isinstance(spec, ModelSpec) else None
     metric = spec if isinstance(spec, MetricSpec) else None
-    takes = None
-    if model:
-        takes = {
-            "description": model.input_spec.describe(),
-            **plain(dataclasses.asdict(model.input_spec)),
-        }
+    takes = model.input_spec if model else None
     return {
         "kind": spec.kind,
         "name": spec.name,
@@ -71,7 +64,9 @@ def _entry(known: Registry, spec: Spec) -> dict[str, Any]:
         "capabilities": {tag: CAPABILITIES[tag] for tag in spec.tags if tag in CAPABILITIES},
         "base": model.base if model else None,
         "options": _options(spec, model.model_options if model else {}),
-        "input_spec": takes,
+        "input_spec": {"description": takes.describe(), **plain(dataclasses.asdict(takes))}
+        if takes
+        else None,
         "loss": _loss(known, model) if model else None,
         "requires": list(spec.requires) if isinstance(spec, (LossSpec, MetricSpec)) else None,
         "metric": {key: plain(getattr(metric, key)) for key in _METRIC_FIELDS} if metric else None,
@@ -96,10 +91,9 @@ def _options(spec: Spec, defaults: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _loss(known: Registry, model: ModelSpec) -> dict[str, Any]:
     """The default loss with the defaults that the model gives it; no options if not installed."""
-    try:
+    options = None
+    with contextlib.suppress(UnknownNameError):
         options = _options(known.loss(model.loss_name), model.loss_options)
-    except UnknownNameError:
-        return {"name": model.loss_name, "options": None}
     return {"name": model.loss_name, "options": options}
 
 

@@ -78,15 +78,10 @@ class LazyGroup(click.Group):
             formatter.write_dl([*COMMANDS.items()])
 
 
-@click.command(
-    cls=LazyGroup,
-    invoke_without_command=True,
-    context_settings={
-        "help_option_names": ["-h", "--help"],
-        "max_content_width": 100,
-        "show_default": True,
-    },
-)
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
+
+
+@click.command(cls=LazyGroup, invoke_without_command=True, context_settings=_SETTINGS)
 @click.version_option(__version__, prog_name="vaezoo", message="%(prog)s %(version)s")
 @click.option(
     "--plugin",
@@ -99,7 +94,7 @@ class LazyGroup(click.Group):
 @click.option(
     "--strict",
     is_flag=True,
-    help="Treat a problem with a plugin as an error, as VAEZOO_STRICT_PLUGINS=1 does.",
+    help="A plugin's problem is an error, as with VAEZOO_STRICT_PLUGINS=1.",
 )
 @click.pass_context
 def group(ctx: click.Context, plugins: tuple[str, ...], strict: bool) -> None:
@@ -142,23 +137,24 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         _discard(sys.stdout)
         return _fail(str(cannot_write(Path(error.filename or "the output"), error)), 2)
-    except VaezooError as error:
+    except (VaezooError, click.ClickException) as error:
+        message, code = str(error), 2
+        if isinstance(error, VaezooError):
+            code = error.exit_code
+        else:
+            ctx = getattr(error, "ctx", None)
+            path = ctx.command_path if ctx else "vaezoo"
+            message = f"{error.format_message()} ({path} --help shows all)"
         # An error that all processes of a job raise is printed once. One with a cause is of this
         # process alone, and no other prints it.
         if not is_local_rank0() and error.__cause__ is None:
-            return _wait_for_rank0(error.exit_code)
-        return _fail(str(error), error.exit_code)
-    except click.ClickException as error:
-        if not is_local_rank0():
-            return _wait_for_rank0(2)
-        ctx = getattr(error, "ctx", None)
-        path = ctx.command_path if ctx else "vaezoo"
-        return _fail(f"{error.format_message()} ({path} --help shows all)", 2)
+            time.sleep(_RANK0_SECONDS)  # torchrun ends all processes with the first
+            return code
+        return _fail(message, code)
 
 
 def _run(args: list[str]) -> int:
-    instruction = os.environ.get(COMPLETE)
-    if instruction:
+    if instruction := os.environ.get(COMPLETE):
         from click.shell_completion import shell_complete
 
         # No problem with a plugin may print into the line that is being typed.
@@ -179,12 +175,6 @@ def _run(args: list[str]) -> int:
 def _fail(message: str, code: int) -> int:
     """Print a message as one line on stderr, whatever it contains."""
     print("vaezoo: " + printable(" ".join(message.splitlines())), file=sys.stderr)
-    return code
-
-
-def _wait_for_rank0(code: int) -> int:
-    """Wait until rank 0 has printed the error: torchrun ends all processes with the first."""
-    time.sleep(_RANK0_SECONDS)
     return code
 
 

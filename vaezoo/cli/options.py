@@ -12,9 +12,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from vaezoo.cli.output import print_result
-from vaezoo.errors import OptionError, RunError, nearest
-from vaezoo.plugins.registry import registry
-from vaezoo.plugins.specs import METRIC_GROUPS, Kind
+from vaezoo.errors import OptionError, RunError, UnknownNameError, nearest
+from vaezoo.plugins.registry import PLURALS, WORDS, registry
+from vaezoo.plugins.specs import METRIC_GROUPS, Kind, Spec
 
 Decorator = Callable[[Any], Any]
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
@@ -125,6 +125,17 @@ def kind_option(kinds: Sequence[str], default: str, text: str) -> Decorator:
     """`--kind`. kinds: the plural of each kind that may be given, besides `all`."""
     choice = click.Choice([*kinds, "all"])
     return click.option("--kind", type=choice, default=default, help=text)
+
+
+def resolve_name(name: str, kind: str) -> Spec:
+    """The spec that a command with `--kind` is about; UnknownNameError if it is not one."""
+    if kind != "all":
+        return registry().resolve(PLURALS[kind], name)
+    specs = registry().find(name)
+    if len(specs) > 1:
+        kinds = " and ".join(f"a {WORDS[spec.kind]}" for spec in specs)
+        raise UnknownNameError(f"{name!r} is {kinds}: choose with --kind, or name one class")
+    return specs[0]
 
 
 def set_option(text: str) -> Decorator:

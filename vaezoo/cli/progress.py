@@ -59,7 +59,16 @@ def make_progress_callback() -> ProgressCallback:
     return ProgressBar() if sys.stdout.isatty() else ProgressLines()
 
 
-class ProgressBar(ProgressCallback):
+class _Notes(ProgressCallback):
+    """A callback that shows each validation as a note."""
+
+    def on_validation_end(self, epoch: int, record: Mapping[str, Any]) -> None:
+        bits = record["bits_per_dim"]
+        tail = "" if bits is None else f", {bits:.4f} bits per dimension"
+        self.on_note(f"epoch {epoch}, validation: {_format_terms(record['terms'])} nats{tail}")
+
+
+class ProgressBar(_Notes):
     """A progress bar of training, with loss terms, images per second and time left."""
 
     def on_train_start(self, title: str, total_steps: int, done: int) -> None:
@@ -89,9 +98,6 @@ class ProgressBar(ProgressCallback):
         self.pending = 0
         self.bar.update(self.task, completed=metrics.step, text=text)
 
-    def on_validation_end(self, epoch: int, record: Mapping[str, Any]) -> None:
-        self.on_note(_validation_line(epoch, record))
-
     def on_note(self, text: str) -> None:
         self.console.print(text, highlight=False)
 
@@ -99,7 +105,7 @@ class ProgressBar(ProgressCallback):
         self.bar.stop()
 
 
-class ProgressLines(ProgressCallback):
+class ProgressLines(_Notes):
     """A line of training progress every few seconds, for logs and pipes."""
 
     def on_train_start(self, title: str, total_steps: int, done: int) -> None:
@@ -117,22 +123,11 @@ class ProgressLines(ProgressCallback):
             f"{metrics.total_steps - metrics.step:,} steps left"
         )
 
-    def on_validation_end(self, epoch: int, record: Mapping[str, Any]) -> None:
-        self.on_note(_validation_line(epoch, record))
-
     def on_note(self, text: str) -> None:
         print(text, flush=True)
 
 
 def _format_terms(terms: Mapping[str, float | None]) -> str:
     """`loss 240.1, rate 16.8, ...`, in nats per image."""
-    return ", ".join(
-        f"{name} {'not a number' if value is None else f'{value:.4g}'}"
-        for name, value in terms.items()
-    )
-
-
-def _validation_line(epoch: int, record: Mapping[str, Any]) -> str:
-    bits = record["bits_per_dim"]
-    tail = "" if bits is None else f", {bits:.4f} bits per dimension"
-    return f"epoch {epoch}, validation: {_format_terms(record['terms'])} nats{tail}"
+    texts = {n: "not a number" if value is None else f"{value:.4g}" for n, value in terms.items()}
+    return ", ".join(f"{name} {text}" for name, text in texts.items())
