@@ -10,11 +10,12 @@ import vaezoo
 from vaezoo import MetricSpec
 from vaezoo.data.loader import BatchLoader
 from vaezoo.distributed import local_only
-from vaezoo.evaluation.accumulators import RunningMoments, RunningSum
+from vaezoo.evaluation.accumulators import RunningSum
 from vaezoo.evaluation.evaluate import evaluate, select_metrics
 from vaezoo.evaluation.metric import (
     EvalBatch,
     EvalContext,
+    ExampleMoments,
     MetricResult,
     MetricState,
     MetricUnavailable,
@@ -46,17 +47,11 @@ class TimesByOne(Times):
     timesbyone = Times.times
 
 
-class Drawn(MetricState):
+class Drawn(ExampleMoments):
     """Random numbers that no other metric uses, drawn after the posterior's."""
 
-    mergeable = True
-
-    def __init__(self, context: EvalContext) -> None:
-        super().__init__(context)
-        self.values = RunningMoments()
-
-    def update(self, batch: EvalBatch) -> None:
-        self.values.update(torch.randn(len(batch)))
+    def measure(self, batch: EvalBatch) -> torch.Tensor:
+        return torch.randn(len(batch))
 
     def drawn(self) -> MetricResult:
         return MetricResult.over_examples(self.values)

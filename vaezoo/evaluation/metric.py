@@ -218,3 +218,20 @@ class MetricState(ABC):
     @abstractmethod
     def update(self, batch: EvalBatch) -> None:
         """Accumulate one batch. MetricUnavailable says why there can be no value."""
+
+
+class ExampleMoments(MetricState):
+    """The mean and the variance over the examples of what `measure` gives for each of them."""
+
+    mergeable = True
+
+    def __init__(self, context: EvalContext) -> None:
+        super().__init__(context)
+        self.values = RunningMoments()
+
+    def update(self, batch: EvalBatch) -> None:
+        self.values.update(self.measure(batch))
+
+    @abstractmethod
+    def measure(self, batch: EvalBatch) -> Tensor:
+        """One number for each example, or several: [batch, ...]."""

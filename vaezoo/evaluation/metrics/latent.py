@@ -14,6 +14,7 @@ from vaezoo.evaluation.accumulators import RunningMoments, RunningSum
 from vaezoo.evaluation.metric import (
     EvalBatch,
     EvalContext,
+    ExampleMoments,
     MetricResult,
     MetricState,
     MetricUnavailable,
@@ -44,20 +45,14 @@ def latent_kls(posterior: Distribution, prior: Distribution) -> Tensor | None:
     return kls.flatten(1)
 
 
-class LatentMoments(MetricState):
+class LatentMoments(ExampleMoments):
     """Mean and variance over the examples of the posterior's mode."""
 
-    mergeable = True
-
-    def __init__(self, context: EvalContext) -> None:
-        super().__init__(context)
-        self.latents = RunningMoments()
-
-    def update(self, batch: EvalBatch) -> None:
-        self.latents.update(batch.latents)
+    def measure(self, batch: EvalBatch) -> Tensor:
+        return batch.latents
 
     def active_units(self) -> MetricResult:
-        return MetricResult(int((self.latents.variance > ACTIVE_VARIANCE).sum()))
+        return MetricResult(int((self.values.variance > ACTIVE_VARIANCE).sum()))
 
 
 class LatentKls(MetricState):
@@ -131,7 +126,7 @@ def latent_report(moments: LatentMoments | None, kls: LatentKls | None) -> list[
     moments, kls: None if the model has no such numbers. Categorical latents have a KL only, one for
     each variable.
     """
-    variance = [] if moments is None else moments.latents.variance.tolist()
+    variance = [] if moments is None else moments.values.variance.tolist()
     rate = [] if kls is None else kls.kls.mean.tolist()
     collapsed = [] if kls is None else kls.collapsed.tolist()
     rows = []

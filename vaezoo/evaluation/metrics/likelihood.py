@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from vaezoo.evaluation.accumulators import RunningMoments
 from vaezoo.evaluation.metric import (
     OVER_EXAMPLES,
     STREAMS,
     EvalBatch,
     EvalContext,
+    ExampleMoments,
     MetricResult,
     MetricState,
     MetricUnavailable,
@@ -51,21 +54,15 @@ class Bound(MetricState):
         return MetricResult(bits)
 
 
-class LogLikelihood(MetricState):
+class LogLikelihood(ExampleMoments):
     """The importance-weighted estimate of each example, in chunks of a size that the model sets."""
 
-    mergeable = True
-
-    def __init__(self, context: EvalContext) -> None:
-        super().__init__(context)
-        self.log_p = RunningMoments()
-
-    def update(self, batch: EvalBatch) -> None:
+    def measure(self, batch: EvalBatch) -> Tensor:
         samples = self.context.importance_samples
         if not samples:
             raise MetricUnavailable("give --importance-samples to estimate it")
         with self.context.noise(_IMPORTANCE_NOISE + batch.number * STREAMS):
-            self.log_p.update(batch.model.log_likelihood(batch.x, batch.y, samples=samples))
+            return batch.model.log_likelihood(batch.x, batch.y, samples=samples)
 
     def log_likelihood(self) -> MetricResult:
-        return MetricResult.over_examples(self.log_p)
+        return MetricResult.over_examples(self.values)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 
 from torch import Tensor
 
@@ -12,6 +11,7 @@ from vaezoo.evaluation.image_metrics import MS_SSIM_SMALLEST, ms_ssim, mse, psnr
 from vaezoo.evaluation.metric import (
     EvalBatch,
     EvalContext,
+    ExampleMoments,
     MetricResult,
     MetricState,
     MetricUnavailable,
@@ -42,27 +42,10 @@ class SquaredErrors(MetricState):
         return MetricResult(1.0 - error / variance)
 
 
-class _Similarity(MetricState):
-    """One number for each pair of an example and its reconstruction."""
-
-    mergeable = True
-
-    def __init__(self, context: EvalContext) -> None:
-        super().__init__(context)
-        self.values = RunningMoments()
-
-    def update(self, batch: EvalBatch) -> None:
-        self.values.update(self.compare(batch))
-
-    @abstractmethod
-    def compare(self, batch: EvalBatch) -> Tensor:
-        """[batch]."""
-
-
-class Psnr(_Similarity):
+class Psnr(ExampleMoments):
     """Peak signal-to-noise ratio."""
 
-    def compare(self, batch: EvalBatch) -> Tensor:
+    def measure(self, batch: EvalBatch) -> Tensor:
         # An error below 8-bit rounding counts as none: of no error the ratio would be infinite.
         return psnr(batch.reconstruction, batch.x).clamp(max=-10 * math.log10(1e-10))
 
@@ -70,20 +53,20 @@ class Psnr(_Similarity):
         return MetricResult.over_examples(self.values)
 
 
-class Ssim(_Similarity):
+class Ssim(ExampleMoments):
     """Structural similarity."""
 
-    def compare(self, batch: EvalBatch) -> Tensor:
+    def measure(self, batch: EvalBatch) -> Tensor:
         return ssim(batch.reconstruction.clamp(0, 1), batch.x)
 
     def ssim(self) -> MetricResult:
         return MetricResult.over_examples(self.values)
 
 
-class MsSsim(_Similarity):
+class MsSsim(ExampleMoments):
     """Structural similarity at five scales."""
 
-    def compare(self, batch: EvalBatch) -> Tensor:
+    def measure(self, batch: EvalBatch) -> Tensor:
         height, width = batch.x.shape[-2:]
         if min(height, width) < MS_SSIM_SMALLEST:
             raise MetricUnavailable(
