@@ -21,7 +21,7 @@ from vaezoo.errors import UnknownNameError
 from vaezoo.io import MissingExtraError
 from vaezoo.training.callback import ProgressCallback
 from vaezoo.training.loggers import attach_loggers
-from vaezoo.training.tensorboard import TensorBoardLogger, scalars
+from vaezoo_tensorboard.logger import TensorBoardLogger, scalars
 
 TINY = {**SMALL_JOB, "test": 40, "latent_dim": 3, "log_every": 2}
 

@@ -1,11 +1,11 @@
-"""The plugin of the core: a loss, data sets and a logger. Metrics: vaezoo.evaluation.builtin."""
+"""The plugin of the core: a loss and data sets. Metrics: vaezoo.evaluation.builtin."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from vaezoo.plugins.hookspecs import hookimpl
-from vaezoo.plugins.specs import DatasetSpec, LoggerSpec, LossSpec
+from vaezoo.plugins.specs import DatasetSpec, LossSpec
 
 
 @hookimpl
@@ -71,14 +71,3 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
                 tags=tags,
             )
         )
-
-
-@hookimpl
-def register_loggers(register: Callable[[LoggerSpec], None]) -> None:
-    register(
-        LoggerSpec(
-            name="tensorboard",
-            target="vaezoo.training.tensorboard:TensorBoardLogger",
-            summary="Event files in the run folder for TensorBoard; needs vaezoo[tensorboard]",
-        )
-    )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from vaezoo import BaseLogger
 from vaezoo.io import require_extra
-from vaezoo.training.loggers import BaseLogger, Line
 
 FOLDER = "tensorboard"
 """In the run folder. `tensorboard --logdir runs` shows all runs."""
@@ -23,7 +23,7 @@ class TensorBoardLogger(BaseLogger):
     def check(cls) -> None:
         require_extra("tensorboard", "--log tensorboard", "tensorboard")
 
-    def start(self, past: Sequence[Line]) -> None:
+    def start(self, past: Sequence[Mapping[str, Any]]) -> None:
         from torch.utils.tensorboard import SummaryWriter  # imports all of TensorBoard
 
         path = self.folder / FOLDER
@@ -35,7 +35,7 @@ class TensorBoardLogger(BaseLogger):
             for line in past:
                 self.write(line)
 
-    def write(self, line: Line) -> None:
+    def write(self, line: Mapping[str, Any]) -> None:
         for tag, value in scalars(line):
             self.writer.add_scalar(tag, value, line["step"])
         if line["kind"] == "validation":
@@ -45,7 +45,7 @@ class TensorBoardLogger(BaseLogger):
         self.writer.close()
 
 
-def scalars(line: Line) -> Iterator[tuple[str, float]]:
+def scalars(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """The tag and value of each number in a line; None has no point."""
     named: dict[str, Any] = {
         **line["terms"],
