@@ -17,6 +17,7 @@ from vaezoo.errors import OptionError, RunError
 from vaezoo.options import parse
 from vaezoo.plugins.registry import registry
 
+_POSITIVE = click.FloatRange(min=0, min_open=True)
 _PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 
 
@@ -40,12 +41,7 @@ _PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 @click.option("--end-to-end", is_flag=True, help="Training rows include loading the batches.")
 @click.option("--largest", is_flag=True, help="Search the largest batch that fits in memory.")
 @click.option("--windows", type=click.IntRange(5), default=5, help="Measurements of a row.")
-@click.option(
-    "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
-    default=0.5,
-    help="Shortest duration of a window.",
-)
+@click.option("--seconds", type=_POSITIVE, default=0.5, help="Shortest duration of a measurement.")
 @click.option(
     "--timeout",
     type=click.FloatRange(min=1),
@@ -155,9 +151,15 @@ def command(
 
 def _with_bar(total: int, work: Any) -> list[dict[str, Any]]:
     """Run the jobs with a progress bar on a terminal, else with a line for each row."""
+
+    def print_row(row: dict[str, Any]) -> None:
+        rate = row["images_per_second"]
+        result = row["status"] if rate is None else f"{rate:,.0f} images/s"
+        click.echo(f"  {row['model']} {row['mode']} {row['batch_size']}: {result}")
+
     console = make_console()
     if not console.is_terminal:
-        return list(work(lambda row: click.echo(_line(row))))
+        return list(work(print_row))
     from rich.progress import Progress
 
     with Progress(console=console, transient=True) as bar:
@@ -167,12 +169,6 @@ def _with_bar(total: int, work: Any) -> list[dict[str, Any]]:
             bar.update(task, advance=1, description=f"{row['model']} {row['mode']}")
 
         return list(work(on_row))
-
-
-def _line(row: dict[str, Any]) -> str:
-    rate = row["images_per_second"]
-    result = row["status"] if rate is None else f"{rate:,.0f} images/s"
-    return f"  {row['model']} {row['mode']} {row['batch_size']}: {result}"
 
 
 def _free_name() -> Path:

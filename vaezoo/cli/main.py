@@ -39,8 +39,9 @@ COMMANDS = {
 }
 """Each subcommand with its summary: help imports none of their modules."""
 
-PICTURES = ("sample", "reconstruct", "traverse", "interpolate", "embed")
-"""The subcommands in the module `pictures`; each other one has a module of its own."""
+_SHARED = dict.fromkeys(("sample", "reconstruct", "traverse", "interpolate", "embed"), "pictures")
+_SHARED |= dict.fromkeys(("list", "info", "plugins"), "registered")
+"""The subcommands that share a module; each other one has a module of its own name."""
 
 _RANK0_SECONDS = 10.0
 """Time in which rank 0 prints an error and ends."""
@@ -58,9 +59,9 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        is_picture = cmd_name in PICTURES
-        module = importlib.import_module(f"vaezoo.cli.{'pictures' if is_picture else cmd_name}")
-        command: click.Command = getattr(module, cmd_name if is_picture else "command")
+        shared = _SHARED.get(cmd_name)
+        module = importlib.import_module(f"vaezoo.cli.{shared or cmd_name}")
+        command: click.Command = getattr(module, f"{cmd_name}_command" if shared else "command")
         return command
 
     def resolve_command(

@@ -21,14 +21,11 @@ Result = tuple[dict[str, Any], str]
 @click.option("-n", "count", type=click.IntRange(1, 10_000), default=64, help="Number of images.")
 @options.class_option
 @click.option(
-    "--temperature",
-    type=click.FloatRange(0, 10),
-    default=1.0,
-    help="Factor on the standard deviation of the prior.",
+    "--temperature", type=click.FloatRange(0, 10), default=1.0, help="Factor on the prior's std."
 )
 @options.seed_option
 @options.picture_options("samples.png")
-def sample(
+def sample_command(
     run: Run, count: int, label: str | None, temperature: float, seed: int, out: Path
 ) -> Result:
     """Draw images from the prior of the model in the folder RUN, as one picture."""
@@ -43,7 +40,7 @@ def sample(
 @options.run_argument
 @click.argument("images", metavar="IMAGES...", nargs=-1, required=True, type=options.FILE)
 @options.picture_options("reconstructed.png")
-def reconstruct(run: Run, images: tuple[Path, ...], out: Path) -> Result:
+def reconstruct_command(run: Run, images: tuple[Path, ...], out: Path) -> Result:
     """Reconstruct image files with the model in the folder RUN.
 
     The picture shows the originals above their reconstructions.
@@ -81,7 +78,7 @@ def reconstruct(run: Run, images: tuple[Path, ...], out: Path) -> Result:
     help="Number of test examples from which the order of the rows is computed.",
 )
 @options.picture_options("traversal.png", options.ANIMATION)
-def traverse(
+def traverse_command(
     run: Run,
     rows: int,
     start: str | None,
@@ -123,7 +120,7 @@ def traverse(
 )
 @options.class_option
 @options.picture_options("interpolation.png", options.ANIMATION)
-def interpolate(
+def interpolate_command(
     run: Run,
     a: str,
     b: str,
@@ -160,7 +157,7 @@ def interpolate(
 )
 @options.seed_option
 @options.picture_options("map.png")
-def embed(
+def embed_command(
     run: Run,
     examples: int,
     method: Literal["pca", "umap", "tsne"],

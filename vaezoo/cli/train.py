@@ -131,7 +131,14 @@ def command(
     given = {section: {**layers[0][section], **layers[1][section]} for section in SECTIONS}
     if resume is not None:
         others = {"MODEL": model, "--data": data, "--loss": loss, "--config": config, "--out": out}
-        _check_resumable(others, given)
+        changed = [name for name, value in others.items() if value is not None]
+        names = [(section, name) for section, options in given.items() for name in options]
+        changed += [cli_flag(n) for s, n in names if s != "train" or n not in _RESUMABLE]
+        if changed:
+            raise OptionError(
+                f"{changed[0]} cannot change when a run is resumed: only "
+                f"{', '.join(map(cli_flag, _RESUMABLE))} can"
+            )
     parsed = build_config(components, below, given)
 
     from vaezoo.cli.progress import make_progress_callback
@@ -151,16 +158,12 @@ def _print_summary(summary: Mapping[str, Any], path: Path) -> None:
     found = summary["reconstruction_r2"]
     r2 = f"reconstruction R² {'unknown' if found is None else f'{found:.3f}'}"
     if summary["elbo"] is not None:
-        click.echo(
-            f"held out: ELBO {summary['elbo']:.2f} nats "
-            f"(distortion {summary['distortion']:.2f}, rate {summary['rate']:.2f}), {r2}"
-        )
+        elbo = "ELBO {elbo:.2f} nats (distortion {distortion:.2f}, rate {rate:.2f})"
+        click.echo(f"held out: {elbo.format(**summary)}, {r2}")
     else:
         click.echo(f"held out: {r2}; ELBO: {summary['notes']['elbo']}")
-    click.echo(
-        f"{summary['steps']:,} steps, {summary['images_per_second']:,.0f} images/s, "
-        f"{summary['wall_seconds']:.0f} s"
-    )
+    speed = "{steps:,} steps, {images_per_second:,.0f} images/s, {wall_seconds:.0f} s"
+    click.echo(speed.format(**summary))
     pictures = {
         "reconstructions.png": "originals above their reconstructions",
         "samples.png": "samples from the prior",
@@ -175,11 +178,11 @@ def _grouped(ctx: click.Context) -> list[tuple[str, list[click.Parameter]]]:
     """The options of each section under its title; training and data only if no model is known."""
     components: Components | None = ctx.meta.get(_COMPONENTS)
     if components is None:
-        classes: dict[str, type[Options]] = {"Training": TrainOptions, "Data": DataOptions}
-        return [
-            (title, [_option(info.name, info) for info in describe(cls)])
-            for title, cls in classes.items()
+        classes: list[tuple[str, type[Options]]] = [
+            ("Training", TrainOptions),
+            ("Data", DataOptions),
         ]
+        return [(title, [_option(o.name, o) for o in describe(cls)]) for title, cls in classes]
     infos = {
         (section, info.name): info
         for section, cls in components.options().items()
@@ -210,18 +213,3 @@ def _option(name: str, info: OptionInfo, default: Any = None) -> click.Parameter
         return click.Option([f"{on}/--no-{on[2:]}", name], default=None, help=text)
     metavar = "|".join(info.choices) if info.choices else info.type.split(",")[0].upper()
     return click.Option([cli_flag(name), name], default=None, metavar=metavar, help=text)
-
-
-def _check_resumable(others: Mapping[str, str | None], given: Mapping[str, Any]) -> None:
-    changed = [name for name, value in others.items() if value is not None]
-    changed += [
-        cli_flag(name)
-        for section, values in given.items()
-        for name in values
-        if section != "train" or name not in _RESUMABLE
-    ]
-    if changed:
-        raise OptionError(
-            f"{changed[0]} cannot change when a run is resumed: only "
-            f"{', '.join(map(cli_flag, _RESUMABLE))} can"
-        )

@@ -1,4 +1,4 @@
-"""`vaezoo info NAME`: everything about one registered name of any kind. Imports no torch."""
+"""`vaezoo list`, `info` and `plugins`: what is registered, and from where. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from vaezoo.cli import options
 from vaezoo.cli.output import print_json, print_table
 from vaezoo.errors import UnknownNameError
 from vaezoo.options import cli_flag, describe, format_value, plain
+from vaezoo.plugins.loader import PluginRecord
 from vaezoo.plugins.registry import PLURALS, WORDS, Registry, registry
 from vaezoo.plugins.specs import (
     CAPABILITIES,
@@ -32,11 +33,42 @@ _METRIC_FIELDS = (
 )
 
 
+@click.command("list")
+@options.kind_option(list(PLURALS), "models", "What to list.")
+@options.json_option
+def list_command(kind: str, as_json: bool) -> None:
+    """List the models, losses, data sets, metrics and loggers."""
+    known = registry()
+    specs = known.specs(PLURALS.get(kind))
+    if as_json:
+        print_json([_summary(known, spec) for spec in specs])
+    elif not specs:
+        word = "data sets" if kind == "datasets" else kind
+        print(f"there are no {word} (vaezoo plugins shows what was loaded)")
+    else:
+        headings = ["name", "kind", "summary", "paper", "plugin"]
+        columns = headings if kind == "all" else [name for name in headings if name != "kind"]
+        entries = [{**_summary(known, spec), "kind": WORDS[spec.kind]} for spec in specs]
+        print_table(columns, [[entry[column] for column in columns] for entry in entries])
+
+
+def _summary(known: Registry, spec: Spec) -> dict[str, Any]:
+    """What the JSON of `list` and of `info` says of a name."""
+    return {
+        "kind": spec.kind,
+        "name": spec.name,
+        "summary": spec.summary,
+        "paper": spec.paper,
+        "plugin": known.plugin(spec).name,
+        "tags": list(spec.tags),
+    }
+
+
 @click.command("info")
 @click.argument("name", shell_complete=options.complete_names())
 @options.kind_option(list(PLURALS), "all", "Where to look for the name.")
 @options.json_option
-def command(name: str, kind: str, as_json: bool) -> None:
+def info_command(name: str, kind: str, as_json: bool) -> None:
     """Show everything about one of them."""
     known = registry()
     if as_json:
@@ -56,11 +88,7 @@ def _entry(known: Registry, spec: Spec) -> dict[str, Any]:
     metric = spec if isinstance(spec, MetricSpec) else None
     takes = model.input_spec if model else None
     return {
-        "kind": spec.kind,
-        "name": spec.name,
-        "summary": spec.summary,
-        "paper": spec.paper,
-        "tags": list(spec.tags),
+        **_summary(known, spec),
         "capabilities": {tag: CAPABILITIES[tag] for tag in spec.tags if tag in CAPABILITIES},
         "base": model.base if model else None,
         "options": _options(spec, model.model_options if model else {}),
@@ -73,7 +101,6 @@ def _entry(known: Registry, spec: Spec) -> dict[str, Any]:
         "train_options": plain(spec.train_options)
         if isinstance(spec, (ModelSpec, DatasetSpec))
         else None,
-        "plugin": record.name,
         "distribution": record.distribution,
         "version": record.version,
         "target": spec.target,
@@ -153,3 +180,52 @@ def _option_row(option: dict[str, Any]) -> tuple[str, ...]:
     )
     default = "required" if option["required"] else format_value(option["default"])
     return cli_flag(option["name"]), values, default, option["help"]
+
+
+@click.command("plugins")
+@options.json_option
+@click.option("--verbose", "-v", is_flag=True, help="Show tracebacks.")
+def plugins_command(as_json: bool, verbose: bool) -> None:
+    """Show which plugins were loaded and which failed."""
+    records = registry().records
+    if as_json:
+        print_json([_plugin_entry(record) for record in records])
+        return
+    headings = ("plugin", "status", "distribution", "brings", "from")
+    print_table(headings, [_plugin_row(record) for record in records])
+    for record in records:
+        if record.error:
+            print(f"\n{record.name} ({record.source}) failed: {record.error}")
+            if verbose:
+                print("\n" + record.details.rstrip())
+
+
+def _plugin_entry(record: PluginRecord) -> dict[str, Any]:
+    return {
+        "name": record.name,
+        "status": record.status,
+        "distribution": record.distribution,
+        "version": record.version,
+        "module": record.module,
+        "location": record.location,
+        **_plugin_brings(record),
+        "error": record.error or None,
+        "details": record.details or None,
+    }
+
+
+def _plugin_brings(record: PluginRecord) -> dict[str, list[str]]:
+    return {
+        plural: sorted(spec.name for spec in record.specs if spec.kind == kind)
+        for plural, kind in PLURALS.items()
+    }
+
+
+def _plugin_row(record: PluginRecord) -> tuple[str, ...]:
+    brings = "; ".join(
+        f"{plural.replace('datasets', 'data sets')}: {', '.join(names)}"
+        for plural, names in _plugin_brings(record).items()
+        if names
+    )
+    origin = record.location or record.module
+    return record.name, record.status, record.source, brings or "nothing", origin
