@@ -14,7 +14,6 @@ from PIL import Image
 from vaezoo.bench import report
 from vaezoo.bench.job import Case, bound_by, empty_row, sanity_check
 from vaezoo.bench.machine import PEAKS, specified_peak
-from vaezoo.bench.plot import save_plot
 from vaezoo.bench.timing import time_step
 from vaezoo.errors import OptionError, RunError
 
@@ -119,10 +118,10 @@ def test_plot_has_lines_over_sizes_and_bars_where_lines_could_not_be_told_apart(
 ) -> None:
     def height(models: int, sizes: tuple[int, ...]) -> int:
         rows = [row(model=f"model {i}", batch_size=size) for i in range(models) for size in sizes]
-        assert save_plot(tmp_path / "plot.png", [*rows, row(images_per_second=None)])
+        assert report.save_plot(tmp_path / "plot.png", [*rows, row(images_per_second=None)])
         return Image.open(tmp_path / "plot.png").height
 
     lines = height(2, (16, 64))
     assert height(7, (16, 64)) == lines
     assert height(1, (64,)) < lines < height(20, (64,)) < height(20, (16, 64))
-    assert not save_plot(tmp_path / "none.png", [row(images_per_second=None)])
+    assert not report.save_plot(tmp_path / "none.png", [row(images_per_second=None)])

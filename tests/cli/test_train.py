@@ -189,7 +189,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
 def test_no_cuda_when_asked_for(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no CUDA here" in refused(capsys, "train", "vanilla", "--device", "cuda")
+    assert "this machine has no CUDA device" in refused(
+        capsys, "train", "vanilla", "--device", "cuda"
+    )
 
 
 @pytest.mark.parametrize(

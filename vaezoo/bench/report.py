@@ -1,4 +1,4 @@
-"""Benchmark reports: as JSON, as Markdown, and compared with an earlier one. No torch here."""
+"""Benchmark reports: as JSON, Markdown and plots, and compared with an earlier one."""
 
 from __future__ import annotations
 
@@ -77,6 +77,44 @@ def save_markdown(path: Path, environment: Mapping[str, Any], rows: Sequence[Row
     lines = ["# Throughput", "", *describe_environment(environment), ""]
     lines += ["| " + " | ".join(cells) + " |" for cells in table]
     write_text(path, "\n".join([*lines, ""]))
+
+
+def save_plot(path: Path, rows: Sequence[Row]) -> bool:
+    """Write a PNG with a plot for each mode; False, and no file, if no row has a rate.
+
+    Rates are lines over the batch size if there are several sizes, and a colour for each model and
+    setting; else there is one bar for each row.
+    """
+    from vaezoo.evaluation.plots import COLORS, Series, save_bars, save_lines
+
+    rows = [row for row in rows if row["images_per_second"] is not None]
+    settings = {(row["precision"], row["compile"]) for row in rows}
+    sizes = {row["batch_size"] for row in rows}
+    modes: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for row in rows:
+        name = row["model"]
+        if len(settings) > 1:
+            name += f" {row['precision']}" + (" compiled" if row["compile"] == "on" else "")
+        point = (row["batch_size"], row["images_per_second"])
+        modes.setdefault(row["mode"], {}).setdefault(name, []).append(point)
+    names = {name for lines in modes.values() for name in lines}
+    if len(sizes) > 1 and len(names) <= len(COLORS):
+        plots = {
+            f"{mode}, images a second by batch size": [
+                Series(name, sorted(points), markers=True) for name, points in lines.items()
+            ]
+            for mode, lines in modes.items()
+        }
+        return save_lines(path, plots)
+    bars = {
+        f"{mode}, images a second": [
+            (f"{name} {size}" if len(sizes) > 1 else name, rate)
+            for name, points in lines.items()
+            for size, rate in points
+        ]
+        for mode, lines in modes.items()
+    }
+    return save_bars(path, bars)
 
 
 def describe_environment(environment: Mapping[str, Any]) -> list[str]:

@@ -135,11 +135,8 @@ def command(
     if markdown:
         report.save_markdown(markdown, environment, rows)
         click.echo(f"table: {markdown}")
-    if plot:
-        from vaezoo.bench.plot import save_plot
-
-        if save_plot(plot, rows):
-            click.echo(f"plot: {plot}")
+    if plot and report.save_plot(plot, rows):
+        click.echo(f"plot: {plot}")
     ratios = report.compare(rows, earlier["rows"]) if earlier else []
     for row, ratio in ratios:
         what = f"{row['model']} {row['mode']} {row['batch_size']} {row['precision']}"

@@ -72,7 +72,7 @@ def agree_on_prefix(store: Store, rank: int, world_size: int, timeout: timedelta
     would read there the address of a process of the attempt before, and wait for it.
 
     Each rank writes a random word. The prefix is the hash of all words, and holds when every rank
-    has seen the same words. Nobody who is there now confirms the words of an earlier attempt.
+    has seen the same words. No process of this attempt confirms the words of an earlier one.
     ProcessLostError if not all ranks come within the timeout.
     """
     store.set(f"here/{rank}", uuid.uuid4().hex)
@@ -118,7 +118,7 @@ def all_reduce_max(*values: int) -> tuple[int, ...]:
 
 
 def barrier() -> None:
-    """Wait until all processes are here, for as long as it takes."""
+    """Wait until all processes have called this, for at most a day."""
     all_reduce_max(0)
 
 
@@ -199,7 +199,7 @@ def _local_device(name: str) -> torch.device:
     if name in ("auto", "cuda") and torch.cuda.is_available():
         if local_rank >= torch.cuda.device_count():
             raise OptionError(
-                f"there are {torch.cuda.device_count()} GPUs here and more processes: "
+                f"there are {torch.cuda.device_count()} GPUs on this machine and more processes: "
                 "give fewer to --nproc-per-node, or --device cpu"
             )
         torch.cuda.set_device(local_rank)

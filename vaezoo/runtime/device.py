@@ -49,14 +49,16 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count == 0:
-            raise OptionError(f"--device {name}: no CUDA here; give --device cpu, or auto")
+            raise OptionError(
+                f"--device {name}: this machine has no CUDA device; give --device cpu, or auto"
+            )
         index: int | None = device.index
         if index is not None and index >= count:
             raise OptionError(f"--device {name}: there are {count} GPUs, numbered from 0")
         if index is None:
             device = torch.device("cuda", torch.cuda.current_device())
     elif device.type == "mps" and not torch.backends.mps.is_available():
-        raise OptionError("--device mps: no Apple GPU here; give --device cpu, or auto")
+        raise OptionError("--device mps: this machine has no Apple GPU; give --device cpu, or auto")
     elif device.type not in ("cpu", "mps"):
         raise OptionError(f"--device {name}: vaezoo runs on cpu, cuda and mps")
     return device
