@@ -12,37 +12,27 @@ _RAINFORTH = "Rainforth et al. 2018, arXiv:1802.04537"
 
 @hookimpl
 def register_models(register: Callable[[ModelSpec], None]) -> None:
-    register(
-        ModelSpec(
-            name="iwae",
-            base="vanilla",
-            summary="Importance-weighted autoencoder: a tighter bound from several samples",
-            paper=_BURDA,
-            loss=LossSpec(
-                name="iwae",
-                target="vaezoo_bounds.importance:IWAELoss",
-                options="vaezoo_bounds.options:IWAEOptions",
-                summary="The negative importance-weighted bound of K samples",
-                paper=_BURDA,
-                tags=("importance", "bound"),
-                requires=("importance",),
-            ),
+    for name, summary, loss_summary, paper in (
+        (
+            "iwae",
+            "Importance-weighted autoencoder: a tighter bound from several samples",
+            "The negative importance-weighted bound of K samples",
+            _BURDA,
+        ),
+        (
+            "miwae",
+            "Multiply importance-weighted autoencoder: the mean of several tighter bounds",
+            "The mean of M importance-weighted bounds of K samples each",
+            _RAINFORTH,
+        ),
+    ):
+        loss = LossSpec(
+            name=name,
+            target=f"vaezoo_bounds.importance:{name.upper()}Loss",
+            options=f"vaezoo_bounds.options:{name.upper()}Options",
+            summary=loss_summary,
+            paper=paper,
+            tags=("importance", "bound"),
+            requires=("importance",),
         )
-    )
-    register(
-        ModelSpec(
-            name="miwae",
-            base="vanilla",
-            summary="Multiply importance-weighted autoencoder: the mean of several tighter bounds",
-            paper=_RAINFORTH,
-            loss=LossSpec(
-                name="miwae",
-                target="vaezoo_bounds.importance:MIWAELoss",
-                options="vaezoo_bounds.options:MIWAEOptions",
-                summary="The mean of M importance-weighted bounds of K samples each",
-                paper=_RAINFORTH,
-                tags=("importance", "bound"),
-                requires=("importance",),
-            ),
-        )
-    )
+        register(ModelSpec(name=name, base="vanilla", summary=summary, paper=paper, loss=loss))

@@ -20,6 +20,20 @@ _LARGE_BATCH = {"batch_size": 64}
 """The losses use statistics of a batch: 16 examples, the default of sprites, are too few."""
 
 
+def _loss(name: str, classes: str, summary: str, paper: str, *tags: str) -> LossSpec:
+    """A loss with the ELBO. classes: the module, and what its class and its options begin with."""
+    _, prefix = classes.split(":")
+    return LossSpec(
+        name=name,
+        target=f"vaezoo_objectives.{classes}Loss",
+        options=f"vaezoo_objectives.options:{prefix}Options",
+        summary=summary,
+        paper=paper,
+        tags=("elbo", *tags),
+        requires=("elbo",),
+    )
+
+
 @hookimpl
 def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
@@ -30,14 +44,12 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             paper=_CHEN,
             model_options=_FEW_LATENTS,
             train_options=_LARGE_BATCH,
-            loss=LossSpec(
-                name="beta_tc",
-                target="vaezoo_objectives.beta_tc:BetaTCLoss",
-                options="vaezoo_objectives.options:BetaTCOptions",
-                summary="KL in three weighted parts: information, total correlation, dimensions",
-                paper=_CHEN,
-                tags=("elbo", "disentanglement"),
-                requires=("elbo",),
+            loss=_loss(
+                "beta_tc",
+                "beta_tc:BetaTC",
+                "KL in three weighted parts: information, total correlation, dimensions",
+                _CHEN,
+                "disentanglement",
             ),
         )
     )
@@ -49,14 +61,12 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             paper=_KUMAR,
             model_options=_FEW_LATENTS,
             train_options=_LARGE_BATCH,
-            loss=LossSpec(
-                name="dip_vae",
-                target="vaezoo_objectives.dip_vae:DIPVAELoss",
-                options="vaezoo_objectives.options:DIPVAEOptions",
-                summary="The ELBO and a penalty on the covariance of the aggregate posterior",
-                paper=_KUMAR,
-                tags=("elbo", "disentanglement"),
-                requires=("elbo",),
+            loss=_loss(
+                "dip_vae",
+                "dip_vae:DIPVAE",
+                "The ELBO and a penalty on the covariance of the aggregate posterior",
+                _KUMAR,
+                "disentanglement",
             ),
         )
     )
@@ -67,14 +77,12 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             summary="InfoVAE (MMD-VAE): an aggregate posterior that matches the prior",
             paper=_ZHAO,
             train_options=_LARGE_BATCH,
-            loss=LossSpec(
-                name="info_vae",
-                target="vaezoo_objectives.mmd:InfoVAELoss",
-                options="vaezoo_objectives.options:InfoVAEOptions",
-                summary="Less of the KL, and the MMD between aggregate posterior and prior",
-                paper=_ZHAO,
-                tags=("elbo", "mmd"),
-                requires=("elbo",),
+            loss=_loss(
+                "info_vae",
+                "mmd:InfoVAE",
+                "Less of the KL, and the MMD between aggregate posterior and prior",
+                _ZHAO,
+                "mmd",
             ),
         )
     )
@@ -107,14 +115,13 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             summary="beta-VAE whose rate follows a capacity in nats that rises during training",
             paper=_BURGESS,
             model_options=_FEW_LATENTS,
-            loss=LossSpec(
-                name="capacity",
-                target="vaezoo_objectives.capacity:CapacityLoss",
-                options="vaezoo_objectives.options:CapacityOptions",
-                summary="Distortion, and the distance of the rate from a rising capacity in nats",
-                paper=_BURGESS,
-                tags=("elbo", "disentanglement", "schedule"),
-                requires=("elbo",),
+            loss=_loss(
+                "capacity",
+                "capacity:Capacity",
+                "Distortion, and the distance of the rate from a rising capacity in nats",
+                _BURGESS,
+                "disentanglement",
+                "schedule",
             ),
         )
     )
