@@ -11,13 +11,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from vaezoo.evaluation.metric import (
-    EvalBatch,
-    EvalContext,
-    MetricResult,
-    MetricState,
-    MetricUnavailable,
-)
+from vaezoo import MetricState
+from vaezoo.evaluation.metric import EvalBatch, EvalContext, MetricResult, MetricUnavailable
 from vaezoo.evaluation.metrics.latent import ACTIVE_VARIANCE
 
 from . import scores

@@ -7,14 +7,9 @@ import functools
 import torch
 from torch import Tensor, nn
 
+from vaezoo import MetricState
 from vaezoo.data.loader import BatchLoader
-from vaezoo.evaluation.metric import (
-    EvalBatch,
-    EvalContext,
-    MetricResult,
-    MetricState,
-    MetricUnavailable,
-)
+from vaezoo.evaluation.metric import EvalBatch, EvalContext, MetricResult, MetricUnavailable
 
 from . import distances, inception
 from .classifier import load_classifier

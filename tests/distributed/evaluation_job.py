@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 import vaezoo
-from vaezoo import MetricSpec
+from vaezoo import MetricSpec, MetricState
 from vaezoo.data.loader import BatchLoader
 from vaezoo.distributed import local_only
 from vaezoo.evaluation.accumulators import RunningSum
@@ -17,7 +17,6 @@ from vaezoo.evaluation.metric import (
     EvalContext,
     ExampleMoments,
     MetricResult,
-    MetricState,
     MetricUnavailable,
 )
 from vaezoo.plugins.registry import registry

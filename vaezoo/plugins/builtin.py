@@ -43,13 +43,12 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
             },
         )
     )
-    for name, target, options, summary, paper, tags in (
+    for name, target, options, summary, tags in (
         (
             "folder",
             "folder:FolderDataset",
             "FolderOptions",
             "Any tree of images, a folder a class or flat: give --root",
-            "",
             ("images", "files"),
         ),
         (
@@ -57,7 +56,6 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
             "arrays:NpzDataset",
             "NpzOptions",
             "Arrays of images or vectors in an .npz file: give --root",
-            "",
             ("images", "vectors", "files"),
         ),
     ):
@@ -67,7 +65,6 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
                 target=f"vaezoo.data.{target}",
                 options=f"vaezoo.data.options:{options}",
                 summary=summary,
-                paper=paper,
                 tags=tags,
             )
         )
