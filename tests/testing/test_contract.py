@@ -49,27 +49,23 @@ EXPECTED = ("expected failure", "so be it")
 
 
 def known(subject: type, failures: dict[str, str] | None = None) -> type:
-    """The same class, that says which checks it is expected to fail."""
-    if failures is None:
-        failures = {"gradients": "so be it"}
-    return type("Known", (subject,), {"expected_failures": failures})
+    """A subclass with the checks that it is expected to fail."""
+    return type("Known", (subject,), {"expected_failures": failures or {"gradients": "so be it"}})
 
 
 class TestKnownFailures:
     def test_one_is_reported_with_its_reason(self) -> None:
         assert status(check_model, known(MODELS.Idle), "gradients") == EXPECTED
-        assert status(
-            check_model, MODELS.Idle, "gradients", expected_failures={"gradients": "so be it"}
-        ) == ("expected failure", "so be it")
+        expected = {"gradients": "so be it"}
+        found = status(check_model, MODELS.Idle, "gradients", expected_failures=expected)
+        assert found == EXPECTED
 
     def test_one_that_passes_fails(self) -> None:
         with pytest.raises(ContractError, match=r"expected to fail \(so be it\), but passes"):
             check_model(known(MODELS.Right), only=["gradients"])
 
     def test_those_of_the_loss_count_too(self) -> None:
-        loss = type(
-            "Known", (LOSSES.LeavesTheCritic,), {"expected_failures": {"gradients": "so be it"}}
-        )
+        loss = known(LOSSES.LeavesTheCritic)
         assert status(check_loss, loss, "gradients")[0] == "expected failure"
         assert status(check_model, MODELS.Right, "gradients", loss=loss)[0] == "expected failure"
 
@@ -211,10 +207,8 @@ class TestCommand:
         file = HERE / "wrong_models.py"
         assert main(["check", f"{file}:Right", "--only", "options, gradients"]) == 0
         printed = capsys.readouterr().out.splitlines()
-        assert [line.split()[:2] for line in printed[:2]] == [
-            ["options", "passed"],
-            ["gradients", "passed"],
-        ]
+        first = [line.split()[:2] for line in printed[:2]]
+        assert first == [["options", "passed"], ["gradients", "passed"]]
         assert printed[2] == "right keeps the contract: 2 passed"
 
         assert main(["check", f"{file}:Idle", "--only", "gradients"]) == 1
@@ -239,14 +233,8 @@ class TestCommand:
 
     def test_options_and_kinds(self, capsys: pytest.CaptureFixture[str]) -> None:
         line = ["check", "sprites", "--only", "examples,validation"]
-        small = [
-            "--set",
-            "data.examples=100",
-            "--set",
-            "data.test=20",
-            "--set",
-            "data.image_size=8",
-        ]
+        changes = ("data.examples=100", "data.test=20", "data.image_size=8")
+        small = [word for change in changes for word in ("--set", change)]
         assert main([*line, *small]) == 0
         assert "2 passed" in capsys.readouterr().out
         assert main([*line, "--set", "data.image_size=4"]) == 1

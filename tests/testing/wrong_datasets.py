@@ -28,7 +28,7 @@ class Stripes(BaseDataset):
         parts = random_split(COUNT, 20, self.options.validation, 0)
         train, validation, test = (TensorSplit(images, labels, index) for index in parts)
         known = f"{self.options.validation}{self.options.binarize}"
-        return Splits(
+        splits = Splits(
             spec=DataSpec(
                 shape=(1, 8, 8),
                 domain=domain_of(self.options),
@@ -41,6 +41,11 @@ class Stripes(BaseDataset):
             description="drawn",
             fingerprint=hashlib.sha256(known.encode()).hexdigest(),
         )
+        return self.change(splits)
+
+    def change(self, splits: Splits) -> Splits:
+        """The splits; a wrong data set changes them."""
+        return splits
 
     def draw(self) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(0)
@@ -49,14 +54,12 @@ class Stripes(BaseDataset):
 
 
 class Miscounts(Stripes):
-    def load(self) -> Splits:
-        splits = super().load()
+    def change(self, splits: Splits) -> Splits:
         return replace(splits, spec=replace(splits.spec, num_examples=COUNT))
 
 
 class OtherShape(Stripes):
-    def load(self) -> Splits:
-        splits = super().load()
+    def change(self, splits: Splits) -> Splits:
         return replace(splits, spec=replace(splits.spec, shape=(1, 9, 9)))
 
 
@@ -79,8 +82,7 @@ class ShortLabels(Stripes):
 
 
 class NotBinary(Stripes):
-    def load(self) -> Splits:
-        splits = super().load()
+    def change(self, splits: Splits) -> Splits:
         return replace(splits, spec=replace(splits.spec, domain="binary"))
 
 
@@ -91,25 +93,23 @@ class AnotherEachTime(Stripes):
 
 
 class Nameless(Stripes):
-    def load(self) -> Splits:
-        return replace(super().load(), fingerprint="")
+    def change(self, splits: Splits) -> Splits:
+        return replace(splits, fingerprint="")
 
 
 class TestsOnTraining(Stripes):
-    def load(self) -> Splits:
-        splits = super().load()
+    def change(self, splits: Splits) -> Splits:
         return replace(splits, test=splits.train)
 
 
 class NoValidation(Stripes):
-    def load(self) -> Splits:
-        splits = super().load()
+    def change(self, splits: Splits) -> Splits:
         return replace(splits, validation=splits.test)
 
 
 class Rambles(Stripes):
-    def load(self) -> Splits:
-        return replace(super().load(), description="drawn\nat random")
+    def change(self, splits: Splits) -> Splits:
+        return replace(splits, description="drawn\nat random")
 
 
 class Mute(DataOptions):

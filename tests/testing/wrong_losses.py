@@ -11,7 +11,7 @@ from vaezoo.models.distributions import kl_divergence, to_float32
 
 
 class RightLoss(BaseLoss):
-    """The ELBO, and a critic that tells latents from draws of the prior."""
+    """The ELBO, and a critic that separates latents from draws of the prior."""
 
     def __init__(self, options: Options, model: BaseVAE, data: DataSpec) -> None:
         super().__init__(options, model, data)
@@ -29,7 +29,11 @@ class RightLoss(BaseLoss):
         rate = kl_divergence(posterior, prior, z)
         objective = (distortion + rate - self.critic(z)[:, 0]).mean()
         terms = {"elbo": -distortion - rate, "rate": rate, "distortion": distortion}
-        return LossOutput(objective, terms)
+        return self.change(LossOutput(objective, terms), batch, model)
+
+    def change(self, output: LossOutput, batch: Batch, model: BaseVAE) -> LossOutput:
+        """The output of the main phase; a wrong loss changes it."""
+        return output
 
     def critic_loss(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         z = model.encode(batch.x, model.labels(batch.y)).rsample().detach()
@@ -39,28 +43,23 @@ class RightLoss(BaseLoss):
 
 
 class SumsTheBatch(RightLoss):
-    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
-        output = super().forward(model, batch, context)
+    def change(self, output: LossOutput, batch: Batch, model: BaseVAE) -> LossOutput:
         return LossOutput(output.loss * len(batch.x), output.terms)
 
 
 class ColumnObjective(RightLoss):
-    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
-        output = super().forward(model, batch, context)
+    def change(self, output: LossOutput, batch: Batch, model: BaseVAE) -> LossOutput:
         return LossOutput(output.loss[None], output.terms)
 
 
 class WideTerms(RightLoss):
-    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
-        output = super().forward(model, batch, context)
+    def change(self, output: LossOutput, batch: Batch, model: BaseVAE) -> LossOutput:
         return LossOutput(output.loss, {"rate": output.terms["rate"].expand(3, -1)})
 
 
 class WrongElbo(RightLoss):
-    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
-        output = super().forward(model, batch, context)
-        terms = output.terms
-        return LossOutput(output.loss, {**terms, "elbo": -terms["elbo"]})
+    def change(self, output: LossOutput, batch: Batch, model: BaseVAE) -> LossOutput:
+        return LossOutput(output.loss, {**output.terms, "elbo": -output.terms["elbo"]})
 
 
 class NoGradient(RightLoss):
@@ -72,8 +71,7 @@ class NoGradient(RightLoss):
 class HalfNats(RightLoss):
     """A term as it comes out of a network, in whatever precision."""
 
-    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
-        output = super().forward(model, batch, context)
+    def change(self, output: LossOutput, batch: Batch, model: BaseVAE) -> LossOutput:
         score = self.critic(model(batch.x, batch.y).z)[:, 0]
         return LossOutput(output.loss, {**output.terms, "score": score})
 
@@ -81,8 +79,7 @@ class HalfNats(RightLoss):
 class Overflows(RightLoss):
     """log cosh, written as it is spelled."""
 
-    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
-        output = super().forward(model, batch, context)
+    def change(self, output: LossOutput, batch: Batch, model: BaseVAE) -> LossOutput:
         apart = 100 * (batch.x - model(batch.x).likelihood.mean)
         return LossOutput(output.loss + apart.cosh().log().mean(), output.terms)
 
@@ -138,8 +135,7 @@ class Anneals(RightLoss):
 class NeedsGradients(RightLoss):
     """A penalty on a gradient that no evaluation has."""
 
-    def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
-        output = super().forward(model, batch, context)
+    def change(self, output: LossOutput, batch: Batch, model: BaseVAE) -> LossOutput:
         z = model.encode(batch.x).rsample()
         (slope,) = torch.autograd.grad(model.decode(z).mean.sum(), z, create_graph=True)
         return LossOutput(output.loss + slope.square().sum(1).mean(), output.terms)

@@ -15,37 +15,15 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, StudentT
 
-from vaezoo import BaseVAE, Batch, DataSpec, LikelihoodOptions, Options
+from vaezoo import Batch, DataSpec, LikelihoodOptions, Options
 from vaezoo.models.distributions import diagonal_normal, gaussian_from_params, kl_divergence
-from vaezoo.models.likelihoods import make_likelihood
+from vaezoo.testing.subjects import ReferenceVAE
 
-LATENTS = 3
+LATENTS = 4
 
 
-class Right(BaseVAE):
-    """A Gaussian latent between dense layers: everything else here is this, but for one thing."""
-
-    options: LikelihoodOptions
-
-    def __init__(self, options: LikelihoodOptions, data: DataSpec) -> None:
-        super().__init__(options, data)
-        self.latent_shape = (LATENTS,)
-        self.encoder = nn.Sequential(
-            nn.Flatten(), nn.Linear(data.numel, 16), nn.Tanh(), nn.Linear(16, 2 * LATENTS)
-        )
-        self.decoder = nn.Sequential(
-            nn.Linear(LATENTS, 16),
-            nn.Tanh(),
-            nn.Linear(16, data.numel),
-            nn.Unflatten(1, data.shape),
-        )
-        self.likelihood = make_likelihood(options, data)
-
-    def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
-        return gaussian_from_params(self.encoder(x))
-
-    def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
-        return self.likelihood(self.decoder(z))
+class Right(ReferenceVAE):
+    """The reference model: everything else here is this, but for one thing."""
 
 
 # shapes
@@ -104,7 +82,7 @@ class DoubleTrouble(Right):
 
 
 class OwnKL(Independent):
-    """A posterior that tells its KL itself, and wrong."""
+    """A posterior with its own KL, which is wrong."""
 
     def __init__(self, base: Normal, wrong: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__(base, 1, validate_args=False)
@@ -182,7 +160,7 @@ class LogOfZero(Right):
 
 
 class Deaf(Right):
-    """The decoder does not listen to the latent."""
+    """The decoder does not use the latent."""
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
         return super().decode(0 * z)

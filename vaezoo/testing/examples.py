@@ -26,10 +26,6 @@ def small_image(takes: InputSpec) -> DataSpec:
     return labelled(((takes.channels or (1,))[0], *_sides(takes, 16, 16)))
 
 
-def small_vector() -> DataSpec:
-    return labelled((12,), "real")
-
-
 def edge_cases(takes: InputSpec) -> Iterator[DataSpec]:
     """Data specs at the limits of an InputSpec: sizes, channels, domains, labels, vectors."""
     low = max(takes.min_size, 4)

@@ -28,7 +28,7 @@ from vaezoo.runs.build import build_from_classes, load_class
 from vaezoo.runtime.device import Runtime
 from vaezoo.runtime.seed import seeded
 from vaezoo.testing.check import Subject
-from vaezoo.testing.examples import EXAMPLES, make_batch, small_image, small_vector
+from vaezoo.testing.examples import EXAMPLES, labelled, make_batch, small_image
 from vaezoo.training.options import TrainOptions
 from vaezoo.training.train_step import TrainStep
 
@@ -50,8 +50,6 @@ def find_class(named: Named, kind: type[Spec], base: type[Any]) -> tuple[Any, An
 
 CPU = torch.device("cpu")
 LEARNING_STEPS = 200
-ENOUGH = 0.5
-"""Training on one batch ends when this fraction of its variance is explained."""
 
 
 class ModelWithLoss(Subject):
@@ -112,7 +110,7 @@ class ModelWithLoss(Subject):
         except DataError:
             if not self.model_spec.input_spec.vectors:
                 raise
-            return small_vector()
+            return labelled((12,), "real")
         return image
 
     def build(self, data: DataSpec | None = None, seed: int = 0, **options: Any) -> BaseVAE:
@@ -171,17 +169,15 @@ class ModelWithLoss(Subject):
 
     @functools.cached_property
     def learned(self) -> tuple[BaseVAE, float, float]:
-        """A model trained on one batch, and the explained variance before and after.
-
-        In training mode, on the batch that it was trained on.
-        """
+        """A model trained on one batch until it explains half of the variance of that batch, and
+        the explained variance before and after."""
         model = self.build()
         batch = self.batch(max(8, self.model_class.min_batch_size))
         before = after = explained_variance(model, batch)
         for step, _ in enumerate(self.train(model, batch, LEARNING_STEPS), 1):
             if step % 20 == 0:
                 after = explained_variance(model, batch)
-                if after >= ENOUGH:
+                if after >= 0.5:
                     break
         return model, before, after
 
@@ -189,8 +185,7 @@ class ModelWithLoss(Subject):
     def stepped(self) -> BaseVAE:
         """A model after three training steps."""
         model = self.build()
-        for _ in self.train(model, self.batch(), 3):
-            pass
+        list(self.train(model, self.batch(), 3))
         return model
 
     @contextmanager
@@ -256,10 +251,8 @@ class LoadedDataset(Subject):
     def load(self, **changes: Any) -> Splits:
         """Load the data set again, with some options changed."""
         values = {**self.data_options.model_dump(), **changes}
-        splits: Splits = self.dataset_class(
-            parse(type(self.data_options), values, self.title)
-        ).load()
-        return splits
+        options = parse(type(self.data_options), values, self.title)
+        return self.dataset_class(options).load()
 
     @functools.cached_property
     def splits(self) -> Splits:

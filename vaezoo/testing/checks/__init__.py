@@ -3,14 +3,7 @@
 from __future__ import annotations
 
 from vaezoo.testing import multi_process
-from vaezoo.testing.checks import (
-    datasets,
-    likelihood,
-    outputs,
-    registration,
-    repeatable,
-    training,
-)
+from vaezoo.testing.checks import datasets, likelihood, outputs, registration, repeatable, training
 
 LOSS_CHECKS = (
     registration.registration,

@@ -18,7 +18,6 @@ from vaezoo.runtime.seed import seeded
 from vaezoo.testing.check import CheckFailed, check, fail_if
 from vaezoo.testing.subjects import CPU, LEARNING_STEPS, ModelWithLoss, named_values
 
-_STEPS = 3
 _EXPLAINED = 0.3
 """The fraction of the variance of eight examples that a model must explain after training."""
 
@@ -47,10 +46,10 @@ def gradients(pair: ModelWithLoss) -> None:
         fail_if(parameter.requires_grad and parameter not in trained, f"{name} is in no phase")
     # A layer that starts at zero hides those behind it in the first step.
     moved: set[nn.Parameter] = set()
-    for step in range(_STEPS):
+    for step in range(3):
         model.on_train_step(torch.tensor(step))
         for phase in phases:
-            output = phase.loss_fn(model, batch, pair.context(step, _STEPS))
+            output = phase.loss_fn(model, batch, pair.context(step, 3))
             output.loss.backward(inputs=list(phase.parameters))
             moved |= {p for p in phase.parameters if p.grad is not None and p.grad.any()}
             _descend(phase)
@@ -107,11 +106,10 @@ def half_precision(pair: ModelWithLoss) -> None:
     """A step in bfloat16 is close to one in float32, and its terms are float32"""
     model = pair.build()
     for phase in loss_of(model).phases(model):
-        outputs = []
-        for precision in ("fp32", "bf16"):
-            with seeded(0, CPU), autocast(precision, CPU):
-                outputs.append(phase.loss_fn(model, pair.batch(), pair.context()))
-        full, half = outputs
+        with seeded(0, CPU):
+            full = phase.loss_fn(model, pair.batch(), pair.context())
+        with seeded(0, CPU), autocast("bf16", CPU):
+            half = phase.loss_fn(model, pair.batch(), pair.context())
         for name, value in named_values(half).items():
             fail_if(value.dtype != torch.float32, f"{name} of phase {phase.name} is {value.dtype}")
         half.loss.backward(inputs=list(phase.parameters))
@@ -150,8 +148,7 @@ def flops(pair: ModelWithLoss) -> None:
 
     def step() -> None:
         model.on_train_step(context.global_step)
-        for phase in loss_of(model).phases(model):
-            output = phase.loss_fn(model, batch, context)
+        for phase, output in pair.outputs(model, batch):
             output.loss.backward(inputs=list(phase.parameters))
 
     with precision_context("fp32", deterministic=True), _NoHostReads():
