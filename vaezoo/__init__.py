@@ -35,15 +35,7 @@ _HOME = {name: module for module, names in _EXPORTS.items() for name in names.sp
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
-    from vaezoo.api import create_model as create_model
-    from vaezoo.api import list_datasets as list_datasets
-    from vaezoo.api import list_losses as list_losses
-    from vaezoo.api import list_metrics as list_metrics
-    from vaezoo.api import list_models as list_models
-    from vaezoo.api import load_data as load_data
-    from vaezoo.api import load_plugin as load_plugin
-    from vaezoo.api import load_run as load_run
-    from vaezoo.api import train as train
+    from vaezoo.api import *  # noqa: F403 - the names of its __all__
     from vaezoo.data.base import BaseDataset as BaseDataset
     from vaezoo.data.base import Batch as Batch
     from vaezoo.data.base import Split as Split

@@ -96,15 +96,8 @@ class OptionInfo:
         return self.type == "true or false"
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "type": self.type,
-            "default": None if self.required else plain(self.default),
-            "required": self.required,
-            "bounds": self.bounds,
-            "choices": list(self.choices),
-            "help": self.help,
-        }
+        default = None if self.required else plain(self.default)
+        return {**vars(self), "default": default, "choices": list(self.choices)}
 
 
 def describe(cls: type[Options]) -> list[OptionInfo]:

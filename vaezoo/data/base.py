@@ -108,11 +108,7 @@ class Splits:
         """The metadata that run.json keeps."""
         return {
             "spec": self.spec.to_dict(),
-            "splits": {
-                "train": len(self.train),
-                "validation": len(self.validation),
-                "test": len(self.test),
-            },
+            "splits": {s: len(getattr(self, s)) for s in ("train", "validation", "test")},
             "description": self.description,
             "fingerprint": self.fingerprint,
             "skipped": [list(item) for item in self.skipped],

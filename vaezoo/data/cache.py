@@ -105,9 +105,8 @@ def _from_cache(
         try:
             lock.acquire(timeout=LOCK_SECONDS)
         except Timeout:
-            print(
-                "vaezoo: waiting for another process that decodes the same images", file=sys.stderr
-            )
+            message = "vaezoo: waiting for another process that decodes the same images"
+            print(message, file=sys.stderr)
             lock.acquire()
     try:
         # Another process may have built it while this one waited.
@@ -177,13 +176,8 @@ def write_entry(path: Path, shape: tuple[int, ...], count: int, build: Build) ->
             writer.close()
         # Whole even seconds: every file system can store them.
         sealed = int(time.time()) // 2 * 2 * 10**9
-        about = {
-            "name": path.stem,
-            "count": writer.done,
-            "digest": writer.digest.hexdigest(),
-            "sealed": sealed,
-            "info": info,
-        }
+        about = {"name": path.stem, "count": writer.done, "sealed": sealed, "info": info}
+        about["digest"] = writer.digest.hexdigest()
         with _cache_errors():
             os.utime(temporary, ns=(sealed, sealed))
             temporary.replace(path)

@@ -122,9 +122,7 @@ def decode_all(
             part = paths[start : start + chunk]
             tasks = [part[i : i + TASK_IMAGES] for i in range(0, len(part), TASK_IMAGES)]
             results = [result for task in pool.map(decode, tasks) for result in task]
-            unreadable += [
-                (start + i, result) for i, result in enumerate(results) if isinstance(result, str)
-            ]
+            unreadable += [(start + i, r) for i, r in enumerate(results) if isinstance(r, str)]
             images = [result for result in results if not isinstance(result, str)]
             if images:
                 append(np.stack(images))

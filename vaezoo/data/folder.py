@@ -64,7 +64,10 @@ class FolderDataset(BaseDataset):
         failed = {position for position, _ in cached.info["unreadable"]}
         placements = [placement for n, (_, placement) in enumerate(used) if n not in failed]
         classes = sorted({p.class_name for p in placements if p.class_name is not None})
-        labels = _labels(placements, classes)
+        number: dict[str | None, int] = {name: i for i, name in enumerate(classes)}
+        # -1 where the class of an image is unknown.
+        numbers = [number.get(placement.class_name, -1) for placement in placements]
+        labels = torch.tensor(numbers) if classes else None
         split = self._split(root, placements)
         description = f"{len(placements):,} images"
         if classes:
@@ -126,11 +129,8 @@ class FolderDataset(BaseDataset):
         }
         if "all" in at:
             at = self._split_by_fraction(len(placements))
-            description = (
-                "sorted by path"
-                if options.split == "sorted"
-                else f"at random by seed {options.split_seed}"
-            )
+            by_seed = f"at random by seed {options.split_seed}"
+            description = "sorted by path" if options.split == "sorted" else by_seed
         elif "train" not in at or len(at) == 1:
             missing = "train" if "train" not in at else "test"
             raise DataError(f"{root}: none of the images in its {missing} folder can be read")
@@ -161,12 +161,8 @@ def hold_out_validation(splits: SplitIndices, count: int, seed: int) -> SplitInd
     if not count:
         return splits
     left, held_out, _ = random_split(len(splits.train), 0, count, seed)
-    return SplitIndices(
-        train=splits.train[left],
-        validation=splits.train[held_out],
-        test=splits.test,
-        description=f"{splits.description}; {count:,} held out of training by seed {seed}",
-    )
+    description = f"{splits.description}; {count:,} held out of training by seed {seed}"
+    return SplitIndices(splits.train[left], splits.train[held_out], splits.test, description)
 
 
 def cached_files(
@@ -197,14 +193,6 @@ def cached_files(
     return cached_images(f"{name} {key.hexdigest()}", shape, len(images), build)
 
 
-def _labels(placements: Sequence[Placement], classes: Sequence[str]) -> Tensor | None:
-    """int64 [images], -1 where the class is unknown; None where there are no classes."""
-    if not classes:
-        return None
-    number: dict[str | None, int] = {name: i for i, name in enumerate(classes)}
-    return torch.tensor([number.get(placement.class_name, -1) for placement in placements])
-
-
 def _find(root: Path) -> ImageTree:
     """The images under root; DataError when there are none, or one."""
     give = "give the folder that holds the images with --root"
@@ -216,11 +204,9 @@ def _find(root: Path) -> ImageTree:
         raise DataError(f"{root} does not exist: {give}") from None
     except OSError as error:
         raise DataError(f"cannot read {root}: {error.strerror or error}") from None
+    if len(tree.images) == 1:
+        raise DataError(f"{root} holds one image: at least two are needed, to train and to test")
     if tree.images:
-        if len(tree.images) == 1:
-            raise DataError(
-                f"{root} holds one image: at least two are needed, to train and to test"
-            )
         return tree
     if tree.unreadable:
         name, reason = tree.unreadable[0]

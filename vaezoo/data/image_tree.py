@@ -77,9 +77,8 @@ def find_images(root: Path) -> ImageTree:
             seen.add(identity)
             with os.scandir(root / name) as entries:
                 for entry in entries:
-                    _add_entry(
-                        entry, f"{name}/{entry.name}" if name else entry.name, tree, folders, links
-                    )
+                    path = f"{name}/{entry.name}" if name else entry.name
+                    _add_entry(entry, path, tree, folders, links)
         except OSError as error:
             if not name:
                 raise

@@ -32,11 +32,6 @@ ImageSize = Annotated[tuple[int, int], BeforeValidator(_read_size)]
 """Height and width in pixels; one number stands for both."""
 
 
-def _absolute(path: Path) -> Path:
-    """Make a path absolute: a run may be evaluated from another working directory."""
-    return full_path(path)
-
-
 class DataOptions(Options):
     """Options of every data set."""
 
@@ -60,7 +55,8 @@ class DataOptions(Options):
 class DiskOptions(DataOptions):
     """Options of every data set that is read from disk."""
 
-    root: Annotated[Path, AfterValidator(_absolute)] | None = Field(
+    # Absolute: a run may be evaluated from another working directory.
+    root: Annotated[Path, AfterValidator(full_path)] | None = Field(
         None, description="where the data lies"
     )
 

@@ -43,28 +43,21 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
             },
         )
     )
-    for name, target, options, summary, tags in (
-        (
-            "folder",
-            "folder:FolderDataset",
-            "FolderOptions",
-            "Any tree of images, a folder a class or flat: give --root",
-            ("images", "files"),
-        ),
-        (
-            "npz",
-            "arrays:NpzDataset",
-            "NpzOptions",
-            "Arrays of images or vectors in an .npz file: give --root",
-            ("images", "vectors", "files"),
-        ),
-    ):
-        register(
-            DatasetSpec(
-                name=name,
-                target=f"vaezoo.data.{target}",
-                options=f"vaezoo.data.options:{options}",
-                summary=summary,
-                tags=tags,
-            )
+    register(
+        DatasetSpec(
+            name="folder",
+            target="vaezoo.data.folder:FolderDataset",
+            options="vaezoo.data.options:FolderOptions",
+            summary="Any tree of images, a folder a class or flat: give --root",
+            tags=("images", "files"),
         )
+    )
+    register(
+        DatasetSpec(
+            name="npz",
+            target="vaezoo.data.arrays:NpzDataset",
+            options="vaezoo.data.options:NpzOptions",
+            summary="Arrays of images or vectors in an .npz file: give --root",
+            tags=("images", "vectors", "files"),
+        )
+    )

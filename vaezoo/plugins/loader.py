@@ -68,14 +68,12 @@ class Switches:
     def read(cls, environment: Mapping[str, str] = os.environ) -> Switches:
         """Read the environment. VaezooError says which variable is wrong."""
 
-        def names(variable: str) -> tuple[str, ...]:
-            words = (word.strip() for word in environment.get(variable, "").split(","))
-            return tuple(dict.fromkeys(filter(None, words)))
-
         strict = environment.get(STRICT, "0")
         if strict not in ("", "0", "1"):
             raise VaezooError(f"{STRICT} is 1 or 0, not {strict!r}")
-        return cls(more=names(MORE), fewer=names(FEWER), strict=strict == "1")
+        texts = (environment.get(variable, "").split(",") for variable in (MORE, FEWER))
+        more, fewer = (tuple(dict.fromkeys(filter(None, map(str.strip, t)))) for t in texts)
+        return cls(more, fewer, strict == "1")
 
 
 @dataclass
@@ -108,19 +106,14 @@ class PluginRecord:
     @property
     def source(self) -> str:
         """The distribution and its version, as far as they are known."""
-        if not self.is_installed:
-            return "not installed"
-        return f"{self.distribution} {self.version}".rstrip()
+        named = f"{self.distribution} {self.version}".rstrip()
+        return named if self.is_installed else "not installed"
 
     @property
     def problem(self) -> str:
         """What is wrong with it, in one line; "" if nothing is."""
-        if not self.error:
-            return ""
-        return (
-            f"plugin {self.name!r} ({self.source}) is left out: {self.error} "
-            "(more: vaezoo plugins --verbose)"
-        )
+        what = f"plugin {self.name!r} ({self.source}) is left out: {self.error}"
+        return f"{what} (more: vaezoo plugins --verbose)" if self.error else ""
 
     def fail(self, error: BaseException) -> None:
         """Keep the error instead of the specs, with its line in a file that the user named."""
@@ -193,7 +186,8 @@ def load_named(source: PluginSource) -> PluginRecord:
     record = PluginRecord(str(source), source.where, "", "")
     with _isolated(record):
         record.version = source.version()
-        module = source.load()
+        where = source.where
+        module = import_file(where) if source.is_file else importlib.import_module(where)
         record.location = str(getattr(module, "__file__", "") or "")
         hooked = _manager_of(module).get_hookcallers(module)
         record.specs = collect(module) if hooked else source.specs(module)
@@ -276,22 +270,19 @@ def warn_problems(records: Iterable[PluginRecord], switches: Switches | None = N
     """Print one line on stderr for each plugin that failed and each unknown name in `switches`."""
     records = list(records)
     known = {record.name for record in records}
+    unknown = [name for name in (switches or Switches()).fewer if name not in known]
     lines = [record.problem for record in records]
-    for name in (switches or Switches()).fewer:
-        if name not in known:
-            lines.append(f"{FEWER} names no plugin by {name!r}{nearest(name, known)}")
+    lines += [f"{FEWER} names no plugin by {name!r}{nearest(name, known)}" for name in unknown]
     for line in filter(None, lines):
         print(f"vaezoo: {line}", file=sys.stderr)
 
 
 def raise_problems(records: Iterable[PluginRecord]) -> None:
     """VaezooError if any plugin failed, for --strict."""
-    names = [repr(record.name) for record in records if record.problem]
+    names = ", ".join(repr(record.name) for record in records if record.problem)
     if names:
-        raise VaezooError(
-            f"plugins failed, and --strict makes that an error: {', '.join(names)} "
-            "(vaezoo plugins --verbose explains)"
-        )
+        what = f"plugins failed, and --strict makes that an error: {names}"
+        raise VaezooError(f"{what} (vaezoo plugins --verbose explains)")
 
 
 _ONE_CLASS = re.compile(r"(.+\.py|[A-Za-z_][\w.]*):([A-Za-z_]\w*)")
@@ -339,28 +330,21 @@ class PluginSource:
         """A file's checksum; "" for a module. VaezooError when the file cannot be read."""
         return f"sha256:{hashlib.sha256(_read(self.where)).hexdigest()}" if self.is_file else ""
 
-    def load(self) -> ModuleType:
-        """Import the module or run the file."""
-        return import_file(self.where) if self.is_file else importlib.import_module(self.where)
-
     def specs(self, module: ModuleType) -> list[Spec]:
         """Specs of the classes that it defines, or of the one that was named."""
-        if self.attribute:
-            return [spec_of_class(self._class_in(module))]
-        return [spec_of_class(found) for found in _classes(module)]
+        if not self.attribute:
+            return [spec_of_class(cls) for cls in _classes(module)]
+        found = getattr(module, self.attribute, None)
+        if found is None:
+            known = ", ".join(cls.__name__ for cls in _classes(module)) or "none"
+            raise VaezooError(f"{self.where} has no class {self.attribute} (it has {known})")
+        if not isinstance(found, type) or kind_of_class(found) is None:
+            raise VaezooError(f"{self.attribute} is no BaseVAE, BaseLoss or BaseDataset class")
+        return [spec_of_class(found)]
 
     def picks(self, spec: Spec) -> bool:
         """Whether a spec is of the class that was named, or of any where none was."""
         return not self.attribute or spec.target.endswith(f":{self.attribute}")
-
-    def _class_in(self, module: ModuleType) -> type:
-        found = getattr(module, self.attribute, None)
-        if found is None:
-            known = ", ".join(c.__name__ for c in _classes(module)) or "none"
-            raise VaezooError(f"{self.where} has no class {self.attribute} (it has {known})")
-        if not isinstance(found, type) or kind_of_class(found) is None:
-            raise VaezooError(f"{self.attribute} is no BaseVAE, BaseLoss or BaseDataset class")
-        return found
 
 
 def import_file(path: str) -> ModuleType:
@@ -420,10 +404,8 @@ def spec_of_class(found: type) -> Spec:
     }
     if kind is ModelSpec:
         conditional = ("labels",) if getattr(found, "conditional", False) else ()
-        fields |= {
-            "tags": ("elbo", "importance", *conditional),
-            "input_spec": InputSpec(vectors=True),
-        }
+        fields["tags"] = ("elbo", "importance", *conditional)
+        fields["input_spec"] = InputSpec(vectors=True)
     return kind(**fields)
 
 

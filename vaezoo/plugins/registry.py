@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
-from typing import cast
+from typing import cast, get_args
 
 from vaezoo.errors import UnknownNameError, VaezooError, nearest, quoted
 from vaezoo.plugins.loader import (
@@ -29,20 +29,8 @@ from vaezoo.plugins.specs import (
     Spec,
 )
 
-PLURALS: dict[str, Kind] = {
-    "models": "model",
-    "losses": "loss",
-    "datasets": "dataset",
-    "metrics": "metric",
-    "loggers": "logger",
-}
-WORDS: dict[Kind, str] = {
-    "model": "model",
-    "loss": "loss",
-    "dataset": "data set",
-    "metric": "metric",
-    "logger": "logger",
-}
+WORDS: dict[Kind, str] = {kind: kind for kind in get_args(Kind)} | {"dataset": "data set"}
+PLURALS: dict[str, Kind] = {f"{kind}es" if kind == "loss" else f"{kind}s": kind for kind in WORDS}
 
 
 class Registry:
@@ -112,7 +100,7 @@ class Registry:
             )
         if spec is None:
             known = [s.name for s in self.specs(kind)]
-            plural = next(word for word, of_kind in PLURALS.items() if of_kind == kind)
+            plural = next(plural for plural, of_kind in PLURALS.items() if of_kind == kind)
             raise UnknownNameError(
                 f"there is no {WORDS[kind]} {quoted(name)}{nearest(name, known)} "
                 f"(vaezoo list --kind {plural} shows them)"

@@ -7,8 +7,7 @@ import importlib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from vaezoo.data.spec import DataSpec
@@ -19,56 +18,48 @@ API_VERSION = 2
 
 Kind = Literal["model", "loss", "dataset", "metric", "logger"]
 
-CAPABILITIES: Mapping[str, str] = MappingProxyType(
-    {
-        "elbo": "its rate and distortion add up to a bound on the log-likelihood",
-        "importance": "posterior, prior and likelihood have densities: importance weighting works",
-        "discrete": "its latents are codes",
-        "labels": "it is trained and sampled with class labels",
-        "deterministic": "its posterior is a point",
-        "external_weights": "it needs weights that are not trained here",
-    }
-)
+CAPABILITIES: Mapping[str, str] = {
+    "elbo": "its rate and distortion add up to a bound on the log-likelihood",
+    "importance": "posterior, prior and likelihood have densities: importance weighting works",
+    "discrete": "its latents are codes",
+    "labels": "it is trained and sampled with class labels",
+    "deterministic": "its posterior is a point",
+    "external_weights": "it needs weights that are not trained here",
+}
 """Tags that evaluation knows. They keep numbers apart that do not compare."""
 
-METRIC_REQUIRES: Mapping[str, str] = MappingProxyType(
-    {
-        "elbo": "this model has no ELBO",
-        "importance": "this model has no importance weights",
-        "density": "its posterior is a point and has no density",
-        "discrete": "its latents are no codes",
-        "continuous": "its latents are codes",
-        "images": "the data is vectors, not images",
-        "bounded": "it is a measure of values in [0, 1], and this data is real",
-        "factors": "the factors of variation of this data are not known",
-    }
-)
+METRIC_REQUIRES: Mapping[str, str] = {
+    "elbo": "this model has no ELBO",
+    "importance": "this model has no importance weights",
+    "density": "its posterior is a point and has no density",
+    "discrete": "its latents are no codes",
+    "continuous": "its latents are codes",
+    "images": "the data is vectors, not images",
+    "bounded": "it is a measure of values in [0, 1], and this data is real",
+    "factors": "the factors of variation of this data are not known",
+}
 """What a metric may require of model and data: the word, and the reason where it is missing.
 
 elbo, importance, discrete: the model has that tag. density, continuous: it has no tag
 deterministic, discrete. images, bounded, factors: of the data.
 """
 
-METRIC_COMPARABLE_KEYS: Mapping[str, str] = MappingProxyType(
-    {
-        "data": "the data set, as it was read, and the split",
-        "likelihood": "what the nats are of: a density or a probability, given labels or not",
-        "importance_samples": "the number of importance samples",
-        "examples": "how many examples the estimate was made from",
-        "network": "the network whose features were compared",
-    }
-)
+METRIC_COMPARABLE_KEYS: Mapping[str, str] = {
+    "data": "the data set, as it was read, and the split",
+    "likelihood": "what the nats are of: a density or a probability, given labels or not",
+    "importance_samples": "the number of importance samples",
+    "examples": "how many examples the estimate was made from",
+    "network": "the network whose features were compared",
+}
 """What two numbers of a metric may have to share before they can be ranked."""
 
-METRIC_GROUPS: Mapping[str, str] = MappingProxyType(
-    {
-        "likelihood": "how probable the model finds the data",
-        "latent": "what its latents hold, and which of them are used",
-        "reconstructions": "how near reconstructions come to their originals",
-        "factors": "how its latents stand to known factors of variation",
-        "samples": "how its new images stand to real ones",
-    }
-)
+METRIC_GROUPS: Mapping[str, str] = {
+    "likelihood": "how probable the model finds the data",
+    "latent": "what its latents hold, and which of them are used",
+    "reconstructions": "how near reconstructions come to their originals",
+    "factors": "how its latents stand to known factors of variation",
+    "samples": "how its new images stand to real ones",
+}
 """The groups of metrics, in the order in which they are shown."""
 
 
@@ -101,16 +92,12 @@ class InputSpec:
 
     def check(self, data: DataSpec, model: str) -> None:
         """Raise DataError, in one line, unless the model accepts this data."""
-        problem = self._problem_of_image(data) if data.is_image else self._problem_of_vector(data)
+        vector = "" if self.vectors else f"images, and this data is vectors of {data.numel} values"
+        problem = self._problem_of_image(data) if data.is_image else vector
         if problem:
             raise DataError(f"{model} takes {problem}")
         if self.labels and not data.class_names:
             raise DataError(f"{model} needs class labels, and this data has none")
-
-    def _problem_of_vector(self, data: DataSpec) -> str:
-        if self.vectors:
-            return ""
-        return f"images, and this data is vectors of {data.shape[0]} values"
 
     def _problem_of_image(self, data: DataSpec) -> str:
         size = f"{data.height}×{data.width}"
@@ -132,33 +119,17 @@ def _either(numbers: Iterable[int]) -> str:
     return " or ".join(map(str, numbers))
 
 
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[a-z][a-z0-9_]*", value) is not None
-
-
-def _is_import(value: Any) -> bool:
-    return (
-        isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value) is not None
-    )
-
-
-def _is_line(value: Any) -> bool:
-    return isinstance(value, str) and "\n" not in value
+def _matches(pattern: str) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
 
 def _are_words(value: Any) -> bool:
     return isinstance(value, tuple) and all(isinstance(word, str) for word in value)
 
 
-def _is_mapping(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
-
-
 def _words_of(known: Iterable[str]) -> _Check:
-    return (
-        lambda value: _are_words(value) and {*value} <= {*known},
-        f"a tuple of words out of {', '.join(known)}",
-    )
+    expected = f"a tuple of words out of {', '.join(known)}"
+    return lambda value: _are_words(value) and {*value} <= {*known}, expected
 
 
 def _one_of(known: Iterable[str]) -> _Check:
@@ -167,17 +138,24 @@ def _one_of(known: Iterable[str]) -> _Check:
 
 _Check = tuple[Callable[[Any], bool], str]
 _IMPORT = "'package.module:Name'"
+_is_import = _matches(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_is_name = _matches(r"[a-z][a-z0-9_]*")
 _CHECKS: Mapping[str, _Check] = {
     "name": (_is_name, "small letters, digits and underscores"),
     "target": (_is_import, _IMPORT),
     "model.target": (lambda value: value == "" or _is_import(value), _IMPORT),
     "options": (lambda value: value is None or _is_import(value), _IMPORT),
-    "summary": (lambda value: _is_line(value) and value != "", "one line of text"),
-    **dict.fromkeys(("paper", "formula", "unit", "cost", "extra"), (_is_line, "one line of text")),
+    "summary": (_matches(r"[^\n]+"), "one line of text"),
+    **dict.fromkeys(
+        ("paper", "formula", "unit", "cost", "extra"), (_matches(r"[^\n]*"), "one line of text")
+    ),
     **dict.fromkeys(("tags", "requires"), (_are_words, "a tuple of words")),
     **dict.fromkeys(
         ("model_options", "loss_options", "train_options"),
-        (_is_mapping, "a mapping from names to values"),
+        (
+            lambda value: isinstance(value, Mapping) and all(isinstance(key, str) for key in value),
+            "a mapping from names to values",
+        ),
     ),
     "base": (lambda value: value is None or _is_name(value), "the name of a model"),
     "loss": (
@@ -222,9 +200,8 @@ class Spec:
                 f"{self.kind} {self.name} is made for plugin API {self.api_version}, "
                 f"this vaezoo has {API_VERSION}: {advice}"
             )
-        for label in (entry.name for entry in fields(self)):
+        for label, value in vars(self).items():
             check = _CHECKS.get(f"{self.kind}.{label}") or _CHECKS.get(label)
-            value = getattr(self, label)
             if check is not None and not check[0](value):
                 raise VaezooError(
                     f"{self.kind} {self.name}: {label} must be {check[1]}, not {value!r}"
