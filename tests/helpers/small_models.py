@@ -27,3 +27,18 @@ def run_loss(
     assert vae.loss is not None
     output: LossOutput = vae.loss(vae, Batch(x), StepContext(torch.tensor(step), total, examples))
     return output
+
+
+def fit(vae: BaseVAE, x: Tensor, steps: int, lr: float) -> list[dict[str, Tensor]]:
+    """Train on the same examples with Adam. Returns the detached terms of each step."""
+    assert vae.loss is not None
+    (phase,) = vae.loss.phases(vae)
+    optimizer = torch.optim.Adam(phase.parameters, lr=lr)
+    seen = []
+    for step in range(steps):
+        output = phase.loss_fn(vae, Batch(x), StepContext(torch.tensor(step), steps, len(x)))
+        optimizer.zero_grad()
+        output.loss.backward(inputs=list(phase.parameters))
+        optimizer.step()
+        seen.append({name: value.detach() for name, value in output.terms.items()})
+    return seen

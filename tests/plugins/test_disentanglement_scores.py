@@ -133,12 +133,15 @@ class TestMig:
         assert mig(standard(factors), factors) == pytest.approx(expected)
 
 
+each_perfect = pytest.mark.parametrize(
+    "codes",
+    [perfect(), permuted(), split_over_two()],
+    ids=["perfect", "permuted", "split over two"],
+)
+
+
 class TestModularity:
-    @pytest.mark.parametrize(
-        "codes",
-        [perfect(), permuted(), split_over_two()],
-        ids=["perfect", "permuted", "split over two"],
-    )
+    @each_perfect
     def test_perfect(self, codes: Tensor) -> None:
         """A factor in two latents is no lack of modularity: each still has one factor."""
         assert modularity(codes, grid()) == pytest.approx(1.0)
@@ -187,11 +190,7 @@ class TestSap:
 
 
 class TestFactorVaeScore:
-    @pytest.mark.parametrize(
-        "codes",
-        [perfect(), permuted(), split_over_two()],
-        ids=["perfect", "permuted", "split over two"],
-    )
+    @each_perfect
     def test_perfect(self, codes: Tensor) -> None:
         """The latent of the fixed factor does not vary at all, and belongs to that factor alone."""
         assert scores.factor_vae_score(codes, grid(), generator()) == 1.0

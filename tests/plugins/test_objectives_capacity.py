@@ -12,8 +12,8 @@ import torch
 
 import vaezoo
 from small_jobs import SMALL_JOB
-from small_models import images, run_loss, small_model
-from vaezoo import Batch, StepContext
+from small_models import fit, images, run_loss, small_model
+from vaezoo import StepContext
 from vaezoo_objectives.capacity import CapacityLoss
 
 model = partial(small_model, "capacity")
@@ -87,17 +87,7 @@ class TestObjective:
         """After 300 steps the rate is the capacity, within a tenth."""
         vae = model(capacity=4.0, gamma=100.0, rise=0.5).float()
         x = images(64).float()
-        assert vae.loss is not None
-        (phase,) = vae.loss.phases(vae)
-        optimizer = torch.optim.Adam(phase.parameters, lr=0.003)
-        rates = []
-        for step in range(300):
-            context = StepContext(torch.tensor(step), 300, 64)
-            objective, terms = phase.loss_fn(vae, Batch(x), context)
-            optimizer.zero_grad()
-            objective.backward()
-            optimizer.step()
-            rates.append(terms["rate"].mean().detach())
+        rates = [terms["rate"].mean() for terms in fit(vae, x, 300, 0.003)]
         assert torch.stack(rates[-50:]).mean().item() == pytest.approx(4.0, rel=0.1)
         assert torch.stack(rates[50:60]).mean() < 2.5
 

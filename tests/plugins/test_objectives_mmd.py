@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 import vaezoo
-from small_models import images, run_loss, small_model
-from vaezoo import Batch, StepContext
+from small_models import fit, images, run_loss, small_model
 from vaezoo.models.distributions import diagonal_normal
 from vaezoo_objectives.mmd import mmd, mmd_to_prior
 from vaezoo_objectives.options import MMDOptions
@@ -220,14 +219,7 @@ class TestWaeMmd:
         """After 150 steps with a large penalty the latents have the prior's mean and deviation."""
         vae = small_model("wae_mmd", kernel=kernel, lambda_mmd=1e4).float()
         x = images(256).float()
-        assert vae.loss is not None
-        (phase,) = vae.loss.phases(vae)
-        optimizer = torch.optim.Adam(phase.parameters, lr=0.02)
-        for step in range(150):
-            objective = phase.loss_fn(vae, Batch(x), StepContext(torch.tensor(step), 150, 256)).loss
-            optimizer.zero_grad()
-            objective.backward()
-            optimizer.step()
+        fit(vae, x, 150, 0.02)
         z = vae.encode(x).sample((20,)).flatten(0, 1)
         assert z.mean(0).abs().max() < 0.2
         assert ((z.var(0) > 0.6) & (z.var(0) < 1.5)).all()
