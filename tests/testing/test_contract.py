@@ -146,7 +146,7 @@ class TestParametrize:
             parametrize_with_checks("vanilla")
 
 
-def test_without_hypothesis_the_corners_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_hypothesis_the_edge_cases_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "hypothesis" else find(name)
