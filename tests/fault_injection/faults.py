@@ -24,7 +24,7 @@ PLACES: dict[str, tuple[str, str]] = {
     "rmdir": ("os", "rmdir"),
     "truncate": ("os", "truncate"),
     "tensors": ("vaezoo.checkpoint.format", "write_tensors"),
-    "checkpoint": ("vaezoo.checkpoint.manager", "save_checkpoint"),
+    "checkpoint": ("vaezoo.training.checkpoints", "save_checkpoint"),
     "prune": ("vaezoo.checkpoint.format", "_prune"),
     "append": ("vaezoo.checkpoint.folder", "RunFolder.append_metrics"),
     "create": ("vaezoo.checkpoint.folder", "RunFolder.write_start"),

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file
 
 import vaezoo
-from vaezoo.checkpoint import manager as saver
 from vaezoo.checkpoint.format import list_checkpoints, step_of
 from vaezoo.errors import OptionError, RunError, RunStopped, TrainingError, VaezooError
 from vaezoo.losses.elbo import ELBOLoss
 from vaezoo.models.base import BaseVAE
 from vaezoo.runs.train import resume_run
+from vaezoo.training import checkpoints as saver
 from vaezoo.training import trainer as loop
 from vaezoo.training.callback import ProgressCallback
 from vaezoo.training.crash import is_out_of_memory, oom_advice, summarize_exception

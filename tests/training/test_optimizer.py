@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vaezoo.training.optimizer import Adam
+from vaezoo.training.train_step import Adam
 
 
 def trained(kind: type[torch.optim.Adam], steps: int, fused: bool) -> list[Tensor]:

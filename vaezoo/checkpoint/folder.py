@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from vaezoo.errors import RunError, quoted
 from vaezoo.io import (
@@ -33,14 +33,15 @@ _LARGEST_METRICS = 1 << 28
 
 
 class RunFolder:
-    """The folder of one run, with its configuration, metrics, pictures, weights and checkpoints."""
+    """The folder of one run, with its configuration, metrics, pictures, weights and checkpoints.
 
-    is_writer: ClassVar[bool] = True
-    """Whether this process writes into the folder: rank 0 does."""
+    is_writer: whether this process writes into it. Rank 0 does; for others, methods do nothing.
+    """
 
-    def __init__(self, path: Path, made_parent: bool = False) -> None:
+    def __init__(self, path: Path, made_parent: bool = False, is_writer: bool = True) -> None:
         self.path = path
         self.made_parent = made_parent
+        self.is_writer = is_writer
         self.config = path / "config.yaml"
         self.metadata = path / "run.json"
         self.metrics = path / "metrics.jsonl"
@@ -104,8 +105,9 @@ class RunFolder:
                     raise RunError(f"{path} is a symbolic link: replace it by the file itself")
 
     def write_start(self, config: str, record: Mapping[str, Any]) -> None:
-        write_text(self.config, config)
-        write_json(self.metadata, record)
+        if self.is_writer:
+            write_text(self.config, config)
+            write_json(self.metadata, record)
 
     def read_metadata(self) -> dict[str, Any]:
         """The content of run.json. RunError if it is damaged, or the run has another format."""
@@ -122,6 +124,8 @@ class RunFolder:
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Append a line, and flush it before this returns."""
+        if not self.is_writer:
+            return
         try:
             with self.metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
@@ -144,7 +148,7 @@ class RunFolder:
         return text.split(b"\n")[:-1]
 
     def metrics_bytes(self) -> int:
-        return self.metrics.stat().st_size if self.metrics.exists() else 0
+        return self.metrics.stat().st_size if self.is_writer and self.metrics.exists() else 0
 
     def sync_metrics(self) -> None:
         """Sync the lines to disk, which must come before the checkpoint that counts them."""
@@ -156,14 +160,14 @@ class RunFolder:
 
     def truncate_metrics(self, size: int) -> None:
         """Remove the lines after a checkpoint, which will be written again."""
-        if self.metrics.exists():
+        if self.is_writer and self.metrics.exists():
             os.truncate(self.metrics, size)
 
     @property
     def has_progress(self) -> bool:
         """Whether the folder has metrics, weights or a checkpoint."""
-        saved = any(self.checkpoints.glob("step-*"))
-        return saved or self.metrics.exists() or self.weights.exists()
+        found = (self.metrics, self.weights, *self.checkpoints.glob("step-*"))
+        return self.is_writer and any(path.exists() for path in found)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -171,6 +175,9 @@ class RunFolder:
 
         RunError names the process that holds the lock.
         """
+        if not self.is_writer:
+            yield
+            return
         from filelock import FileLock, Timeout
 
         holder = self.checkpoints / ".pid"
@@ -195,38 +202,11 @@ class RunFolder:
 
     def remove(self) -> None:
         """Remove the folder, and its parent if `create` made it and it is empty."""
+        if not self.is_writer:
+            return
         shutil.rmtree(self.path, ignore_errors=True)
         if self.made_parent and not any(self.path.parent.iterdir()):
             self.path.parent.rmdir()
-
-
-class NullRunFolder(RunFolder):
-    """The run folder for ranks other than 0: its methods do nothing."""
-
-    is_writer = False
-
-    @property
-    def has_progress(self) -> bool:
-        return False
-
-    def write_start(self, config: str, record: Mapping[str, Any]) -> None:
-        return
-
-    def append_metrics(self, line: Mapping[str, Any]) -> None:
-        return
-
-    def metrics_bytes(self) -> int:
-        return 0
-
-    def truncate_metrics(self, size: int) -> None:
-        return
-
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        yield
-
-    def remove(self) -> None:
-        return
 
 
 def _rename_to_next(folder: Path, name: Path) -> Path:

@@ -8,7 +8,8 @@ import math
 import os
 import shutil
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,14 +21,7 @@ from torch import Tensor, nn
 from vaezoo.distributed import is_sharded
 from vaezoo.distributed.fsdp import distribute_like
 from vaezoo.errors import RunError
-from vaezoo.io import (
-    atomic_write,
-    cannot_write,
-    fsync_dir,
-    open_regular,
-    read_json,
-    write_text,
-)
+from vaezoo.io import atomic_write, cannot_write, fsync_dir, open_regular, read_json, write_text
 
 _PREFIX = "step-"
 _STATE = "state.json"
@@ -53,15 +47,12 @@ def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
 
 def load_weights(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file. RunError if it is missing or damaged."""
-    try:
+    with _read_errors(path):
         open_regular(path).close()
-        return load_file(path)
-    except FileNotFoundError:
-        raise RunError(f"{path} is missing") from None
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror or error}") from None
-    except (SafetensorError, ValueError, KeyError) as error:  # KeyError: a type torch lacks
-        raise RunError(f"{path} is damaged: {error}") from None
+        try:
+            return load_file(path)
+        except (SafetensorError, ValueError, KeyError) as error:  # KeyError: a type torch lacks
+            raise RunError(f"{path} is damaged: {error}") from None
 
 
 def load_into(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
@@ -73,18 +64,15 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
 
 def check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path) -> None:
     """RunError unless the tensors of a file have the names and shapes of `own`, and no NaN."""
-    missing, foreign = own.keys() - state.keys(), state.keys() - own.keys()
-    if missing or foreign:
-        name = min(missing or foreign)
-        raise RunError(
-            f"{path} does not fit the model: {name} is {'missing' if missing else 'unknown'}"
-        )
+    problem = f"{path} does not fit the model:"
+    if missing := own.keys() - state.keys():
+        raise RunError(f"{problem} {min(missing)} is missing")
+    if foreign := state.keys() - own.keys():
+        raise RunError(f"{problem} {min(foreign)} is unknown")
     for name, tensor in state.items():
-        if tensor.shape != own[name].shape:
-            raise RunError(
-                f"{path} does not fit the model: {name} is {tuple(tensor.shape)}, "
-                f"not {tuple(own[name].shape)}"
-            )
+        shape, expected = tuple(tensor.shape), tuple(own[name].shape)
+        if shape != expected:
+            raise RunError(f"{problem} {name} is {shape}, not {expected}")
         if tensor.is_complex() != own[name].is_complex() or tensor.isnan().any():
             raise RunError(f"{path} is damaged: {name} has values that are not numbers")
 
@@ -107,16 +95,15 @@ def load_optimizers(
     try:
         for key, tensor in tensors.items():
             phase, parameter, name = key.split(".")
-            number = int(parameter)
-            like = optimizers[int(phase)].param_groups[0]["params"][number]
-            if name != "step" and tensor.shape != like.shape:
-                raise ValueError(f"{key} is {tuple(tensor.shape)}, not {tuple(like.shape)}")
-            if tensor.shape == like.shape and is_sharded(like):
-                tensor = distribute_like(tensor, like)
-            elif tensor.shape == like.shape:
-                # Fused kernels need the memory format of the weights, which files do not keep.
-                tensor = torch.empty_like(like).copy_(tensor)
-            states[int(phase)].setdefault(number, {})[name] = tensor
+            like = optimizers[int(phase)].param_groups[0]["params"][int(parameter)]
+            if name != "step":
+                if tensor.shape != like.shape:
+                    raise ValueError(f"{key} is {tuple(tensor.shape)}, not {tuple(like.shape)}")
+                if is_sharded(like):
+                    tensor = distribute_like(tensor, like)
+                else:  # fused kernels need the memory format of the weights
+                    tensor = torch.empty_like(like).copy_(tensor)
+            states[int(phase)].setdefault(int(parameter), {})[name] = tensor
         for optimizer, state in zip(optimizers, states, strict=True):
             settings = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": state, "param_groups": settings})
@@ -191,10 +178,9 @@ def load_checkpoint(
         except RunError as error:
             damaged.append(str(error))
             continue
+        older = f"training resumes from the older checkpoint of step {checkpoint.step:,}"
         for reason in damaged:
-            note(
-                f"{reason}: training resumes from the older checkpoint of step {checkpoint.step:,}"
-            )
+            note(f"{reason}: {older}")
         return checkpoint
     if damaged:
         raise RunError(f"training cannot resume from any checkpoint in {folder}: {damaged[0]}")
@@ -234,22 +220,30 @@ def _listing(sums: Mapping[str, str]) -> str:
 
 
 def _read_sums(path: Path) -> dict[str, str]:
+    with _read_errors(path):
+        content = path.read_bytes()
     try:
-        text = path.read_bytes().decode()
-        sums = {name: digest for digest, name in (ln.split("  ", 1) for ln in text.splitlines())}
-    except FileNotFoundError:
-        raise RunError(f"{path} is missing") from None
-    except (OSError, ValueError):
+        lines = [line.split("  ", 1) for line in content.decode().splitlines()]
+        sums = {name: digest for digest, name in lines}
+    except ValueError:
         raise RunError(f"{path} is damaged: it is not a list of checksums") from None
-    if text != _listing(sums):
+    if content != _listing(sums).encode():
         raise RunError(f"{path} is damaged: its content differs from what was written")
     return sums
 
 
 def _sum(path: Path) -> str:
+    with _read_errors(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _read_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError of the body into a RunError that names the file."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        yield
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing") from None
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror or error}") from None
 

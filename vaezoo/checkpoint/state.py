@@ -16,7 +16,7 @@ from vaezoo.errors import RunError
 FORMAT_VERSION = 2
 """Changes with the names and meanings in a checkpoint. Other versions cannot be resumed."""
 
-_ADAM_STATE = {"step", "exp_avg", "exp_avg_sq"}
+_ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
@@ -80,13 +80,10 @@ def parse_state(checkpoint: Checkpoint, metrics_bytes: int) -> CheckpointState:
         )
     try:
         state = CheckpointState.model_validate(checkpoint.state)
+        problem = _find_missing(state, tensors)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        name = ".".join(map(str, first["loc"]))
-        raise RunError(
-            f"{path} does not fit the training: {name} in state.json: {first['msg']}"
-        ) from None
-    problem = _find_missing(state, tensors)
+        problem = f"{'.'.join(map(str, first['loc']))} in state.json: {first['msg']}"
     if problem:
         raise RunError(f"{path} does not fit the training: {problem}")
     if state.metrics_bytes > metrics_bytes:
@@ -105,10 +102,8 @@ def _find_missing(state: CheckpointState, tensors: dict[str, dict[str, Any]]) ->
         values is None or values.ndim != 2 or values.shape[1] != len(state.metric_names)
     ):
         return "it has no values for its metric names"
-    found: dict[str, set[str]] = {}
-    for key in tensors.get("optimizers", {}):
-        parameter, _, name = key.rpartition(".")
-        found.setdefault(parameter, set()).add(name)
-    if any(names != _ADAM_STATE for names in found.values()):
+    keys = tensors.get("optimizers", {}).keys()
+    parameters = {key.rpartition(".")[0] for key in keys}
+    if keys != {f"{parameter}.{name}" for parameter in parameters for name in _ADAM_STATE}:
         return "the state of an optimizer is not complete"
     return ""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import vaezoo
-from vaezoo.checkpoint.folder import RUN_FORMAT, NullRunFolder, RunFolder, check_absent
+from vaezoo.checkpoint.folder import RUN_FORMAT, RunFolder, check_absent
 from vaezoo.checkpoint.state import Progress
 from vaezoo.config import RunConfig
 from vaezoo.data.base import Splits
@@ -111,7 +111,8 @@ def _start(config: RunConfig, out: Path | None, callback: ProgressCallback) -> R
 
 def _resume(path: Path, config: RunConfig, callback: ProgressCallback) -> Run:
     runtime = resolve_runtime(config.train.device, config.train.precision)
-    folder = RunFolder.existing(path) if runtime.rank == 0 else NullRunFolder(path)
+    is_writer = runtime.rank == 0
+    folder = RunFolder.existing(path) if is_writer else RunFolder(path, is_writer=False)
     if folder.is_writer:
         folder.check_own()
     metadata = folder.read_metadata() if folder.is_writer else {}

@@ -38,11 +38,6 @@ class CUDAGraphStep(TrainStep):
     _taken = 0
     _capturable = True
 
-    @property
-    def captured(self) -> bool:
-        """Whether steps are replays now."""
-        return self._graph is not None
-
     def __call__(self, batch: Batch, context: StepContext, step: int) -> Tensor:
         if not self._capturable or (self._graph and not self._fits(batch)):
             return super().__call__(batch, context, step)
@@ -100,7 +95,6 @@ def make_train_step(
     model: BaseVAE,
     loss: BaseLoss,
     options: TrainOptions,
-    *,
     runtime: Runtime,
     total_steps: int,
     note: Callable[[str], None],
@@ -110,11 +104,12 @@ def make_train_step(
     OptionError if --graph on cannot be done. Several ranks use no graph, because their
     communication cannot be captured.
     """
-    on_gpu = runtime.device.type == "cuda"
-    if options.graph == "on" and not on_gpu:
-        raise OptionError(f"--graph on: {runtime.device} has no CUDA graphs; give auto, or off")
-    if options.graph == "on" and runtime.world_size > 1:
-        raise OptionError("--graph on: several processes share each step; give auto, or off")
-    use_graph = on_gpu and options.graph != "off" and runtime.world_size == 1
-    step_class = CUDAGraphStep if use_graph else TrainStep
-    return step_class(model, loss, options, runtime=runtime, total_steps=total_steps, note=note)
+    problem = ""
+    if runtime.device.type != "cuda":
+        problem = f"{runtime.device} has no CUDA graphs"
+    elif runtime.world_size > 1:
+        problem = "several processes share each step"
+    if options.graph == "on" and problem:
+        raise OptionError(f"--graph on: {problem}; give auto, or off")
+    step_class = TrainStep if problem or options.graph == "off" else CUDAGraphStep
+    return step_class(model, loss, options, runtime, total_steps, note)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +79,16 @@ def attach_loggers(
             guard.close()
 
 
+@dataclass
 class _GuardedLogger:
     """A logger that is disabled by its first error."""
 
-    def __init__(
-        self, name: str, logger: BaseLogger, past: Sequence[Line], note: Callable[[str], None]
-    ) -> None:
-        self.name, self.logger, self.past, self.note = name, logger, past, note
-        self.started = self.failed = False
+    name: str
+    logger: BaseLogger
+    past: Sequence[Line]
+    note: Callable[[str], None]
+    started: bool = False
+    failed: bool = False
 
     def write(self, line: Line) -> None:
         if not self.started:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from vaezoo.errors import TrainingError, how_to_resume
 from vaezoo.training.state import TrainingState
 
 
+@dataclass(eq=False)
 class NonFiniteMonitor:
     """Raises TrainingError if values or weights are not finite.
 
@@ -23,12 +25,11 @@ class NonFiniteMonitor:
     weights into the run folder.
     """
 
-    def __init__(self, state: TrainingState, folder: RunFolder, writer: AsyncWriter) -> None:
-        self.state = state
-        self.folder = folder
-        self.writer = writer
-        self._good: dict[str, Tensor] = {}
-        self._good_step = 0
+    state: TrainingState
+    folder: RunFolder
+    writer: AsyncWriter
+    _good: dict[str, Tensor] = field(default_factory=dict)
+    _good_step: int = 0
 
     def snapshot(self) -> None:
         """Copy the weights as the last good ones. TrainingError if they are not finite."""
@@ -46,7 +47,7 @@ class NonFiniteMonitor:
 
         With a guard, steps with such values are skipped, and the next log line counts them.
         """
-        if self.state.has_metrics and self.state.train_step.guard is None:
+        if self.state.train_step.names and self.state.train_step.guard is None:
             self.check_steps(self.state.metric_buffer.peek())
         self._check_weights()
 
@@ -74,11 +75,8 @@ class NonFiniteMonitor:
 
     def _check_weights(self) -> None:
         if not torch.isfinite(total_norm(self.state.model.parameters())):
-            raise self._error(
-                f"the weights are not finite after step {self._good_step}"
-                if self._good
-                else "the initial weights are not finite"
-            )
+            after = f"the weights are not finite after step {self._good_step}"
+            raise self._error(after if self._good else "the initial weights are not finite")
 
     def _error(self, what: str) -> TrainingError:
         self.writer.wait()
@@ -101,12 +99,9 @@ def find_nonfinite(
 ) -> tuple[int, str, float] | None:
     """The first value that is not finite: (row, name, value). A term comes before the loss."""
     for row, values in enumerate(rows):
-        found = [
-            (name, value)
-            for name, value in zip(names, values, strict=True)
-            if not math.isfinite(value)
-        ]
+        named = zip(names, values, strict=True)
+        found = {name: value for name, value in named if not math.isfinite(value)}
         if found:
-            name, value = min(found, key=lambda pair: pair[0].endswith("loss"))
-            return row, name, value
+            name = min(found, key=lambda name: name.endswith("loss"))
+            return row, name, found[name]
     return None

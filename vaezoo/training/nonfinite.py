@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ ALLOWED_RATE = 0.05
 """The fraction of steps that may always be skipped."""
 
 
-class NonFiniteGuard:
+class NonFiniteGuard(nn.Module):
     """Skips a step on the device if a gradient is not finite.
 
     It sets the optimizer's `found_inf`: a fused optimizer then leaves its parameters and its state
@@ -24,18 +24,23 @@ class NonFiniteGuard:
     since the last `read`.
     """
 
+    skipped: Tensor
+    excess: Tensor
+    max_excess: Tensor
+
     def __init__(self, modules: Sequence[nn.Module], device: torch.device) -> None:
-        self._buffers = [buffer for module in modules for buffer in module.buffers()]
-        self._before = [buffer.clone() for buffer in self._buffers]
+        super().__init__()
+        self._watched = [buffer for module in modules for buffer in module.buffers()]
+        self._before = [buffer.clone() for buffer in self._watched]
         self._bad = torch.zeros((), device=device)
-        self.skipped = torch.zeros((), dtype=torch.int64, device=device)
-        self.excess = torch.zeros((), device=device)
-        self.max_excess = torch.zeros((), device=device)
+        self.register_buffer("skipped", torch.zeros((), dtype=torch.int64, device=device))
+        self.register_buffer("excess", torch.zeros((), device=device))
+        self.register_buffer("max_excess", torch.zeros((), device=device))
 
     def begin(self) -> None:
         """Call this before the forward pass of a step."""
         self._bad.zero_()
-        for before, buffer in zip(self._before, self._buffers, strict=True):
+        for before, buffer in zip(self._before, self._watched, strict=True):
             before.copy_(buffer)
 
     def check_grads(
@@ -50,7 +55,7 @@ class NonFiniteGuard:
 
     def end(self) -> None:
         """Call this after the last phase of a step."""
-        for before, buffer in zip(self._before, self._buffers, strict=True):
+        for before, buffer in zip(self._before, self._watched, strict=True):
             buffer.copy_(torch.where(self._bad > 0, before, buffer))
         self.skipped += self._bad.to(torch.int64)
         self.excess.add_(torch.where(self._bad > 0, 1.0, -ALLOWED_RATE)).clamp_(min=0.0)
@@ -61,14 +66,3 @@ class NonFiniteGuard:
         counts = torch.stack([self.skipped.double(), self.max_excess.double()]).tolist()
         self.max_excess.copy_(self.excess)
         return int(counts[0]), counts[1] > MAX_EXCESS
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {
-            "skipped": self.skipped,
-            "excess": self.excess,
-            "max_excess": self.max_excess,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        for name, tensor in self.state_dict().items():
-            tensor.copy_(state[name])

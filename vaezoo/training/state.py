@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -36,6 +37,7 @@ class Best:
     weights: dict[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(eq=False)
 class TrainingState:
     """The model, its loss, their optimizers, the progress and the validation scores.
 
@@ -45,33 +47,24 @@ class TrainingState:
     time.perf_counter's clock.
     """
 
-    def __init__(
-        self, model: BaseVAE, loss: BaseLoss, train_step: TrainStep, *, log_every: int
-    ) -> None:
-        self.model = model
-        self.loss = loss
-        self.train_step = train_step
-        self.device = train_step.runtime.device
-        self.log_every = log_every
-        self.progress = Progress()
-        self.global_step = torch.zeros((), dtype=torch.int64, device=self.device)
-        self.best = Best()
-        self.score: float | None = None
-        self.validation_due = False
-        self.wall_clock = time.perf_counter()
-        self._buffer: MetricBuffer | None = None
+    model: BaseVAE
+    loss: BaseLoss
+    train_step: TrainStep
+    log_every: int
+    progress: Progress = field(default_factory=Progress)
+    best: Best = field(default_factory=Best)
+    score: float | None = None
+    validation_due: bool = False
+    wall_clock: float = field(default_factory=time.perf_counter)
 
-    @property
+    def __post_init__(self) -> None:
+        self.device = self.train_step.runtime.device
+        self.global_step = torch.zeros((), dtype=torch.int64, device=self.device)
+
+    @cached_property
     def metric_buffer(self) -> MetricBuffer:
         """The values since the last log line. The first step must have named them."""
-        if self._buffer is None:
-            self._buffer = MetricBuffer(self.log_every, len(self.train_step.names), self.device)
-        return self._buffer
-
-    @property
-    def has_metrics(self) -> bool:
-        """Whether there is a metric buffer: a step was taken or restored."""
-        return self._buffer is not None
+        return MetricBuffer(self.log_every, len(self.train_step.names), self.device)
 
     def advance(self, values: Tensor) -> None:
         """Count one step. values: what the step returned, [terms], on the device."""
@@ -94,7 +87,7 @@ class TrainingState:
             "optimizers": full_state_dict(optimizer_tensors(self.train_step.optimizers)),
             "random": random_state(self.device),
         }
-        if self.has_metrics:
+        if self.train_step.names:
             tensors["metric_buffer"] = {"values": self.metric_buffer.mean_over_ranks()}
         if self.train_step.guard is not None:
             tensors["guard"] = self.train_step.guard.state_dict()
@@ -104,12 +97,12 @@ class TrainingState:
 
     def metadata(self) -> CheckpointState:
         """The rest of the state, for JSON."""
-        best = self.best
+        best = None
+        if self.best.weights:
+            best = BestScore(score=self.best.score, epochs_since=self.best.epochs_since)
         return CheckpointState(
             progress=Progress(**vars(self.progress)),
-            best=BestScore(score=best.score, epochs_since=best.epochs_since)
-            if best.weights
-            else None,
+            best=best,
             score=self.score,
             validation_due=self.validation_due,
             metric_names=list(self.train_step.names),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
-from itertools import groupby
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -18,13 +19,28 @@ from vaezoo.losses.base import BaseLoss, LossFunction, LossOutput, Phase, StepCo
 from vaezoo.models.base import BaseVAE
 from vaezoo.runtime.device import Runtime, autocast
 from vaezoo.training.nonfinite import NonFiniteGuard
-from vaezoo.training.optimizer import Adam
 from vaezoo.training.options import TrainOptions
 
 _MIN_STEPS_TO_COMPILE = 100_000
 """Shorter runs on a GPU are not compiled: compiling takes up to minutes."""
 
 
+class Adam(torch.optim.Adam):
+    """torch.optim.Adam, equal to the bit, that does not import `torch._dynamo`.
+
+    torch wraps the methods of optimizers for torch.compile. The first call of a wrapped method
+    imports `torch._dynamo`, which takes two of the six seconds before the first training step. Here
+    the methods are unwrapped: only losses are compiled, never optimizers.
+    """
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+
+
+@dataclass(eq=False)
 class TrainStep:
     """The phases of a loss, each with an Adam optimizer.
 
@@ -32,27 +48,22 @@ class TrainStep:
     device; after the first step `names` has their names. note: called with a line for the user.
     """
 
-    def __init__(
-        self,
-        model: BaseVAE,
-        loss: BaseLoss,
-        options: TrainOptions,
-        *,
-        runtime: Runtime,
-        total_steps: int,
-        note: Callable[[str], None],
-    ) -> None:
-        self.model, self.loss = model, loss
-        self.options = options
-        self.runtime = runtime
-        self.total_steps = total_steps
-        self.note = note
-        self.phases = [phase for phase in loss.phases(model) if len(phase.parameters)]
+    model: BaseVAE
+    loss: BaseLoss
+    options: TrainOptions
+    runtime: Runtime
+    total_steps: int
+    note: Callable[[str], None]
+    names: tuple[str, ...] = ()
+    guard: NonFiniteGuard | None = None
+
+    def __post_init__(self) -> None:
+        options, device = self.options, self.runtime.device
+        self.phases = [p for p in self.loss.phases(self.model) if len(p.parameters)]
         if not self.phases:
             raise TrainingError("there is nothing to train: no phase of the loss has parameters")
         self.loss_fns: list[LossFunction] = [phase.loss_fn for phase in self.phases]
-        device = runtime.device
-        self.compiling = should_compile(options, device, total_steps)
+        self.compiling = should_compile(options, device, self.total_steps)
         if self.compiling:
             self.loss_fns = [torch.compile(loss_fn) for loss_fn in self.loss_fns]
         on_gpu = device.type == "cuda"
@@ -69,13 +80,11 @@ class TrainStep:
             )
             for phase in self.phases
         ]
-        self.names: tuple[str, ...] = ()
-        self.guard: NonFiniteGuard | None = None
         if options.on_nonfinite == "skip":
             if options.shard or (not on_gpu and device.type != "cpu"):
                 where = "with --shard" if options.shard else f"on {device}"
                 raise OptionError(f"--on-nonfinite skip does not work {where}: give stop")
-            self.guard = NonFiniteGuard([model, loss], device)
+            self.guard = NonFiniteGuard([self.model, self.loss], device)
 
     def __call__(self, batch: Batch, context: StepContext, step: int) -> Tensor:
         """Take step number `step` (from 0), which is context.global_step on the host."""
@@ -99,8 +108,7 @@ class TrainStep:
             _collect(named, phase, output, is_only=len(self.phases) == 1)
         if self.guard is not None:
             self.guard.end()
-        if not self.names:
-            self.names = tuple(named)
+        self.names = self.names or tuple(named)
         return torch.stack(list(named.values()))
 
     def _backward(self, phase: Phase, loss: Tensor) -> None:
@@ -127,12 +135,12 @@ class TrainStep:
                     group["lr"] = rate
 
     def _compute_loss(self, number: int, batch: Batch, context: StepContext) -> LossOutput:
-        if not self.compiling:
-            return self._run(number, batch, context)
-        state = torch.get_rng_state()
+        state = torch.get_rng_state() if self.compiling else None
         try:
             output = self._run(number, batch, context)
         except Exception as error:  # any error of the compiler; a real one comes again
+            if state is None:
+                raise
             self.note(f"--compile failed, training continues without it: {first_line(error)}")
             torch.set_rng_state(state)
             self.loss_fns = [phase.loss_fn for phase in self.phases]
@@ -200,15 +208,12 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
     if world_size() == 1:
         return
     parameters = [parameter for parameter in parameters if not is_sharded(parameter)]
-    if not parameters:
-        return
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    by_dtype = groupby(sorted(gradients, key=_dtype_name), key=_dtype_name)
-    for _, group in by_dtype:
-        _average(list(group))
+    for dtype in sorted({gradient.dtype for gradient in gradients}, key=str):
+        _average([gradient for gradient in gradients if gradient.dtype == dtype])
 
 
 @torch.no_grad()
@@ -220,7 +225,3 @@ def _average(tensors: Sequence[Tensor]) -> None:
     parts = flat.split([tensor.numel() for tensor in tensors])
     for tensor, part in zip(tensors, parts, strict=True):
         tensor.copy_(part.view_as(tensor))
-
-
-def _dtype_name(tensor: Tensor) -> str:
-    return str(tensor.dtype)

@@ -11,12 +11,12 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from vaezoo.checkpoint.async_writer import AsyncWriter
 from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.checkpoint.format import save_weights
-from vaezoo.checkpoint.manager import CheckpointManager
 from vaezoo.checkpoint.state import Progress
 from vaezoo.data.base import Batch
 from vaezoo.data.loader import BatchLoader
@@ -29,6 +29,7 @@ from vaezoo.losses.evaluate import evaluate_loss
 from vaezoo.models.base import BaseVAE
 from vaezoo.runtime.device import Runtime, precision_context
 from vaezoo.training.callback import ProgressCallback, TrainMetrics
+from vaezoo.training.checkpoints import CheckpointManager
 from vaezoo.training.cuda_graph import make_train_step
 from vaezoo.training.monitor import NonFiniteMonitor
 from vaezoo.training.options import TrainOptions
@@ -37,63 +38,48 @@ from vaezoo.training.state import Best, TrainingState, finite_means
 from vaezoo.training.train_step import lr_scale
 
 
+@dataclass(eq=False)
 class Trainer:
     """Trains a model with its loss into a run folder.
 
     rebuild: makes a new model on the device, which takes the full weights of a sharded one.
     """
 
-    def __init__(
-        self,
-        model: BaseVAE,
-        loss: BaseLoss,
-        *,
-        train: BatchLoader,
-        validation: BatchLoader,
-        options: TrainOptions,
-        folder: RunFolder,
-        runtime: Runtime,
-        callback: ProgressCallback,
-        stops: SignalHandler,
-        rebuild: Callable[[], BaseVAE],
-    ) -> None:
-        if runtime.world_size > 1:
-            sync_batch_norm(model, loss)
-            broadcast_module(model, loss)  # machines may draw different weights from one seed
+    model: BaseVAE
+    loss: BaseLoss
+    _: KW_ONLY
+    train: BatchLoader
+    validation: BatchLoader
+    options: TrainOptions
+    folder: RunFolder
+    runtime: Runtime
+    callback: ProgressCallback
+    stops: SignalHandler
+    rebuild: Callable[[], BaseVAE]
+
+    def __post_init__(self) -> None:
+        options, several = self.options, self.runtime.world_size > 1
+        if several:
+            sync_batch_norm(self.model, self.loss)
+            # Machines may draw different weights from one seed.
+            broadcast_module(self.model, self.loss)
         if options.shard:
-            if runtime.world_size == 1:
+            if not several:
                 raise OptionError("--shard needs several processes: leave it out")
-            apply_fsdp(model, loss)
-        self.model = model
-        self.loss = loss
-        self.train = train
-        self.validation = validation
-        self.options = options
-        self.folder = folder
-        self.runtime = runtime
-        self.callback = callback
-        self.stops = stops
-        self.rebuild = rebuild
-        self.total_steps = options.steps or (options.epochs or 1) * len(train)
+            apply_fsdp(self.model, self.loss)
+        self.total_steps = options.steps or (options.epochs or 1) * len(self.train)
         self.train_step = make_train_step(
-            model,
-            loss,
+            self.model,
+            self.loss,
             options,
-            runtime=runtime,
-            total_steps=self.total_steps,
-            note=callback.on_note,
+            self.runtime,
+            self.total_steps,
+            self.callback.on_note,
         )
-        self.state = TrainingState(model, loss, self.train_step, log_every=options.log_every)
+        self.state = TrainingState(self.model, self.loss, self.train_step, options.log_every)
         self.writer = AsyncWriter()
-        self.monitor = NonFiniteMonitor(self.state, folder, self.writer)
-        self.checkpoints = CheckpointManager(
-            self.state,
-            folder,
-            self.writer,
-            every_steps=options.checkpoint_every,
-            every_seconds=options.checkpoint_seconds,
-            keep=options.keep_checkpoints,
-        )
+        self.monitor = NonFiniteMonitor(self.state, self.folder, self.writer)
+        self.checkpoints = CheckpointManager(self.state, self.folder, self.writer, options)
         self.in_step = False
         self._notes: list[str] = []
         self._log_clock = 0.0  # the time from which the next log line counts
@@ -135,7 +121,7 @@ class Trainer:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """A signal stops the body at once: for work after the last checkpoint."""
+        """A signal stops the body at once: for work between two steps."""
         try:
             with self.stops.interruptible():
                 yield
@@ -212,18 +198,15 @@ class Trainer:
 
     def _validate(self, epoch: int) -> None:
         self.state.validation_due = True
-        try:
-            with self.stops.interruptible():
-                terms = evaluate_loss(
-                    self.model,
-                    self.loss,
-                    self.validation,
-                    self._context(),
-                    seed=self.options.seed,
-                    together=self.options.shard,
-                )
-        except StopRequested:
-            raise self._stopped() from None
+        with self.interruptible():
+            terms = evaluate_loss(
+                self.model,
+                self.loss,
+                self.validation,
+                self._context(),
+                seed=self.options.seed,
+                together=self.options.shard,
+            )
         record: dict[str, Any] = {
             "kind": "validation",
             "step": self.progress.step,
@@ -286,24 +269,18 @@ def check_batch_size(batch_size: int, examples: int, model: BaseVAE, world_size:
     A model with batch statistics needs at least `model.min_batch_size` examples on each rank.
     """
     least = model.min_batch_size
+    share = batch_size // world_size
     if batch_size > examples:
-        raise OptionError(
-            f"--batch-size {batch_size} is larger than the {examples:,} training examples: "
-            f"give --batch-size {examples} or less"
-        )
-    if batch_size < least:
-        raise OptionError(
-            f"--batch-size {batch_size} is too small for this model: "
-            f"give --batch-size {least} or more"
-        )
-    if batch_size % world_size:
-        raise OptionError(
-            f"--batch-size {batch_size} cannot be shared by {world_size} processes: "
-            f"give a multiple of {world_size}"
-        )
-    if batch_size // world_size < least:
-        raise OptionError(
-            f"--batch-size {batch_size} leaves {batch_size // world_size} to each of "
-            f"{world_size} processes, too few for this model: "
-            f"give --batch-size {world_size * least} or more"
-        )
+        problem = f"is larger than the {examples:,} training examples"
+        advice = f"--batch-size {examples} or less"
+    elif batch_size < least:
+        problem, advice = "is too small for this model", f"--batch-size {least} or more"
+    elif batch_size % world_size:
+        problem = f"cannot be shared by {world_size} processes"
+        advice = f"a multiple of {world_size}"
+    elif share < least:
+        problem = f"leaves {share} to each of {world_size} processes, too few for this model"
+        advice = f"--batch-size {world_size * least} or more"
+    else:
+        return
+    raise OptionError(f"--batch-size {batch_size} {problem}: give {advice}")
