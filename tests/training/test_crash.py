@@ -26,6 +26,8 @@ from vaezoo.training.options import TrainOptions
 from vaezoo.training.signals import SignalHandler, StopAtOnce, StopRequested
 from vaezoo.training.train_step import TrainStep
 
+MonkeyPatch = pytest.MonkeyPatch
+
 TINY: dict[str, Any] = {
     **{"data": "sprites", "examples": 120, "test": 24, "image_size": 16, "hidden": (8, 8)},
     **{"batch_size": 16, "epochs": 3, "log_every": 4, "device": "cpu"},
@@ -39,8 +41,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def resume(path: Path) -> None:
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "r"
+
+
+def resume(path: Path) -> Path:
     resume_run(path, vaezoo.load_run(path).config, ProgressCallback())
+    return path
 
 
 def same(a: Path, b: Path) -> bool:
@@ -69,10 +77,17 @@ class At(ProgressCallback):
             self.do()
 
 
+class Signal(At):
+    """Sends a signal to this process at a step."""
+
+    def __init__(self, step: int, number: int = signal.SIGINT) -> None:
+        super().__init__(step, lambda: os.kill(os.getpid(), number))
+
+
 class TestPlugins:
     """A plugin that raises in the middle."""
 
-    def raising(self, monkeypatch: pytest.MonkeyPatch, step: int, error: Exception) -> None:
+    def raising(self, monkeypatch: MonkeyPatch, step: int, error: Exception) -> None:
         honest = ELBOLoss.forward
         calls = 0
 
@@ -85,11 +100,8 @@ class TestPlugins:
 
         monkeypatch.setattr(ELBOLoss, "forward", forward)
 
-    def test_within_a_step(
-        self, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_error_within_a_step(self, whole: Path, out: Path, monkeypatch: MonkeyPatch) -> None:
         self.raising(monkeypatch, 9, ValueError("first line\nsecond line"))
-        out = tmp_path / "r"
         with pytest.raises(TrainingError) as caught:
             vaezoo.train("vanilla", out=out, checkpoint_every=3, **TINY)
         said = str(caught.value)
@@ -101,13 +113,10 @@ class TestPlugins:
         assert "Traceback" in (out / "traceback.txt").read_text()
         assert isinstance(caught.value.__cause__, ValueError)
         monkeypatch.undo()
-        resume(out)
-        assert same(whole, out)
+        assert same(whole, resume(out))
         assert not (out / "traceback.txt").exists()
 
-    def test_between_steps_nothing_is_lost(
-        self, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_error_between_steps(self, whole: Path, out: Path, monkeypatch: MonkeyPatch) -> None:
         """Validation comes after a whole step, which is saved."""
 
         def broken(*args: Any, **kwargs: Any) -> Any:
@@ -115,70 +124,58 @@ class TestPlugins:
 
         monkeypatch.setattr(loop, "evaluate_loss", broken)
         with pytest.raises(TrainingError, match=r"after step 6: KeyError: 'term' .*from step 6\)"):
-            vaezoo.train("vanilla", out=tmp_path / "r", **TINY)
-        assert kept(tmp_path / "r") == [6]
+            vaezoo.train("vanilla", out=out, **TINY)
+        assert kept(out) == [6]
         monkeypatch.undo()
-        resume(tmp_path / "r")
-        assert same(whole, tmp_path / "r")
+        assert same(whole, resume(out))
 
-    def test_a_reporter_that_raises(
-        self, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_error_in_a_callback(self, whole: Path, out: Path) -> None:
         class Raises(ProgressCallback):
             def on_log(self, metrics: Any) -> None:
                 if metrics.step == 10:
                     raise OSError("no such terminal")
 
         with pytest.raises(TrainingError, match="after step 10: OSError: no such terminal"):
-            vaezoo.train("vanilla", out=tmp_path / "r", callback=Raises(), **TINY)
-        resume(tmp_path / "r")
-        assert same(whole, tmp_path / "r")
+            vaezoo.train("vanilla", out=out, callback=Raises(), **TINY)
+        assert same(whole, resume(out))
 
-    def test_in_fit_prior(
-        self, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_error_in_fit_prior(self, whole: Path, out: Path, monkeypatch: MonkeyPatch) -> None:
         def broken(model: BaseVAE, batches: Any) -> None:
             raise RuntimeError("no convergence")
 
         monkeypatch.setattr(BaseVAE, "fit_prior", broken)
         with pytest.raises(TrainingError, match="after step 18: RuntimeError: no convergence"):
-            vaezoo.train("vanilla", out=tmp_path / "r", **TINY)
+            vaezoo.train("vanilla", out=out, **TINY)
         monkeypatch.undo()
-        resume(tmp_path / "r")
-        assert same(whole, tmp_path / "r")
+        assert same(whole, resume(out))
 
-    def test_an_error_in_one_line_of_its_own_says_how_to_go_on(
-        self, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_error_of_vaezoo(self, whole: Path, out: Path, monkeypatch: MonkeyPatch) -> None:
         self.raising(monkeypatch, 9, OptionError("--beta is odd"))
         with pytest.raises(OptionError, match=r"--beta is odd; to go on: vaezoo train --resume"):
-            vaezoo.train("vanilla", out=tmp_path / "r", **TINY)
+            vaezoo.train("vanilla", out=out, **TINY)
         monkeypatch.undo()
-        resume(tmp_path / "r")
-        assert same(whole, tmp_path / "r")
+        assert same(whole, resume(out))
 
-    def test_before_anything_was_computed_it_passes_as_it_is(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_error_in_first_step(self, out: Path, monkeypatch: MonkeyPatch) -> None:
         self.raising(monkeypatch, 1, ValueError("wrong from the first"))
         with pytest.raises(ValueError, match="wrong from the first"):
-            vaezoo.train("vanilla", out=tmp_path / "r", **TINY)
-        assert list(tmp_path.iterdir()) == []
+            vaezoo.train("vanilla", out=out, **TINY)
+        assert list(out.parent.iterdir()) == []
 
 
 class TestMemory:
-    def test_says_what_to_lower(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_out_of_memory(self, out: Path, monkeypatch: MonkeyPatch) -> None:
         def full(*args: Any) -> Any:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
         monkeypatch.setattr(TrainStep, "_run", full)
         with pytest.raises(TrainingError) as caught:
-            vaezoo.train("vanilla", out=tmp_path / "r", precision="fp32", **TINY)
+            vaezoo.train("vanilla", out=out, precision="fp32", **TINY)
         said = str(caught.value)
         assert "in step 1: cpu is out of memory: give a smaller --batch-size than 16" in said
         assert "--precision bf16" in said
         assert "\n" not in said
-        assert list(tmp_path.iterdir()) == []
+        assert list(out.parent.iterdir()) == []
 
     def test_what_torch_raises_on_the_cpu(self) -> None:
         with pytest.raises(RuntimeError) as caught:
@@ -208,24 +205,22 @@ class Fails(torch.nn.Module):
 
 
 class TestSaving:
-    def test_by_steps(self, tmp_path: Path) -> None:
-        vaezoo.train("vanilla", out=tmp_path / "r", checkpoint_every=4, keep_checkpoints=3, **TINY)
+    def test_by_steps(self, out: Path) -> None:
+        vaezoo.train("vanilla", out=out, checkpoint_every=4, keep_checkpoints=3, **TINY)
         # The last three, and the best of those that held-out data has judged: of steps 12 and 18.
-        assert set(kept(tmp_path / "r")) - {12} == {16, 18} | ({8} & set(kept(tmp_path / "r")))
-        assert kept(tmp_path / "r")[-2:] == [16, 18]
+        assert set(kept(out)) - {12} == {16, 18} | ({8} & set(kept(out)))
+        assert kept(out)[-2:] == [16, 18]
 
-    def test_by_time(self, tmp_path: Path) -> None:
-        vaezoo.train("vanilla", out=tmp_path / "r", checkpoint_seconds=1e-9, **TINY)
-        assert kept(tmp_path / "r")[-1] == 18
-        assert len(kept(tmp_path / "r")) >= 2
+    def test_by_time(self, out: Path) -> None:
+        vaezoo.train("vanilla", out=out, checkpoint_seconds=1e-9, **TINY)
+        assert kept(out)[-1] == 18
+        assert len(kept(out)) >= 2
 
-    def test_not_at_all_until_the_end(self, tmp_path: Path) -> None:
-        vaezoo.train("vanilla", out=tmp_path / "r", checkpoint_seconds=None, **TINY)
-        assert kept(tmp_path / "r") == [18]
+    def test_not_at_all_until_the_end(self, out: Path) -> None:
+        vaezoo.train("vanilla", out=out, checkpoint_seconds=None, **TINY)
+        assert kept(out) == [18]
 
-    def test_broken_weights_are_never_saved(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_broken_weights_are_not_saved(self, out: Path, monkeypatch: MonkeyPatch) -> None:
         """A checkpoint in the middle of a window looks at the window first."""
         honest = TrainStep.__call__
 
@@ -239,15 +234,13 @@ class TestSaving:
 
         monkeypatch.setattr(TrainStep, "__call__", broken)
         with pytest.raises(TrainingError) as caught:
-            vaezoo.train("vanilla", out=tmp_path / "r", checkpoint_every=2, **TINY)
+            vaezoo.train("vanilla", out=out, checkpoint_every=2, **TINY)
         said = str(caught.value)
         assert "became nan at step 7" in said
-        assert f"last good checkpoint is {tmp_path / 'r' / 'checkpoint' / 'step-000000006'}" in said
-        assert kept(tmp_path / "r")[-1] == 6
+        assert f"last good checkpoint is {out / 'checkpoint' / 'step-000000006'}" in said
+        assert kept(out)[-1] == 6
 
-    def test_a_disk_that_fills_behind_training_stops_it(
-        self, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_full_disk_stops_a_run(self, whole: Path, out: Path, monkeypatch: MonkeyPatch) -> None:
         honest, calls = saver.save_checkpoint, 0
 
         def full(folder: Path, step: int, *args: Any, **kwargs: Any) -> None:
@@ -259,19 +252,18 @@ class TestSaving:
 
         monkeypatch.setattr(saver, "save_checkpoint", full)
         with pytest.raises(RunError, match=r"^the disk is full: .*; to go on: vaezoo train --res"):
-            vaezoo.train("vanilla", out=tmp_path / "r", checkpoint_every=4, **TINY)
+            vaezoo.train("vanilla", out=out, checkpoint_every=4, **TINY)
         assert calls == 2
-        assert kept(tmp_path / "r") == [4]
+        assert kept(out) == [4]
         monkeypatch.undo()
-        resume(tmp_path / "r")
-        assert same(whole, tmp_path / "r")
+        assert same(whole, resume(out))
 
-    def test_a_run_that_broke_may_go_on_with_another_rate(self, tmp_path: Path) -> None:
+    def test_a_run_that_broke_may_go_on_with_another_rate(self, out: Path) -> None:
         from vaezoo.cli.main import main
 
-        out, job = tmp_path / "r", {**TINY, "lr": 1e-3, "schedule": "constant"}
+        job = {**TINY, "lr": 1e-3, "schedule": "constant"}
         with pytest.raises(RunStopped):
-            vaezoo.train("vanilla", out=out, callback=At(8, lambda: os.kill(os.getpid(), 2)), **job)
+            vaezoo.train("vanilla", out=out, callback=Signal(8), **job)
         assert main(["train", "--resume", str(out), "--lr", "0.0001", "--grad-clip", "1"]) == 0
         run = vaezoo.load_run(out)
         assert run.config.train.lr == 0.0001
@@ -280,22 +272,14 @@ class TestSaving:
 
 class TestStops:
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-    def test_saves_and_tells_how_to_go_on(
-        self, whole: Path, tmp_path: Path, number: int, code: int
-    ) -> None:
-        out = tmp_path / "r"
+    def test_stop_saves_a_checkpoint(self, whole: Path, out: Path, number: int, code: int) -> None:
         with pytest.raises(RunStopped, match="stopped after step 8; to go on") as caught:
-            vaezoo.train(
-                "vanilla", out=out, callback=At(8, lambda: os.kill(os.getpid(), number)), **TINY
-            )
+            vaezoo.train("vanilla", out=out, callback=Signal(8, number), **TINY)
         assert caught.value.exit_code == code
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-        resume(out)
-        assert same(whole, out)
+        assert same(whole, resume(out))
 
-    def test_validation_is_broken_off_and_done_again(
-        self, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_stop_in_validation(self, whole: Path, out: Path, monkeypatch: MonkeyPatch) -> None:
         honest = loop.evaluate_loss
         through: list[bool] = []
 
@@ -306,35 +290,31 @@ class TestStops:
 
         monkeypatch.setattr(loop, "evaluate_loss", slow)
         with pytest.raises(RunStopped, match="after step 6"):
-            vaezoo.train("vanilla", out=tmp_path / "r", **TINY)
+            vaezoo.train("vanilla", out=out, **TINY)
         assert through == []
         monkeypatch.undo()
-        resume(tmp_path / "r")
-        assert same(whole, tmp_path / "r")
+        assert same(whole, resume(out))
 
-    def test_what_follows_training_is_left_at_once(
-        self, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_stop_after_training(self, whole: Path, out: Path, monkeypatch: MonkeyPatch) -> None:
         def slow(model: BaseVAE, batches: Any) -> None:
             os.kill(os.getpid(), signal.SIGINT)
             pytest.fail("it went on")
 
         monkeypatch.setattr(BaseVAE, "fit_prior", slow)
         with pytest.raises(RunStopped, match="after step 18"):
-            vaezoo.train("vanilla", out=tmp_path / "r", **TINY)
+            vaezoo.train("vanilla", out=out, **TINY)
         monkeypatch.undo()
-        resume(tmp_path / "r")
-        assert same(whole, tmp_path / "r")
+        assert same(whole, resume(out))
 
-    def test_a_second_stops_at_once(self, tmp_path: Path) -> None:
+    def test_a_second_stops_at_once(self, out: Path) -> None:
         def twice() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
 
         with pytest.raises(StopAtOnce) as caught:
-            vaezoo.train("vanilla", out=tmp_path / "r", callback=At(8, twice), **TINY)
+            vaezoo.train("vanilla", out=out, callback=At(8, twice), **TINY)
         assert caught.value.exit_code == 143
-        resume(tmp_path / "r")
+        resume(out)
 
     def test_one_that_came_before_is_heard(self) -> None:
         stops = SignalHandler()
@@ -346,66 +326,41 @@ class TestStops:
 
 
 class TestLines:
-    def test_a_finished_run_that_lost_its_end_is_finished_again(
-        self, whole: Path, tmp_path: Path
-    ) -> None:
+    def test_finished_run_without_its_summary(self, whole: Path, out: Path) -> None:
         """The summary comes last: without it the pictures may be missing too."""
         import shutil
 
-        out = tmp_path / "r"
         shutil.copytree(whole, out)
         for name in ("summary.json", "samples.png", "model.safetensors"):
             (out / name).unlink()
-        resume(out)
-        assert same(whole, out)
+        assert same(whole, resume(out))
         assert (out / "samples.png").read_bytes() == (whole / "samples.png").read_bytes()
         with pytest.raises(OptionError, match="has finished its 18 steps"):
             resume(out)
 
-    def test_lost_lines_are_made_again_by_the_checkpoint_before(
-        self, whole: Path, tmp_path: Path
-    ) -> None:
-        out = tmp_path / "r"
+    def test_lost_lines_need_an_older_checkpoint(self, whole: Path, out: Path, notes: Any) -> None:
         with pytest.raises(RunStopped):
-            vaezoo.train(
-                "vanilla",
-                out=out,
-                callback=At(17, lambda: os.kill(os.getpid(), 2)),
-                checkpoint_every=5,
-                **TINY,
-            )
-        data = (out / "metrics.jsonl").read_bytes()
-        lines = data.splitlines(keepends=True)
+            vaezoo.train("vanilla", out=out, callback=Signal(17), checkpoint_every=5, **TINY)
+        lines = (out / "metrics.jsonl").read_bytes().splitlines(keepends=True)
         (out / "metrics.jsonl").write_bytes(b"".join(lines[:-1]))
-        notes: list[str] = []
-
-        class Notes(ProgressCallback):
-            def on_note(self, text: str) -> None:
-                notes.append(text)
-
-        resume_run(out, vaezoo.load_run(out).config, Notes())
-        assert any("metrics.jsonl is shorter" in note and "step 15" in note for note in notes)
+        resume_run(out, vaezoo.load_run(out).config, notes)
+        assert any("metrics.jsonl is shorter" in note and "step 15" in note for note in notes.lines)
         assert same(whole, out)
 
-    def test_a_folder_without_a_checkpoint_begins_again(
-        self, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_without_a_checkpoint(self, whole: Path, out: Path, monkeypatch: MonkeyPatch) -> None:
         class Killed(BaseException):
             pass
 
         def kill() -> None:
             raise Killed
 
-        out = tmp_path / "r"
         with pytest.raises(Killed):
             vaezoo.train("vanilla", out=out, callback=At(11, kill), **TINY)
         assert kept(out) == []
-        resume(out)
-        assert same(whole, out)
+        assert same(whole, resume(out))
 
-    def test_a_run_that_is_trained_is_not_resumed(self, tmp_path: Path) -> None:
+    def test_a_run_that_is_trained_is_not_resumed(self, out: Path) -> None:
         said: list[str] = []
-        out = tmp_path / "r"
 
         def second() -> None:
             with pytest.raises(VaezooError) as caught:

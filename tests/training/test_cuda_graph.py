@@ -14,7 +14,6 @@ import vaezoo
 from vaezoo.errors import OptionError
 from vaezoo.losses.elbo import ELBOLoss
 from vaezoo.runtime.device import Runtime
-from vaezoo.training.callback import ProgressCallback
 from vaezoo.training.cuda_graph import CUDAGraphStep, make_train_step
 from vaezoo.training.options import TrainOptions
 
@@ -41,14 +40,6 @@ def weights(path: Path) -> dict[str, Tensor]:
     return load_file(path / "model.safetensors")
 
 
-class Notes(ProgressCallback):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def on_note(self, text: str) -> None:
-        self.lines.append(text)
-
-
 def test_replayed_steps_are_the_steps(tmp_path: Path) -> None:
     eager = vaezoo.train("vanilla", out=tmp_path / "eager", graph="off", **JOB)
     graphed = vaezoo.train("vanilla", out=tmp_path / "graphed", graph="on", **JOB)
@@ -65,7 +56,7 @@ def test_the_same_seed_gives_the_same_bits(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_recorded_costs_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notes: Any
 ) -> None:
     honest = ELBOLoss.forward
 
@@ -77,7 +68,6 @@ def test_what_cannot_be_recorded_costs_one_line(
 
     eager = vaezoo.train("vanilla", out=tmp_path / "eager", graph="off", **JOB)
     monkeypatch.setattr(ELBOLoss, "forward", reads_back)
-    notes = Notes()
     run = vaezoo.train("vanilla", out=tmp_path / "r", callback=notes, **JOB)
     assert len([line for line in notes.lines if "CUDA graph" in line]) == 1
     a, b = weights(eager.path), weights(run.path)

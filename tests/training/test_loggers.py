@@ -19,7 +19,6 @@ from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.cli.main import main
 from vaezoo.errors import UnknownNameError
 from vaezoo.io import MissingExtraError
-from vaezoo.training.callback import ProgressCallback
 from vaezoo.training.loggers import attach_loggers
 from vaezoo_tensorboard.logger import TensorBoardLogger, scalars
 
@@ -77,19 +76,13 @@ def test_a_plugins_writer_gets_every_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("plugin")
-def test_a_writer_that_fails_costs_a_note(tmp_path: Path) -> None:
-    notes: list[str] = []
-
-    class Told(ProgressCallback):
-        def on_note(self, text: str) -> None:
-            notes.append(text)
-
+def test_a_logger_that_fails_costs_a_note(tmp_path: Path, notes: Any) -> None:
     both = ("fails", "lines")
     run = vaezoo.train(
-        "vanilla", out=tmp_path / "r", log=both, callback=Told(), **{**TINY, "epochs": 2}
+        "vanilla", out=tmp_path / "r", log=both, callback=notes, **{**TINY, "epochs": 2}
     )
     assert run.summary["elbo"] is not None
-    assert notes == ["--log fails gets no more lines: ConnectionError: the service is away"]
+    assert notes.lines == ["--log fails gets no more lines: ConnectionError: the service is away"]
     assert len((tmp_path / "r" / "lines.txt").read_text().splitlines()) == 2 + len(run.metrics)
 
 

@@ -188,17 +188,7 @@ def test_gives_up_when_there_are_too_many(tmp_path: Path, monkeypatch: pytest.Mo
     assert "\n" not in said
 
 
-def test_no_reading_within_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    reads = 0
-    for name in ("item", "tolist", "__bool__", "__float__", "__int__"):
-        honest = getattr(Tensor, name)
-
-        def counted(tensor: Tensor, *args: Any, honest: Any = honest) -> Any:
-            nonlocal reads
-            reads += 1
-            return honest(tensor, *args)
-
-        monkeypatch.setattr(Tensor, name, counted)
+def test_no_reading_within_a_window(host_reads: list[str]) -> None:
     found = []
     for options in ("stop", "skip"):
         model = vaezoo.create_model("vanilla", (1, 16, 16), hidden=(4, 4))
@@ -211,11 +201,11 @@ def test_no_reading_within_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
             total_steps=10,
             note=print,
         )
-        before = reads
+        before = len(host_reads)
         with precision_context("fp32", True):
             for step in range(3):
                 updates(Batch(GOOD[0], None), StepContext(torch.tensor(step), 10, 100), step)
-        found.append(reads - before)
+        found.append(len(host_reads) - before)
     assert found[0] == found[1]
 
 

@@ -98,7 +98,7 @@ def _start(config: RunConfig, out: Path | None, callback: ProgressCallback) -> R
             values = config.to_yaml(), _metadata(config, splits)
             folder = on_rank0_broadcast(lambda: RunFolder.create(out, name, *values))
             if rank() != 0:
-                folder = NullRunFolder(folder.path)
+                folder = RunFolder(folder.path, is_writer=False)
             with folder.lock():
                 try:
                     trainer = _make_trainer(config, model, splits, folder, runtime, callback, stops)

@@ -77,12 +77,6 @@ def _save(trainer: Trainer, *, allowed: bool = True) -> None:
             trainer.writer.wait()
 
 
-_CORE = Path(__file__).parents[1]
-_TORCH = Path(torch.__file__).parent
-_PYTHON = Path(sysconfig.get_path("stdlib"))
-_SITES = _PYTHON / "site-packages"
-
-
 def summarize_exception(error: BaseException) -> str:
     """The type and message of an error in one line, and its place in the code of a plugin."""
     message = (str(error).strip().splitlines() or [""])[0][:200]
@@ -112,5 +106,8 @@ def oom_advice(options: TrainOptions, precision: str) -> str:
 
 
 def _is_library(file: Path) -> bool:
-    in_python = file.is_relative_to(_PYTHON) and not file.is_relative_to(_SITES)
-    return in_python or file.is_relative_to(_CORE) or file.is_relative_to(_TORCH)
+    """Whether a file belongs to vaezoo's core, torch or Python's standard library."""
+    python = Path(sysconfig.get_path("stdlib"))
+    in_python = file.is_relative_to(python) and not file.is_relative_to(python / "site-packages")
+    folders = (Path(__file__).parents[1], Path(torch.__file__).parent)
+    return in_python or any(file.is_relative_to(folder) for folder in folders)
