@@ -39,15 +39,13 @@ class CUDAGraphStep(TrainStep):
     _capturable = True
 
     def __call__(self, batch: Batch, context: StepContext, step: int) -> Tensor:
-        if not self._capturable or (self._graph and not self._fits(batch)):
-            return super().__call__(batch, context, step)
-        if self._taken < _WARM_UP_STEPS:
-            self._taken += 1
-            return self._warm_up(batch, context, step)
-        if self._graph is None:
+        if self._graph is None and self._capturable:
+            if self._taken < _WARM_UP_STEPS:
+                self._taken += 1
+                return self._warm_up(batch, context, step)
             self._capture(batch, context, step)
-            if self._graph is None:
-                return super().__call__(batch, context, step)
+        if self._graph is None or not self._fits(batch):
+            return super().__call__(batch, context, step)
         self._static_batch.x.copy_(batch.x)
         if self._static_batch.y is not None and batch.y is not None:
             self._static_batch.y.copy_(batch.y)

@@ -85,9 +85,8 @@ class NonFiniteMonitor:
             save_weights(self.folder.weights, weights)
         found = list_checkpoints(self.folder.checkpoints)
         saved = f", and the last good checkpoint is {found[-1]}" if found else ""
-        ways = "a smaller --lr or --grad-clip 1"
-        if self.state.train_step.guard is None:
-            ways += " or --on-nonfinite skip"
+        skip = " or --on-nonfinite skip" if self.state.train_step.guard is None else ""
+        ways = f"a smaller --lr or --grad-clip 1{skip}"
         return TrainingError(
             f"training failed: {what}; the weights of step {self._good_step} are kept in "
             f"{self.folder.weights}{saved}; {how_to_resume(self.folder.path)} with {ways}"

@@ -34,15 +34,13 @@ class TrainOptions(Options):
         description="decay of Adam's squared gradients; a lower value suits short runs",
     )
     schedule: Literal["constant", "linear", "cosine"] = Field(
-        "constant",
-        description="constant learning rate, or down to 0 at the end",
+        "constant", description="constant learning rate, or down to 0 at the end"
     )
     grad_clip: float | None = Field(
         None, gt=0, description="largest gradient norm; larger gradients are scaled down to it"
     )
     device: str = Field(
-        "auto",
-        description="device: cpu, cuda, cuda:1, mps; auto: a GPU if there is one",
+        "auto", description="device: cpu, cuda, cuda:1, mps; auto: a GPU if there is one"
     )
     precision: Literal["auto", "fp32", "tf32", "bf16"] = Field(
         "auto",
@@ -77,9 +75,7 @@ class TrainOptions(Options):
         "stop if too many steps are skipped",
     )
     checkpoint_seconds: float | None = Field(
-        60.0,
-        gt=0,
-        description="seconds between checkpoints: a crash loses at most this work",
+        60.0, gt=0, description="seconds between checkpoints: a crash loses at most this work"
     )
     checkpoint_every: int | None = Field(
         None, ge=1, description="number of steps between checkpoints, in addition to those by time"
@@ -88,8 +84,7 @@ class TrainOptions(Options):
         2, ge=1, description="number of newest checkpoints to keep, in addition to the best one"
     )
     log: tuple[str, ...] = Field(
-        (),
-        description="loggers that get these lines too, with commas (vaezoo list --kind loggers)",
+        (), description="loggers that get these lines too, with commas (vaezoo list --kind loggers)"
     )
 
     @model_validator(mode="before")

@@ -129,11 +129,10 @@ class TrainingState:
         if state.best:
             own = self.model.state_dict()
             check_fit(own, tensors["best"], path)
-            weights = {
-                name: distribute_like(tensor.to(self.device), own[name])
-                for name, tensor in tensors["best"].items()
-            }
-            self.best = Best(state.best.score, state.best.epochs_since, weights)
+            best = Best(state.best.score, state.best.epochs_since)
+            for name, tensor in tensors["best"].items():
+                best.weights[name] = distribute_like(tensor.to(self.device), own[name])
+            self.best = best
         self.validation_due = state.validation_due
 
 

@@ -69,12 +69,7 @@ class Trainer:
             apply_fsdp(self.model, self.loss)
         self.total_steps = options.steps or (options.epochs or 1) * len(self.train)
         self.train_step = make_train_step(
-            self.model,
-            self.loss,
-            options,
-            self.runtime,
-            self.total_steps,
-            self.callback.on_note,
+            self.model, self.loss, options, self.runtime, self.total_steps, self.callback.on_note
         )
         self.state = TrainingState(self.model, self.loss, self.train_step, options.log_every)
         self.writer = AsyncWriter()
