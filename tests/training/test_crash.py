@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import vaezoo
+from small_jobs import SMALL_JOB, StopAfter
 from vaezoo.checkpoint.format import list_checkpoints, step_of
 from vaezoo.errors import OptionError, RunError, RunStopped, TrainingError, VaezooError
 from vaezoo.losses.elbo import ELBOLoss
@@ -28,10 +29,8 @@ from vaezoo.training.train_step import TrainStep
 
 MonkeyPatch = pytest.MonkeyPatch
 
-TINY: dict[str, Any] = {
-    **{"data": "sprites", "examples": 120, "test": 24, "image_size": 16, "hidden": (8, 8)},
-    **{"batch_size": 16, "epochs": 3, "log_every": 4, "device": "cpu"},
-}  # 6 steps an epoch, 18 in all; windows end at 4, 6, 10, 12, 16, 18
+# 6 steps an epoch, 18 in all; windows end at 4, 6, 10, 12, 16, 18
+TINY = {**SMALL_JOB, "epochs": 3, "log_every": 4}
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +74,6 @@ class At(ProgressCallback):
         self.left -= 1
         if self.left == 0:
             self.do()
-
-
-class Signal(At):
-    """Sends a signal to this process at a step."""
-
-    def __init__(self, step: int, number: int = signal.SIGINT) -> None:
-        super().__init__(step, lambda: os.kill(os.getpid(), number))
 
 
 class TestPlugins:
@@ -263,7 +255,7 @@ class TestSaving:
 
         job = {**TINY, "lr": 1e-3, "schedule": "constant"}
         with pytest.raises(RunStopped):
-            vaezoo.train("vanilla", out=out, callback=Signal(8), **job)
+            vaezoo.train("vanilla", out=out, callback=StopAfter(8), **job)
         assert main(["train", "--resume", str(out), "--lr", "0.0001", "--grad-clip", "1"]) == 0
         run = vaezoo.load_run(out)
         assert run.config.train.lr == 0.0001
@@ -272,9 +264,11 @@ class TestSaving:
 
 class TestStops:
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-    def test_stop_saves_a_checkpoint(self, whole: Path, out: Path, number: int, code: int) -> None:
+    def test_stop_saves_a_checkpoint(
+        self, whole: Path, out: Path, number: signal.Signals, code: int
+    ) -> None:
         with pytest.raises(RunStopped, match="stopped after step 8; to go on") as caught:
-            vaezoo.train("vanilla", out=out, callback=Signal(8, number), **TINY)
+            vaezoo.train("vanilla", out=out, callback=StopAfter(8, number), **TINY)
         assert caught.value.exit_code == code
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
         assert same(whole, resume(out))
@@ -340,7 +334,7 @@ class TestLines:
 
     def test_lost_lines_need_an_older_checkpoint(self, whole: Path, out: Path, notes: Any) -> None:
         with pytest.raises(RunStopped):
-            vaezoo.train("vanilla", out=out, callback=Signal(17), checkpoint_every=5, **TINY)
+            vaezoo.train("vanilla", out=out, callback=StopAfter(17), checkpoint_every=5, **TINY)
         lines = (out / "metrics.jsonl").read_bytes().splitlines(keepends=True)
         (out / "metrics.jsonl").write_bytes(b"".join(lines[:-1]))
         resume_run(out, vaezoo.load_run(out).config, notes)

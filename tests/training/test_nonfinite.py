@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import vaezoo
+from small_jobs import SMALL_JOB
 from vaezoo.data.base import Batch
 from vaezoo.errors import TrainingError
 from vaezoo.losses.base import StepContext
@@ -85,12 +86,8 @@ def test_a_skipped_step_leaves_no_trace(name: str, bad: tuple[int, ...]) -> None
 
 
 def test_good_steps_are_the_same_with_and_without_the_guard(tmp_path: Path) -> None:
-    job: dict[str, Any] = {
-        **{"data": "sprites", "examples": 120, "test": 24, "image_size": 16, "hidden": (8, 8)},
-        **{"batch_size": 16, "epochs": 1, "device": "cpu"},
-    }
-    skip = vaezoo.train("vanilla", out=tmp_path / "skip", on_nonfinite="skip", **job)
-    stop = vaezoo.train("vanilla", out=tmp_path / "stop", **job)
+    skip = vaezoo.train("vanilla", out=tmp_path / "skip", on_nonfinite="skip", **SMALL_JOB)
+    stop = vaezoo.train("vanilla", out=tmp_path / "stop", **SMALL_JOB)
     for a, b in zip(skip.model.parameters(), stop.model.parameters(), strict=True):
         assert a.equal(b)
     lines = [line for line in skip.metrics if line["kind"] == "train"]
@@ -150,10 +147,7 @@ class Poisoned:
         monkeypatch.setattr(TrainStep, "__call__", poisoned)
 
 
-TINY: dict[str, Any] = {
-    **{"data": "sprites", "examples": 120, "test": 24, "image_size": 16, "hidden": (8, 8)},
-    **{"batch_size": 16, "epochs": 3, "log_every": 4, "device": "cpu"},
-}
+TINY = {**SMALL_JOB, "epochs": 3, "log_every": 4}
 
 
 def test_a_run_counts_them_and_ends_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
