@@ -84,7 +84,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x' or 'y'?`, or "" if no known name is similar."""
     if len(name) > 100:
         return ""
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    if not close:
-        return ""
-    return "; did you mean " + " or ".join(repr(match) for match in close) + "?"
+    close = " or ".join(map(repr, difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)))
+    return f"; did you mean {close}?" if close else ""

@@ -202,27 +202,23 @@ def _bounds(info: FieldInfo) -> str:
 
 def _limits(rules: Iterable[Any]) -> list[str]:
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-    found = []
-    for rule in rules:
-        for attribute, sign in signs.items():
-            limit = getattr(rule, attribute, None)
-            if limit is not None:
-                found.append(f"{sign} {limit if isinstance(limit, int) else format(limit, 'g')}")
-    return found
+    found = [(sign, getattr(rule, name, None)) for rule in rules for name, sign in signs.items()]
+    return [
+        f"{sign} {limit if isinstance(limit, int) else format(limit, 'g')}"
+        for sign, limit in found
+        if limit is not None
+    ]
 
 
 def _describe(name: str, info: FieldInfo) -> OptionInfo:
-    choices: tuple[str, ...] = ()
-    for branch in _branches(info.annotation):
-        if typing.get_origin(branch) is Literal:
-            choices += tuple(format_value(value) for value in typing.get_args(branch))
+    literals = (b for b in _branches(info.annotation) if typing.get_origin(b) is Literal)
     return OptionInfo(
         name=name,
         type=_type_name(info.annotation),
         default=None if info.is_required() else info.get_default(call_default_factory=True),
         required=info.is_required(),
         bounds=_bounds(info),
-        choices=choices,
+        choices=tuple(format_value(v) for literal in literals for v in typing.get_args(literal)),
         help=info.description or "",
     )
 

@@ -30,9 +30,9 @@ def components(
 ) -> Components:
     """vanilla, elbo and sprites with training defaults of the data's and the model's own."""
     return Components(
-        model=dataclasses.replace(registry().model("vanilla"), train_options=model or {}),
-        loss=registry().loss("elbo"),
-        data=dataclasses.replace(registry().dataset("sprites"), train_options=data or {}),
+        model=dataclasses.replace(registry().get("model", "vanilla"), train_options=model or {}),
+        loss=registry().get("loss", "elbo"),
+        data=dataclasses.replace(registry().get("dataset", "sprites"), train_options=data or {}),
     )
 
 
@@ -87,9 +87,9 @@ def test_epochs_and_steps_in_one_layer_are_refused() -> None:
 
 
 def test_a_models_loss_options_hold_for_its_own_loss_only() -> None:
-    vanilla = dataclasses.replace(registry().model("vanilla"), loss_options={"beta": 7})
-    elbo = registry().loss("elbo")
-    own = Components(vanilla, elbo, registry().dataset("sprites"))
+    vanilla = dataclasses.replace(registry().get("model", "vanilla"), loss_options={"beta": 7})
+    elbo = registry().get("loss", "elbo")
+    own = Components(vanilla, elbo, registry().get("dataset", "sprites"))
     assert build_config(own, {}, {}).loss.beta == 7  # type: ignore[attr-defined]
     assert build_config(own, {"loss": {"beta": 3}}, {}).loss.beta == 3  # type: ignore[attr-defined]
     other = dataclasses.replace(own, loss=dataclasses.replace(elbo, name="other"))

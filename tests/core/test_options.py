@@ -147,7 +147,7 @@ def test_text_is_read_as_typed(name: str, text: Any, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "cls", [registry().dataset(n).load_options() for n in ("sprites", "folder")]
+    "cls", [registry().get("dataset", n).load_options() for n in ("sprites", "folder")]
 )
 @pytest.mark.parametrize("text", ["96x64", "96×64", "96,64", "96 x 64", [96, 64], (96, 64)])
 def test_image_sizes(cls: Any, text: Any) -> None:

@@ -111,7 +111,7 @@ def measured() -> dict[str, list[dict[str, Any]]]:
         for size in (4, 9, 64):
             context = EvalContext(
                 model,
-                frozenset(registry().model(name).tags),
+                frozenset(registry().get("model", name).tags),
                 BatchLoader(splits.test, batch_size=size, device=torch.device("cpu")),
                 splits=splits,
                 importance_samples=3,

@@ -219,7 +219,7 @@ class TestRanking:
 
 class TestComparable:
     def words(self, name: str, where: EvalContext, measured: MetricResult | None = None) -> str:
-        return comparability(registry().metric(name), where, measured or MetricResult(1.0))
+        return comparability(registry().get("metric", name), where, measured or MetricResult(1.0))
 
     def test_importance_samples_keep_numbers_apart(self) -> None:
         few, many = setting(importance_samples=5), setting(importance_samples=50)
@@ -349,7 +349,7 @@ def documented_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 @pytest.mark.usefixtures("documented_metric")
 def test_a_plugin_brings_a_metric() -> None:
-    assert registry().metric("posterior_variance").group == "latent"
+    assert registry().get("metric", "posterior_variance").group == "latent"
     assert "posterior_variance" in {s.name for s in select_metrics(["latent"])}
     model = Plain([1.0, 0.0], [0.5, 1.0])
     found = evaluate(setting(model), select_metrics(["posterior_variance"])).metrics

@@ -39,9 +39,9 @@ def test_specs_are_ordered_by_kind_and_name(known: Registry) -> None:
 
 
 def test_lookup_by_kind(known: Registry) -> None:
-    assert known.model("one") is ONE
-    assert known.loss("one") is LOSS
-    assert known.dataset("stripes") is DATA
+    assert known.get("model", "one") is ONE
+    assert known.get("loss", "one") is LOSS
+    assert known.get("dataset", "stripes") is DATA
     assert known.find("one") == [ONE, LOSS]
     assert known.plugin(LOSS).name == "first"
     assert known.plugin(ALPHA).distribution == "dist_second"
@@ -78,14 +78,14 @@ def test_an_empty_registry_answers_too() -> None:
     empty = Registry([])
     assert empty.specs() == []
     with pytest.raises(UnknownNameError, match="there is no model 'x'"):
-        empty.model("x")
+        empty.get("model", "x")
 
 
 def test_the_registry_of_the_process_has_what_comes_with_vaezoo() -> None:
     assert registry() is registry()
-    assert registry().plugin(registry().model("vanilla")).distribution == "vaezoo"
-    assert registry().loss("elbo").name == "elbo"
-    assert registry().dataset("sprites").name == "sprites"
+    assert registry().plugin(registry().get("model", "vanilla")).distribution == "vaezoo"
+    assert registry().get("loss", "elbo").name == "elbo"
+    assert registry().get("dataset", "sprites").name == "sprites"
 
 
 def test_a_variant_has_what_its_base_has() -> None:
@@ -102,7 +102,7 @@ def test_a_variant_has_what_its_base_has() -> None:
     variant = ModelSpec(
         name="variant", base="base", summary="V", loss="own", model_options={"width": 5}
     )
-    found = Registry([record("one", variant), record("two", base)]).model("variant")
+    found = Registry([record("one", variant), record("two", base)]).get("model", "variant")
     assert (found.target, found.options, found.input_spec) == (
         "far:Base",
         "far:Options",
@@ -123,9 +123,9 @@ def test_a_model_may_bring_its_loss_in_one_entry() -> None:
             register(ModelSpec(name="variant", base="base", summary="V", loss=own))
 
     known = Registry([record("one", *collect(Plugin()))])
-    assert known.loss("own") is own
-    assert known.model("variant").loss_name == "own"
-    assert known.model("variant").target == "far:Base"
+    assert known.get("loss", "own") is own
+    assert known.get("model", "variant").loss_name == "own"
+    assert known.get("model", "variant").target == "far:Base"
     assert known.plugin(own).name == "one"
 
 
@@ -135,7 +135,7 @@ def test_a_variant_may_take_less_than_its_base() -> None:
         name="base", target="far:Base", summary="B", input_spec=InputSpec(vectors=True)
     )
     variant = ModelSpec(name="variant", base="base", summary="V", input_spec=InputSpec(min_size=8))
-    found = Registry([record("one", variant, base)]).model("variant")
+    found = Registry([record("one", variant, base)]).get("model", "variant")
     assert found.input_spec == InputSpec(min_size=8)
 
 
@@ -144,10 +144,10 @@ def test_a_variant_of_nothing_costs_only_itself(base: str) -> None:
     variant = ModelSpec(name="variant", base=base, summary="V")
     chained = ModelSpec(name="chained", base="variant", summary="C")
     known = Registry([record("one", variant, chained, ONE)])
-    assert known.model("one") is ONE
+    assert known.get("model", "one") is ONE
     assert len(known.specs("model")) == 3
     with pytest.raises(UnknownNameError, match=f"variant of '{base}', and no installed plugin"):
-        known.model("variant")
+        known.get("model", "variant")
 
 
 @pytest.mark.parametrize("wrong", [{"target": "far:One"}, {"options": "far:O"}])

@@ -217,13 +217,13 @@ def test_naming_a_file_again_runs_it_once_until_it_changes(tmp_path: Path) -> No
     assert known.add(f"{path}:TinyVAE") is first
     known.add(f"{path}:TinyLoss")
     assert vars(vaezoo)["ran"] == 1
-    assert known.loss("tiny_loss").load().__module__ == first.specs[0].load().__module__
+    assert known.get("loss", "tiny_loss").load().__module__ == first.specs[0].load().__module__
 
     path.write_text(code.replace("size: int = 3", "size: int = 4"))
     second = known.add(f"{path}:TinyVAE")
     assert vars(vaezoo)["ran"] == 2
     assert second.version != first.version
-    assert known.model("tiny_vae").load_options()().size == 4
+    assert known.get("model", "tiny_vae").load_options()().size == 4
     assert known.named() == [f"{path}:TinyLoss", f"{path}:TinyVAE"]
     del vaezoo.ran  # type: ignore[attr-defined]
 
@@ -236,8 +236,8 @@ def test_two_files_of_one_name_do_not_meet(tmp_path: Path) -> None:
     known = Registry([])
     known.add(f"{tmp_path}/a/same.py:AVAE")
     known.add(f"{tmp_path}/b/same.py:BVAE")
-    assert known.model("avae").load_options()().size == 5
-    assert known.model("bvae").load_options()().size == 6
+    assert known.get("model", "avae").load_options()().size == 5
+    assert known.get("model", "bvae").load_options()().size == 6
 
 
 def test_a_name_that_is_taken_stays_whose_it_is(bare: Path) -> None:

@@ -103,7 +103,7 @@ def test_wrong_words_are_reported() -> None:
     with pytest.raises(VaezooError, match="Right is no BaseLoss"):
         check_loss(MODELS.Right)
     with pytest.raises(VaezooError, match="loss elbo is no dataset"):
-        check_dataset(registry().loss("elbo"))
+        check_dataset(registry().get("loss", "elbo"))
 
 
 def test_an_unexpected_error_keeps_its_traceback() -> None:
@@ -118,7 +118,9 @@ def test_an_unexpected_error_keeps_its_traceback() -> None:
 
 class TestParametrize:
     def test_a_test_a_check(self) -> None:
-        mark = parametrize_with_checks("vanilla", LOSSES.RightLoss, registry().dataset("sprites"))
+        mark = parametrize_with_checks(
+            "vanilla", LOSSES.RightLoss, registry().get("dataset", "sprites")
+        )
         names, cases = mark.args
         assert names == "check"
         ids = [case.id for case in cases]

@@ -237,5 +237,5 @@ def _meaning(name: str, number: MetricResult) -> str:
     if number.value is None:
         return number.note
     direction = "" if number.direction == "neither" else f"{number.direction} is better"
-    summary = registry().metric(name).summary
+    summary = registry().get("metric", name).summary
     return "; ".join(filter(None, (number.unit, direction, summary, number.note)))

@@ -120,7 +120,7 @@ def _loss(known: Registry, model: ModelSpec) -> dict[str, Any]:
     """The default loss with the defaults that the model gives it; no options if not installed."""
     options = None
     with contextlib.suppress(UnknownNameError):
-        options = _options(known.loss(model.loss_name), model.loss_options)
+        options = _options(known.get("loss", model.loss_name), model.loss_options)
     return {"name": model.loss_name, "options": options}
 
 

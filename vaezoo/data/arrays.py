@@ -6,7 +6,7 @@ import itertools
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -126,9 +126,8 @@ class NpzDataset(BaseDataset):
             description = "as the file has them"
         else:
             if count < 2:
-                raise DataError(
-                    f"{options.root} holds one example: two are needed, to train and test"
-                )
+                needed = "two are needed, to train and test"
+                raise DataError(f"{options.root} holds one example: {needed}")
             testing = min(max(1, round(count * options.test_fraction)), count - 1)
             left, held_out, tested = random_split(
                 count, testing, options.validation, options.split_seed
@@ -151,9 +150,8 @@ def _read(path: Path) -> dict[str, tuple[str, Array]]:
             if begin[:1] == b"\x80":  # a pickle
                 raise ValueError(_OBJECTS)
             if begin == MAGIC_PREFIX:
-                raise DataError(
-                    f"{path} is a single array: store it by numpy.savez(FILE, images=...)"
-                )
+                advice = "store it by numpy.savez(FILE, images=...)"
+                raise DataError(f"{path} is a single array: {advice}")
             with zipfile.ZipFile(file) as archive:
                 members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
                 names = _names(path, members)
@@ -248,17 +246,11 @@ def _fingerprint(*splits: TensorSplit) -> str:
     return hash_content(*parts)
 
 
-class InferredValues(NamedTuple):
-    """Arrays as tensors, all of them uint8 (0 to 255) or float32, and their domain."""
-
-    tensors: list[Tensor]
-    domain: Domain
-
-
-def infer_domain(arrays: Mapping[str, Array]) -> InferredValues:
+def infer_domain(arrays: Mapping[str, Array]) -> tuple[list[Tensor], Domain]:
     """Infer the domain of the arrays of one data set together, and convert them.
 
-    arrays: by the name that error messages use. The result depends on their values:
+    arrays: by the name that error messages use. Returns them as tensors, all of them uint8 (0 to
+    255) or float32, and their domain, which depends on their values:
 
     - true and false, or only 0 and 1: binary, as uint8 0 and 255;
     - whole numbers from 0 to 255, at least one above 1: levels, uint8;
@@ -269,7 +261,7 @@ def infer_domain(arrays: Mapping[str, Array]) -> InferredValues:
     numbers, text.
     """
     domain, kind, scale = _infer(arrays)
-    return InferredValues([_tensor(values, kind, scale) for values in arrays.values()], domain)
+    return [_tensor(values, kind, scale) for values in arrays.values()], domain
 
 
 def _infer(arrays: Mapping[str, Array]) -> tuple[Domain, type, int]:

@@ -101,7 +101,8 @@ def _from_cache(
         return cached
     with _cache_errors():
         folder.mkdir(parents=True, exist_ok=True)
-        lock = _lock_of(folder, name)
+        # The system releases the lock when its process ends, also when that is killed.
+        lock = FileLock(folder / f"{name}.lock")
         try:
             lock.acquire(timeout=LOCK_SECONDS)
         except Timeout:
@@ -278,11 +279,6 @@ def _from_memory(shape: tuple[int, ...], count: int, build: Build, reason: str) 
     return CachedImages(torch.from_numpy(images[:done]), info, digest)
 
 
-def _lock_of(folder: Path, name: str) -> FileLock:
-    """The system releases the lock when its process ends, also when that is killed."""
-    return FileLock(folder / f"{name}.lock")
-
-
 def _remove_stale(folder: Path, held: str) -> None:
     """Remove temporary files of killed processes: those whose lock nobody holds.
 
@@ -294,5 +290,5 @@ def _remove_stale(folder: Path, held: str) -> None:
             if name == held:
                 stale.unlink(missing_ok=True)
             else:
-                with _lock_of(folder, name).acquire(timeout=0):
+                with FileLock(folder / f"{name}.lock").acquire(timeout=0):
                     stale.unlink(missing_ok=True)

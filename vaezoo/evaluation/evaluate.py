@@ -92,7 +92,7 @@ def select_metrics(words: Iterable[str]) -> list[MetricSpec]:
         elif word in ("default", "all"):
             wanted |= {spec.name for spec in known if spec.default or word == "all"}
         else:
-            wanted.add(registry().metric(word).name)
+            wanted.add(registry().get("metric", word).name)
     if not wanted:
         raise OptionError("--metric names no metric (vaezoo list --kind metrics shows them)")
     return [spec for spec in known if spec.name in wanted]

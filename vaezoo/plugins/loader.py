@@ -252,17 +252,16 @@ def _register_function(specs: list[Spec], hook: str, kind: type[Spec]) -> Callab
 def check_conflicts(record: PluginRecord, earlier: Iterable[PluginRecord]) -> PluginRecord:
     """The record, failed if an earlier plugin registered one of its names."""
     owners = {(spec.kind, spec.name): other for other in earlier for spec in other.specs}
-    for spec in record.specs:
-        owner = owners.get((spec.kind, spec.name))
-        if owner is not None:
-            hint = "uninstall one of them" if record.is_installed else "give the class another name"
-            first, second = (
-                f"plugin {r.name!r}" + (f" ({r.distribution})" if r.is_installed else "")
-                for r in (owner, record)
-            )
-            message = f"the {spec.kind} name {spec.name!r} is registered by {first} and {second}"
-            record.fail(VaezooError(f"{message}: {hint}"))
-            break
+    spec = next((spec for spec in record.specs if (spec.kind, spec.name) in owners), None)
+    if spec is not None:
+        hint = "uninstall one of them" if record.is_installed else "give the class another name"
+        owner = owners[spec.kind, spec.name]
+        both = " and ".join(
+            f"plugin {r.name!r}" + (f" ({r.distribution})" if r.is_installed else "")
+            for r in (owner, record)
+        )
+        message = f"the {spec.kind} name {spec.name!r} is registered by {both}: {hint}"
+        record.fail(VaezooError(message))
     return record
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
-from typing import cast, get_args
+from typing import get_args
 
 from vaezoo.errors import UnknownNameError, VaezooError, nearest, quoted
 from vaezoo.plugins.loader import (
@@ -19,15 +19,7 @@ from vaezoo.plugins.loader import (
     raise_problems,
     warn_problems,
 )
-from vaezoo.plugins.specs import (
-    DatasetSpec,
-    Kind,
-    LoggerSpec,
-    LossSpec,
-    MetricSpec,
-    ModelSpec,
-    Spec,
-)
+from vaezoo.plugins.specs import Kind, ModelSpec, Spec
 
 WORDS: dict[Kind, str] = {kind: kind for kind in get_args(Kind)} | {"dataset": "data set"}
 PLURALS: dict[str, Kind] = {f"{kind}es" if kind == "loss" else f"{kind}s": kind for kind in WORDS}
@@ -106,21 +98,6 @@ class Registry:
                 f"(vaezoo list --kind {plural} shows them)"
             )
         return spec
-
-    def model(self, name: str) -> ModelSpec:
-        return cast(ModelSpec, self.get("model", name))
-
-    def loss(self, name: str) -> LossSpec:
-        return cast(LossSpec, self.get("loss", name))
-
-    def dataset(self, name: str) -> DatasetSpec:
-        return cast(DatasetSpec, self.get("dataset", name))
-
-    def metric(self, name: str) -> MetricSpec:
-        return cast(MetricSpec, self.get("metric", name))
-
-    def logger(self, name: str) -> LoggerSpec:
-        return cast(LoggerSpec, self.get("logger", name))
 
     def find(self, name: str) -> list[Spec]:
         """Every spec of that name or of that source, of any kind, or UnknownNameError.

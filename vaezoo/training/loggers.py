@@ -112,7 +112,7 @@ class _GuardedLogger:
 
 
 def _load(name: str) -> type[BaseLogger]:
-    spec = registry().logger(name)
+    spec = registry().get("logger", name)
     found = spec.load()
     if not (isinstance(found, type) and issubclass(found, BaseLogger)):
         raise VaezooError(f"logger {name}: {spec.target} is not a BaseLogger")
