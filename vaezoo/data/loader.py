@@ -60,9 +60,7 @@ class BatchLoader:
 
     def sequential(self) -> Iterator[Batch]:
         """Every example once, in order; the last batch may be short."""
-        everything = torch.arange(len(self.split), device=self.split.device)
-        for index in everything.split(self.batch_size):
-            yield self.batch(index)
+        return (batch for _, batch, _ in self.sharded(all_to_all=True))
 
     def sharded(self, all_to_all: bool = False) -> Iterator[tuple[int, Batch, bool]]:
         """Yield the batches of `sequential` to the ranks in turn: (number, batch, is_ours).

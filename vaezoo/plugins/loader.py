@@ -67,7 +67,6 @@ class Switches:
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Switches:
         """Read the environment. VaezooError says which variable is wrong."""
-
         strict = environment.get(STRICT, "0")
         if strict not in ("", "0", "1"):
             raise VaezooError(f"{STRICT} is 1 or 0, not {strict!r}")

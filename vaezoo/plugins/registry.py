@@ -119,11 +119,10 @@ class Registry:
 
 def _inherited(spec: Spec, registered: Mapping[tuple[Kind, str], Spec]) -> Spec:
     """A variant with the fields of its base, if that is registered; anything else as it is."""
-    if isinstance(spec, ModelSpec) and spec.base is not None:
-        base = registered.get(("model", spec.base))
-        if isinstance(base, ModelSpec) and base.target:
-            return spec.inherit(base)
-    return spec
+    if not isinstance(spec, ModelSpec) or spec.base is None:
+        return spec
+    base = registered.get(("model", spec.base))
+    return spec.inherit(base) if isinstance(base, ModelSpec) and base.target else spec
 
 
 @functools.cache
