@@ -20,7 +20,7 @@ from vaezoo.models.base import BaseVAE
 from vaezoo.options import parse
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import DatasetSpec, LossSpec, MetricSpec, ModelSpec, Spec
-from vaezoo.runs.build import build_model, load_splits
+from vaezoo.runs.build import build_dataset, build_model
 from vaezoo.runs.run import Run, load_run
 from vaezoo.runs.train import start_run
 from vaezoo.training.callback import ProgressCallback
@@ -75,7 +75,7 @@ def load_data(name: str = DEFAULT_DATA, **options: Any) -> Splits:
     spec = cast(DatasetSpec, registry().resolve("dataset", name))
     parsed = parse(spec.load_options(), options, f"data set {name}")
     assert isinstance(parsed, DataOptions)
-    return load_splits(spec, parsed)
+    return build_dataset(spec, parsed).load()
 
 
 def create_model(

@@ -27,8 +27,7 @@ class _SyncBatchNorm(_BatchNorm):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        uses_batch_statistics = self.training or self.running_mean is None
-        if not uses_batch_statistics or world_size() == 1:
+        if not (self.training or self.running_mean is None) or world_size() == 1:
             return super().forward(input)
         self._check_input_dim(input)
         x = input.to(torch.promote_types(input.dtype, torch.float32))

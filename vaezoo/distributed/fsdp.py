@@ -39,10 +39,9 @@ def apply_fsdp(*modules: nn.Module, min_numel: int = MIN_NUMEL) -> None:
 
 def full_state_dict(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The full tensors by name; all processes must call this."""
-    found = dict(tensors)
-    for name in sorted(found):  # in the same order on every process
-        found[name] = full_tensor(found[name])
-    return found
+    # In the same order on every process; the result keeps the order of `tensors`.
+    full = {name: full_tensor(tensors[name]) for name in sorted(tensors)}
+    return {name: full[name] for name in tensors}
 
 
 def distribute_like(tensor: Tensor, like: Tensor) -> Tensor:

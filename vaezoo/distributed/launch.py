@@ -132,8 +132,7 @@ def on_rank0_broadcast(work: Callable[[], ResultT]) -> ResultT:
             results = [work()]
     with raise_peer_errors():
         dist.broadcast_object_list(results, src=0, group=_host_group())
-    result: ResultT = results[0]
-    return result
+    return results[0]
 
 
 def gather_objects(value: ResultT) -> list[ResultT]:

@@ -55,8 +55,7 @@ class Phase:
     betas: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        trainable = [parameter for parameter in self.parameters if parameter.requires_grad]
-        object.__setattr__(self, "parameters", trainable)
+        object.__setattr__(self, "parameters", [p for p in self.parameters if p.requires_grad])
 
 
 class BaseLoss(nn.Module, ABC):

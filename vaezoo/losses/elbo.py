@@ -18,7 +18,7 @@ def elbo_terms(output: VAEOutput, x: Tensor) -> dict[str, Tensor]:
     (Kingma & Welling 2013, equation 3), whatever weights a loss puts on the two.
     """
     posterior, z, prior, likelihood = output
-    distortion: Tensor = -likelihood.log_prob(x)
+    distortion = -likelihood.log_prob(x)
     rate = kl_divergence(posterior, prior, z)
     return {"elbo": -distortion - rate, "rate": rate, "distortion": distortion}
 

@@ -37,6 +37,5 @@ def evaluate_loss(
                 total = value.float().mean() * len(batch.x)
                 total = total if counts else torch.zeros_like(total)
                 sums[name] = sums[name] + total if name in sums else total
-    names = list(sums)
-    means = all_reduce(torch.stack([sums[name] for name in names])) / len(batches.split)
-    return dict(zip(names, means.tolist(), strict=True))
+    means = all_reduce(torch.stack(list(sums.values()))) / len(batches.split)
+    return dict(zip(sums, means.tolist(), strict=True))

@@ -125,17 +125,14 @@ class BaseVAE(nn.Module, ABC):
         likelihood's mean, else a sample of it.
         """
         y = self.labels(y)
-        prior = self.prior(y)
-        likelihood = self.decode(sample_prior(prior, n, temperature), y)
-        examples: Tensor = likelihood.mean if mean else likelihood.sample()
-        return examples
+        likelihood = self.decode(sample_prior(self.prior(y), n, temperature), y)
+        return likelihood.mean if mean else likelihood.sample()
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The likelihood's mean at the posterior's `mode`, [batch, *data.shape]."""
         y = self.labels(y)
-        reconstruction: Tensor = self.decode(mode(self.encode(x, y)), y).mean
-        return reconstruction
+        return self.decode(mode(self.encode(x, y)), y).mean
 
     def log_importance_weights(
         self, x: Tensor, y: Tensor | None = None, samples: int = 1
@@ -167,7 +164,7 @@ class BaseVAE(nn.Module, ABC):
         many_x = x.expand(samples, *x.shape).flatten(0, 1)
         many_y = None if y is None else y.expand(samples, *y.shape).flatten(0, 1)
         log_likelihood = self.decode(z.flatten(0, 1), many_y).log_prob(many_x)
-        log_ratio: Tensor = prior.log_prob(z) - posterior.log_prob(z)
+        log_ratio = prior.log_prob(z) - posterior.log_prob(z)
         return log_likelihood.view(samples, len(x)) + log_ratio
 
     @torch.no_grad()

@@ -63,8 +63,7 @@ def gaussian_from_params(
     outside of what training visits; it only keeps the scale from 0 and from infinity.
     """
     loc, raw = to_float32(parameters).chunk(2, dim)
-    scale = torch.exp(0.5 * raw.clamp(*logvar_range))
-    return diagonal_normal(loc, scale, loc.dim() - 1)
+    return diagonal_normal(loc, torch.exp(0.5 * raw.clamp(*logvar_range)), loc.dim() - 1)
 
 
 class IsotropicNormal(Independent[Normal]):
@@ -90,10 +89,7 @@ class IsotropicNormal(Independent[Normal]):
 
 
 class Delta(BaseDistribution):
-    """A point mass: the posterior of a deterministic encoder.
-
-    It has samples and a mean, but no density: it has no rate and no importance weights, and
-    `log_prob` raises NotImplementedError.
+    """A point mass, the posterior of a deterministic encoder. `log_prob`: NotImplementedError.
 
     value: [batch, *event], of which the last `event_dims` dimensions are the event.
     """
@@ -139,8 +135,7 @@ def kl_divergence(posterior: Distribution, prior: Distribution, z: Tensor) -> Te
     """
     own = getattr(posterior, "kl_divergence", None)
     if own is not None:
-        result: Tensor = own(prior, z)
-        return result
+        return own(prior, z)
     try:
         return torch_kl.kl_divergence(posterior, prior)
     except NotImplementedError:
@@ -153,12 +148,10 @@ def mode(posterior: Distribution) -> Tensor:
     The `mode` of a BaseDistribution, the mean of one of torch's, or a sample where there is none in
     closed form.
     """
-    name = "mode" if isinstance(posterior, BaseDistribution) else "mean"
     try:
-        value: Tensor = getattr(posterior, name)
+        return posterior.mode if isinstance(posterior, BaseDistribution) else posterior.mean
     except NotImplementedError:
-        value = posterior.rsample()
-    return value
+        return posterior.rsample()
 
 
 def sample_prior(prior: Distribution, n: int, temperature: float = 1.0) -> Tensor:
@@ -173,10 +166,9 @@ def sample_prior(prior: Distribution, n: int, temperature: float = 1.0) -> Tenso
         return prior.sample(shape)
     with_temperature = getattr(prior, "with_temperature", None)
     if with_temperature is not None:
-        sample: Tensor = with_temperature(temperature).sample(shape)
-        return sample
+        return with_temperature(temperature).sample(shape)
     try:
-        mean: Tensor = prior.mean
+        mean = prior.mean
     except NotImplementedError:
         raise OptionError(
             f"--temperature {temperature:g}: this model's prior has no spread to scale"

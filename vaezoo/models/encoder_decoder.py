@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from vaezoo.data.spec import DataSpec
 from vaezoo.models.base import BaseVAE
 from vaezoo.models.likelihoods import make_likelihood
 from vaezoo.models.options import LikelihoodOptions, NetworkOptions
-from vaezoo.nn.batch_norm import has_batch_norm
 from vaezoo.nn.networks import make_decoder
 
 
 class EncoderDecoderVAE(BaseVAE):
-    """A VAE of one encoder and one decoder network; a subclass defines `encode`.
+    """A VAE of one encoder, one decoder and the options' likelihood; a subclass defines `encode`.
 
     encoder: [batch, *data.shape] -> parameters of the posterior. decoder: [batch, *latent_shape]
-    -> [batch, *data.shape], what the likelihood takes. The likelihood is the one that the options
-    name.
+    -> [batch, *data.shape], what the likelihood takes.
     """
 
     options: LikelihoodOptions
@@ -37,7 +36,7 @@ class EncoderDecoderVAE(BaseVAE):
         self.encoder = encoder
         self.decoder = decoder
         self.likelihood = make_likelihood(options, data)
-        if has_batch_norm(self):
+        if any(isinstance(layer, _BatchNorm) for layer in self.modules()):
             self.min_batch_size = max(2, self.min_batch_size)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:

@@ -24,13 +24,10 @@ SMALLEST_SCALE = 1 / 256
 
 
 class Likelihood(nn.Module, ABC):
-    """Base of likelihoods: from the decoder's raw output to a distribution over examples.
-
-    normalised_on: the domains of data on which it is a normalised likelihood, and has bits per
-        dimension.
-    """
+    """Base of likelihoods: from the decoder's raw output to a distribution over examples."""
 
     normalised_on: ClassVar[tuple[Domain, ...]]
+    """The domains of data on which it is a normalised likelihood, and has bits per dimension."""
 
     @abstractmethod
     def forward(self, raw: Tensor) -> Distribution:
@@ -58,8 +55,7 @@ class BernoulliLikelihood(Likelihood):
     normalised_on = ("binary",)
 
     def forward(self, raw: Tensor) -> Distribution:
-        pixels = Bernoulli(logits=to_float32(raw), validate_args=False)
-        return independent(pixels, raw.dim() - 1)
+        return independent(Bernoulli(logits=to_float32(raw), validate_args=False), raw.dim() - 1)
 
 
 class GaussianLikelihood(Likelihood):

@@ -26,8 +26,8 @@ class TooLargeError(MemoryError):
 def limit_memory(limit: int) -> Iterator[None]:
     """Raise TooLargeError as soon as modules built inside need more than `limit` bytes together.
 
-    It is raised when a parameter or a buffer is registered. On the meta device nothing is allocated
-    then; elsewhere memory is reserved but not yet written. Only modules of this thread count.
+    It is raised when a parameter or a buffer is registered, before its memory is written. Only
+    modules of this thread count.
     """
     here = threading.get_ident()
     held = [0, 0]

@@ -37,8 +37,7 @@ class GaussianOptions(NetworkOptions):
     """NetworkOptions for a model with a Gaussian posterior."""
 
     logvar_range: tuple[float, float] = Field(
-        (-20.0, 20.0),
-        description="range that the posterior's log-variance is clamped to",
+        (-20.0, 20.0), description="range that the posterior's log-variance is clamped to"
     )
 
     @field_validator("logvar_range")

@@ -77,11 +77,7 @@ class ConvDecoder(nn.Sequential):
     """A linear layer, then ConvUp: [batch, in_features] -> [batch, *shape], unbounded."""
 
     def __init__(
-        self,
-        in_features: int,
-        shape: Sequence[int],
-        hidden: Sequence[int],
-        residual: bool = False,
+        self, in_features: int, shape: Sequence[int], hidden: Sequence[int], residual: bool = False
     ) -> None:
         smallest = (hidden[-1], *level_sizes(shape, len(hidden))[-1])
         super().__init__(
@@ -93,11 +89,7 @@ class ConvDecoder(nn.Sequential):
 
 def level_sizes(shape: Sequence[int], levels: int) -> list[tuple[int, int]]:
     """Height and width of the image and of each level below it: halves, rounded up."""
-    sizes = [(shape[1], shape[2])]
-    for _ in range(levels):
-        height, width = sizes[-1]
-        sizes.append(((height + 1) // 2, (width + 1) // 2))
-    return sizes
+    return [(-(-shape[1] // 2**n), -(-shape[2] // 2**n)) for n in range(levels + 1)]
 
 
 class Rescale(nn.Module):
@@ -109,6 +101,5 @@ class Rescale(nn.Module):
 
 def _level(convolution: nn.Module, channels: int, residual: bool) -> list[nn.Module]:
     """The layers of one level: convolution, batch norm, LeakyReLU, and the residual block."""
-    norm = nn.BatchNorm2d(channels)
-    level = nn.Sequential(convolution, norm, nn.LeakyReLU(inplace=True))
+    level = nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.LeakyReLU(inplace=True))
     return [level, ResidualBlock(channels)] if residual else [level]

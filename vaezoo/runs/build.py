@@ -12,7 +12,7 @@ from typing import TypeVar
 from torch import OutOfMemoryError
 
 from vaezoo.config import Components
-from vaezoo.data.base import BaseDataset, Splits
+from vaezoo.data.base import BaseDataset
 from vaezoo.data.options import DataOptions
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import BrokenPluginError, OptionError, VaezooError
@@ -79,11 +79,6 @@ def build_dataset(spec: DatasetSpec, options: DataOptions) -> BaseDataset:
     dataset_class = load_class(spec, BaseDataset)  # type: ignore[type-abstract]
     with _name_plugin((spec, dataset_class)):
         return dataset_class(options)
-
-
-def load_splits(spec: DatasetSpec, options: DataOptions) -> Splits:
-    """Load the splits of a data set; images are decoded the first time."""
-    return build_dataset(spec, options).load()
 
 
 def load_class(spec: Spec, base: type[BaseT]) -> type[BaseT]:

@@ -38,7 +38,7 @@ from vaezoo.io import read_json
 from vaezoo.models.base import BaseVAE
 from vaezoo.models.distributions import mode
 from vaezoo.models.memory import TooLargeError, limit_memory
-from vaezoo.runs.build import build_dataset, build_model, load_splits
+from vaezoo.runs.build import build_dataset, build_model
 from vaezoo.runs.provenance import load_components
 from vaezoo.runtime.device import resolve_device
 from vaezoo.runtime.seed import seeded
@@ -114,7 +114,7 @@ class Run:
     @functools.cached_property
     def splits(self) -> Splits:
         """The data that the run was trained on, read again. RunError if it has changed."""
-        splits = load_splits(self.config.components.data, self.config.data)
+        splits = build_dataset(self.config.components.data, self.config.data).load()
         check_same_data(self.metadata, splits)
         return splits
 

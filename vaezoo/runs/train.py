@@ -34,7 +34,7 @@ from vaezoo.losses.base import loss_of
 from vaezoo.models.base import BaseVAE
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import Spec
-from vaezoo.runs.build import build_model, load_splits
+from vaezoo.runs.build import build_dataset, build_model
 from vaezoo.runs.run import Run, check_same_data, draw_samples, eval_context, eval_loader
 from vaezoo.runtime.device import Runtime, device_name, resolve_device, tune_malloc
 from vaezoo.runtime.seed import seeded
@@ -141,7 +141,7 @@ def _resume(path: Path, config: RunConfig, callback: ProgressCallback) -> Run:
 
 def _load(config: RunConfig) -> tuple[Splits, BaseVAE]:
     """The data and the untrained model on the CPU, checked against each other and the options."""
-    splits = local_rank0_first(lambda: load_splits(config.components.data, config.data))
+    splits = local_rank0_first(lambda: build_dataset(config.components.data, config.data).load())
     if on_rank0_broadcast(lambda: splits.fingerprint) != splits.fingerprint:
         raise DataError("the data of this machine differs from the data of rank 0")
     check_loggers(config.train.log)
