@@ -22,7 +22,21 @@ _likelihood = partial(
     comparable_keys=("data", "likelihood"),
     default=True,
 )
+_bound = partial(_likelihood, target=f"{_METRICS}.likelihood:Bound")
 _latent = partial(MetricSpec, group="latent", direction="neither", default=True)
+_aggregate = partial(
+    MetricSpec,
+    group="latent",
+    target=f"{_METRICS}.aggregate:AggregatePosterior",
+    paper=f"{_HOFFMAN}, section 2",
+    unit=_NATS,
+    direction="neither",
+    requires=("density", "importance"),
+    comparable_keys=("data", "examples"),
+)
+_codes = partial(
+    _latent, target=f"{_METRICS}.latent:CodeCounts", paper=_OORD, requires=("discrete",)
+)
 _reconstructions = partial(
     MetricSpec,
     group="reconstructions",
@@ -32,9 +46,8 @@ _reconstructions = partial(
 )
 
 METRICS = (
-    _likelihood(
+    _bound(
         name="elbo",
-        target=f"{_METRICS}.likelihood:Bound",
         summary="A lower bound on the log-likelihood, at one posterior sample an example",
         formula="E_q[log p(x|z)] − KL(q(z|x) ‖ p(z)) = −(rate + distortion)",
         paper="Kingma & Welling 2013, arXiv:1312.6114, equation 3",
@@ -51,26 +64,23 @@ METRICS = (
         comparable_keys=("data", "likelihood", "importance_samples"),
         cost="K decodings an example, in chunks: memory does not grow with K",
     ),
-    _likelihood(
+    _bound(
         name="rate",
-        target=f"{_METRICS}.likelihood:Bound",
         summary="KL divergence from the posterior to the prior",
         formula="KL(q(z|x) ‖ p(z))",
         paper="Alemi et al. 2018, arXiv:1711.00464, equation 4",
         direction="neither",
         comparable_keys=("data",),
     ),
-    _likelihood(
+    _bound(
         name="distortion",
-        target=f"{_METRICS}.likelihood:Bound",
         summary="Negative log-likelihood of an example given its latents",
         formula="−E_q[log p(x|z)]",
         paper="Alemi et al. 2018, arXiv:1711.00464, equation 3",
         direction="neither",
     ),
-    _likelihood(
+    _bound(
         name="bits_per_dim",
-        target=f"{_METRICS}.likelihood:Bound",
         summary="The ELBO in bits for each value of an example; grey levels as densities",
         formula="−ELBO / (D ln 2), + log2 255 for a density over grey values in [0, 1]",
         paper="Theis, van den Oord & Bethge 2015, arXiv:1511.01844, section 3.1",
@@ -95,46 +105,28 @@ METRICS = (
         unit="latents",
         requires=("density",),
     ),
-    _latent(
+    _aggregate(
         name="mutual_information",
-        target=f"{_METRICS}.aggregate:AggregatePosterior",
         summary="Information in the latents about which of N examples it was; at most log N",
         formula="E_x E_q(z|x)[log q(z|x) − log q(z)], q(z) = Σ_n q(z|x_n) / N",
-        paper=f"{_HOFFMAN}, section 2",
-        unit=_NATS,
-        requires=("density", "importance"),
-        comparable_keys=("data", "examples"),
         cost="a thousand samples against N ≤ 10,000 posteriors: seconds",
-        default=False,
     ),
-    _latent(
+    _aggregate(
         name="marginal_kl",
-        target=f"{_METRICS}.aggregate:AggregatePosterior",
         summary="KL divergence from the aggregate posterior to the prior",
         formula="KL(q(z) ‖ p(z)) = rate − I(x; z), q(z) = Σ_n q(z|x_n) / N",
-        paper=f"{_HOFFMAN}, section 2",
-        unit=_NATS,
-        requires=("density", "importance"),
-        comparable_keys=("data", "examples"),
         cost="shared with mutual_information",
-        default=False,
     ),
-    _latent(
+    _codes(
         name="code_use",
-        target=f"{_METRICS}.latent:CodeCounts",
         summary="Fraction of the codebook that occurs among the examples",
         formula="#{c : c occurs} / #{c}",
-        paper=_OORD,
-        requires=("discrete",),
     ),
-    _latent(
+    _codes(
         name="code_perplexity",
-        target=f"{_METRICS}.latent:CodeCounts",
         summary="Number of equally frequent codes with the same entropy",
         formula="exp(−Σ_c p_c log p_c), p_c the share of positions with code c",
-        paper=_OORD,
         unit="code words",
-        requires=("discrete",),
     ),
     _reconstructions(
         name="mse",

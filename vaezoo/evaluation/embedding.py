@@ -16,7 +16,6 @@ from vaezoo.evaluation.latents import LatentStats
 from vaezoo.io import require_extra
 
 EmbeddingMethod = Literal["pca", "umap", "tsne"]
-METHODS: tuple[EmbeddingMethod, ...] = ("pca", "umap", "tsne")
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def embed_points(
         raise DataError(f"{len(points)} examples are too few to embed: give 3 or more")
     if method == "pca":
         return pca_plane(points)
-    what, array = f"--method {method}", points.numpy()
+    what = f"--method {method}"
     if method == "umap":
         umap = require_extra("umap", what, "maps")
         neighbours = min(15, len(points) - 1)
@@ -117,7 +116,7 @@ def embed_points(
         manifold = require_extra("sklearn.manifold", what, "maps")
         perplexity = min(30.0, (len(points) - 1) / 3)
         fit = manifold.TSNE(n_components=2, perplexity=perplexity, random_state=seed, init="pca")
-    return torch.from_numpy(np.asarray(fit.fit_transform(array), dtype=np.float32)), []
+    return torch.from_numpy(np.asarray(fit.fit_transform(points.numpy()), dtype=np.float32)), []
 
 
 def pca_plane(points: Tensor) -> tuple[Tensor, list[float]]:

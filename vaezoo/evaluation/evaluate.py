@@ -191,9 +191,7 @@ class _States:
         if world_size() == 1:
             return
         kinds = {str(n): kind for n, kind in enumerate(self.kinds) if kind.mergeable}
-        failed = {
-            n: _describe(self.failed[kind]) for n, kind in kinds.items() if kind in self.failed
-        }
+        failed = {n: _describe(self.failed[k]) for n, k in kinds.items() if k in self.failed}
         held = {
             f"{n}.{name}": tensor.cpu()
             for n, kind in kinds.items()
@@ -233,22 +231,18 @@ class _States:
 
 def comparability(spec: MetricSpec, context: EvalContext, result: MetricResult) -> str:
     """A text that is equal for two values of a metric if, and only if, they may be ranked."""
+    data = context.model.data
+    fingerprint = "" if context.splits is None else context.splits.fingerprint
+    known = (fingerprint, data.shape, data.domain, context.batches.binarize, context.num_examples)
+    digest = hashlib.sha256(repr(known).encode()).hexdigest()[:12]
     texts = {
-        "data": f"data {_data(context)}",
+        "data": f"data {context.split_name} {digest}",
         "likelihood": _likelihood(context),
         "importance_samples": f"K = {context.importance_samples}",
         "examples": f"{result.examples or context.num_examples} examples",
         "network": f"network {result.network}",
     }
     return ", ".join(texts[word] for word in spec.comparable_keys)
-
-
-def _data(context: EvalContext) -> str:
-    """The data set as it was read, how it is binarized, and which split."""
-    spec = context.model.data
-    fingerprint = "" if context.splits is None else context.splits.fingerprint
-    known = (fingerprint, spec.shape, spec.domain, context.batches.binarize, context.num_examples)
-    return f"{context.split_name} {hashlib.sha256(repr(known).encode()).hexdigest()[:12]}"
 
 
 def _likelihood(context: EvalContext) -> str:
@@ -288,15 +282,13 @@ def _evaluation(
 ) -> Evaluation:
     notes = {name: result.note for name, result in results.items() if result.value is None}
     notes.update({name: "it was not asked for" for name in _TOP_LEVEL if name not in results})
-    log_likelihood = results.get("log_likelihood", MetricResult(None))
+    none = MetricResult(None)
+    log_likelihood = results.get("log_likelihood", none)
     if log_likelihood.uncertainty is None:
-        notes["log_likelihood_standard_error"] = notes.get(
-            "log_likelihood", "a single example has none"
-        )
+        reason = notes.get("log_likelihood", "a single example has none")
+        notes["log_likelihood_standard_error"] = reason
     weighted = context.has("importance") and "log_likelihood" in results
-    values: dict[str, Any] = {
-        name: results[name].value if name in results else None for name in _TOP_LEVEL
-    }
+    values: dict[str, Any] = {name: results.get(name, none).value for name in _TOP_LEVEL}
     return Evaluation(
         **values,
         examples=context.num_examples,
@@ -327,7 +319,6 @@ def _load(spec: MetricSpec) -> type[MetricState]:
 
 def all_metrics() -> list[MetricSpec]:
     """In the order of their groups, and in a group as their plugin registers them."""
-    known = [spec for record in registry().records for spec in record.specs]
-    order = list(METRIC_GROUPS)
-    metrics = [spec for spec in known if isinstance(spec, MetricSpec)]
-    return sorted(metrics, key=lambda spec: order.index(spec.group))
+    specs = [spec for record in registry().records for spec in record.specs]
+    metrics = [spec for spec in specs if isinstance(spec, MetricSpec)]
+    return sorted(metrics, key=lambda spec: list(METRIC_GROUPS).index(spec.group))

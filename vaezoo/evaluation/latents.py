@@ -151,8 +151,7 @@ class TraversalRow:
     images: Tensor
 
     def to_dict(self) -> dict[str, Any]:
-        shown = ("number", "kl", "std", "values")
-        return {name: getattr(self, name) for name in shown}
+        return {name: getattr(self, name) for name in ("number", "kl", "std", "values")}
 
 
 @dataclass(frozen=True)
@@ -214,15 +213,9 @@ def traverse(
             if steps > 1 and bool((images == images[:1]).all()):
                 num_ignored += 1
                 continue
-            found.append(
-                TraversalRow(
-                    number=number,
-                    kl=None if kl is None else float(kl[number]),
-                    std=float(latents.std[number]),
-                    values=values[:, number].tolist(),
-                    images=images,
-                )
-            )
+            nats = None if kl is None else float(kl[number])
+            used = values[:, number].tolist()
+            found.append(TraversalRow(number, nats, float(latents.std[number]), used, images))
     return Traversal(found, latents.order, num_ignored, z.flatten().cpu())
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,10 +101,9 @@ def save_lines(path: Path, plots: Mapping[str, Sequence[Series]]) -> bool:
     """
     if not plots:
         return False
-    figure, panels = _panels(len(plots), _PANEL_INCHES[1])
-    for axes, (title, series) in zip(panels, plots.items(), strict=True):
-        _title(axes, title)
-        _draw_lines(axes, [(one, _thin(one.points)) for one in series])
+    figure, panels = _panels(plots, _PANEL_INCHES[1])
+    for axes, series in zip(panels, plots.values(), strict=True):
+        _draw_lines(axes, series)
     _save(path, figure)
     return True
 
@@ -117,13 +116,11 @@ def save_bars(path: Path, plots: Mapping[str, Sequence[tuple[str, float]]]) -> b
     if not plots:
         return False
     most = max(len(bars) for bars in plots.values())
-    figure, panels = _panels(len(plots), 0.6 + 0.2 * most)
-    for axes, (title, bars) in zip(panels, plots.items(), strict=True):
-        _title(axes, title)
+    figure, panels = _panels(plots, 0.6 + 0.2 * most)
+    for axes, bars in zip(panels, plots.values(), strict=True):
         values = [value for _, value in bars]
-        drawn = axes.barh(range(len(bars)), values, height=0.6, color=_rgb(COLORS[0]), linewidth=0)
-        labels = [_format(value) for value in values]
-        axes.bar_label(drawn, labels, padding=4, fontsize=8, color=_FAINT)
+        drawn = axes.barh(range(len(bars)), values, height=0.6, color=_hex(COLORS[0]), linewidth=0)
+        axes.bar_label(drawn, list(map(_format, values)), padding=4, fontsize=8, color=_FAINT)
         axes.set_yticks(range(len(bars)), [_shorten(name) for name, _ in bars], parse_math=False)
         axes.set_ylim(most - 0.5, -0.5)
         axes.set_xlim(0, (max(values) or 1.0) * 1.15)
@@ -149,10 +146,9 @@ def save_scatter(
     unit has the same length on both axes, so that distances mean the same in each direction.
     """
     figure = _figure(8.2, 6.4)
-    panel = figure.add_subplot()
-    _title(panel, title)
+    panel = _add_plot(figure, title)
     colors = palette(values)
-    used = _INK if values is None else [_rgb(colors[int(value)]) for value in values.tolist()]
+    used = _INK if values is None else [_hex(colors[int(value)]) for value in values.tolist()]
     panel.scatter(points[:, 0].numpy(), points[:, 1].numpy(), s=14, c=used, linewidths=0)
     panel.set_aspect("equal", adjustable="datalim")
     panel.set(xticks=[], yticks=[])
@@ -163,14 +159,9 @@ def save_scatter(
     if len(entries) > MAX_CATEGORIES:
         entries = [entries[round(i * (len(entries) - 1) / 6)] for i in range(7)]
     if entries:
-        handles = [panel.scatter([], [], s=40, color=_rgb(color)) for _, color in entries]
-        _legend(
-            panel,
-            handles,
-            [name_of(value, names) for value, _ in entries],
-            loc="upper left",
-            bbox_to_anchor=(1.0, 1.0),
-        )
+        handles = [panel.scatter([], [], s=40, color=_hex(color)) for _, color in entries]
+        known = [name_of(value, names) for value, _ in entries]
+        _legend(panel, handles, known, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     _save(path, figure)
 
 
@@ -209,12 +200,12 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
 
 
-def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` plots in two columns, each `height` inches high."""
-    columns = min(2, count)
-    rows = math.ceil(count / columns)
+def _panels(titles: Collection[str], height: float) -> tuple[Figure, list[Axes]]:
+    """A figure with a plot for each title, in two columns, each `height` inches high."""
+    columns = min(2, len(titles))
+    rows = math.ceil(len(titles) / columns)
     figure = _figure(columns * _PANEL_INCHES[0], rows * height)
-    return figure, [figure.add_subplot(rows, columns, number + 1) for number in range(count)]
+    return figure, [_add_plot(figure, title, rows, columns, n) for n, title in enumerate(titles, 1)]
 
 
 def _save(path: Path, figure: Figure) -> None:
@@ -224,47 +215,43 @@ def _save(path: Path, figure: Figure) -> None:
         atomic_write(path, lambda temporary: figure.savefig(temporary, format="png"))
 
 
-def _draw_lines(axes: Axes, series: Sequence[tuple[Series, list[Point]]]) -> None:
+def _draw_lines(axes: Axes, series: Sequence[Series]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes.spines[["left", "right", "top"]].set_visible(False)
     axes.spines["bottom"].set_color(_FAINT)
     axes.tick_params(length=0, labelsize=8, labelcolor=_FAINT)
-    series = [(one, shown) for one, shown in series if shown]
-    points = [point for _, shown in series for point in shown]
-    if not points:
+    drawn = [(one, shown) for one in series if (shown := _thin(one.points))]
+    if not drawn:
         axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, "no finite value", color=_FAINT, ha="center", va="center", fontsize=9)
         return
     handles = []
-    for number, (one, shown) in enumerate(series):
+    for number, (one, shown) in enumerate(drawn):
         handles += axes.plot(
-            [x for x, _ in shown],
-            [y for _, y in shown],
-            color=_rgb(COLORS[number % len(COLORS)]),
+            *zip(*shown, strict=True),
+            color=_hex(COLORS[number % len(COLORS)]),
             linestyle="-" if one.line else "none",
             marker="o" if one.markers or len(shown) == 1 else "none",
             linewidth=1.5,
             markersize=4.5,
             markeredgewidth=0,
         )
-    settled = [y for one, shown in series for _, y in shown[int(len(shown) * one.settling) :]]
-    axes.set_xlim(*_range([x for x, _ in points], margin=0.02))
+    settled = [y for one, shown in drawn for _, y in shown[int(len(shown) * one.settling) :]]
+    axes.set_xlim(*_range([x for _, shown in drawn for x, _ in shown], margin=0.02))
     axes.set_ylim(*_range(settled, margin=0.05))
     axes.grid(axis="y", color=_GRID)
     axes.set_axisbelow(True)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(_locator())
+        axis.set_major_locator(MaxNLocator(nbins=5))
         axis.set_major_formatter(lambda value, _: _format(value))
-    _legend(axes, handles, [one.name for one, _ in series], loc="best")
+    _legend(axes, handles, [one.name for one, _ in drawn], loc="best")
 
 
-def _locator() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(nbins=5)
-
-
-def _title(axes: Axes, text: str) -> None:
-    axes.set_title(text, loc="left", color=_INK, fontsize=10.5, parse_math=False)
+def _add_plot(figure: Figure, title: str, *position: int) -> Axes:
+    axes = figure.add_subplot(*position)
+    axes.set_title(title, loc="left", color=_INK, fontsize=10.5, parse_math=False)
+    return axes
 
 
 def _legend(axes: Axes, handles: Sequence[Any], names: Sequence[str], **place: Any) -> None:
@@ -274,9 +261,8 @@ def _legend(axes: Axes, handles: Sequence[Any], names: Sequence[str], **place: A
         text.set(text=_shorten(name), parse_math=False, color=_INK)
 
 
-def _rgb(color: Color) -> tuple[float, float, float]:
-    red, green, blue = color
-    return red / 255, green / 255, blue / 255
+def _hex(color: Color) -> str:
+    return f"#{bytes(color).hex()}"
 
 
 def _thin(points: Sequence[Point]) -> list[Point]:

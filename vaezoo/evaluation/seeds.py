@@ -50,20 +50,20 @@ def group_by_config(
     """
     groups: list[tuple[Any, list[int]]] = []
     for i, (config, fingerprint) in enumerate(zip(configs, data, strict=True)):
-        key = (fingerprint, {s: _without_seed(s, options) for s, options in config.items()})
-        for known, members in groups:
-            if known == key:
-                members.append(i)
-                break
-        else:
-            groups.append((key, [i]))
+        key = (
+            fingerprint,
+            {
+                section: {name: v for name, v in options.items() if (section, name) != _SEED}
+                for section, options in config.items()
+            },
+        )
+        members = next((members for known, members in groups if known == key), None)
+        if members is None:
+            groups.append((key, members := []))
+        members.append(i)
     return [members for _, members in groups]
 
 
 def group_name(names: Sequence[str]) -> str:
     """A name for a group of runs: that of the first, and how many more there are."""
     return names[0] if len(names) == 1 else f"{names[0]} +{len(names) - 1}"
-
-
-def _without_seed(section: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if (section, name) != _SEED}

@@ -64,12 +64,11 @@ class AggregatePosterior(MetricState):
         z = torch.cat(self.z)
         chunk_size = max(1, _PAIRS // max(1, z[0].numel() * self.context.batches.batch_size))
         parts = []
-        for done in range(0, len(z), chunk_size):
-            chunk = z[done : done + chunk_size].unsqueeze(1)
+        for start in range(0, len(z), chunk_size):
+            chunk = z[start : start + chunk_size].unsqueeze(1)
             each = [p.log_prob(chunk)[:, :count].double() for p, count in self.parts]
             parts.append(torch.cat(each, 1).logsumexp(1) - math.log(self.population))
-            done = min(done + chunk_size, len(z))
-            self.context.on_progress("aggregate posterior", done, len(z))
+            self.context.on_progress("aggregate posterior", start + len(chunk), len(z))
         return torch.cat(self.own).double(), torch.cat(parts), torch.cat(self.log_prior).double()
 
     def mutual_information(self) -> MetricResult:
