@@ -44,7 +44,7 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
     each scale, luminance of the coarsest alone; the mean over channels. A similarity below 0
     counts as 0: it has no such power.
     """
-    result = torch.ones(a.shape[:2], dtype=a.dtype, device=a.device)
+    result = a.new_ones(a.shape[:2])
     for number, weight in enumerate(_SCALE_WEIGHTS):
         luminance, structure = _maps(a, b)
         coarsest = number == len(_SCALE_WEIGHTS) - 1
@@ -76,9 +76,7 @@ def _maps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 def gaussian_window(size: int, like: Tensor) -> Tensor:
     """Weights of a Gaussian that sum to 1: [size], size rounded down to an odd number."""
     half = (size - 1) // 2
-    weights = torch.tensor(
-        [math.exp(-(i * i) / (2 * _SIGMA**2)) for i in range(-half, half + 1)],
-        dtype=like.dtype,
-        device=like.device,
+    weights = like.new_tensor(
+        [math.exp(-(i * i) / (2 * _SIGMA**2)) for i in range(-half, half + 1)]
     )
     return weights / weights.sum()

@@ -128,9 +128,8 @@ class EvalContext:
     def require_examples(self, count: int) -> None:
         """Raise MetricUnavailable if the split has fewer examples."""
         if self.num_examples < count:
-            raise MetricUnavailable(
-                f"it takes {count:,} examples, and these are {self.num_examples:,}"
-            )
+            found = f"these are {self.num_examples:,}"
+            raise MetricUnavailable(f"it takes {count:,} examples, and {found}")
 
 
 class EvalBatch:
@@ -231,6 +230,10 @@ class ExampleMoments(MetricState):
 
     def update(self, batch: EvalBatch) -> None:
         self.values.update(self.measure(batch))
+
+    def mean(self) -> MetricResult:
+        """The mean over the examples, with its standard error."""
+        return MetricResult.over_examples(self.values)
 
     @abstractmethod
     def measure(self, batch: EvalBatch) -> Tensor:

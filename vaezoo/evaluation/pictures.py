@@ -90,19 +90,9 @@ def save_rows(path: Path, rows: Sequence[Tensor], names: Sequence[str]) -> None:
         return
     forwards = [draw_rows([row[i : i + 1] for row in rows], names) for i in range(len(rows[0]))]
     first, *others = [*forwards, *forwards[-2:0:-1]]
-    options: dict[str, Any] = {"lossless": True} if kind == "WEBP" else {}
-    atomic_write(
-        path,
-        lambda temporary: first.save(
-            temporary,
-            format=kind,
-            save_all=True,
-            append_images=others,
-            duration=_FRAME_MILLISECONDS,
-            loop=0,
-            **options,
-        ),
-    )
+    options: dict[str, Any] = {"append_images": others, "duration": _FRAME_MILLISECONDS, "loop": 0}
+    options |= {"lossless": True} if kind == "WEBP" else {}
+    atomic_write(path, lambda file: first.save(file, format=kind, save_all=True, **options))
 
 
 def _tile(rows: Sequence[Tensor], ground: int, *, left: int = 0, group: int = 1) -> Image.Image:

@@ -85,16 +85,11 @@ class AggregatePosterior(MetricState):
         moments.update(values)
         own, aggregate, _ = self.densities
         limit = math.log(self.population)
-        note = ""
-        if float((own - aggregate).mean()) > limit - _NEAR:
-            note = (
-                f"I(x; z) is near the upper limit of its estimate, log {self.population:,} = "
-                f"{limit:.2f}: it may be much larger, and the marginal KL smaller"
-            )
-        return MetricResult(
-            float(moments.mean),
-            moments.standard_error,
-            "standard error over samples",
-            note=note,
-            examples=self.population,
+        caution = (
+            f"I(x; z) is near the upper limit of its estimate, log {self.population:,} = "
+            f"{limit:.2f}: it may be much larger, and the marginal KL smaller"
         )
+        note = caution if float((own - aggregate).mean()) > limit - _NEAR else ""
+        value, error = float(moments.mean), moments.standard_error
+        kind = "standard error over samples"
+        return MetricResult(value, error, kind, note, examples=self.population)

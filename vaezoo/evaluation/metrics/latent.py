@@ -133,6 +133,5 @@ def latent_report(moments: LatentMoments | None, kls: LatentKls | None) -> list[
     for i, (r, v, c) in enumerate(zip_longest(rate, variance, collapsed)):
         r, v = (None if x is None or not math.isfinite(x) else x for x in (r, v))
         active = None if v is None else v > ACTIVE_VARIANCE
-        row = {"latent": i, "rate": r, "mean_variance": v, "active": active, "collapsed": c}
-        rows.append(row)
+        rows.append({"latent": i, "rate": r, "mean_variance": v, "active": active, "collapsed": c})
     return rows

@@ -64,5 +64,4 @@ class LogLikelihood(ExampleMoments):
         with self.context.noise(_IMPORTANCE_NOISE + batch.number * STREAMS):
             return batch.model.log_likelihood(batch.x, batch.y, samples=samples)
 
-    def log_likelihood(self) -> MetricResult:
-        return MetricResult.over_examples(self.values)
+    log_likelihood = ExampleMoments.mean

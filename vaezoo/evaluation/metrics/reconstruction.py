@@ -49,8 +49,7 @@ class Psnr(ExampleMoments):
         # An error below 8-bit rounding counts as none: of no error the ratio would be infinite.
         return psnr(batch.reconstruction, batch.x).clamp(max=-10 * math.log10(1e-10))
 
-    def psnr(self) -> MetricResult:
-        return MetricResult.over_examples(self.values)
+    psnr = ExampleMoments.mean
 
 
 class Ssim(ExampleMoments):
@@ -59,8 +58,7 @@ class Ssim(ExampleMoments):
     def measure(self, batch: EvalBatch) -> Tensor:
         return ssim(batch.reconstruction.clamp(0, 1), batch.x)
 
-    def ssim(self) -> MetricResult:
-        return MetricResult.over_examples(self.values)
+    ssim = ExampleMoments.mean
 
 
 class MsSsim(ExampleMoments):
@@ -75,5 +73,4 @@ class MsSsim(ExampleMoments):
             )
         return ms_ssim(batch.reconstruction.clamp(0, 1), batch.x)
 
-    def ms_ssim(self) -> MetricResult:
-        return MetricResult.over_examples(self.values)
+    ms_ssim = ExampleMoments.mean
