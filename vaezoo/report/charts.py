@@ -13,6 +13,7 @@ from vaezoo.report.numbers import format_number
 
 WIDTH, HEIGHT = 380, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 12, 34
+_X, _Y = (_LEFT, WIDTH - _RIGHT), (HEIGHT - _BOTTOM, _TOP)
 NUM_COLORS = 10
 _LETTER_WIDTH = 6.3
 _BURN_IN = 0.05
@@ -72,39 +73,22 @@ class _Scale:
         margin = slack * (self.high - self.low)
         return self.low - margin <= value <= self.high + margin
 
-    def ticks(self) -> list[float]:
-        return _ticks(self.low, self.high)
-
-
-def _x_scale(low: float, high: float) -> _Scale:
-    return _Scale(low, high, _LEFT, WIDTH - _RIGHT)
-
-
-def _y_scale(low: float, high: float) -> _Scale:
-    return _Scale(low, high, HEIGHT - _BOTTOM, _TOP)
-
 
 def _ticks(low: float, high: float) -> list[float]:
     """Three to six round values in [low, high]."""
     from matplotlib.ticker import MaxNLocator  # here: matplotlib takes half a second
 
-    return [
-        float(v)
-        for v in MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-        if low <= v <= high
-    ]
+    ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    return [float(tick) for tick in ticks if low <= tick <= high]
 
 
 def curves(title: str, lines: Sequence[Line], y_name: str, x_name: str = "step") -> Chart:
     """A curve for each run; held-out values are dots."""
-    ys = [
-        y
-        for line in lines
-        for _, y in (*line.points[int(_BURN_IN * len(line.points)) :], *line.dots)
-    ]
-    xs = [x for line in lines for x, _ in (*line.points, *line.dots)]
+    xs = [a for line in lines for a, _ in (*line.points, *line.dots)]
+    kept = [p for line in lines for p in line.points[int(_BURN_IN * len(line.points)) :]]
+    ys = [b for _, b in (*kept, *(dot for line in lines for dot in line.dots))]
     margin = 0.05 * (max(ys) - min(ys))
-    x, y = _x_scale(min(xs), max(xs)), _y_scale(min(ys) - margin, max(ys) + margin)
+    x, y = _Scale(min(xs), max(xs), *_X), _Scale(min(ys) - margin, max(ys) + margin, *_Y)
     shapes = _axes(x, y, x_name, y_name)
     for line in lines:
         if len(line.points) > 1:
@@ -117,8 +101,13 @@ def curves(title: str, lines: Sequence[Line], y_name: str, x_name: str = "step")
 
 def rate_distortion(title: str, lines: Sequence[Line]) -> Chart:
     """Rate on x, distortion on y: a dot for each run with its path; diagonals have equal ELBO."""
-    dots = [point for line in lines for point in line.dots]
-    x, y = _scales_around(dots)
+    dots = [(line, dot) for line in lines for dot in line.dots]
+    xs, ys = [a for _, (a, _) in dots], [b for _, (_, b) in dots]
+    margin_x = 0.18 * (max(xs) - min(xs)) or 0.2 * abs(xs[0]) or 1.0
+    margin_y = 0.15 * (max(ys) - min(ys)) or 0.2 * abs(ys[0]) or 1.0
+    # A rate is never negative.
+    x = _Scale(max(min(0.0, *xs), min(xs) - margin_x), max(xs) + margin_x, *_X)
+    y = _Scale(min(ys) - margin_y, max(ys) + margin_y, *_Y)
     shapes = _axes(x, y, "rate, nats", "distortion, nats") + _equal_elbo_lines(x, y)
     for line in lines:
         path = [point for point in line.points if x.contains(point[0]) and y.contains(point[1])]
@@ -128,7 +117,7 @@ def rate_distortion(title: str, lines: Sequence[Line]) -> Chart:
             rate, distortion, elbo = map(format_number, (a, b, -(a + b)))
             tip = f"{line.name}: rate {rate}, distortion {distortion}, ELBO {elbo}"
             shapes.append(_dot(line, x(a), y(b), 5, tip))
-    shapes += _names([(line, (x(a), y(b))) for line in lines for a, b in line.dots])
+    shapes += _names([(line, (x(a), y(b))) for line, (a, b) in dots])
     return Chart(title, f"{title}: rate and distortion of {len(lines)} runs", shapes)
 
 
@@ -137,7 +126,7 @@ def bars(
 ) -> Chart:
     """Bars in the given order. values: (tooltip, height) of each."""
     top = max((value for _, value in values), default=0.0) or 1.0
-    y = _y_scale(0.0, top * 1.05)
+    y = _Scale(0.0, top * 1.05, *_Y)
     shapes = _axes(None, y, x_name, unit)
     step = (WIDTH - _LEFT - _RIGHT) / max(1, len(values))
     for i, (tooltip, value) in enumerate(values):
@@ -182,23 +171,17 @@ def _names(dots: Sequence[tuple[Line, Point]]) -> list[Shape]:
     shapes = []
     for line, (x, y) in sorted(dots, key=lambda dot: dot[1][1]):
         width = _LETTER_WIDTH * len(line.name)
-        candidates = [
-            (anchor, left, y + offset)
+        places = [
+            (left, y + offset)
             for offset in (0.0, -12.0, 12.0, -24.0, 24.0, 36.0)
-            for anchor, left in (("start", x + 9), ("end", x - 9 - width))
+            for left in (x + 9, x - 9 - width)
             if left >= _LEFT and left + width <= WIDTH
-        ] or [("start", x + 9, y)]
-        anchor, left, height = next(
-            (
-                place
-                for place in candidates
-                if not any(_overlap(_box(place[1], place[2], width), box) for box in occupied)
-            ),
-            candidates[0],
-        )
+        ] or [(x + 9, y)]
+        free = (p for p in places if not any(_overlap(_box(*p, width), box) for box in occupied))
+        left, height = next(free, places[0])
         occupied.append(_box(left, height, width))
         attributes = {"class": f"name {color(line.number)}", "data-run": line.number}
-        at = left if anchor == "start" else left + width
+        at, anchor = (left, "start") if left > x else (left + width, "end")
         shapes.append(_text(line.name, at, height + 4, anchor, **attributes))
     return shapes
 
@@ -214,17 +197,6 @@ def _overlap(a: _Box, b: _Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _scales_around(dots: Sequence[Point]) -> tuple[_Scale, _Scale]:
-    xs, ys = [a for a, _ in dots], [b for _, b in dots]
-    margin_x = 0.18 * (max(xs) - min(xs)) or 0.2 * abs(xs[0]) or 1.0
-    margin_y = 0.15 * (max(ys) - min(ys)) or 0.2 * abs(ys[0]) or 1.0
-    return (
-        # A rate is never negative.
-        _x_scale(max(min(0.0, *xs), min(xs) - margin_x), max(xs) + margin_x),
-        _y_scale(min(ys) - margin_y, max(ys) + margin_y),
-    )
-
-
 def _equal_elbo_lines(x: _Scale, y: _Scale) -> list[Shape]:
     """Lines of slope −1, on which rate + distortion is constant, cut off at the frame."""
     shapes = []
@@ -234,8 +206,7 @@ def _equal_elbo_lines(x: _Scale, y: _Scale) -> list[Shape]:
         if len(inside) < 2:
             continue
         (a, b), (c, d) = min(inside), max(inside)
-        tip = f"ELBO {format_number(-total)}"
-        shapes.append(_segment(x(a), y(b), x(c), y(d), "iso", tip))
+        shapes.append(_segment(x(a), y(b), x(c), y(d), "iso", f"ELBO {format_number(-total)}"))
         # At the right end, where the lines are farthest from the axis and its numbers.
         label = f"ELBO {_tick_label(-total)}"
         shapes.append(_text(label, x(c), y(d) - 4, "end", **{"class": "of-iso"}))
@@ -243,16 +214,16 @@ def _equal_elbo_lines(x: _Scale, y: _Scale) -> list[Shape]:
 
 
 def _axes(x: _Scale | None, y: _Scale, x_name: str, y_name: str) -> list[Shape]:
-    left, right, base = _LEFT, WIDTH - _RIGHT, HEIGHT - _BOTTOM
+    (left, right), base = _X, _Y[0]
     shapes = []
-    for value in y.ticks():
+    for value in _ticks(y.low, y.high):
         shapes.append(_segment(left, y(value), right, y(value), "grid"))
         shapes.append(_text(_tick_label(value), left - 6, y(value), "end", dy="0.32em"))
-    for value in x.ticks() if x else ():
-        assert x is not None
-        at_the_edge = x(value) > WIDTH - 2 * _RIGHT
-        place, anchor = (WIDTH - 2.0, "end") if at_the_edge else (x(value), "middle")
-        shapes.append(_text(_tick_label(value), place, base + 14, anchor))
+    if x is not None:
+        for value in _ticks(x.low, x.high):
+            at_edge = x(value) > WIDTH - 2 * _RIGHT
+            place, anchor = (WIDTH - 2.0, "end") if at_edge else (x(value), "middle")
+            shapes.append(_text(_tick_label(value), place, base + 14, anchor))
     shapes.append(_segment(left, base, right, base, "axis"))
     shapes.append(_text(x_name, (left + right) / 2, HEIGHT - 4, "middle"))
     turned = f"translate(11 {(_TOP + base) / 2:.0f}) rotate(-90)"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from vaezoo.evaluation.seeds import group_by_config
 from vaezoo.report.summary import RunSummary
@@ -30,12 +30,6 @@ def differing(runs: Sequence[RunSummary]) -> list[str]:
     ]
 
 
-def most_common(runs: Sequence[RunSummary], name: str) -> Any:
-    """The most frequent value of an option among the runs that have it."""
-    values = [run.options[name] for run in runs if name in run.options]
-    return max(values, key=values.count)
-
-
 def best(runs: Sequence[RunSummary], name: str, direction: str) -> set[int]:
     """The indices of the runs with the best value, among two or more comparable ones."""
     if direction not in ("higher", "lower"):
@@ -57,11 +51,8 @@ def seed_groups(runs: Sequence[RunSummary]) -> list[list[int]]:
     """The indices of the runs of each configuration that was trained with several seeds."""
     # A run whose configuration could not be read is a group of its own.
     data = [run.group if run.config else run.name for run in runs]
-    return [
-        members
-        for members in group_by_config([run.config for run in runs], data)
-        if len(members) > 1
-    ]
+    groups = group_by_config([run.config for run in runs], data)
+    return [members for members in groups if len(members) > 1]
 
 
 def points(run: RunSummary, kind: str, term: str) -> list[tuple[float, float]]:
@@ -77,14 +68,11 @@ def points(run: RunSummary, kind: str, term: str) -> list[tuple[float, float]]:
 
 def term_names(runs: Sequence[RunSummary]) -> list[str]:
     """The terms to draw: all of a single run; of several runs, those that two or more have."""
-    counts: dict[str, int] = {}
-    for run in runs:
-        for name in dict.fromkeys(name for line in run.history for name in line["terms"]):
-            counts[name] = counts.get(name, 0) + 1
-    minimum = 1 if len(runs) == 1 else 2
+    of_each = [dict.fromkeys(n for line in run.history for n in line["terms"]) for run in runs]
+    counts = Counter(name for names in of_each for name in names)
+    names = [name for name, count in counts.items() if count > 1 or len(runs) == 1]
     first = ("elbo", "rate", "distortion", "loss")
-    names = [name for name in first if counts.get(name, 0) >= minimum]
-    return [*names, *(n for n in counts if n not in first and counts[n] >= minimum)]
+    return sorted(names, key=lambda name: first.index(name) if name in first else len(first))
 
 
 def data_groups(runs: Sequence[RunSummary]) -> Mapping[str, list[int]]:

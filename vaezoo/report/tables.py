@@ -97,11 +97,7 @@ def _cell(run: RunSummary, metric: Column, is_best: bool) -> Cell:
     if number.value is None:
         return Cell("", number.note or "not measured")
     uncertainty = "" if number.uncertainty is None else f"± {format_number(number.uncertainty, 2)}"
-    data = {
-        "data-value": repr(number.value),
-        "data-metric": metric.name,
-        "data-of": run.name,
-    }
+    data = {"data-value": repr(number.value), "data-metric": metric.name, "data-of": run.name}
     tip = " ".join(filter(None, (uncertainty, number.note)))
     return Cell(format_number(number.value), tip, uncertainty, is_best, data)
 
@@ -126,11 +122,8 @@ def _seed_cell(runs: Sequence[RunSummary], metric: Column) -> Cell:
     tip = f"of {len(runs)} runs: {values}"
     if found.uncertainty is not None:
         tip += f"; each by itself ± {format_number(found.uncertainty, 2)}"
-    data = {
-        "data-value": repr(found.value),
-        "data-metric": metric.name,
-        "data-over": json.dumps([run.name for run in runs]),
-    }
+    names = json.dumps([run.name for run in runs])
+    data = {"data-value": repr(found.value), "data-metric": metric.name, "data-over": names}
     std = "" if found.std is None else f"± {format_number(found.std, 2)}"
     return Cell(format_number(found.value), tip, std, attributes=data)
 
@@ -149,7 +142,8 @@ def option_rows(runs: Sequence[RunSummary]) -> list[OptionRow]:
     differing = set(compare.differing(runs))
     rows = []
     for name in compare.option_names(runs):
-        common = compare.most_common(runs, name)
+        values = [run.options[name] for run in runs if name in run.options]
+        common = max(values, key=values.count)
         cells = [
             (_option_text(run.options[name]), None if run.options[name] == common else "other")
             if name in run.options
