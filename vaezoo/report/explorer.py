@@ -117,9 +117,7 @@ def _export_checked(run: Run, part: Part) -> bytes:
 def _describe(run: Run, summary: RunSummary, number: int, no_encoder: str) -> dict[str, Any]:
     model, data = run.model, run.data_spec
     first = run.example("0")
-    label = None
-    if model.conditional:
-        label = 0 if first.y is None else max(0, int(first.y))
+    label = max(0, 0 if first.y is None else int(first.y)) if model.conditional else None
     low, high = prior_quantiles(model, torch.tensor(_SLIDER_QUANTILES), label).flatten(1)
     kls = {latent.number: latent.kl for latent in summary.latents}
     has_kl = all(kl is not None for kl in kls.values())

@@ -30,13 +30,10 @@ def curve_groups(runs: Sequence[RunSummary]) -> list[CurveGroup]:
         inside = [runs[i] for i in members]
         drawn = []
         for term in compare.term_names(inside):
-            points = compare.points
-            lines = [
-                Line(runs[i].name, i, points(runs[i], "train", term), dots)
-                for i in members
-                for dots in [points(runs[i], "validation", term)]
-            ]
-            lines = [line for line in lines if line.points or line.dots]
+            kinds = ("train", "validation")
+            terms = [[compare.points(runs[i], kind, term) for kind in kinds] for i in members]
+            drawable = zip(members, terms, strict=True)
+            lines = [Line(runs[i].name, i, *pair) for i, pair in drawable if any(pair)]
             if lines:
                 unit = "nats" if term in _IN_NATS else display_name(term)
                 drawn.append(charts.curves(display_name(term), lines, unit))

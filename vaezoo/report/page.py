@@ -70,23 +70,19 @@ def _blocks(
     # No character that could end the script element.
     for character in "<>&":
         description = description.replace(character, f"\\u{ord(character):04x}")
-    blocks = [("explorables", description)]
+    contents: list[tuple[str, bytes | None]] = []
     for i, run in enumerate(explorable):
-        blocks.append((f"decoder-{i}", encode_block(run.decoder)))
-        if run.encoder is not None:
-            blocks.append((f"encoder-{i}", encode_block(run.encoder)))
+        contents += [(f"decoder-{i}", run.decoder), (f"encoder-{i}", run.encoder)]
     if runtime is not None:
-        blocks.append(("ort-script", encode_block(runtime.script)))
-        blocks.append(("ort-wasm", encode_block(runtime.wasm)))
-    return blocks
+        contents += [("ort-script", runtime.script), ("ort-wasm", runtime.wasm)]
+    blocks = [(name, encode_block(content)) for name, content in contents if content is not None]
+    return [("explorables", description), *blocks]
 
 
 def _content_security_policy(scripts: Sequence[str]) -> str:
     """Allow only these scripts, and no network."""
-    hashes = " ".join(
-        "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
-        for text in scripts
-    )
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()) for text in scripts]
+    hashes = " ".join(f"'sha256-{digest.decode()}'" for digest in digests)
     return (
         f"default-src 'none'; script-src {hashes} blob: 'wasm-unsafe-eval'; "
         "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"

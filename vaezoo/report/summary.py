@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from vaezoo.checkpoint.folder import RunFolder, metrics_line
 from vaezoo.config import load_config
@@ -26,28 +25,15 @@ _ROWS, _STEPS = 8, 9
 _MAX_PICTURE_BYTES = 8 * 2**20
 
 _TRAINING = ("images_per_second", "wall_seconds", "steps", "parameters")
-_FLAT = (
-    "elbo",
-    "log_likelihood",
-    "bits_per_dim",
-    "rate",
-    "distortion",
-    "active_units",
-    "mse",
-    "psnr",
-    "ssim",
-    "reconstruction_r2",
-)
-"""Numbers at the top level of summary.json; those under `metrics` are added to them."""
-_NUMBER_KEYS = ("value", "uncertainty", "note", "comparable")
-"""What the JSON shows of a number."""
+_METRICS = ("elbo", "log_likelihood", "bits_per_dim", "rate", "distortion", "active_units")
+_QUALITY = ("mse", "psnr", "ssim", "reconstruction_r2")
+"""These three are the numbers at the top level of summary.json; it has others in `metrics`."""
 
 
 @dataclass(frozen=True)
 class Latent:
-    """What a report shows of one latent.
+    """One latent. kl: nats, None where the model's KL is not a sum over latents.
 
-    kl: nats; None where the model's KL is not a sum over latents.
     variance: of the posterior means; None where the latents are categories.
     """
 
@@ -104,6 +90,7 @@ class RunSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything except pictures and curves, for JSON."""
+        keys = ("value", "uncertainty", "note", "comparable")
         return {
             "name": self.name,
             "model": self.model,
@@ -111,7 +98,7 @@ class RunSummary:
             "data": self.data,
             "options": self.options,
             "numbers": {
-                name: {key: getattr(number, key) for key in _NUMBER_KEYS}
+                name: {key: getattr(number, key) for key in keys}
                 for name, number in self.numbers.items()
             },
             "latents": [vars(latent) for latent in self.latents],
@@ -134,26 +121,26 @@ def read_runs(
     on_open: called with each run whose model could be loaded.
     """
     folders = [RunFolder.existing(path) for path in paths]
-    summaries = []
-    for i, (folder, name) in enumerate(zip(folders, names_of(paths), strict=True)):
-        on_progress(name, i, len(folders))
-        summary = RunSummary(name)
-        _read_folder(folder, summary)
+    summaries = [RunSummary(name) for name in names_of(paths)]
+    for i, (folder, summary) in enumerate(zip(folders, summaries, strict=True)):
+        on_progress(summary.name, i, len(folders))
+        reasons = _read_folder(folder, summary)
         try:
             run = Run(folder.path, device)
             if metrics:
                 result = run.evaluate(
                     metrics=metrics,
                     importance_samples=importance_samples,
-                    on_progress=_with_prefix(name, on_progress),
+                    on_progress=_with_prefix(summary.name, on_progress),
                 )
                 summary.numbers |= result.metrics
             _read_model(run, summary)
             on_open(run, summary)
         except Exception as error:  # a plugin may raise anything
             kind = "" if isinstance(error, VaezooError) else f"{type(error).__name__}: "
-            summary.remarks.append(f"its model was not loaded: {kind}{_one_line(error, folder)}")
-        summaries.append(summary)
+            reason = kind + _one_line(error, folder)
+            if reason not in reasons:
+                summary.remarks.append(f"its model was not loaded: {reason}")
     on_progress("runs", len(folders), len(folders))
     return summaries
 
@@ -174,22 +161,23 @@ def names_of(paths: Sequence[Path]) -> list[str]:
     raise AssertionError("different paths have different names")
 
 
-def _read_folder(folder: RunFolder, summary: RunSummary) -> None:
-    """What needs no model."""
-    steps = (_read_config, _read_metadata, _read_summary, _read_history, _read_pictures)
-    for step in steps:
+def _read_folder(folder: RunFolder, summary: RunSummary) -> list[str]:
+    """Read what needs no model. Returns why parts of it were not read; each is a remark too."""
+    reasons = []
+    for step in (_read_config, _read_metadata, _read_summary, _read_history, _read_pictures):
         try:
             step(folder, summary)
         except (VaezooError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            summary.remarks.append(f"not read: {_one_line(error, folder)}")
+            reasons.append(_one_line(error, folder))
+            summary.remarks.append(f"not read: {reasons[-1]}")
+    return reasons
 
 
 def _read_config(folder: RunFolder, summary: RunSummary) -> None:
     """As text, without the plugins: they may not be installed here."""
     summary.config = config = load_config(folder.config)
-    summary.model, summary.loss, summary.data = (
-        str(config.get(section, {}).get("name", "")) for section in ("model", "loss", "data")
-    )
+    for section in ("model", "loss", "data"):
+        setattr(summary, section, str(config.get(section, {}).get("name", "")))
     summary.options = {
         f"{section}.{key}": value
         for section, values in config.items()
@@ -202,19 +190,14 @@ def _read_metadata(folder: RunFolder, summary: RunSummary) -> None:
     data = folder.read_metadata()["data"]
     binarize = summary.options.get("data.binarize", "")
     summary.group = f"{summary.data} {data['fingerprint']} {binarize}"
-    summary.likelihood = _likelihood_kind(summary.options, str(data["spec"]["domain"]))
-
-
-def _likelihood_kind(options: Mapping[str, Any], domain: str) -> str:
-    """What log p(x) is, as far as the options say: only distortions of one kind compare."""
-    name = str(options.get("model.likelihood", "of its own"))
-    if name == "auto":
-        name = "bernoulli" if domain == "binary" else "gaussian"
-    if name.startswith("gaussian"):
-        return "density"
-    if name == "bernoulli":
-        return "probability" if domain == "binary" else "cross-entropy"
-    return name
+    is_binary = data["spec"]["domain"] == "binary"
+    # What log p(x) is, as far as the options say: only distortions of one kind compare.
+    name = str(summary.options.get("model.likelihood", "of its own"))
+    if name.startswith("gaussian") or (name == "auto" and not is_binary):
+        name = "density"
+    elif name in ("auto", "bernoulli"):
+        name = "probability" if is_binary else "cross-entropy"
+    summary.likelihood = name
 
 
 def _read_summary(folder: RunFolder, summary: RunSummary) -> None:
@@ -223,9 +206,9 @@ def _read_summary(folder: RunFolder, summary: RunSummary) -> None:
         return
     content = read_json(folder.summary)
     notes = content.get("notes", {})
-    for name in (*_FLAT, *_TRAINING):
+    for name in (*_METRICS, *_QUALITY, *_TRAINING):
         if name in content:
-            note = str(notes.get(name, "")) if name in _FLAT else ""
+            note = "" if name in _TRAINING else str(notes.get(name, ""))
             summary.numbers[name] = MetricResult(number_in(content[name]), note=note)
     for name, entry in content.get("metrics", {}).items():
         summary.numbers[str(name)] = MetricResult(
@@ -249,9 +232,9 @@ def _read_history(folder: RunFolder, summary: RunSummary) -> None:
             line = metrics_line(text)
         except ValueError:
             damaged += 1
-            continue
-        terms = {name: number_in(value) for name, value in line["terms"].items()}
-        summary.history.append({"kind": line["kind"], "step": line["step"], "terms": terms})
+        else:
+            terms = {name: number_in(value) for name, value in line["terms"].items()}
+            summary.history.append({"kind": line["kind"], "step": line["step"], "terms": terms})
     if damaged:
         lines = "lines" if damaged > 1 else "line"
         summary.remarks.append(f"{damaged} {lines} of {folder.metrics.name} could not be read")
@@ -295,17 +278,11 @@ def _read_model(run: Run, summary: RunSummary) -> None:
         summary.no_traversal = f"no traversals: {_one_line(error, run.folder)}"
         summary.remarks.append(summary.no_traversal)
         return
-    summary.traversal = [
-        TraversalRow(row.number, row.kl, row.values, _png(_side_by_side(row.images)))
-        for row in found.rows
-    ]
+    for row in found.rows:
+        side_by_side = Image.fromarray(torch.cat(list(to_rgb(row.images)), dim=1).numpy())
+        summary.traversal.append(TraversalRow(row.number, row.kl, row.values, _png(side_by_side)))
     by = "KL" if found.order == "kl" else "the standard deviation of the posterior means"
     summary.traversal_source = f"from the first test example, by {by}"
-
-
-def _side_by_side(images: Tensor) -> Image.Image:
-    """images: [n, channels, height, width]. One row without gaps."""
-    return Image.fromarray(torch.cat(list(to_rgb(images)), dim=1).numpy())
 
 
 def number_in(value: object) -> float | None:
