@@ -189,6 +189,7 @@ def test_the_command(
     assert found["files"][1]["inputs"] == {"z": ["batch", 4], "y": ["batch"]}
     assert "exists already" in refused(capsys, *line)
     assert ".onnx" in refused(capsys, "export", path, "-o", "m.pt2")
+    assert "--out" in refused(capsys, "export", path)
     weights = ["export", path, "--format", "safetensors", "-o", "m.safetensors"]
     assert "both" in refused(capsys, *weights, "--part", "encoder")
     assert main(weights) == 0

@@ -146,10 +146,9 @@ def set_option(text: str) -> Decorator:
 
 def out_option(default: str | None, text: str) -> Decorator:
     """`-o FILE`: the one file that a command writes; without a default it must be given."""
-    need = default is None
-    out = click.option(
-        "-o", "--out", type=FILE, metavar="FILE", default=default, required=need, help=text
-    )
+    # click takes an explicit `default=None` for a value, and then asks for none.
+    need: dict[str, Any] = {"required": True} if default is None else {"default": default}
+    out = click.option("-o", "--out", type=FILE, metavar="FILE", help=text, **need)
     return lambda function: out(overwrite_option(function))
 
 

@@ -36,8 +36,8 @@ class BaseVAE(nn.Module, ABC):
     parameters of q(z|x) and of p(x|z), for losses that train the two in separate phases.
 
     A latent is one tensor, [batch, *latent_shape]: a hierarchy packs its levels along the last
-    dimension. `encode` and `decode` take one batch dimension; where a method here needs several
-    samples of each example, it folds them into it.
+    dimension. `encode` and `decode` take one batch dimension. A method here that needs
+    several samples of each example folds them into the batch dimension.
 
     Labels `y` are passed only to models with `conditional = True`. Evaluation runs under
     torch.no_grad, never inference_mode, so that a model whose posterior needs gradients

@@ -1,4 +1,4 @@
-"""Likelihoods p(x|z): modules from the decoder's output to a distribution over examples.
+"""Likelihoods p(x|z): modules that map the decoder's output to a distribution over examples.
 
 The distribution's mean is the reconstruction, in [0, 1] unless the data is real; its
 log-probability is in nats per example.
@@ -24,7 +24,7 @@ SMALLEST_SCALE = 1 / 256
 
 
 class Likelihood(nn.Module, ABC):
-    """Base of likelihoods: from the decoder's raw output to a distribution over examples."""
+    """Base of likelihoods: maps the decoder's raw output to a distribution over examples."""
 
     normalised_on: ClassVar[tuple[Domain, ...]]
     """The domains of data on which it is a normalised likelihood, and has bits per dimension."""

@@ -115,7 +115,7 @@ class PluginRecord:
         return f"{what} (more: vaezoo plugins --verbose)" if self.error else ""
 
     def fail(self, error: BaseException) -> None:
-        """Keep the error instead of the specs, with its line in a file that the user named."""
+        """Record the error and drop the specs. If the user named the file, its line is added."""
         self.specs = []
         kind = "" if isinstance(error, VaezooError) else f"{type(error).__name__}: "
         try:
@@ -329,7 +329,7 @@ class PluginSource:
         return f"sha256:{hashlib.sha256(_read(self.where)).hexdigest()}" if self.is_file else ""
 
     def specs(self, module: ModuleType) -> list[Spec]:
-        """Specs of the classes that it defines, or of the one that was named."""
+        """Specs of the classes that the module defines, or of the class that was named."""
         if not self.attribute:
             return [spec_of_class(cls) for cls in _classes(module)]
         found = getattr(module, self.attribute, None)
@@ -341,12 +341,12 @@ class PluginSource:
         return [spec_of_class(found)]
 
     def picks(self, spec: Spec) -> bool:
-        """Whether a spec is of the class that was named, or of any where none was."""
+        """Whether a spec is of the class that was named. Without a named class, every spec is."""
         return not self.attribute or spec.target.endswith(f":{self.attribute}")
 
 
 def import_file(path: str) -> ModuleType:
-    """The module that a file holds, run once for each content that it has had."""
+    """Import a file as a module. It runs once, and again only if its content has changed."""
     content = _read(path)
     # A name that no installed module has.
     stem = re.sub(r"\W", "_", Path(path).stem, flags=re.ASCII)

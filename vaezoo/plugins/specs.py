@@ -26,7 +26,7 @@ CAPABILITIES: Mapping[str, str] = {
     "deterministic": "its posterior is a point",
     "external_weights": "it needs weights that are not trained here",
 }
-"""Tags that evaluation knows. They keep numbers apart that do not compare."""
+"""Tags that evaluation knows: they say which metrics a model has, and which are comparable."""
 
 METRIC_REQUIRES: Mapping[str, str] = {
     "elbo": "this model has no ELBO",

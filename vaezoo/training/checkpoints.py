@@ -48,7 +48,7 @@ class CheckpointManager:
 
     @property
     def due_by_time(self) -> bool:
-        """Whether the time is over; it is shorter if these weights are the best so far."""
+        """Whether `checkpoint_seconds` have passed; a tenth of it for the best weights so far."""
         every = self.options.checkpoint_seconds
         if every is None or self.writer.busy:
             return False

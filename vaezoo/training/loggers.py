@@ -64,8 +64,8 @@ def attach_loggers(
 ) -> Iterator[None]:
     """Send every line of the folder's metrics to these loggers during the body.
 
-    A logger starts with the first line, so that a process which writes no line starts none. A
-    logger that raises is called no more; `note` gets a line about it, and training continues.
+    A logger starts with the first line, so that a process which writes no line starts none. If a
+    logger raises, it is not called again, `note` gets a line about it, and training continues.
     """
     past = folder.read_metrics() if names else []
     guards = [_GuardedLogger(name, _load(name)(folder.path, config), past, note) for name in names]
