@@ -34,17 +34,11 @@ _NOISE, _NOISE_OF_ONE_PROCESS = 0, 3
 class Evaluation:
     """The values of all metrics that were asked for. None where there is none: notes say why.
 
-    The first ten are in `metrics` too.
+    The first ten are in `metrics` too; vaezoo.evaluation.builtin has their formulas and papers.
 
-    elbo, log_likelihood, rate, distortion: nats per example. bits_per_dim: from the ELBO.
-    log_likelihood: importance-weighted (Burda et al. 2015, equation 8), with the standard error
-        of its mean over the examples.
-    mse, psnr, ssim: of reconstructions, means over the examples; psnr in dB.
-    active_units: latents whose posterior mean varies by more than 0.01 over the data (Burda et al.
-        2015, section 2).
-    reconstruction_r2: fraction of the variance around the mean image that reconstructions explain.
-    metrics: every value by the name of its metric. latents: a row for each latent; see
-        latent_report.
+    elbo, log_likelihood, rate, distortion: nats per example. psnr: dB.
+    log_likelihood_standard_error: of the mean over the examples. metrics: every value by the name
+        of its metric. latents: a row for each latent; see latent_report.
     """
 
     elbo: float | None
@@ -102,7 +96,7 @@ def evaluate(context: EvalContext, specs: Sequence[MetricSpec]) -> Evaluation:
     """Compute metrics in one pass over every example of the split.
 
     The noise of a batch follows from the context's seed and the batch's number; the generators and
-    the modules' modes are left as they were. Nothing is read back from the device before the end.
+    the modules' modes are left as they were.
 
     Several processes share the batches: all of them must call it, and each gets the values that
     one process would compute. States that are not mergeable see every batch, on rank 0.
@@ -110,10 +104,7 @@ def evaluate(context: EvalContext, specs: Sequence[MetricSpec]) -> Evaluation:
     A metric that fails has no value, and a note says why. If every one of them fails, the model
     is at fault, and the error is raised.
     """
-    missing = {
-        spec.name: next((word for word in spec.requires if not context.has(word)), None)
-        for spec in specs
-    }
+    missing = {s.name: next((w for w in s.requires if not context.has(w)), None) for s in specs}
     kinds = {spec.name: _load(spec) for spec in specs if missing[spec.name] is None}
     # Not inference_mode: a posterior may need gradients of its own.
     with evaluation_mode(context.model), seeded(context.seed, context.device), torch.no_grad():

@@ -207,9 +207,8 @@ def traverse(
                 break
             moved = z.flatten(1).repeat(steps, 1)
             moved[:, number] = values[:, number]
-            images = decode_mean(
-                model, project_to_prior(prior, moved.view(steps, *model.latent_shape)), label
-            )
+            moved = project_to_prior(prior, moved.view(steps, *model.latent_shape))
+            images = decode_mean(model, moved, label)
             if steps > 1 and bool((images == images[:1]).all()):
                 num_ignored += 1
                 continue

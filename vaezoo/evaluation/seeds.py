@@ -50,13 +50,11 @@ def group_by_config(
     """
     groups: list[tuple[Any, list[int]]] = []
     for i, (config, fingerprint) in enumerate(zip(configs, data, strict=True)):
-        key = (
-            fingerprint,
-            {
-                section: {name: v for name, v in options.items() if (section, name) != _SEED}
-                for section, options in config.items()
-            },
-        )
+        without_seed = {
+            section: {name: value for name, value in options.items() if (section, name) != _SEED}
+            for section, options in config.items()
+        }
+        key = (fingerprint, without_seed)
         members = next((members for known, members in groups if known == key), None)
         if members is None:
             groups.append((key, members := []))

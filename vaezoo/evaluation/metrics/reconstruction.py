@@ -67,10 +67,8 @@ class MsSsim(ExampleMoments):
     def measure(self, batch: EvalBatch) -> Tensor:
         height, width = batch.x.shape[-2:]
         if min(height, width) < MS_SSIM_SMALLEST:
-            raise MetricUnavailable(
-                f"its five scales need images of {MS_SSIM_SMALLEST} pixels and more, "
-                f"not {height}×{width}"
-            )
+            needed = f"its five scales need images of {MS_SSIM_SMALLEST} pixels and more"
+            raise MetricUnavailable(f"{needed}, not {height}×{width}")
         return ms_ssim(batch.reconstruction.clamp(0, 1), batch.x)
 
     ms_ssim = ExampleMoments.mean
