@@ -54,10 +54,9 @@ class _SyncBatchNorm(_BatchNorm):
             return
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
-        if self.momentum is None:  # a plain mean over all batches so far
-            weight: float | Tensor = 1 / self.num_batches_tracked.to(mean.dtype)
-        else:
-            weight = self.momentum
+        weight: float | Tensor | None = self.momentum
+        if weight is None:  # a plain mean over all batches so far
+            weight = 1 / self.num_batches_tracked.to(mean.dtype)
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), weight)
         self.running_var.lerp_(variance.to(self.running_var.dtype), weight)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import time
@@ -30,9 +31,6 @@ _TIMEOUT = timedelta(seconds=30)
 _HOST_TIMEOUT = timedelta(days=1)
 _POLL_SECONDS = 0.02
 
-_host_groups: tuple[dist.ProcessGroup, dist.ProcessGroup] | None = None
-"""A default process group, and the gloo group of the same ranks for objects on the host."""
-
 
 @contextmanager
 def process_group(device: str) -> Iterator[None]:
@@ -59,7 +57,7 @@ def process_group(device: str) -> Iterator[None]:
             timeout=_TIMEOUT,
             device_id=chosen if chosen.type == "cuda" else None,
         )
-        _host_group()
+        _host_group(dist.group.WORLD)
     yield
     # Not after an error: the other ranks must see that this process is gone.
     dist.destroy_process_group()
@@ -68,11 +66,9 @@ def process_group(device: str) -> Iterator[None]:
 def agree_on_prefix(store: Store, rank: int, world_size: int, timeout: timedelta) -> str:
     """A prefix for keys in the store that all ranks of this attempt share, and no earlier one had.
 
-    torch (2.9 to 2.14) keeps one store for all restarts of a job and adds no prefix, so a rank
-    would read there the address of a process of the attempt before, and wait for it.
-
-    Each rank writes a random word. The prefix is the hash of all words, and holds when every rank
-    has seen the same words. No process of this attempt confirms the words of an earlier one.
+    torch (2.9 to 2.14) keeps one store for all restarts of a job, so a rank would read there the
+    address of a process of the attempt before, and wait for it. The prefix is the hash of one
+    random word of each rank, and holds when every rank has seen the same words.
     ProcessLostError if not all ranks come within the timeout.
     """
     store.set(f"here/{rank}", uuid.uuid4().hex)
@@ -113,7 +109,7 @@ def all_reduce_max(*values: int) -> tuple[int, ...]:
         return values
     numbers = torch.tensor(values, dtype=torch.int64)
     with raise_peer_errors():
-        dist.all_reduce(numbers, op=dist.ReduceOp.MAX, group=_host_group())
+        dist.all_reduce(numbers, op=dist.ReduceOp.MAX, group=_host_group(dist.group.WORLD))
     return tuple(numbers.tolist())
 
 
@@ -131,7 +127,7 @@ def on_rank0_broadcast(work: Callable[[], ResultT]) -> ResultT:
         with local_only():
             results = [work()]
     with raise_peer_errors():
-        dist.broadcast_object_list(results, src=0, group=_host_group())
+        dist.broadcast_object_list(results, src=0, group=_host_group(dist.group.WORLD))
     return results[0]
 
 
@@ -142,7 +138,7 @@ def gather_objects(value: ResultT) -> list[ResultT]:
     """
     gathered: list[Any] | None = [None] * world_size() if rank() == 0 else None
     with raise_peer_errors():
-        dist.gather_object(value, gathered, dst=0, group=_host_group())
+        dist.gather_object(value, gathered, dst=0, group=_host_group(dist.group.WORLD))
     return gathered or []
 
 
@@ -181,8 +177,7 @@ def broadcast_module(*modules: nn.Module) -> None:
 def seed_step(seed: int, step: int) -> None:
     """Seed this process's noise of a step from (seed, rank, step).
 
-    So processes draw differently, and a resumed job needs no state of their generators. With one
-    process the generators stay as they are.
+    A resumed job needs no state of generators then. With one process they stay as they are.
     """
     if world_size() > 1:
         torch.manual_seed(derive_seed(seed, rank(), step))
@@ -208,16 +203,12 @@ def _local_device(name: str) -> torch.device:
     return device
 
 
-def _host_group() -> dist.ProcessGroup:
-    """The gloo group of the default process group; all processes make it at their first call."""
-    global _host_groups
-    default = dist.group.WORLD
-    assert default is not None
-    if _host_groups is None or _host_groups[0] is not default:
-        group = dist.new_group(backend="gloo", timeout=_HOST_TIMEOUT)
-        assert isinstance(group, dist.ProcessGroup)  # every process is a member
-        _host_groups = (default, group)
-    return _host_groups[1]
+@functools.lru_cache(maxsize=1)
+def _host_group(default: dist.ProcessGroup | None) -> dist.ProcessGroup:
+    """The gloo group of the ranks of a default process group, for objects on the host."""
+    group = dist.new_group(backend="gloo", timeout=_HOST_TIMEOUT)
+    assert isinstance(group, dist.ProcessGroup)  # every process is a member
+    return group
 
 
 def _torchrun_env(name: str, default: int) -> int:

@@ -22,9 +22,8 @@ class BaseDistribution(Distribution):
     """Base of own distributions: no constraints on arguments, no validation.
 
     A subclass defines `sample`, or `rsample` with `has_rsample = True`, and `log_prob` where it
-    has a density. `mode` is the value that stands for the distribution: its mean, unless the class
-    defines another, as where the mean has no closed form (a flow) or is not in the support (a
-    sphere).
+    has a density. `mode` stands for the distribution: its mean, unless the class defines another,
+    as where the mean has no closed form (a flow) or is not in the support (a sphere).
 
     A posterior of any class may have a method `kl_divergence(prior, z)`, a prior
     `with_temperature(temperature)` and `project(z)`: see `kl_divergence` and `sample_prior` below;
@@ -59,8 +58,8 @@ def gaussian_from_params(
 ) -> Distribution:
     """A diagonal Gaussian from means and log-variances, the two halves of `dim`.
 
-    parameters: [batch, 2·n, ...]. logvar_range: log-variances are clamped to it. The default is far
-    outside of what training visits; it only keeps the scale from 0 and from infinity.
+    parameters: [batch, 2·n, ...]. logvar_range: log-variances are clamped to it; the default only
+    keeps the scale from 0 and from infinity.
     """
     loc, raw = to_float32(parameters).chunk(2, dim)
     return diagonal_normal(loc, torch.exp(0.5 * raw.clamp(*logvar_range)), loc.dim() - 1)
@@ -89,7 +88,9 @@ class IsotropicNormal(Independent[Normal]):
 
 
 class Delta(BaseDistribution):
-    """A point mass, the posterior of a deterministic encoder. `log_prob`: NotImplementedError.
+    """A point mass, the posterior of a deterministic encoder.
+
+    It has no density: `log_prob` raises NotImplementedError.
 
     value: [batch, *event], of which the last `event_dims` dimensions are the event.
     """
@@ -145,8 +146,7 @@ def kl_divergence(posterior: Distribution, prior: Distribution, z: Tensor) -> Te
 def mode(posterior: Distribution) -> Tensor:
     """The one value that stands for the posterior: [batch, *event].
 
-    The `mode` of a BaseDistribution, the mean of one of torch's, or a sample where there is none in
-    closed form.
+    The `mode` of a BaseDistribution, the mean of one of torch's, or a sample if it has neither.
     """
     try:
         return posterior.mode if isinstance(posterior, BaseDistribution) else posterior.mean

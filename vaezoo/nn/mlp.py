@@ -44,7 +44,6 @@ class GatedLinear(nn.Module):
         self.both = nn.Linear(in_features, 2 * out_features)
 
     def forward(self, x: Tensor) -> Tensor:
-        # One matrix product for value and gate.
         return F.glu(self.both(x), dim=-1)
 
 

@@ -55,8 +55,7 @@ class StridedConvTranspose2d(nn.ConvTranspose2d):
         size = (2 * x.shape[2] - 1 + int(extra[0]), 2 * x.shape[3] - 1 + int(extra[1]))
         weight = self.weight.permute(0, 2, 3, 1).flatten(1)
         windows = (x.permute(0, 2, 3, 1) @ weight).unflatten(3, (3, 3, -1))
-        y: Tensor = _Col2Im.apply(windows, size)
-        return y.permute(0, 3, 1, 2)
+        return _Col2Im.apply(windows, size).permute(0, 3, 1, 2)
 
 
 def _more_weights_than_inputs(weight: Tensor, x: Tensor) -> bool:
@@ -118,6 +117,5 @@ def _taps(
 def _along(tap: int, pixels: int, windows: int) -> tuple[slice, slice]:
     """The windows n whose pixel 2n + tap - 1 is in the image, and these pixels."""
     first = 1 if tap == 0 else 0
-    count = min(windows, (pixels - tap) // 2 + 1) - first
-    start = 2 * first + tap - 1
-    return slice(first, first + count), slice(start, start + 2 * count - 1, 2)
+    end = min(windows, (pixels - tap) // 2 + 1)
+    return slice(first, end), slice(2 * first + tap - 1, 2 * end + tap - 2, 2)

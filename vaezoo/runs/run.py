@@ -139,13 +139,11 @@ class Run:
 
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Reconstructions on the CPU. x: [n, *shape], in [0, 1]."""
-        parts = [
-            self.model.reconstruct(
-                x[i : i + EVAL_BATCH_SIZE].to(self.device),
-                None if y is None else y[i : i + EVAL_BATCH_SIZE].to(self.device),
-            ).cpu()
-            for i in range(0, len(x), EVAL_BATCH_SIZE)
-        ]
+        parts = []
+        for i in range(0, len(x), EVAL_BATCH_SIZE):
+            labels = None if y is None else y[i : i + EVAL_BATCH_SIZE].to(self.device)
+            images = x[i : i + EVAL_BATCH_SIZE].to(self.device)
+            parts.append(self.model.reconstruct(images, labels).cpu())
         return torch.cat(parts) if parts else x
 
     def read_images(self, paths: list[Path]) -> Tensor:
@@ -217,7 +215,7 @@ class Run:
     ) -> Interpolation:
         """Images decoded between two examples: files, or numbers of test examples."""
         reject_discrete(self.config.components.model.tags)
-        ends = [self.example(which) for which in (a, b)]
+        ends = [self.example(a), self.example(b)]
         y = self._one_class(label, ends)
         a_z, b_z = (self.encode_example(end, y) for end in ends)
         with torch.no_grad():
@@ -287,10 +285,7 @@ class Run:
 
         metrics: names, groups, `default` or `all`. features: `inception`, `classifier` (a small
         network, trained on this data), or `auto`: the first of them that is available. The other
-        options are those of EvalContext.
-
-        In a process group all processes must call this, and share the work; inside
-        vaezoo.distributed.local_only one process does it alone.
+        options are those of EvalContext. All processes of a process group must call this.
         """
         context = replace(
             eval_context(self.model, self.config, self.splits, split, seed),
@@ -351,7 +346,7 @@ def eval_context(
     model: BaseVAE, config: RunConfig, splits: Splits, split: SplitName = "test", seed: int = 0
 ) -> EvalContext:
     """The context for metrics of a run's model on a split."""
-    loaded: Split = getattr(splits, split)
+    loaded = getattr(splits, split)
     return EvalContext(
         model,
         frozenset(config.components.model.tags),

@@ -64,7 +64,7 @@ def start_run(config: RunConfig, out: Path | None, callback: ProgressCallback) -
         if out is not None and on_rank0_broadcast(lambda: restarted and _is_run_of(config, out)):
             if on_rank0_broadcast(RunFolder(out).summary.exists):  # finished before the restart
                 return Run(out, str(resolve_device(config.train.device)))
-            return _resume(out, config, callback)
+            return resume_run(out, config, callback)
         return _start(config, out, callback)
 
 
@@ -74,7 +74,33 @@ def resume_run(path: Path, config: RunConfig, callback: ProgressCallback) -> Run
     config: the run's, or one that trains longer. RunError if another process trains the run.
     """
     with process_group(config.train.device):
-        return _resume(path, config, callback)
+        runtime = resolve_runtime(config.train.device, config.train.precision)
+        is_writer = runtime.rank == 0
+        folder = RunFolder.existing(path) if is_writer else RunFolder(path, is_writer=False)
+        if folder.is_writer:
+            folder.check_own()
+        metadata = folder.read_metadata() if folder.is_writer else {}
+        with folder.lock(), seeded(config.train.seed, runtime.device):
+            splits, model = _load(config)
+            if folder.is_writer:
+                check_same_data(metadata, splits)
+            stops = SignalHandler()
+            with stops.caught():
+                trainer = _make_trainer(config, model, splits, folder, runtime, callback, stops)
+                trainer.resume()
+                if on_rank0_broadcast(lambda: trainer.done and folder.summary.exists()):
+                    steps = f"{trainer.progress.step:,} steps"
+                    if trainer.progress.step < trainer.total_steps:
+                        why = f"ran out of patience after {steps}: give more --patience to go on"
+                    else:
+                        why = f"has finished its {steps}: give more --epochs or --steps to go on"
+                    raise OptionError(f"{path} {why}")
+                if folder.is_writer:
+                    # They are written again when the run ends.
+                    folder.summary.unlink(missing_ok=True)
+                    folder.traceback.unlink(missing_ok=True)
+                folder.write_start(config.to_yaml(), metadata)
+                return _train(trainer, config, splits)
 
 
 def _is_run_of(config: RunConfig, out: Path) -> bool:
@@ -93,7 +119,6 @@ def _start(config: RunConfig, out: Path | None, callback: ProgressCallback) -> R
         splits, model = _load(config)
         stops = SignalHandler()
         with stops.caught():
-            # Rank 0 creates and writes it.
             name = f"{config.components.model.name}-{config.components.data.name}"
             values = config.to_yaml(), _metadata(config, splits)
             folder = on_rank0_broadcast(lambda: RunFolder.create(out, name, *values))
@@ -107,36 +132,6 @@ def _start(config: RunConfig, out: Path | None, callback: ProgressCallback) -> R
                     if not folder.has_progress:
                         folder.remove()
                     raise
-
-
-def _resume(path: Path, config: RunConfig, callback: ProgressCallback) -> Run:
-    runtime = resolve_runtime(config.train.device, config.train.precision)
-    is_writer = runtime.rank == 0
-    folder = RunFolder.existing(path) if is_writer else RunFolder(path, is_writer=False)
-    if folder.is_writer:
-        folder.check_own()
-    metadata = folder.read_metadata() if folder.is_writer else {}
-    with folder.lock(), seeded(config.train.seed, runtime.device):
-        splits, model = _load(config)
-        if folder.is_writer:
-            check_same_data(metadata, splits)
-        stops = SignalHandler()
-        with stops.caught():
-            trainer = _make_trainer(config, model, splits, folder, runtime, callback, stops)
-            trainer.resume()
-            if on_rank0_broadcast(lambda: trainer.done and folder.summary.exists()):
-                steps = f"{trainer.progress.step:,} steps"
-                if trainer.progress.step < trainer.total_steps:
-                    why = f"ran out of patience after {steps}: give more --patience to go on"
-                else:
-                    why = f"has finished its {steps}: give more --epochs or --steps to go on"
-                raise OptionError(f"{path} {why}")
-            if folder.is_writer:
-                # They are written again when the run ends.
-                folder.summary.unlink(missing_ok=True)
-                folder.traceback.unlink(missing_ok=True)
-            folder.write_start(config.to_yaml(), metadata)
-            return _train(trainer, config, splits)
 
 
 def _load(config: RunConfig) -> tuple[Splits, BaseVAE]:
