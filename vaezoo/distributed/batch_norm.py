@@ -38,9 +38,8 @@ class _SyncBatchNorm(_BatchNorm):
         centered = x - mean.view(shape)
         variance = all_reduce(centered.square().sum(dims)) / count
         if self.training and self.track_running_stats:
-            self._update_running_stats(
-                mean.detach(), variance.detach() * (count / max(1, count - 1))
-            )
+            unbiased = variance.detach() * (count / max(1, count - 1))
+            self._update_running_stats(mean.detach(), unbiased)
         scale = torch.rsqrt(variance + self.eps)
         if self.affine:
             y = centered * (scale * self.weight).view(shape) + self.bias.view(shape)

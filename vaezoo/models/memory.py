@@ -40,15 +40,11 @@ def limit_memory(limit: int) -> Iterator[None]:
         if held[0] > limit or held[1] > MOST_TENSORS:
             raise TooLargeError(limit)
 
-    handles = [
+    with (
         registration.register_module_parameter_registration_hook(count),
         registration.register_module_buffer_registration_hook(count),
-    ]
-    try:
+    ):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
