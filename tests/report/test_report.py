@@ -130,6 +130,7 @@ def test_whatever_is_broken_is_a_remark(two_runs: tuple[Path, Path], tmp_path: P
         assert facts.remarks, name
         assert str(tmp_path) not in render([facts])
         assert all("\n" not in remark for remark in facts.remarks)
+    assert facts.remarks == ["not read: config.yaml is not YAML, line 1"]
 
 
 def test_the_lines_of_a_stranger(

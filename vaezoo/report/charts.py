@@ -150,9 +150,9 @@ def _path(
 
 
 def _dot(line: Line, cx: float, cy: float, radius: float, tooltip: str) -> Shape:
-    attributes: dict[str, object] = {"cx": f"{cx:.1f}", "cy": f"{cy:.1f}", "r": radius}
-    attributes |= {"class": f"dot {color(line.number)}", "data-run": line.number}
-    return Shape("circle", attributes, tooltip=tooltip)
+    place = {"cx": f"{cx:.1f}", "cy": f"{cy:.1f}", "r": radius}
+    style = {"class": f"dot {color(line.number)}", "data-run": line.number}
+    return Shape("circle", place | style, tooltip=tooltip)
 
 
 def _text(text: str, x: float, y: float, anchor: str, **attributes: object) -> Shape:

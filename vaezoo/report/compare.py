@@ -1,12 +1,11 @@
-"""Compare runs: differing options, best numbers, groups, and the points of curves."""
+"""Compare runs: differing options, best numbers, and the points of curves."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from vaezoo.evaluation.seeds import group_by_config
 from vaezoo.report.summary import RunSummary
 
 _MAX_POINTS = 300
@@ -47,14 +46,6 @@ def best(runs: Sequence[RunSummary], name: str, direction: str) -> set[int]:
     return found
 
 
-def seed_groups(runs: Sequence[RunSummary]) -> list[list[int]]:
-    """The indices of the runs of each configuration that was trained with several seeds."""
-    # A run whose configuration could not be read is a group of its own.
-    data = [run.group if run.config else run.name for run in runs]
-    groups = group_by_config([run.config for run in runs], data)
-    return [members for members in groups if len(members) > 1]
-
-
 def points(run: RunSummary, kind: str, term: str) -> list[tuple[float, float]]:
     """The points (step, value) of a curve, thinned; missing values are left out."""
     found = [
@@ -73,11 +64,3 @@ def term_names(runs: Sequence[RunSummary]) -> list[str]:
     names = [name for name, count in counts.items() if count > 1 or len(runs) == 1]
     first = ("elbo", "rate", "distortion", "loss")
     return sorted(names, key=lambda name: first.index(name) if name in first else len(first))
-
-
-def data_groups(runs: Sequence[RunSummary]) -> Mapping[str, list[int]]:
-    """The indices of the runs trained on the same data, by group."""
-    found: dict[str, list[int]] = {}
-    for i, run in enumerate(runs):
-        found.setdefault(run.group or run.name, []).append(i)
-    return found

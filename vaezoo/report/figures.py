@@ -25,8 +25,11 @@ class CurveGroup:
 
 def curve_groups(runs: Sequence[RunSummary]) -> list[CurveGroup]:
     """A group of charts for each data set, a chart for each term."""
+    by_data: dict[str, list[int]] = {}
+    for i, run in enumerate(runs):
+        by_data.setdefault(run.group or run.name, []).append(i)
     groups = []
-    for members in compare.data_groups(runs).values():
+    for members in by_data.values():
         inside = [runs[i] for i in members]
         drawn = []
         for term in compare.term_names(inside):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vaezoo.evaluation.metric import MetricResult
-from vaezoo.evaluation.seeds import aggregate_seeds, group_name
+from vaezoo.evaluation.seeds import aggregate_seeds, group_by_config, group_name
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import MetricSpec
 from vaezoo.report import compare
@@ -104,8 +104,12 @@ def _cell(run: RunSummary, metric: Column, is_best: bool) -> Cell:
 
 def seed_rows(runs: Sequence[RunSummary], metrics: Sequence[Column]) -> list[Row]:
     """A row for each configuration that was trained with several seeds."""
+    # A run whose configuration could not be read is a group of its own.
+    data = [run.group if run.config else run.name for run in runs]
     rows = []
-    for members in compare.seed_groups(runs):
+    for members in group_by_config([run.config for run in runs], data):
+        if len(members) == 1:
+            continue
         inside = [runs[i] for i in members]
         cells = [_seed_cell(inside, metric) for metric in metrics if metric.name not in _TRAINING]
         rows.append(Row(group_name([run.name for run in inside]), members, cells))
