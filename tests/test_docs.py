@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from vaezoo.plugins.loader import import_file
+from vaezoo.plugins.sources import import_file
 from vaezoo.plugins.specs import API_VERSION
 
 ROOT = Path(__file__).parents[1]

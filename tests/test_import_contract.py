@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vaezoo.plugins.loader import import_file
 from vaezoo.plugins.registry import registry
+from vaezoo.plugins.sources import import_file
 
 ROOT = Path(__file__).parents[1]
 
@@ -50,6 +50,7 @@ WITHOUT_TORCH = (
     "vaezoo.plugins.specs",
     "vaezoo.plugins.hookspecs",
     "vaezoo.plugins.loader",
+    "vaezoo.plugins.sources",
     "vaezoo.plugins.registry",
     "vaezoo.plugins.builtin",
     "vaezoo.evaluation.builtin",

@@ -21,9 +21,9 @@ CALLS = {
 
 ALLOWED = {
     # a file that the user names, and the annotations of a class in it
-    ("vaezoo/plugins/loader.py", "exec"),
-    ("vaezoo/plugins/loader.py", "compile"),
-    ("vaezoo/plugins/loader.py", "eval"),
+    ("vaezoo/plugins/sources.py", "exec"),
+    ("vaezoo/plugins/sources.py", "compile"),
+    ("vaezoo/plugins/sources.py", "eval"),
     # with a loader that builds plain values only
     ("vaezoo/config.py", "yaml.load"),
     # weights and nothing else (weights_only), of a file whose checksum is in its name

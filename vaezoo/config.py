@@ -13,8 +13,8 @@ import yaml
 from vaezoo.data.options import DataOptions
 from vaezoo.errors import OptionError, nearest, quoted
 from vaezoo.options import Options, describe, format_value, parse, to_dict
-from vaezoo.plugins.loader import is_source
 from vaezoo.plugins.registry import WORDS, registry
+from vaezoo.plugins.sources import is_source
 from vaezoo.plugins.specs import DatasetSpec, Kind, LossSpec, ModelSpec, Spec
 from vaezoo.training.options import TrainOptions
 

@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from vaezoo.cli.main import main
-from vaezoo.plugins.loader import import_file
+from vaezoo.plugins.sources import import_file
 
 FUZZ = Path(__file__).parents[1] / "fuzz"
 limited = import_file(str(FUZZ / "fuzz.py")).limited

@@ -20,8 +20,8 @@ from vaezoo.cli.main import main
 from vaezoo.errors import OptionError
 from vaezoo.losses.elbo import ELBOLoss
 from vaezoo.models.memory import meta_device
-from vaezoo.plugins.loader import import_file
 from vaezoo.plugins.registry import registry
+from vaezoo.plugins.sources import import_file
 from vaezoo.runs.build import build_model
 from vaezoo.training.callback import ProgressCallback
 

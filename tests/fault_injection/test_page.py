@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vaezoo.plugins.loader import import_file
+from vaezoo.plugins.sources import import_file
 
 FIGURES = import_file(str(Path(__file__).with_name("figures.py")))
 

@@ -25,7 +25,7 @@ from vaezoo.data.decode import UnreadableImageError, decode_image
 from vaezoo.data.options import DecodeOptions, NpzOptions
 from vaezoo.errors import DataError, RunError
 from vaezoo.io import parse_json, read_json, read_regular
-from vaezoo.plugins.loader import import_file
+from vaezoo.plugins.sources import import_file
 
 FUZZ = Path(__file__).parent
 fuzz, mutate, targets = (

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from vaezoo.plugins.loader import import_file
 from vaezoo.plugins.registry import registry
+from vaezoo.plugins.sources import import_file
 from vaezoo.plugins.specs import Kind, Spec
 from vaezoo.testing import check_dataset, parametrize_with_checks
 

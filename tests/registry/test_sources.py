@@ -13,8 +13,9 @@ import pytest
 import vaezoo
 from vaezoo.config import resolve_components
 from vaezoo.errors import VaezooError
-from vaezoo.plugins.loader import PluginRecord, PluginSource, is_source, load_named
+from vaezoo.plugins.loader import PluginRecord, load_named
 from vaezoo.plugins.registry import Registry
+from vaezoo.plugins.sources import PluginSource, is_source
 from vaezoo.plugins.specs import InputSpec, ModelSpec
 
 BARE = '''

@@ -19,7 +19,7 @@ from PIL import Image
 from vaezoo.cli.main import main
 from vaezoo.errors import RunError
 from vaezoo.evaluation.metric import MetricResult
-from vaezoo.plugins.loader import import_file
+from vaezoo.plugins.sources import import_file
 from vaezoo.report import charts
 from vaezoo.report.compare import best, differing
 from vaezoo.report.numbers import format_number

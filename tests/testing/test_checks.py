@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from vaezoo.plugins.loader import import_file
+from vaezoo.plugins.sources import import_file
 from vaezoo.testing import check_dataset, check_loss, check_model
 from vaezoo.testing.check import Result
 from vaezoo.testing.checks import DATASET_CHECKS, LOSS_CHECKS, MODEL_CHECKS

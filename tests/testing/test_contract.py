@@ -14,8 +14,8 @@ import pytest
 
 from vaezoo.cli.main import main
 from vaezoo.errors import OptionError, UnknownNameError, VaezooError
-from vaezoo.plugins.loader import import_file
 from vaezoo.plugins.registry import registry
+from vaezoo.plugins.sources import import_file
 from vaezoo.testing import (
     ContractError,
     check_dataset,

@@ -13,7 +13,7 @@ from vaezoo.cli import options
 from vaezoo.cli.output import make_console, print_table
 from vaezoo.config import parse_settings
 from vaezoo.data.options import FolderOptions
-from vaezoo.errors import OptionError, RunError
+from vaezoo.errors import OptionError
 from vaezoo.options import parse
 from vaezoo.plugins.registry import registry
 
@@ -21,7 +21,7 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
 _PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 
 
-@click.command(short_help="Measure the speed of models on this machine.")
+@click.command()
 @click.argument(
     "models", metavar="[MODEL]...", nargs=-1, shell_complete=options.complete_names("model")
 )
@@ -169,8 +169,5 @@ def _with_bar(total: int, work: Any) -> list[dict[str, Any]]:
 
 
 def _free_name() -> Path:
-    for number in range(1, 1_000_000):
-        path = Path(f"bench-{number:03d}.json")
-        if not path.exists():
-            return path
-    raise RunError("every name bench-N.json is taken: give --json FILE")
+    paths = (Path(f"bench-{number:03d}.json") for number in itertools.count(1))
+    return next(path for path in paths if not path.exists())

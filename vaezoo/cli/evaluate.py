@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 
 
-@click.command(short_help="Measure finished runs on held-out data.")
+@click.command()
 @options.runs_argument
 @options.metric_option(
     "default", f"Metrics by name, or groups of them: {', '.join(METRIC_GROUPS)}, default, all."

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vaezoo.export.files import Exported
 
 
-@click.command(short_help="Write a run's model as ONNX, torch.export or safetensors.")
+@click.command()
 @options.run_argument
 @options.choice_option(
     "--format format_", ["onnx", "torch-export", "safetensors"], "onnx needs the extra `export`."

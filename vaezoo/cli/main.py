@@ -40,6 +40,7 @@ COMMANDS = {
 """Each subcommand with its summary: help imports none of their modules."""
 
 _SHARED = dict.fromkeys(("sample", "reconstruct", "traverse", "interpolate", "embed"), "pictures")
+_SHARED |= dict.fromkeys(("check", "new"), "author")
 _SHARED |= dict.fromkeys(("list", "info", "plugins"), "registered")
 """The subcommands that share a module; each other one has a module of its own name."""
 
@@ -62,6 +63,7 @@ class LazyGroup(click.Group):
         shared = _SHARED.get(cmd_name)
         module = importlib.import_module(f"vaezoo.cli.{shared or cmd_name}")
         command: click.Command = getattr(module, f"{cmd_name}_command" if shared else "command")
+        command.short_help = COMMANDS[cmd_name]
         return command
 
     def resolve_command(

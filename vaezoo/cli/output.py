@@ -56,12 +56,7 @@ def print_table(
     with console.capture() as capture:
         console.print(Padding(table, (0, 0, 0, indent)))
     for line in capture.get().splitlines():
-        print_line(line.rstrip(), console)
-
-
-def print_line(text: str, console: Console) -> None:
-    """Print text as it is, without rich: what capture() gave may contain colour codes."""
-    console.file.write(text + "\n")
+        console.file.write(line.rstrip() + "\n")  # not by rich: it may contain colour codes
 
 
 def print_result(as_json: bool, value: Any, text: str) -> None:

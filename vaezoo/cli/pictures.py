@@ -16,7 +16,7 @@ Result = tuple[dict[str, Any], str]
 """What a command returns: the content of its JSON, and a text."""
 
 
-@click.command(short_help="Draw new images from a run's prior.")
+@click.command()
 @options.run_argument
 @click.option("-n", "count", type=click.IntRange(1, 10_000), default=64, help="Number of images.")
 @options.class_option
@@ -36,7 +36,7 @@ def sample_command(
     return {"samples": count, "temperature": temperature}, f"{count} samples"
 
 
-@click.command(short_help="Encode image files with a run's model and decode them again.")
+@click.command()
 @options.run_argument
 @click.argument("images", metavar="IMAGES...", nargs=-1, required=True, type=options.FILE)
 @options.picture_options("reconstructed.png")
@@ -58,7 +58,7 @@ def reconstruct_command(run: Run, images: tuple[Path, ...], out: Path) -> Result
     return {"images": [*map(str, images)], "mse": errors}, text
 
 
-@click.command(short_help="Draw what each latent dimension of a run changes.")
+@click.command()
 @options.run_argument
 @click.option("-n", "rows", type=click.IntRange(1, 1000), default=10, help="Dimensions to show.")
 @click.option(
@@ -108,7 +108,7 @@ def traverse_command(
     return found.to_dict(), text
 
 
-@click.command(short_help="Draw the interpolation between two images.")
+@click.command()
 @options.run_argument
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
@@ -146,7 +146,7 @@ def interpolate_command(
     return {"method": method, **found.to_dict()}, text
 
 
-@click.command(short_help="Draw a map of a run's latents.")
+@click.command()
 @options.run_argument
 @click.option("-n", "examples", type=click.IntRange(3), default=2000, help="Test examples to show.")
 @options.choice_option("--method", ["pca", "umap", "tsne"], "umap and tsne need the extra `maps`.")

@@ -33,6 +33,9 @@ _METRIC_FIELDS = (
 )
 
 
+_PLUGIN_FIELDS = ("name", "status", "distribution", "version", "module", "location")
+
+
 @click.command("list")
 @options.kind_option(list(PLURALS), "models", "What to list.")
 @options.json_option
@@ -202,12 +205,7 @@ def plugins_command(as_json: bool, verbose: bool) -> None:
 
 def _plugin_entry(record: PluginRecord) -> dict[str, Any]:
     return {
-        "name": record.name,
-        "status": record.status,
-        "distribution": record.distribution,
-        "version": record.version,
-        "module": record.module,
-        "location": record.location,
+        **{key: getattr(record, key) for key in _PLUGIN_FIELDS},
         **_plugin_brings(record),
         "error": record.error or None,
         "details": record.details or None,

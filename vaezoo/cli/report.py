@@ -11,7 +11,7 @@ from vaezoo.cli.output import print_result
 from vaezoo.errors import OptionError
 
 
-@click.command(short_help="Write one HTML page about runs.")
+@click.command()
 @options.runs_argument
 @options.out_option("report.html", "The page to write.")
 @click.option(

@@ -26,8 +26,8 @@ from vaezoo.config import (
 from vaezoo.data.options import DataOptions
 from vaezoo.errors import OptionError, VaezooError
 from vaezoo.options import OptionInfo, Options, cli_flag, describe, format_value
-from vaezoo.plugins.loader import is_source
 from vaezoo.plugins.registry import WORDS, registry
+from vaezoo.plugins.sources import is_source
 from vaezoo.runs.provenance import load_components
 from vaezoo.training.options import TrainOptions
 
@@ -88,7 +88,7 @@ class TrainCommand(click.Command):
                     formatter.write_dl(rows)
 
 
-@click.command(cls=TrainCommand, short_help="Train a model and draw what it learned.")
+@click.command(cls=TrainCommand)
 @click.argument(
     "model", required=False, metavar="MODEL", shell_complete=options.complete_names("model")
 )

@@ -10,15 +10,14 @@ from vaezoo.errors import UnknownNameError, VaezooError, nearest, quoted
 from vaezoo.plugins.loader import (
     MORE,
     PluginRecord,
-    PluginSource,
     Switches,
     check_conflicts,
-    is_source,
     load_all,
     load_named,
     raise_problems,
     warn_problems,
 )
+from vaezoo.plugins.sources import PluginSource, is_source
 from vaezoo.plugins.specs import Kind, ModelSpec, Spec
 
 WORDS: dict[Kind, str] = {kind: kind for kind in get_args(Kind)} | {"dataset": "data set"}

@@ -106,7 +106,10 @@ class Package:
             f"{package}/__init__.py": _fill("init.py", known),
             f"{package}/plugin.py": _fill(
                 "plugin.py",
-                {"imports": _lines([*imports, "hookimpl"]), "parts": plugin.rstrip("\n")},
+                {
+                    "imports": "\n".join(f"    {word}," for word in [*imports, "hookimpl"]),
+                    "parts": plugin.rstrip("\n"),
+                },
             ),
             **modules,
             "tests/test_contract.py": _fill("test_contract.py", known),
@@ -142,10 +145,6 @@ def write_package(distribution: str, kinds: Sequence[Kind], parent: Path) -> Pac
     except OSError as error:
         raise cannot_write(folder, error) from None
     return package
-
-
-def _lines(words: Sequence[str]) -> str:
-    return "\n".join(f"    {word}," for word in words)
 
 
 def _fill(name: str, values: Mapping[str, str]) -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vaezoo.errors import OptionError, VaezooError, nearest
-from vaezoo.plugins.loader import kind_of_class
 from vaezoo.plugins.registry import registry
+from vaezoo.plugins.sources import kind_of_class
 from vaezoo.plugins.specs import LossSpec, ModelSpec, Spec
 from vaezoo.testing.check import Check, Result, Subject
 from vaezoo.testing.checks import DATASET_CHECKS, LOSS_CHECKS, MODEL_CHECKS, NAMES

@@ -21,8 +21,8 @@ from vaezoo.models.distributions import gaussian_from_params
 from vaezoo.models.likelihoods import make_likelihood
 from vaezoo.models.options import LikelihoodOptions
 from vaezoo.options import Options, parse
-from vaezoo.plugins.loader import spec_of_class
 from vaezoo.plugins.registry import registry
+from vaezoo.plugins.sources import spec_of_class
 from vaezoo.plugins.specs import DatasetSpec, LossSpec, ModelSpec, Spec
 from vaezoo.runs.build import build_from_classes, load_class
 from vaezoo.runtime.device import Runtime

@@ -1,8 +1,9 @@
-"""`vaezoo check NAME`: checks that a model, loss or data set keeps the contract."""
+"""Commands for authors of plugins: `vaezoo new` and `vaezoo check`."""
 
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,20 +13,45 @@ from vaezoo.cli.output import print_result
 from vaezoo.config import parse_settings
 from vaezoo.errors import OptionError, UnknownNameError
 from vaezoo.plugins.registry import WORDS
-from vaezoo.plugins.specs import Spec
+from vaezoo.plugins.specs import Kind, Spec
 
 if TYPE_CHECKING:
     from vaezoo.testing import Result
 
 
-@click.command(short_help="Check that a model, loss or data set keeps the contract.")
+@click.command("new")
+@click.argument("name")
+@click.option("--loss", is_flag=True, help="A loss instead of a model.")
+@click.option("--dataset", is_flag=True, help="A data set instead of a model.")
+@click.option("--all", "everything", is_flag=True, help="A model, a loss and a data set.")
+def new_command(name: str, loss: bool, dataset: bool, everything: bool) -> None:
+    """Write the plugin package NAME, as in my-vae, into a new folder of that name.
+
+    The package can be installed, passes its tests and trains without a change.
+    """
+    from vaezoo.scaffold.write import write_package
+
+    kinds: list[Kind] = []
+    if everything or not (loss or dataset):
+        kinds.append("model")
+    if everything or loss:
+        kinds.append("loss")
+    if everything or dataset:
+        kinds.append("dataset")
+    package = write_package(name, kinds, Path())
+    click.echo(f"{name}: a plugin with {package.brings()}. Next:")
+    for line in (f"pip install -e {name}", *package.commands()):
+        click.echo(f"  {line}")
+
+
+@click.command()
 @click.argument("name", shell_complete=options.complete_names("model", "loss", "dataset"))
 @options.kind_option(["models", "losses", "datasets"], "all", "Where to look for the name.")
 @click.option("--slow", is_flag=True, help="Run the slow checks too: compilation, two processes.")
 @options.list_option("--only", click.STRING, None, "Run only these checks.")
 @options.set_option("Option of the model, its loss or the data set, as data.root=DIR. Repeatable.")
 @options.json_option
-def command(
+def check_command(
     name: str,
     kind: str,
     slow: bool,
