@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from vaezoo.config import (
-    DEFAULT_DATA,
     build_config,
     load_config,
     resolve_components,
+    resolve_dataset,
     split_by_section,
 )
 from vaezoo.data.base import Splits
@@ -67,13 +67,15 @@ def load_plugin(source: Path | str) -> list[Spec]:
     return list(registry().add(str(source)).specs)
 
 
-def load_data(name: str = DEFAULT_DATA, **options: Any) -> Splits:
-    """Load a data set. options: those that `vaezoo info NAME` shows.
+def load_data(name: str | None = None, **options: Any) -> Splits:
+    """Load a data set, by default the one that declares itself so.
+
+    options: those that `vaezoo info NAME` shows.
 
     DataError says what is missing or wrong with the data, OptionError what with the options.
     """
-    spec = cast(DatasetSpec, registry().resolve("dataset", name))
-    parsed = parse(spec.load_options(), options, f"data set {name}")
+    spec = resolve_dataset(name, {})
+    parsed = parse(spec.load_options(), options, f"data set {spec.name}")
     assert isinstance(parsed, DataOptions)
     return build_dataset(spec, parsed).load()
 

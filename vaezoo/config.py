@@ -26,8 +26,6 @@ RESERVED = ("model", "loss", "data", "config", "set", "out", "resume", "help", "
 
 Sections = Mapping[str, Mapping[str, Any]]
 
-DEFAULT_DATA = "sprites"
-
 MAX_BYTES = 1 << 16
 """Bytes of a config file. What comes from it stays small in memory, since aliases are refused."""
 
@@ -113,7 +111,7 @@ def resolve_components(
     components = Components(
         model=spec,
         loss=cast(LossSpec, _pick("loss", loss, config, spec.loss_name)),
-        data=cast(DatasetSpec, _pick("dataset", data, config, DEFAULT_DATA)),
+        data=resolve_dataset(data, config),
     )
     missing = [tag for tag in components.loss.requires if tag not in components.model.tags]
     if missing:
@@ -122,6 +120,21 @@ def resolve_components(
             f"{components.model.name} is not: its own loss is {components.model.loss_name}"
         )
     return components
+
+
+def resolve_dataset(name: str | None, config: Sections) -> DatasetSpec:
+    """Look a data set up: the one given, else the config file's, else the default."""
+    defaults = default_datasets()
+    spec = _pick("dataset", name, config, defaults[0] if len(defaults) == 1 else None)
+    if not isinstance(spec, DatasetSpec):
+        raise OptionError("say which data set to use (vaezoo list --kind datasets shows them)")
+    return spec
+
+
+def default_datasets() -> list[str]:
+    """The data sets that declare themselves the default: it is one, unless plugins disagree."""
+    specs = cast("list[DatasetSpec]", registry().specs("dataset"))
+    return [spec.name for spec in specs if spec.default]
 
 
 def _pick(kind: Kind, given: str | None, config: Sections, default: str | None) -> Spec | None:

@@ -21,7 +21,7 @@ from vaezoo.config import (
     split_by_section,
 )
 from vaezoo.errors import OptionError, UnknownNameError
-from vaezoo.plugins.registry import registry
+from vaezoo.plugins.registry import Registry, registry
 from vaezoo.plugins.specs import LossSpec, ModelSpec
 
 
@@ -103,6 +103,13 @@ def test_options_of_a_config_file_go_with_what_it_names() -> None:
     assert config.model.latent_dim == 9  # type: ignore[attr-defined]
     config = build_config(resolve_components("vanilla", None, None, sections), sections, {})
     assert config.data.max_skipped == 0.5  # type: ignore[attr-defined]
+
+
+def test_two_default_data_sets_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = [dataclasses.replace(s, default=True) for s in registry().specs("dataset")]
+    monkeypatch.setattr(Registry, "specs", lambda self, kind: specs)
+    with pytest.raises(OptionError, match="say which data set to use"):
+        resolve_components("vanilla", None, None, {})
 
 
 def test_names_come_from_the_line_then_the_config_file_then_the_defaults() -> None:

@@ -18,6 +18,7 @@ from vaezoo.config import (
     Components,
     Sections,
     build_config,
+    default_datasets,
     load_config,
     parse_settings,
     resolve_components,
@@ -92,7 +93,11 @@ class TrainCommand(click.Command):
 @click.argument(
     "model", required=False, metavar="MODEL", shell_complete=options.complete_names("model")
 )
-@options.name_option("--data", "dataset", "Data set to train on.  [default: sprites]")
+@options.name_option(
+    "--data",
+    "dataset",
+    f"Data set to train on.  [default: {' or '.join(default_datasets()) or 'none'}]",
+)
 @options.name_option("--loss", "loss", "Loss to minimise.  [default: the model's own]")
 @click.option(
     "--config", metavar="FILE", help="Config file to start from; the command line overrides it."

@@ -27,24 +27,6 @@ def register_losses(register: Callable[[LossSpec], None]) -> None:
 def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
     register(
         DatasetSpec(
-            name="sprites",
-            target="vaezoo.data.sprites:SpritesDataset",
-            options="vaezoo.data.options:SpritesOptions",
-            summary="Three shapes in every size, turn and place: drawn here, factors known",
-            paper="after dSprites, Matthey et al. 2017",
-            tags=("images", "binary", "factors", "embedded"),
-            # Many small steps: what learns most in three minutes on two cores.
-            train_options={
-                "steps": 2000,
-                "batch_size": 16,
-                "lr": 3e-3,
-                "adam_beta2": 0.95,
-                "schedule": "linear",
-            },
-        )
-    )
-    register(
-        DatasetSpec(
             name="folder",
             target="vaezoo.data.folder:FolderDataset",
             options="vaezoo.data.options:FolderOptions",

@@ -286,10 +286,14 @@ class ModelSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec(Spec):
-    """A data set: see Spec. train_options: training defaults that suit it."""
+    """A data set: see Spec.
+
+    train_options: training defaults that suit it. default: True if it is used when none is named.
+    """
 
     kind: ClassVar[Kind] = "dataset"
     train_options: Mapping[str, Any] = field(default_factory=dict)
+    default: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

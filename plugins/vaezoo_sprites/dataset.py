@@ -9,11 +9,12 @@ import math
 import torch
 from torch import Tensor
 
-from vaezoo.data.base import BaseDataset, Split, Splits, TensorSplit, random_split
-from vaezoo.data.options import SpritesOptions
-from vaezoo.data.spec import DataSpec
+from vaezoo import BaseDataset, DataSpec, Split, Splits, TensorSplit
+from vaezoo.data.base import random_split
 from vaezoo.errors import DataError
 from vaezoo.options import to_dict
+
+from .options import SpritesOptions
 
 FACTORS = ("shape", "scale", "orientation", "position_x", "position_y")
 SHAPES = ("square", "ellipse", "heart")

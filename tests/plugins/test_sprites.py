@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import vaezoo
-from vaezoo.data.sprites import COUNT, FACTORS, GRID, REACH, SHAPES, factors_of, render
 from vaezoo.errors import DataError, OptionError
+from vaezoo_sprites.dataset import COUNT, FACTORS, GRID, REACH, SHAPES, factors_of, render
 
 
 def drawn(*factors: int, size: int = 64) -> Tensor:
