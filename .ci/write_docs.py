@@ -97,10 +97,11 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo.data.loader": ("BatchLoader",),
     "vaezoo.data.options": ("SPLIT_SEED", "DecodeOptions", "DiskOptions", "ImageSize"),
     "vaezoo.checkpoint.format": ("load_into", "load_weights", "save_weights"),
-    "vaezoo.evaluation.metrics.latent": ("ACTIVE_VARIANCE",),
+    "vaezoo.evaluation.latents": ("ACTIVE_VARIANCE", "LatentKls", "LatentMoments"),
     "vaezoo.evaluation.metric": (
         "EvalBatch",
         "EvalContext",
+        "ExampleMoments",
         "MetricResult",
         "MetricState",
         "MetricUnavailable",

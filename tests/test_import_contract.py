@@ -53,7 +53,6 @@ WITHOUT_TORCH = (
     "vaezoo.plugins.sources",
     "vaezoo.plugins.registry",
     "vaezoo.plugins.builtin",
-    "vaezoo.evaluation.builtin",
     "vaezoo.nn.options",
     "vaezoo.models.options",
     "vaezoo.losses.options",

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from vaezoo import MetricState
+from vaezoo.evaluation.latents import ACTIVE_VARIANCE
 from vaezoo.evaluation.metric import EvalBatch, EvalContext, MetricResult, MetricUnavailable
-from vaezoo.evaluation.metrics.latent import ACTIVE_VARIANCE
 
 from . import scores
 

@@ -19,6 +19,7 @@ from vaezoo.cli.evaluate import best_of
 from vaezoo.data.loader import BatchLoader
 from vaezoo.errors import OptionError, UnknownNameError
 from vaezoo.evaluation.evaluate import comparability, default_metrics, evaluate, select_metrics
+from vaezoo.evaluation.latents import latent_kls
 from vaezoo.evaluation.metric import (
     EvalBatch,
     EvalContext,
@@ -26,7 +27,6 @@ from vaezoo.evaluation.metric import (
     MetricState,
     MetricUnavailable,
 )
-from vaezoo.evaluation.metrics.latent import latent_kls
 from vaezoo.models.distributions import diagonal_normal
 from vaezoo.models.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from vaezoo.plugins.registry import registry

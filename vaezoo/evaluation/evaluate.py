@@ -13,15 +13,14 @@ import torch
 from vaezoo.distributed import local_only, rank, world_size
 from vaezoo.distributed.launch import gather_objects, on_rank0_broadcast
 from vaezoo.errors import OptionError, VaezooError
+from vaezoo.evaluation.latents import LatentKls, LatentMoments, latent_report
 from vaezoo.evaluation.metric import (
-    STREAMS,
     EvalBatch,
     EvalContext,
     MetricResult,
     MetricState,
     MetricUnavailable,
 )
-from vaezoo.evaluation.metrics.latent import LatentKls, LatentMoments, latent_report
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import METRIC_GROUPS, METRIC_REQUIRES, MetricSpec
 from vaezoo.runtime.seed import evaluation_mode, seeded
@@ -34,7 +33,7 @@ _NOISE, _NOISE_OF_ONE_PROCESS = 0, 3
 class Evaluation:
     """The values of all metrics that were asked for. None where there is none: notes say why.
 
-    The first ten are in `metrics` too; vaezoo.evaluation.builtin has their formulas and papers.
+    The first ten are in `metrics` too.
 
     elbo, log_likelihood, rate, distortion: nats per example. psnr: dB.
     log_likelihood_standard_error: of the mean over the examples. metrics: every value by the name
@@ -161,11 +160,11 @@ class _States:
                 with local_only():
                     batch = EvalBatch(self.context, batches.batch(index), index, number)
                     # What each draws follows from the batch alone, whichever states see it here.
-                    with self.context.noise(_NOISE + number * STREAMS):
+                    with batch.noise(_NOISE):
                         if self.context.has("elbo"):
                             _ = batch.z  # drawn first: the same whatever is evaluated
                         self._update(batch, mergeable)
-                    with self.context.noise(_NOISE_OF_ONE_PROCESS + number * STREAMS):
+                    with batch.noise(_NOISE_OF_ONE_PROCESS):
                         self._update(batch, others)
             done += len(index)
             self.context.on_progress("one pass", done, len(everything))

@@ -26,8 +26,8 @@ OnProgress = Callable[[str, int, int], None]
 
 FeatureChoice = Literal["auto", "inception", "classifier"]
 
-STREAMS = 16
-"""Streams of noise that each batch has: number n has those from n * STREAMS on."""
+_STREAMS = 16
+"""Streams of noise that each batch has."""
 
 OVER_EXAMPLES = "standard error over examples"
 
@@ -147,6 +147,10 @@ class EvalBatch:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def noise(self, stream: int) -> AbstractContextManager[None]:
+        """Seed the generators for this batch. stream: below 16; evaluation itself uses 0 and 3."""
+        return self.context.noise(stream + self.number * _STREAMS)
 
     @functools.cached_property
     def posterior(self) -> Distribution:

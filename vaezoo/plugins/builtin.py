@@ -1,4 +1,4 @@
-"""The plugin of the core: a loss and data sets. Metrics: vaezoo.evaluation.builtin."""
+"""The plugin of the core: a loss and data sets."""
 
 from __future__ import annotations
 

@@ -6,16 +6,17 @@ import math
 
 from torch import Tensor
 
+from vaezoo import MetricState
 from vaezoo.evaluation.accumulators import RunningMoments
-from vaezoo.evaluation.image_metrics import MS_SSIM_SMALLEST, ms_ssim, mse, psnr, ssim
 from vaezoo.evaluation.metric import (
     EvalBatch,
     EvalContext,
     ExampleMoments,
     MetricResult,
-    MetricState,
     MetricUnavailable,
 )
+
+from .image_metrics import MS_SSIM_SMALLEST, ms_ssim, mse, psnr, ssim
 
 
 class SquaredErrors(MetricState):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
+from vaezoo import MetricState
 from vaezoo.evaluation.accumulators import RunningMoments
 from vaezoo.evaluation.metric import (
-    OVER_EXAMPLES,
-    STREAMS,
     EvalBatch,
     EvalContext,
     ExampleMoments,
     MetricResult,
-    MetricState,
     MetricUnavailable,
 )
 
@@ -36,7 +36,7 @@ class Bound(MetricState):
 
     def elbo(self) -> MetricResult:
         value = -float(self.rates.mean) - float(self.distortions.mean)
-        return MetricResult(value, self.elbos.standard_error, OVER_EXAMPLES)
+        return replace(MetricResult.over_examples(self.elbos), value=value)
 
     def rate(self) -> MetricResult:
         return MetricResult.over_examples(self.rates)
@@ -61,7 +61,7 @@ class LogLikelihood(ExampleMoments):
         samples = self.context.importance_samples
         if not samples:
             raise MetricUnavailable("give --importance-samples to estimate it")
-        with self.context.noise(_IMPORTANCE_NOISE + batch.number * STREAMS):
+        with batch.noise(_IMPORTANCE_NOISE):
             return batch.model.log_likelihood(batch.x, batch.y, samples=samples)
 
     log_likelihood = ExampleMoments.mean

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
+from vaezoo import MetricState
 from vaezoo.evaluation.accumulators import RunningMoments
 from vaezoo.evaluation.metric import (
     EvalBatch,
     EvalContext,
     MetricResult,
-    MetricState,
     MetricUnavailable,
 )
 

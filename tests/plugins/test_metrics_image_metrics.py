@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vaezoo.evaluation import image_metrics
-from vaezoo.evaluation.image_metrics import gaussian_window, ms_ssim, mse, psnr, ssim
+from vaezoo_metrics import image_metrics
+from vaezoo_metrics.image_metrics import gaussian_window, ms_ssim, mse, psnr, ssim
 
 
 def literal_ssim(a: Tensor, b: Tensor) -> float:

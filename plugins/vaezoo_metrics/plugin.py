@@ -1,14 +1,12 @@
-"""The plugin that registers the built-in metrics, in the order of lists. It imports no torch."""
+"""Registration of the metrics, in the order of lists. This module imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
 
-from vaezoo.plugins.hookspecs import hookimpl
-from vaezoo.plugins.specs import MetricSpec
+from vaezoo import MetricSpec, hookimpl
 
-_METRICS = "vaezoo.evaluation.metrics"
 _NATS = "nats per example"
 _BURDA = "Burda, Grosse & Salakhutdinov 2015, arXiv:1509.00519"
 _HOFFMAN = "Hoffman & Johnson 2016, ELBO surgery"
@@ -22,12 +20,12 @@ _likelihood = partial(
     comparable_keys=("data", "likelihood"),
     default=True,
 )
-_bound = partial(_likelihood, target=f"{_METRICS}.likelihood:Bound")
+_bound = partial(_likelihood, target="vaezoo_metrics.likelihood:Bound")
 _latent = partial(MetricSpec, group="latent", direction="neither", default=True)
 _aggregate = partial(
     MetricSpec,
     group="latent",
-    target=f"{_METRICS}.aggregate:AggregatePosterior",
+    target="vaezoo_metrics.aggregate:AggregatePosterior",
     paper=f"{_HOFFMAN}, section 2",
     unit=_NATS,
     direction="neither",
@@ -35,7 +33,7 @@ _aggregate = partial(
     comparable_keys=("data", "examples"),
 )
 _codes = partial(
-    _latent, target=f"{_METRICS}.latent:CodeCounts", paper=_OORD, requires=("discrete",)
+    _latent, target="vaezoo_metrics.codes:CodeCounts", paper=_OORD, requires=("discrete",)
 )
 _reconstructions = partial(
     MetricSpec,
@@ -55,7 +53,7 @@ METRICS = (
     ),
     _likelihood(
         name="log_likelihood",
-        target=f"{_METRICS}.likelihood:LogLikelihood",
+        target="vaezoo_metrics.likelihood:LogLikelihood",
         summary="The importance-weighted bound, which rises to the log-likelihood with K",
         formula="log (1/K) Σ_k p(x|z_k) p(z_k) / q(z_k|x), z_k from q(z|x)",
         paper=f"{_BURDA}, equation 8",
@@ -89,7 +87,7 @@ METRICS = (
     ),
     _latent(
         name="active_units",
-        target=f"{_METRICS}.latent:LatentMoments",
+        target="vaezoo.evaluation.latents:LatentMoments",
         summary="Latents whose posterior mean varies by more than 0.01 over the examples",
         formula="#{i : Var_x(E_q[z_i]) > 0.01}",
         paper=f"{_BURDA}, section 5",
@@ -98,7 +96,7 @@ METRICS = (
     ),
     _latent(
         name="collapsed_units",
-        target=f"{_METRICS}.latent:LatentKls",
+        target="vaezoo.evaluation.latents:LatentKls",
         summary="Latents whose posterior is the prior for 99 % of the examples",
         formula="#{i : P_x(KL(q(z_i|x) ‖ p(z_i)) < 0.01) ≥ 0.99}",
         paper="Lucas et al. 2019, arXiv:1911.02469, definition 1",
@@ -130,7 +128,7 @@ METRICS = (
     ),
     _reconstructions(
         name="mse",
-        target=f"{_METRICS}.reconstruction:SquaredErrors",
+        target="vaezoo_metrics.reconstruction:SquaredErrors",
         summary="Mean squared error of the reconstruction from the posterior's mean",
         formula="Σ_d (x_d − x̂_d)² / D",
         direction="lower",
@@ -138,21 +136,21 @@ METRICS = (
     ),
     _reconstructions(
         name="psnr",
-        target=f"{_METRICS}.reconstruction:Psnr",
+        target="vaezoo_metrics.reconstruction:Psnr",
         summary="Peak signal-to-noise ratio of reconstructions, mean over examples, at most 100",
         formula="−10 log10 MSE, values in [0, 1]",
         unit="dB",
     ),
     _reconstructions(
         name="ssim",
-        target=f"{_METRICS}.reconstruction:Ssim",
+        target="vaezoo_metrics.reconstruction:Ssim",
         summary="Structural similarity of reconstructions, Gaussian window of 11 pixels",
         formula="(2 μ_x μ_y + c₁)(2 σ_xy + c₂) / ((μ_x² + μ_y² + c₁)(σ_x² + σ_y² + c₂))",
         paper="Wang et al. 2004, Image quality assessment, equation 13",
     ),
     _reconstructions(
         name="ms_ssim",
-        target=f"{_METRICS}.reconstruction:MsSsim",
+        target="vaezoo_metrics.reconstruction:MsSsim",
         summary="Structural similarity at five scales; images of 176 pixels and more",
         formula="l_5^0.1333 Π_j (c_j s_j)^w_j",
         paper="Wang, Simoncelli & Bovik 2003, Multiscale structural similarity, equation 7",
@@ -160,7 +158,7 @@ METRICS = (
     ),
     _reconstructions(
         name="reconstruction_r2",
-        target=f"{_METRICS}.reconstruction:SquaredErrors",
+        target="vaezoo_metrics.reconstruction:SquaredErrors",
         summary="Fraction of the variance around the mean example that reconstructions explain",
         formula="1 − Σ (x − x̂)² / Σ (x − mean x)²",
         requires=(),

@@ -1,0 +1,1 @@
+"""Metrics of the likelihood, the latents and the reconstructions."""

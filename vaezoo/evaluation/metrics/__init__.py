@@ -1,1 +1,0 @@
-"""The classes of the built-in metrics, which vaezoo.evaluation.builtin registers."""
