@@ -23,7 +23,7 @@ from vaezoo.plugins.specs import DatasetSpec, LossSpec, MetricSpec, ModelSpec, S
 from vaezoo.runs.build import build_dataset, build_model
 from vaezoo.runs.run import Run, load_run
 from vaezoo.runs.train import start_run
-from vaezoo.training.callback import ProgressCallback
+from vaezoo.training.loggers import ProgressCallback
 
 __all__ = [
     "create_model",

@@ -23,7 +23,7 @@ from vaezoo.models.memory import meta_device
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.sources import import_file
 from vaezoo.runs.build import build_model
-from vaezoo.training.callback import ProgressCallback
+from vaezoo.training.loggers import ProgressCallback
 
 SCRIPT = Path(__file__).with_name("training_job.py")
 ROOT = SCRIPT.parents[2]

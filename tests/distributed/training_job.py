@@ -39,7 +39,7 @@ from vaezoo.losses.elbo import ELBOLoss
 from vaezoo.losses.evaluate import evaluate_loss
 from vaezoo.models.base import BaseVAE
 from vaezoo.runs.train import resume_run
-from vaezoo.training.callback import ProgressCallback
+from vaezoo.training.loggers import ProgressCallback
 
 JOB: dict[str, Any] = {
     "data": "sprites",

@@ -22,8 +22,8 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[2] / 
 
 import torch  # noqa: E402
 
-from vaezoo.checkpoint.async_writer import AsyncWriter, StagingBuffers  # noqa: E402
 from vaezoo.checkpoint.format import optimizer_tensors, save_checkpoint  # noqa: E402
+from vaezoo.training.checkpoints import AsyncWriter, StagingBuffers  # noqa: E402
 
 ROUNDS = 5
 WIDTH = 1000

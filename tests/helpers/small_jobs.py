@@ -6,7 +6,7 @@ import os
 import signal
 from typing import Any
 
-from vaezoo.training.callback import ProgressCallback
+from vaezoo.training.loggers import ProgressCallback
 
 SMALL_JOB: dict[str, Any] = {
     "data": "sprites",

@@ -16,7 +16,7 @@ from small_jobs import StopAfter
 from vaezoo.errors import RunStopped
 from vaezoo.runs.run import Run
 from vaezoo.runs.train import resume_run
-from vaezoo.training.callback import ProgressCallback
+from vaezoo.training.loggers import ProgressCallback
 
 
 @pytest.fixture

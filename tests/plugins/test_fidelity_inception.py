@@ -17,7 +17,7 @@ import torch
 import vaezoo
 from vaezoo.cli.main import main
 from vaezoo.data.loader import BatchLoader
-from vaezoo.runtime.seed import seeded
+from vaezoo.runtime.device import seeded
 from vaezoo_fidelity import inception
 from vaezoo_fidelity import metrics as samples
 

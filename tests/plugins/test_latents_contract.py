@@ -14,7 +14,7 @@ from vaezoo import BaseVAE, Batch, DataSpec, StepContext, create_model
 from vaezoo.config import build_config, load_config, resolve_components
 from vaezoo.models.distributions import kl_divergence, log_mean_exp, mode
 from vaezoo.runs.build import build_model
-from vaezoo.runtime.seed import evaluation_mode, seeded
+from vaezoo.runtime.device import evaluation_mode, seeded
 
 MODELS: dict[str, dict[str, Any]] = {
     "vamp_prior": {"pseudo_inputs": 6, "pseudo_mean": 0.5, "pseudo_std": 0.1},

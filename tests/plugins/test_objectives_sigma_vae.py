@@ -16,7 +16,7 @@ from vaezoo import BaseVAE
 from vaezoo.errors import OptionError
 from vaezoo.models.distributions import diagonal_normal
 from vaezoo.models.likelihoods import GaussianLikelihood
-from vaezoo.runtime.seed import evaluation_mode
+from vaezoo.runtime.device import evaluation_mode
 
 VALUES = 64
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from vaezoo.training.callback import ProgressCallback
+from vaezoo.training.loggers import ProgressCallback
 
 
 class Notes(ProgressCallback):

@@ -21,8 +21,8 @@ from vaezoo.models.base import BaseVAE
 from vaezoo.runs.train import resume_run
 from vaezoo.training import checkpoints as saver
 from vaezoo.training import trainer as loop
-from vaezoo.training.callback import ProgressCallback
 from vaezoo.training.crash import is_out_of_memory, oom_advice, summarize_exception
+from vaezoo.training.loggers import ProgressCallback
 from vaezoo.training.options import TrainOptions
 from vaezoo.training.signals import SignalHandler, StopAtOnce, StopRequested
 from vaezoo.training.train_step import TrainStep

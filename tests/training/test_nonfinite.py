@@ -18,10 +18,9 @@ from vaezoo.data.base import Batch
 from vaezoo.errors import TrainingError
 from vaezoo.losses.base import StepContext
 from vaezoo.runtime.device import Runtime, precision_context
-from vaezoo.training.nonfinite import ALLOWED_RATE, MAX_EXCESS, NonFiniteGuard
 from vaezoo.training.options import TrainOptions
 from vaezoo.training.state import finite_means
-from vaezoo.training.train_step import TrainStep
+from vaezoo.training.train_step import ALLOWED_RATE, MAX_EXCESS, NonFiniteGuard, TrainStep
 
 CPU = torch.device("cpu")
 GOOD = [torch.rand(8, 1, 16, 16, generator=torch.Generator().manual_seed(i)) for i in range(6)]

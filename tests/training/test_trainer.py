@@ -20,7 +20,7 @@ from small_jobs import SMALL_JOB, StopAfter
 from vaezoo.errors import OptionError, RunError, RunStopped, TrainingError
 from vaezoo.losses.elbo import ELBOLoss
 from vaezoo.runs.train import resume_run
-from vaezoo.training.callback import ProgressCallback, TrainMetrics
+from vaezoo.training.loggers import ProgressCallback, TrainMetrics
 from vaezoo.training.options import TrainOptions
 from vaezoo.training.train_step import TrainStep, lr_scale, should_compile
 

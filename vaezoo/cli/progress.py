@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from vaezoo.cli.output import is_rank0
-from vaezoo.training.callback import ProgressCallback, TrainMetrics
+from vaezoo.training.loggers import ProgressCallback, TrainMetrics
 
 _LINE_SECONDS = 5.0
 """At most one plain line of training in this time."""

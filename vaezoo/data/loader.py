@@ -10,7 +10,7 @@ from torch import Tensor
 from vaezoo.data.base import Batch, Split
 from vaezoo.data.options import Binarize
 from vaezoo.distributed import local_chunk, rank, world_size
-from vaezoo.runtime.seed import mix_bits
+from vaezoo.runtime.device import mix_bits
 
 EVALUATION_STREAM = 0
 """The stream of random numbers that binarizes held-out images: the same in every run."""

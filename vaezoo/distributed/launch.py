@@ -18,8 +18,7 @@ from torch import nn
 
 from vaezoo.distributed import local_only, raise_peer_errors, rank, world_size
 from vaezoo.errors import OptionError, ProcessLostError
-from vaezoo.runtime.device import Runtime, resolve_device, resolve_precision
-from vaezoo.runtime.seed import derive_seed
+from vaezoo.runtime.device import Runtime, derive_seed, resolve_device, resolve_precision
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store

@@ -23,7 +23,7 @@ from vaezoo.evaluation.metric import (
 )
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import METRIC_GROUPS, METRIC_REQUIRES, MetricSpec
-from vaezoo.runtime.seed import evaluation_mode, seeded
+from vaezoo.runtime.device import evaluation_mode, seeded
 
 _NOISE, _NOISE_OF_ONE_PROCESS = 0, 3
 """Streams of a batch's noise: of states that processes share, and of the others."""

@@ -25,7 +25,7 @@ from vaezoo.evaluation.metric import (
 )
 from vaezoo.models.base import BaseVAE
 from vaezoo.models.distributions import mode, sample_prior
-from vaezoo.runtime.seed import evaluation_mode, seeded
+from vaezoo.runtime.device import evaluation_mode, seeded
 
 ACTIVE_VARIANCE = 0.01
 """A latent is active if the variance of its posterior mean over the data is larger."""

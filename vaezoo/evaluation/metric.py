@@ -19,7 +19,7 @@ from vaezoo.evaluation.accumulators import Accumulator, RunningMoments
 from vaezoo.models.base import BaseVAE
 from vaezoo.models.distributions import kl_divergence, mode
 from vaezoo.plugins.specs import METRIC_REQUIRES
-from vaezoo.runtime.seed import seeded
+from vaezoo.runtime.device import seeded
 
 OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and the total."""

@@ -9,7 +9,7 @@ from vaezoo.data.loader import BatchLoader
 from vaezoo.distributed import all_reduce, local_only
 from vaezoo.losses.base import BaseLoss, StepContext
 from vaezoo.models.base import BaseVAE
-from vaezoo.runtime.seed import evaluation_mode, seeded
+from vaezoo.runtime.device import evaluation_mode, seeded
 
 
 def evaluate_loss(

@@ -18,7 +18,7 @@ from vaezoo.export.files import TOLERANCE, description, largest_difference, onnx
 from vaezoo.export.graphs import Part, make_graph
 from vaezoo.report.summary import RunSummary
 from vaezoo.runs.run import Run
-from vaezoo.runtime.seed import seeded
+from vaezoo.runtime.device import seeded
 
 RUNTIME_VARIABLE = "VAEZOO_ONNXRUNTIME_WEB"
 _SCRIPT, _WASM = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"

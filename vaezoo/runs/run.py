@@ -40,8 +40,7 @@ from vaezoo.models.distributions import mode
 from vaezoo.models.memory import TooLargeError, limit_memory
 from vaezoo.runs.build import build_dataset, build_model
 from vaezoo.runs.provenance import load_components
-from vaezoo.runtime.device import resolve_device
-from vaezoo.runtime.seed import seeded
+from vaezoo.runtime.device import resolve_device, seeded
 
 SplitName = Literal["train", "validation", "test"]
 

@@ -11,7 +11,7 @@ import torch
 
 import vaezoo
 from vaezoo.checkpoint.folder import RUN_FORMAT, RunFolder, check_absent
-from vaezoo.checkpoint.state import Progress
+from vaezoo.checkpoint.format import Progress
 from vaezoo.config import RunConfig
 from vaezoo.data.base import Splits
 from vaezoo.data.loader import BatchLoader
@@ -36,11 +36,9 @@ from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import Spec
 from vaezoo.runs.build import build_dataset, build_model
 from vaezoo.runs.run import Run, check_same_data, draw_samples, eval_context, eval_loader
-from vaezoo.runtime.device import Runtime, device_name, resolve_device, tune_malloc
-from vaezoo.runtime.seed import seeded
-from vaezoo.training.callback import ProgressCallback
+from vaezoo.runtime.device import Runtime, device_name, resolve_device, seeded, tune_malloc
 from vaezoo.training.crash import save_on_error
-from vaezoo.training.loggers import attach_loggers, check_loggers
+from vaezoo.training.loggers import ProgressCallback, attach_loggers, check_loggers
 from vaezoo.training.signals import SignalHandler
 from vaezoo.training.trainer import Trainer, check_batch_size
 

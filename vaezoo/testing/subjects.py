@@ -25,8 +25,7 @@ from vaezoo.plugins.registry import registry
 from vaezoo.plugins.sources import spec_of_class
 from vaezoo.plugins.specs import DatasetSpec, LossSpec, ModelSpec, Spec
 from vaezoo.runs.build import build_from_classes, load_class
-from vaezoo.runtime.device import Runtime
-from vaezoo.runtime.seed import seeded
+from vaezoo.runtime.device import Runtime, seeded
 from vaezoo.testing.check import Subject
 from vaezoo.testing.examples import EXAMPLES, labelled, make_batch, small_image
 from vaezoo.training.options import TrainOptions

@@ -1,4 +1,4 @@
-"""The interface of loggers, which receive every line of metrics.jsonl, and calling them safely."""
+"""What receives the progress of training: callbacks, and loggers of every line of metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -12,6 +12,40 @@ from typing import Any
 from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.errors import VaezooError
 from vaezoo.plugins.registry import registry
+
+
+@dataclass(frozen=True)
+class TrainMetrics:
+    """A log line. terms: means since the last line, in nats per image; None if not finite."""
+
+    step: int
+    total_steps: int
+    epoch: int
+    images_per_second: float
+    terms: Mapping[str, float | None]
+
+
+class ProgressCallback:
+    """Base of progress callbacks. Each method does nothing until a subclass overrides it."""
+
+    def on_train_start(self, title: str, total_steps: int, done: int) -> None:
+        """Training starts, or resumes after `done` steps."""
+
+    def on_step_end(self) -> None:
+        """A step was given to the device."""
+
+    def on_log(self, metrics: TrainMetrics) -> None:
+        """A log line was written."""
+
+    def on_validation_end(self, epoch: int, record: Mapping[str, Any]) -> None:
+        """A validation is done. record: its line of metrics.jsonl."""
+
+    def on_note(self, text: str) -> None:
+        """A message for the user, in one line."""
+
+    def on_train_end(self) -> None:
+        """Training is over, with or without an error. Called once."""
+
 
 Line = Mapping[str, Any]
 """A line of metrics.jsonl: `kind`, `step`, `epoch`, `terms` in nats, and more (docs/json.md)."""

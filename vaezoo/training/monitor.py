@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from vaezoo.checkpoint.async_writer import AsyncWriter
 from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.checkpoint.format import list_checkpoints, save_weights
 from vaezoo.distributed.fsdp import full_state_dict, total_norm
 from vaezoo.errors import TrainingError, how_to_resume
+from vaezoo.training.checkpoints import AsyncWriter
 from vaezoo.training.state import TrainingState
 
 

@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 
 from vaezoo.checkpoint.format import (
+    BestScore,
+    CheckpointState,
+    Progress,
     check_fit,
     load_into,
     load_optimizers,
@@ -20,7 +23,6 @@ from vaezoo.checkpoint.format import (
     random_state,
     set_random_state,
 )
-from vaezoo.checkpoint.state import BestScore, CheckpointState, Progress
 from vaezoo.distributed import all_reduce, world_size
 from vaezoo.distributed.fsdp import distribute_like, full_state_dict
 from vaezoo.losses.base import BaseLoss

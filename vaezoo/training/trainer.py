@@ -14,10 +14,8 @@ from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
-from vaezoo.checkpoint.async_writer import AsyncWriter
 from vaezoo.checkpoint.folder import RunFolder
-from vaezoo.checkpoint.format import save_weights
-from vaezoo.checkpoint.state import Progress
+from vaezoo.checkpoint.format import Progress, save_weights
 from vaezoo.data.base import Batch
 from vaezoo.data.loader import BatchLoader
 from vaezoo.distributed.batch_norm import sync_batch_norm
@@ -28,9 +26,9 @@ from vaezoo.losses.base import BaseLoss, StepContext
 from vaezoo.losses.evaluate import evaluate_loss
 from vaezoo.models.base import BaseVAE
 from vaezoo.runtime.device import Runtime, precision_context
-from vaezoo.training.callback import ProgressCallback, TrainMetrics
-from vaezoo.training.checkpoints import CheckpointManager
+from vaezoo.training.checkpoints import AsyncWriter, CheckpointManager
 from vaezoo.training.cuda_graph import make_train_step
+from vaezoo.training.loggers import ProgressCallback, TrainMetrics
 from vaezoo.training.monitor import NonFiniteMonitor
 from vaezoo.training.options import TrainOptions
 from vaezoo.training.signals import SignalHandler, StopRequested

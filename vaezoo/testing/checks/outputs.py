@@ -12,7 +12,7 @@ from vaezoo.data.spec import DataSpec
 from vaezoo.errors import DataError, OptionError
 from vaezoo.models.base import BaseVAE
 from vaezoo.models.distributions import kl_divergence
-from vaezoo.runtime.seed import seeded
+from vaezoo.runtime.device import seeded
 from vaezoo.testing.check import CheckFailed, CheckSkipped, check, fail_if
 from vaezoo.testing.examples import edge_cases, labelled
 from vaezoo.testing.subjects import CPU, ModelWithLoss

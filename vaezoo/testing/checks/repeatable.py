@@ -11,7 +11,7 @@ from torch import Tensor
 from vaezoo.checkpoint.format import load_into, load_weights, save_weights
 from vaezoo.losses.base import loss_of
 from vaezoo.models.base import BaseVAE
-from vaezoo.runtime.seed import seeded
+from vaezoo.runtime.device import seeded
 from vaezoo.testing.check import check, fail_if
 from vaezoo.testing.subjects import CPU, ModelWithLoss, set_training
 

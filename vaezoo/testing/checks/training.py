@@ -13,8 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vaezoo.bench.counts import count
 from vaezoo.losses.base import Phase, loss_of
 from vaezoo.models.base import BaseVAE
-from vaezoo.runtime.device import autocast, precision_context
-from vaezoo.runtime.seed import seeded
+from vaezoo.runtime.device import autocast, precision_context, seeded
 from vaezoo.testing.check import CheckFailed, check, fail_if
 from vaezoo.testing.subjects import CPU, LEARNING_STEPS, ModelWithLoss, named_values
 

@@ -8,8 +8,8 @@ import time
 import pytest
 import torch
 
-from vaezoo.checkpoint.async_writer import AsyncWriter, StagingBuffers
 from vaezoo.errors import RunError
+from vaezoo.training.checkpoints import AsyncWriter, StagingBuffers
 
 CPU = torch.device("cpu")
 
