@@ -22,7 +22,7 @@ from workload import training_workload
 
 from vaezoo.bench.counts import count
 from vaezoo.bench.machine import gemm_rate
-from vaezoo.bench.workload import Workload
+from vaezoo.bench.worker import Workload
 from vaezoo.runtime.device import device_name, precision_context, tune_malloc
 
 _STEPS = 12

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from workload import training_workload
 
-from vaezoo.bench.timing import synchronize
+from vaezoo.bench.machine import synchronize
 from vaezoo.runtime.device import precision_context, resolve_device, resolve_precision, tune_malloc
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from vaezoo.bench.job import Case, Job
-from vaezoo.bench.workload import Workload
+from vaezoo.bench.worker import Workload
 
 
 def training_workload(

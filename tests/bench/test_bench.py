@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vaezoo.bench.job import Case, Job
-from vaezoo.bench.run import run_job
+from vaezoo.bench.job import Case, Job, run_job
 from vaezoo.cli.main import main
 
 QUICK = [

@@ -13,8 +13,7 @@ from PIL import Image
 
 from vaezoo.bench import report
 from vaezoo.bench.job import Case, bound_by, empty_row, sanity_check
-from vaezoo.bench.machine import PEAKS, specified_peak
-from vaezoo.bench.timing import time_step
+from vaezoo.bench.machine import PEAKS, specified_peak, time_step
 from vaezoo.errors import OptionError, RunError
 
 CPU = torch.device("cpu")

@@ -10,8 +10,7 @@ import pytest
 from vaezoo.plugins.sources import import_file
 from vaezoo.testing import check_dataset, check_loss, check_model
 from vaezoo.testing.check import Result
-from vaezoo.testing.checks import DATASET_CHECKS, LOSS_CHECKS, MODEL_CHECKS
-from vaezoo.testing.contract import ContractError
+from vaezoo.testing.contract import DATASET_CHECKS, LOSS_CHECKS, MODEL_CHECKS, ContractError
 
 HERE = Path(__file__).parent
 MODELS, LOSSES, DATASETS = (

@@ -23,8 +23,7 @@ from vaezoo.testing import (
     check_model,
     parametrize_with_checks,
 )
-from vaezoo.testing.checks import MODEL_CHECKS
-from vaezoo.testing.contract import Contract
+from vaezoo.testing.contract import MODEL_CHECKS, Contract
 from vaezoo.testing.subjects import ModelWithLoss
 
 HERE = Path(__file__).parent

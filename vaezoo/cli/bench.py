@@ -96,8 +96,8 @@ def command(
         raise OptionError("--set: bench takes options of models and losses only")
     shape = (channels, *parse(FolderOptions, {"image_size": image_size}, "bench").image_size)
 
+    from vaezoo.bench.job import run_jobs
     from vaezoo.bench.machine import describe_machine
-    from vaezoo.bench.run import run_jobs
     from vaezoo.runtime.device import resolve_device, resolve_precision
 
     where = resolve_device(device)

@@ -11,9 +11,54 @@ from vaezoo.errors import OptionError, VaezooError, nearest
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.sources import kind_of_class
 from vaezoo.plugins.specs import LossSpec, ModelSpec, Spec
+from vaezoo.testing import dataset_checks, multi_process, output_checks, training_checks
 from vaezoo.testing.check import Check, Result, Subject
-from vaezoo.testing.checks import DATASET_CHECKS, LOSS_CHECKS, MODEL_CHECKS, NAMES
 from vaezoo.testing.subjects import LoadedDataset, ModelWithLoss, Named, ReferenceVAE
+
+LOSS_CHECKS = (
+    dataset_checks.registration,
+    dataset_checks.options,
+    output_checks.terms,
+    output_checks.extremes,
+    output_checks.batch_size,
+    training_checks.phases,
+    training_checks.gradients,
+    training_checks.seeds,
+    training_checks.evaluation,
+    training_checks.weights,
+    training_checks.half_precision,
+    training_checks.flops,
+    training_checks.compiled,
+    multi_process.processes,
+)
+"""What a loss must keep, with a model that it is for."""
+
+MODEL_CHECKS = (
+    output_checks.shapes,
+    output_checks.rate,
+    output_checks.bound,
+    training_checks.overfit,
+    training_checks.independence,
+    output_checks.labels,
+    output_checks.sampling,
+    *LOSS_CHECKS,
+)
+"""What a model must keep, with its default loss or another."""
+
+DATASET_CHECKS = (
+    dataset_checks.registration,
+    dataset_checks.options,
+    dataset_checks.examples,
+    dataset_checks.values,
+    dataset_checks.repeatable,
+    dataset_checks.disjoint,
+    dataset_checks.validation,
+    dataset_checks.record,
+    dataset_checks.missing,
+)
+"""What a data set must keep."""
+
+NAMES = {check.name for check in (*MODEL_CHECKS, *DATASET_CHECKS)}
 
 
 class ContractError(AssertionError):
