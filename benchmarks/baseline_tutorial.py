@@ -6,7 +6,6 @@ weights, validation at the end).
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import math
@@ -14,6 +13,7 @@ import time
 from pathlib import Path
 
 import torch
+from harness import tutorial_parser
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -111,14 +111,8 @@ def sorted_split(root: Path) -> tuple[list[Path], list[Path]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mode", choices=("step", "epochs"), required=True)
-    parser.add_argument("--images", type=Path)
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser = tutorial_parser(__doc__)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--print-steps", action="store_true", help="print the loss of each step")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

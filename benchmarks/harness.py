@@ -6,6 +6,7 @@ and ratios to the baseline, because timings of one machine drift while contestan
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import statistics
@@ -90,6 +91,18 @@ def _replace_rows(name: str, device: str, rows: Sequence[str]) -> None:
 def script(name: str, *args: str) -> list[str]:
     """The command of a contestant that is a script beside this one."""
     return [sys.executable, str(HERE / name), *args]
+
+
+def tutorial_parser(description: str | None) -> argparse.ArgumentParser:
+    """The arguments that both contestants of the tutorial's job take."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--mode", choices=("step", "epochs"), required=True)
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
 
 
 def device_of_this_machine() -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 import time
 from pathlib import Path
 
+from harness import tutorial_parser
 from workload import training_workload
 
 from vaezoo.bench.machine import synchronize
@@ -37,15 +37,9 @@ def step_rate(batch_size: int, steps: int, compiled: str, precision_name: str) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mode", choices=("step", "epochs"), required=True)
-    parser.add_argument("--images", type=Path)
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser = tutorial_parser(__doc__)
     parser.add_argument("--compile", choices=("off", "on"), default="off")
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if args.mode == "step":
         rate = step_rate(args.batch_size, args.steps, args.compile, args.precision)
