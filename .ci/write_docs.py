@@ -95,10 +95,12 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo.data.folder": ("SplitIndices", "cached_files", "hold_out_validation"),
     "vaezoo.data.image_tree": ("find_images",),
     "vaezoo.data.loader": ("BatchLoader",),
-    "vaezoo.data.options": ("SPLIT_SEED", "DecodeOptions", "DiskOptions", "ImageSize"),
+    "vaezoo.data.options": ("SPLIT_SEED", "Binarize", "DecodeOptions", "DiskOptions", "ImageSize"),
     "vaezoo.checkpoint.format": ("load_into", "load_weights", "save_weights"),
     "vaezoo.evaluation.latents": ("ACTIVE_VARIANCE", "LatentKls", "LatentMoments"),
     "vaezoo.evaluation.metric": (
+        "MAX_EXAMPLES",
+        "MIN_EXAMPLES",
         "EvalBatch",
         "EvalContext",
         "ExampleMoments",
@@ -191,6 +193,8 @@ def _entry(name: str, found: Any) -> Iterator[str]:
     if inspect.isclass(found):
         yield f"- **`{name}{_built_from(found)}`** {_what(found)}"
         yield from (f"  - {line}" for line in _members(found))
+    elif typing.get_origin(found) is typing.Literal:
+        yield f"- **`{name}`** One of {', '.join(f'`{value}`' for value in typing.get_args(found))}"
     elif typing.get_origin(found) is not None:
         yield f"- **`{name}`** A type: `{typing.get_origin(found)}`"
     elif callable(found):

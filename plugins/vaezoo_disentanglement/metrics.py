@@ -13,13 +13,17 @@ from torch import Tensor
 
 from vaezoo import MetricState
 from vaezoo.evaluation.latents import ACTIVE_VARIANCE
-from vaezoo.evaluation.metric import EvalBatch, EvalContext, MetricResult, MetricUnavailable
+from vaezoo.evaluation.metric import (
+    MAX_EXAMPLES,
+    MIN_EXAMPLES,
+    EvalBatch,
+    EvalContext,
+    MetricResult,
+    MetricUnavailable,
+)
 
 from . import scores
 
-MAX_EXAMPLES = 10_000
-"""How many examples a repetition takes, half of the split at most."""
-MIN_EXAMPLES = 1000
 _NOTABLE = 0.1
 """A bias of the mutual information above this, in nats, is mentioned."""
 
@@ -57,7 +61,7 @@ class FactorScores(MetricState):
 
     @property
     def size(self) -> int:
-        """How many examples a repetition takes."""
+        """How many examples a repetition takes: half of the split at most."""
         return min(MAX_EXAMPLES, len(self.codes) // 2)
 
     def mig(self) -> MetricResult:

@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +18,10 @@ from vaezoo import Split, Splits, VaezooError
 from vaezoo.checkpoint.format import load_into, load_weights, save_weights
 from vaezoo.data.cache import cache_folder
 from vaezoo.data.loader import BatchLoader
+from vaezoo.data.options import Binarize
 from vaezoo.errors import RunError
 from vaezoo.evaluation.metric import MetricUnavailable
 
-Binarize = Literal["none", "threshold", "dynamic"]
 VERSION = 1
 """Raised when the network or its training changes: features of two versions do not compare."""
 FEATURES = 128

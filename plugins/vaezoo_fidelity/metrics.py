@@ -9,14 +9,18 @@ from torch import Tensor, nn
 
 from vaezoo import MetricState
 from vaezoo.data.loader import BatchLoader
-from vaezoo.evaluation.metric import EvalBatch, EvalContext, MetricResult, MetricUnavailable
+from vaezoo.evaluation.metric import (
+    MAX_EXAMPLES,
+    MIN_EXAMPLES,
+    EvalBatch,
+    EvalContext,
+    MetricResult,
+    MetricUnavailable,
+)
 
 from . import distances, inception
 from .classifier import load_classifier
 
-MAX_EXAMPLES = 10_000
-"""How many real and how many generated images are compared."""
-MIN_EXAMPLES = 1000
 _BATCH_SIZE = 256
 _NOISE = 2
 

@@ -96,8 +96,8 @@ def test_what_is_missing_is_a_dash_with_its_reason(runs: Path, say: Callable[...
     for name, reason in (
         ("code_use", "its latents are no codes"),
         ("ms_ssim", "its five scales need images of 176 pixels and more, not 16×16"),
-        ("mig", "it takes 1,000 examples, and these are 100"),
-        ("fid", "it takes 1,000 examples, and these are 100"),
+        ("mig", "it needs 1,000 examples or more, and this split has 100"),
+        ("fid", "it needs 1,000 examples or more, and this split has 100"),
     ):
         assert row(text, name)[-2:] == ["-", "-"]
         assert f"{name}: {reason}\n" in text

@@ -145,7 +145,7 @@ def test_why_there_is_none() -> None:
     real = bars(200, 3).images.float() / 255
     for splits, note in (
         (None, "it needs the whole data set"),
-        (data(test=bars(50, 2)), "it takes 100 examples, and these are 50"),
+        (data(test=bars(50, 2)), "it needs 100 examples or more, and this split has 50"),
     ):
         for number in measured(real, splits).metrics.values():
             assert number.value is None

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from vaezoo.report.numbers import format_number
+from vaezoo.report.compare import format_number
 from vaezoo.report.summary import names_of
 
 VOID = {"br", "img", "input", "meta"}

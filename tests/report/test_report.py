@@ -21,8 +21,7 @@ from vaezoo.errors import RunError
 from vaezoo.evaluation.metric import MetricResult
 from vaezoo.plugins.sources import import_file
 from vaezoo.report import charts
-from vaezoo.report.compare import best, differing
-from vaezoo.report.numbers import format_number
+from vaezoo.report.compare import best, differing, format_number
 from vaezoo.report.page import render
 from vaezoo.report.summary import Latent, RunSummary, names_of, number_in, read_runs
 
@@ -237,7 +236,7 @@ def shapes(chart: charts.Chart, element: str, class_: str = "") -> list[charts.S
 
 def test_charts_place_values() -> None:
     """Corners of a chart: the lowest value at the bottom, the first step at the left."""
-    chart = charts.curves("t", [charts.Line("a", 0, [(0, 1.0), (5, 3.0), (10, 2.0)])], "nats")
+    chart = charts.draw_curves("t", [charts.Line("a", 0, [(0, 1.0), (5, 3.0), (10, 2.0)])], "nats")
     (path,) = shapes(chart, "path")
     points = str(path.attributes["d"]).removeprefix("M").split("L")
     places = [tuple(map(float, place.split(","))) for place in points]
@@ -245,7 +244,7 @@ def test_charts_place_values() -> None:
     assert places[1][1] < places[2][1] < places[0][1]
     middle = (places[0][0] + places[2][0]) / 2
     assert places[1][0] == pytest.approx(middle, abs=0.2)
-    one_point = charts.curves("t", [charts.Line("a", 0, [(1, 5.0)])], "nats")
+    one_point = charts.draw_curves("t", [charts.Line("a", 0, [(1, 5.0)])], "nats")
     assert len(shapes(one_point, "circle")) == 1
 
 
@@ -253,7 +252,7 @@ def test_names_of_dots_do_not_overlap() -> None:
     """Four runs of nearly one rate and distortion, and one that is far."""
     spots = [(10.0, 50.0), (10.5, 50.2), (9.8, 50.1), (10.2, 49.9), (40.0, 20.0)]
     lines = [charts.Line(f"run {i}", i, [], [spot]) for i, spot in enumerate(spots)]
-    chart = charts.rate_distortion("t", lines)
+    chart = charts.draw_rate_distortion("t", lines)
     names = [shape.attributes for shape in shapes(chart, "text", "name")]
     assert len(names) == 5
     places = [(float(n["x"]), float(n["y"]), n["text-anchor"]) for n in names]

@@ -12,7 +12,7 @@ from vaezoo.cli.output import print_result
 from vaezoo.errors import OptionError
 
 if TYPE_CHECKING:
-    from vaezoo.export.files import Exported
+    from vaezoo.export import Exported
 
 
 @click.command()
@@ -48,8 +48,7 @@ def command(
     if format_ == "safetensors" and part != "both":
         raise OptionError(f"--part {part}: safetensors holds the weights of both parts")
 
-    from vaezoo.export.files import ENDINGS, check_extra, export_part, export_weights
-    from vaezoo.export.graphs import PARTS
+    from vaezoo.export import ENDINGS, PARTS, check_extra, export_part, export_weights
     from vaezoo.runs.run import load_run
 
     parts = [one for one in PARTS if part in ("both", one)]

@@ -54,7 +54,8 @@ def reconstruct_command(run: Run, images: tuple[Path, ...], out: Path) -> Result
     reconstructed = run.reconstruct(x)
     save_pairs(out, x, reconstructed)
     errors = (x - reconstructed).square().flatten(1).mean(1).tolist()
-    text = f"{len(images)} originals above their reconstructions"
+    plural = "s" if len(images) > 1 else ""
+    text = f"{len(images)} original{plural} above the reconstruction{plural}"
     return {"images": [*map(str, images)], "mse": errors}, text
 
 

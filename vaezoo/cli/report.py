@@ -57,7 +57,7 @@ def command(
         raise OptionError("--importance-samples goes with --metric, as in --metric log_likelihood")
 
     from vaezoo.cli.progress import Progress
-    from vaezoo.export.files import check_extra
+    from vaezoo.export import check_extra
     from vaezoo.io import write_text
     from vaezoo.report.compare import differing
     from vaezoo.report.explorer import ExplorableRun, check_names, find_runtime, make_explorable

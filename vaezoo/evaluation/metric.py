@@ -29,6 +29,9 @@ FeatureChoice = Literal["auto", "inception", "classifier"]
 _STREAMS = 16
 """Streams of noise that each batch has."""
 
+MIN_EXAMPLES, MAX_EXAMPLES = 1000, 10_000
+"""How many examples scores of a whole sample need at least, and use at most."""
+
 OVER_EXAMPLES = "standard error over examples"
 
 
@@ -128,8 +131,8 @@ class EvalContext:
     def require_examples(self, count: int) -> None:
         """Raise MetricUnavailable if the split has fewer examples."""
         if self.num_examples < count:
-            found = f"these are {self.num_examples:,}"
-            raise MetricUnavailable(f"it takes {count:,} examples, and {found}")
+            found = f"this split has {self.num_examples:,}"
+            raise MetricUnavailable(f"it needs {count:,} examples or more, and {found}")
 
 
 class EvalBatch:

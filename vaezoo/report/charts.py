@@ -1,4 +1,4 @@
-"""Geometry of the page's SVG charts: curves, rate against distortion, bars.
+"""The page's SVG charts: training curves, rate and distortion, KL of latents.
 
 A chart is a list of shapes with places in user units of the SVG. The template draws them; colours
 come from the page's style sheet.
@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from vaezoo.report.numbers import format_number
+from vaezoo.report import compare
+from vaezoo.report.compare import display_name, format_number
+from vaezoo.report.summary import Latent, RunSummary
 
 WIDTH, HEIGHT = 380, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 12, 34
@@ -82,7 +84,7 @@ def _ticks(low: float, high: float) -> list[float]:
     return [float(tick) for tick in ticks if low <= tick <= high]
 
 
-def curves(title: str, lines: Sequence[Line], y_name: str, x_name: str = "step") -> Chart:
+def draw_curves(title: str, lines: Sequence[Line], y_name: str, x_name: str = "step") -> Chart:
     """A curve for each run; held-out values are dots."""
     xs = [a for line in lines for a, _ in (*line.points, *line.dots)]
     kept = [p for line in lines for p in line.points[int(_BURN_IN * len(line.points)) :]]
@@ -99,7 +101,7 @@ def curves(title: str, lines: Sequence[Line], y_name: str, x_name: str = "step")
     return Chart(title, f"{title}: {len(lines)} curves over {x_name}s", shapes)
 
 
-def rate_distortion(title: str, lines: Sequence[Line]) -> Chart:
+def draw_rate_distortion(title: str, lines: Sequence[Line]) -> Chart:
     """Rate on x, distortion on y: a dot for each run with its path; diagonals have equal ELBO."""
     dots = [(line, dot) for line in lines for dot in line.dots]
     xs, ys = [a for _, (a, _) in dots], [b for _, (_, b) in dots]
@@ -121,7 +123,7 @@ def rate_distortion(title: str, lines: Sequence[Line]) -> Chart:
     return Chart(title, f"{title}: rate and distortion of {len(lines)} runs", shapes)
 
 
-def bars(
+def draw_bars(
     title: str, number: int, values: Sequence[tuple[str, float]], x_name: str, unit: str
 ) -> Chart:
     """Bars in the given order. values: (tooltip, height) of each."""
@@ -235,3 +237,84 @@ def _tick_label(value: float) -> str:
     if (value and abs(value) < 1e-3) or abs(value) >= 1e6:
         return f"{value:.0e}".replace("-", "−")
     return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}").replace("-", "−")
+
+
+_MAX_BARS = 64
+_IN_NATS = ("elbo", "rate", "distortion", "loss")
+
+
+@dataclass(frozen=True)
+class CurveGroup:
+    """The training curves of the runs on one data set. members: indices of these runs."""
+
+    data: str
+    members: Sequence[int]
+    charts: Sequence[Chart]
+
+
+def curve_groups(runs: Sequence[RunSummary]) -> list[CurveGroup]:
+    """A group of charts for each data set, a chart for each term."""
+    by_data: dict[str, list[int]] = {}
+    for i, run in enumerate(runs):
+        by_data.setdefault(run.group or run.name, []).append(i)
+    groups = []
+    for members in by_data.values():
+        inside = [runs[i] for i in members]
+        drawn = []
+        for term in compare.term_names(inside):
+            kinds = ("train", "validation")
+            terms = [[compare.points(runs[i], kind, term) for kind in kinds] for i in members]
+            drawable = zip(members, terms, strict=True)
+            lines = [Line(runs[i].name, i, *pair) for i, pair in drawable if any(pair)]
+            if lines:
+                unit = "nats" if term in _IN_NATS else display_name(term)
+                drawn.append(draw_curves(display_name(term), lines, unit))
+        if drawn:
+            groups.append(CurveGroup(inside[0].data, members, drawn))
+    return groups
+
+
+def rate_distortion(runs: Sequence[RunSummary]) -> list[Chart]:
+    """A chart for each kind of likelihood: distortions of different kinds do not compare."""
+    kinds: dict[tuple[str, str], list[Line]] = {}
+    for i, run in enumerate(runs):
+        rate, distortion = (run.numbers.get(name) for name in ("rate", "distortion"))
+        if rate is None or distortion is None or rate.value is None or distortion.value is None:
+            continue
+        # `comparable` ends with the kind of likelihood: "data ..., density".
+        kind = distortion.comparable.rpartition(", ")[2] or run.likelihood
+        terms = [compare.points(run, "validation", term) for term in ("rate", "distortion")]
+        path = [(a, b) for (_, a), (_, b) in zip(*terms, strict=False)]
+        line = Line(run.name, i, path, [(rate.value, distortion.value)])
+        kinds.setdefault((run.group, kind), []).append(line)
+    return [
+        draw_rate_distortion(f"{runs[lines[0].number].data}, by {kind}", lines)
+        for (_, kind), lines in kinds.items()
+    ]
+
+
+def latent_charts(runs: Sequence[RunSummary]) -> list[tuple[int, str, Chart]]:
+    """(index of the run, source of its latents, bars of their KL) for each run with latents."""
+    found = []
+    for i, run in enumerate(runs):
+        if not run.latents:
+            continue
+        by_kl = all(latent.kl is not None for latent in run.latents)
+        unit = "KL, nats" if by_kl else "variance of means"
+        values = sorted(
+            ((f"z{z.number}", (z.kl if by_kl else z.variance) or 0.0) for z in run.latents),
+            key=lambda pair: -pair[1],
+        )
+        bars = [(f"{z}: {format_number(value)} {unit}", value) for z, value in values[:_MAX_BARS]]
+        count = f"{len(bars)} of {len(values)}" if len(bars) < len(values) else f"{len(values)}"
+        title = f"{run.name}: {_count_active(run.latents)}"
+        chart = draw_bars(title, i, bars, f"{count} latents, the most informative first", unit)
+        found.append((i, run.latents_source, chart))
+    return found
+
+
+def _count_active(latents: Sequence[Latent]) -> str:
+    variances = [latent.variance for latent in latents if latent.variance is not None]
+    if len(variances) < len(latents):  # categories have no mean that could vary
+        return f"{len(latents)} latents"
+    return f"{sum(variance > 0.01 for variance in variances)} of {len(latents)} active"

@@ -14,8 +14,15 @@ import torch
 
 from vaezoo.errors import OptionError, VaezooError
 from vaezoo.evaluation.latents import prior_mean, prior_quantiles, reject_discrete
-from vaezoo.export.files import TOLERANCE, description, largest_difference, onnx_bytes, onnx_model
-from vaezoo.export.graphs import Part, make_graph
+from vaezoo.export import (
+    TOLERANCE,
+    Part,
+    description,
+    largest_difference,
+    make_graph,
+    onnx_bytes,
+    onnx_model,
+)
 from vaezoo.report.summary import RunSummary
 from vaezoo.runs.run import Run
 from vaezoo.runtime.device import seeded

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from importlib.resources import files
 
 from vaezoo import __version__
-from vaezoo.report import charts, compare, figures, tables
+from vaezoo.report import charts, compare, tables
+from vaezoo.report.compare import format_number
 from vaezoo.report.explorer import ExplorableRun, OnnxRuntimeWeb, encode_block
-from vaezoo.report.numbers import format_number
 from vaezoo.report.summary import RunSummary
 
 
@@ -49,9 +49,9 @@ def render(
         number_rows=rows,
         has_best=any(cell.is_best for row in rows for cell in row.cells),
         seed_rows=tables.seed_rows(runs, columns),
-        curve_groups=figures.curve_groups(runs),
-        rate_distortion=figures.rate_distortion(runs),
-        latent_charts=figures.latent_charts(runs),
+        curve_groups=charts.curve_groups(runs),
+        rate_distortion=charts.rate_distortion(runs),
+        latent_charts=charts.latent_charts(runs),
         option_rows=tables.option_rows(runs),
         num_differing=len(compare.differing(runs)),
         explorable=explorable,

@@ -8,11 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from vaezoo.evaluation.metric import MetricResult
-from vaezoo.evaluation.seeds import aggregate_seeds, group_by_config, group_name
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import MetricSpec
 from vaezoo.report import compare
-from vaezoo.report.numbers import display_name, format_number
+from vaezoo.report.compare import (
+    aggregate_seeds,
+    display_name,
+    format_number,
+    group_by_config,
+    group_name,
+)
 from vaezoo.report.summary import RunSummary
 
 _TRAINING = {

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 import vaezoo
 from small_jobs import SMALL_JOB
 from vaezoo import DataSpec
+from vaezoo import export as files
 from vaezoo.cli.main import main
 from vaezoo.errors import RunError
-from vaezoo.export import files
-from vaezoo.export.graphs import PARTS, Part, example_inputs, make_graph
+from vaezoo.export import PARTS, Part, example_inputs, make_graph
 from vaezoo.runs.run import Run
 
 TINY = {**SMALL_JOB, "test": 40}
