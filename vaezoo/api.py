@@ -12,7 +12,7 @@ from vaezoo.config import (
     resolve_dataset,
     split_by_section,
 )
-from vaezoo.data.base import Splits
+from vaezoo.data.base import Splits, load_splits
 from vaezoo.data.options import DataOptions
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import OptionError
@@ -77,7 +77,7 @@ def load_data(name: str | None = None, **options: Any) -> Splits:
     spec = resolve_dataset(name, {})
     parsed = parse(spec.load_options(), options, f"data set {spec.name}")
     assert isinstance(parsed, DataOptions)
-    return build_dataset(spec, parsed).load()
+    return load_splits(build_dataset(spec, parsed))
 
 
 def create_model(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -13,8 +14,11 @@ import torch
 from torch import Tensor
 
 from vaezoo.data.options import DataOptions, DecodeOptions
-from vaezoo.data.spec import DataSpec, Domain
+from vaezoo.data.spec import DataSpec, DataStatistics, Domain
 from vaezoo.errors import DataError
+
+_PIECE = 1 << 20
+"""Values whose statistics are computed at once."""
 
 
 class Split(ABC):
@@ -139,6 +143,44 @@ class BaseDataset(ABC):
         given: object = self.options
         options = given if isinstance(given, DecodeOptions) else DecodeOptions()
         return torch.stack([torch.tensor(decode_image(path, shape, options)) for path in paths])
+
+
+def load_splits(dataset: BaseDataset) -> Splits:
+    """Load a data set; with statistics of its training examples if its values are real numbers."""
+    splits = dataset.load()
+    spec = splits.spec
+    if spec.domain != "real" or spec.statistics is not None:
+        return splits
+    statistics = compute_statistics(splits.train)
+    return replace(splits, spec=replace(spec, statistics=statistics))
+
+
+def compute_statistics(split: Split) -> DataStatistics:
+    """Compute the statistics of all examples of a split, in float64.
+
+    The standard deviation of a channel or value that never changes is taken as 1.
+    """
+    count, mean, squares = 0, torch.zeros(()), torch.zeros(())
+    low, high = torch.tensor(math.inf), torch.tensor(-math.inf)
+    step = max(1, _PIECE // split.get_batch(torch.arange(1))[0].numel())
+    for index in torch.arange(len(split)).split(step):
+        values = split.get_batch(index)[0].double().transpose(0, 1).flatten(1)
+        new, new_mean = values.shape[1], values.mean(1)
+        change, total = new_mean - mean, count + new
+        # Chan, Golub & LeVeque 1983: a mean and a sum of squares of two parts together.
+        squares = squares + (values - new_mean[:, None]).square().sum(1)
+        squares = squares + change.square() * (count * new / total)
+        mean, count = mean + change * (new / total), total
+        low, high = torch.minimum(low, values.amin(1)), torch.maximum(high, values.amax(1))
+    std = (squares / count).sqrt()
+    # Not where it is 0: rounding gives equal values a small one.
+    std = torch.where((high > low) & (std > 0), std, torch.ones_like(std))
+    return DataStatistics(
+        mean=tuple(mean.tolist()),
+        std=tuple(std.tolist()),
+        minimum=float(low.min()),
+        maximum=float(high.max()),
+    )
 
 
 def domain_of(options: DataOptions) -> Domain:

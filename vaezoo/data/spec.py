@@ -15,6 +15,34 @@ MAX_VALUES = 1 << 28
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataStatistics:
+    """Statistics of the training examples of real-valued data, in the data's units.
+
+    mean, std: what standardises the values: a number for each channel of an image, or for each
+        value of a vector; 0 and 1 if they are not standardised. std is never 0.
+    minimum, maximum: of all values.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    minimum: float
+    maximum: float
+
+    @classmethod
+    def from_dict(cls, values: Any, count: int) -> DataStatistics:
+        """Make them from a dictionary, with `count` means; ValueError for anything else."""
+        try:
+            mean, std = (tuple(map(float, values[name])) for name in ("mean", "std"))
+            low, high = (float(values[name]) for name in ("minimum", "maximum"))
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise ValueError("its statistics are not numbers") from None
+        finite = all(map(math.isfinite, (*mean, *std, low, high)))
+        if not finite or {len(mean), len(std)} != {count} or min(std) <= 0:
+            raise ValueError(f"its statistics are not {count} means and deviations above 0")
+        return cls(mean=mean, std=std, minimum=low, maximum=high)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataSpec:
     """The shape and the kind of the data.
 
@@ -22,12 +50,14 @@ class DataSpec:
     domain: what the values are; the default likelihood follows from it.
     class_names: the names of the classes, empty when there are no labels.
     num_examples: the number of training examples (losses on batch statistics need it).
+    statistics: of the training examples, for real-valued data; models get standardised values.
     """
 
     shape: tuple[int, ...]
     domain: Domain = "unit"
     class_names: tuple[str, ...] = ()
     num_examples: int = 0
+    statistics: DataStatistics | None = None
 
     def __post_init__(self) -> None:
         if len(self.shape) not in (1, 3) or any(n < 1 for n in self.shape):
@@ -73,6 +103,11 @@ class DataSpec:
             raise ValueError("its class_names are not a list of names")
         if type(examples) is not int or examples < 0:
             raise ValueError("its num_examples is not a number from 0")
+        statistics = values.get("statistics")
         return cls(
-            shape=tuple(shape), domain=domain, class_names=tuple(classes), num_examples=examples
+            shape=tuple(shape),
+            domain=domain,
+            class_names=tuple(classes),
+            num_examples=examples,
+            statistics=statistics and DataStatistics.from_dict(statistics, shape[0]),
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.checkpoint.format import load_into, load_weights
 from vaezoo.config import RunConfig, build_config
-from vaezoo.data.base import Batch, Split, Splits
+from vaezoo.data.base import Batch, Split, Splits, load_splits
 from vaezoo.data.loader import BatchLoader
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import DataError, OptionError, RunError, how_to_resume, nearest
@@ -113,7 +113,7 @@ class Run:
     @functools.cached_property
     def splits(self) -> Splits:
         """The data that the run was trained on, read again. RunError if it has changed."""
-        splits = build_dataset(self.config.components.data, self.config.data).load()
+        splits = load_splits(build_dataset(self.config.components.data, self.config.data))
         check_same_data(self.metadata, splits)
         return splits
 

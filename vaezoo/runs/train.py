@@ -13,7 +13,7 @@ import vaezoo
 from vaezoo.checkpoint.folder import RUN_FORMAT, RunFolder, check_absent
 from vaezoo.checkpoint.format import Progress
 from vaezoo.config import RunConfig
-from vaezoo.data.base import Splits
+from vaezoo.data.base import Splits, load_splits
 from vaezoo.data.loader import BatchLoader
 from vaezoo.distributed import local_only, rank, world_size
 from vaezoo.distributed.launch import (
@@ -134,7 +134,9 @@ def _start(config: RunConfig, out: Path | None, callback: ProgressCallback) -> R
 
 def _load(config: RunConfig) -> tuple[Splits, BaseVAE]:
     """The data and the untrained model on the CPU, checked against each other and the options."""
-    splits = local_rank0_first(lambda: build_dataset(config.components.data, config.data).load())
+    splits = local_rank0_first(
+        lambda: load_splits(build_dataset(config.components.data, config.data))
+    )
     if on_rank0_broadcast(lambda: splits.fingerprint) != splits.fingerprint:
         raise DataError("the data of this machine differs from the data of rank 0")
     check_loggers(config.train.log)

@@ -1,0 +1,81 @@
+"""Statistics of real-valued training examples."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import vaezoo
+from vaezoo import DataSpec, TensorSplit
+from vaezoo.data import base
+from vaezoo.data.base import compute_statistics
+from vaezoo.data.spec import DataStatistics
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1 << 20])
+@pytest.mark.parametrize("shape", [(5,), (2, 3, 4)])
+def test_statistics_are_of_each_value_or_channel(
+    shape: tuple[int, ...], piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float64, whatever the size of the parts: a large offset leaves no rounding error."""
+    monkeypatch.setattr(base, "_PIECE", piece)
+    x = torch.randn(50, *shape, generator=torch.Generator().manual_seed(0)) + 5000
+    found = compute_statistics(TensorSplit(x))
+    columns = x.double().numpy().swapaxes(0, 1).reshape(shape[0], -1)
+    np.testing.assert_allclose(found.mean, columns.mean(1), rtol=1e-12)
+    np.testing.assert_allclose(found.std, columns.std(1), rtol=1e-9)
+    assert (found.minimum, found.maximum) == (float(x.min()), float(x.max()))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e30])
+def test_a_value_that_never_changes_has_a_deviation_of_1(value: float) -> None:
+    x = torch.stack([torch.full((1000,), value), torch.arange(1000.0)], dim=1)
+    assert compute_statistics(TensorSplit(x)).std[0] == 1.0
+
+
+def real(n: int) -> Tensor:
+    return 10 + torch.randn(n, 3, generator=torch.Generator().manual_seed(n))
+
+
+def test_statistics_are_of_the_training_examples_alone(tmp_path: Path) -> None:
+    train, test = real(40), real(20) * 1000
+    np.savez(tmp_path / "x.npz", x=train.numpy(), x_test=test.numpy())
+    spec = vaezoo.load_data("npz", root=tmp_path / "x.npz").spec
+    assert spec.statistics == compute_statistics(TensorSplit(train))
+    assert DataSpec.from_dict(jsonable(spec.to_dict())) == spec
+
+
+def test_data_in_the_unit_range_has_none(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).random((20, 3)))
+    assert vaezoo.load_data("npz", root=tmp_path / "x.npz").spec.statistics is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mean": [0.0]},
+        {"std": [1.0, 0.0]},
+        {"std": [1.0, -1.0]},
+        {"mean": [0.0, float("inf")]},
+        {"minimum": None},
+        {"maximum": "x"},
+        {"mean": 3},
+    ],
+)
+def test_wrong_statistics_of_a_run_are_refused(change: dict[str, object]) -> None:
+    good = DataStatistics(mean=(0.0, 1.0), std=(1.0, 2.0), minimum=-1.0, maximum=3.0)
+    values = jsonable(DataSpec(shape=(2,), domain="real", statistics=good).to_dict())
+    assert DataSpec.from_dict(values).statistics == good
+    values["statistics"] |= change
+    with pytest.raises(ValueError, match="its statistics are not"):
+        DataSpec.from_dict(values)
+    assert DataSpec.from_dict({**values, "statistics": None}).statistics is None
+
+
+def jsonable(values: dict[str, object]) -> dict[str, object]:
+    return json.loads(json.dumps(values))
