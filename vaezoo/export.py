@@ -261,7 +261,10 @@ def _program(graph: Graph, model: BaseVAE, part: Part) -> torch.export.ExportedP
     inputs = example_inputs(model, part, 2)
     shapes = tuple({0: torch.export.Dim("batch")} for _ in inputs)
     with torch.no_grad(), no_validate_args():  # checks of values cannot be traced
-        return torch.export.export(graph, inputs, dynamic_shapes=shapes, strict=False)
+        program = torch.export.export(graph, inputs, dynamic_shapes=shapes, strict=False)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it names the source files of this machine
+    return program
 
 
 def _check(difference: float, what: str) -> None:

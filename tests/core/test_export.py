@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,23 @@ def test_torch_export_of_any_batch(run: Run, tmp_path: Path, part: Part) -> None
     with torch.no_grad():
         answer = torch.export.load(path).module()(first, y)
         torch.testing.assert_close(answer, make_graph(run.model, part)(first, y))
+
+
+@pytest.mark.parametrize("format_", ["onnx", "torch-export"])
+def test_a_file_names_no_source_file_of_this_machine(
+    run: Run, tmp_path: Path, format_: files.Format
+) -> None:
+    if format_ == "onnx":
+        pytest.importorskip("onnxscript")
+    for part in PARTS:
+        files.export_part(run, part, format_, tmp_path / part)
+        content = (tmp_path / part).read_bytes()
+        if format_ == "torch-export":
+            with zipfile.ZipFile(tmp_path / part) as archive:
+                content = b"".join(archive.read(name) for name in archive.namelist())
+        for folder in (Path(vaezoo.__file__).parent, Path(torch.__file__).parent, tmp_path):
+            assert str(folder).encode() not in content
+        assert b".py" not in content
 
 
 def test_the_batch_axis_is_open_where_weights_outweigh_maps() -> None:
