@@ -21,8 +21,7 @@ _EXPORTS = {
     "vaezoo.errors": "VaezooError",
     "vaezoo.evaluation.metric": "MetricState",
     "vaezoo.losses.base": "BaseLoss LossOutput Phase StepContext",
-    "vaezoo.models.base": "BaseVAE VAEOutput",
-    "vaezoo.models.encoder_decoder": "EncoderDecoderVAE VectorVAE",
+    "vaezoo.models.base": "BaseVAE EncoderDecoderVAE VAEOutput VectorVAE",
     "vaezoo.models.options": "GaussianOptions LikelihoodOptions NetworkOptions",
     "vaezoo.nn.options": "BackboneOptions",
     "vaezoo.options": "Options",
@@ -50,9 +49,9 @@ if TYPE_CHECKING:
     from vaezoo.losses.base import Phase as Phase
     from vaezoo.losses.base import StepContext as StepContext
     from vaezoo.models.base import BaseVAE as BaseVAE
+    from vaezoo.models.base import EncoderDecoderVAE as EncoderDecoderVAE
     from vaezoo.models.base import VAEOutput as VAEOutput
-    from vaezoo.models.encoder_decoder import EncoderDecoderVAE as EncoderDecoderVAE
-    from vaezoo.models.encoder_decoder import VectorVAE as VectorVAE
+    from vaezoo.models.base import VectorVAE as VectorVAE
     from vaezoo.models.options import GaussianOptions as GaussianOptions
     from vaezoo.models.options import LikelihoodOptions as LikelihoodOptions
     from vaezoo.models.options import NetworkOptions as NetworkOptions

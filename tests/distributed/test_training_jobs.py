@@ -19,10 +19,9 @@ import vaezoo
 from vaezoo.cli.main import main
 from vaezoo.errors import OptionError
 from vaezoo.losses.elbo import ELBOLoss
-from vaezoo.models.memory import meta_device
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.sources import import_file
-from vaezoo.runs.build import build_model
+from vaezoo.runs.build import build_model, meta_device
 from vaezoo.training.loggers import ProgressCallback
 
 SCRIPT = Path(__file__).with_name("training_job.py")

@@ -34,9 +34,8 @@ from vaezoo.distributed import (
 from vaezoo.distributed.fsdp import apply_fsdp
 from vaezoo.distributed.launch import all_reduce_max, gather_objects, on_rank0_broadcast
 from vaezoo.errors import VaezooError
-from vaezoo.losses.base import StepContext
+from vaezoo.losses.base import StepContext, evaluate_loss
 from vaezoo.losses.elbo import ELBOLoss
-from vaezoo.losses.evaluate import evaluate_loss
 from vaezoo.models.base import BaseVAE
 from vaezoo.runs.train import resume_run
 from vaezoo.training.loggers import ProgressCallback

@@ -12,8 +12,7 @@ from torch import nn
 from vaezoo.config import build_config, resolve_components
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import OptionError
-from vaezoo.models.memory import MOST_TENSORS, TooLargeError, limit_memory, meta_device
-from vaezoo.runs.build import build_model
+from vaezoo.runs.build import MOST_TENSORS, TooLargeError, build_model, limit_memory, meta_device
 from vaezoo.runtime import memory
 from vaezoo.runtime.memory import available_memory, physical_memory
 

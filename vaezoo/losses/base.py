@@ -1,4 +1,4 @@
-"""BaseLoss, the interface of all losses, and the phases of a training step."""
+"""BaseLoss, the interface of all losses; phases of a training step; evaluation of a loss."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from vaezoo.data.base import Batch
+from vaezoo.data.loader import BatchLoader
 from vaezoo.data.spec import DataSpec
+from vaezoo.distributed import all_reduce, local_only
 from vaezoo.models.base import BaseVAE
 from vaezoo.options import Options
+from vaezoo.runtime.device import evaluation_mode, seeded
 
 
 class StepContext(NamedTuple):
@@ -89,3 +93,32 @@ def loss_of(model: BaseVAE) -> BaseLoss:
     if not isinstance(model.loss, BaseLoss):
         raise ValueError(f"{type(model).__name__} has no loss: build it with create_model")
     return model.loss
+
+
+def evaluate_loss(
+    model: BaseVAE,
+    loss: BaseLoss,
+    batches: BatchLoader,
+    context: StepContext,
+    seed: int,
+    together: bool = False,
+) -> dict[str, float]:
+    """The loss and its terms in nats per example, each example counted once.
+
+    The random numbers of a batch follow from `seed` and the number of the batch, so that the
+    result does not depend on the number of processes. Random generators and the training mode are
+    restored. together: every process computes all batches, as a sharded model needs; each batch
+    still counts in one process only.
+    """
+    sums: dict[str, Tensor] = {}
+    with evaluation_mode(model, loss), torch.no_grad():
+        for number, batch, counts in batches.sharded(all_to_all=together):
+            with seeded(seed + number, batches.device), local_only():
+                output = loss(model, batch, context)
+            for name, value in {"loss": output.loss, **output.terms}.items():
+                # A 0-dim term counts for each example of the batch.
+                total = value.float().mean() * len(batch.x)
+                total = total if counts else torch.zeros_like(total)
+                sums[name] = sums[name] + total if name in sums else total
+    means = all_reduce(torch.stack(list(sums.values()))) / len(batches.split)
+    return dict(zip(sums, means.tolist(), strict=True))

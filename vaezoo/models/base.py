@@ -1,4 +1,4 @@
-"""BaseVAE, the interface of all models: encode, decode, prior, and what follows from them."""
+"""BaseVAE, the interface of all models, and the generic VAE of an encoder and a decoder."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ from vaezoo.options import Options
 
 if TYPE_CHECKING:
     from vaezoo.data.base import Batch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from vaezoo.models.likelihoods import make_likelihood
+from vaezoo.models.options import LikelihoodOptions, NetworkOptions
+from vaezoo.nn.networks import make_decoder
 
 
 class VAEOutput(NamedTuple):
@@ -185,3 +190,44 @@ class BaseVAE(nn.Module, ABC):
             z = posterior.rsample(torch.Size((min(step, samples - done),)))
             log_weights.append(self.log_density_ratio(posterior, prior, z, x, y))
         return log_mean_exp(torch.cat(log_weights), dim=0)
+
+
+class EncoderDecoderVAE(BaseVAE):
+    """A VAE of one encoder, one decoder and the options' likelihood; a subclass defines `encode`.
+
+    encoder: [batch, *data.shape] -> parameters of the posterior. decoder: [batch, *latent_shape]
+    -> [batch, *data.shape], what the likelihood takes.
+    """
+
+    options: LikelihoodOptions
+
+    def __init__(
+        self,
+        options: LikelihoodOptions,
+        data: DataSpec,
+        *,
+        latent_shape: tuple[int, ...],
+        encoder: nn.Module,
+        decoder: nn.Module,
+    ) -> None:
+        super().__init__(options, data)
+        self.latent_shape = latent_shape
+        self.encoder = encoder
+        self.decoder = decoder
+        self.likelihood = make_likelihood(options, data)
+        if any(isinstance(layer, _BatchNorm) for layer in self.modules()):
+            self.min_batch_size = max(2, self.min_batch_size)
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
+        return self.likelihood(self.decoder(z))
+
+
+class VectorVAE(EncoderDecoderVAE):
+    """An EncoderDecoderVAE with a vector latent, and the decoder that the options name."""
+
+    options: NetworkOptions
+
+    def __init__(self, options: NetworkOptions, data: DataSpec, encoder: nn.Module) -> None:
+        n = options.latent_dim
+        decoder = make_decoder(options, data, n)
+        super().__init__(options, data, latent_shape=(n,), encoder=encoder, decoder=decoder)

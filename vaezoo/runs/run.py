@@ -37,8 +37,7 @@ from vaezoo.evaluation.metric import EvalContext, FeatureChoice, OnProgress, no_
 from vaezoo.io import read_json
 from vaezoo.models.base import BaseVAE
 from vaezoo.models.distributions import mode
-from vaezoo.models.memory import TooLargeError, limit_memory
-from vaezoo.runs.build import build_dataset, build_model
+from vaezoo.runs.build import TooLargeError, build_dataset, build_model, limit_memory
 from vaezoo.runs.provenance import load_components
 from vaezoo.runtime.device import resolve_device, seeded
 

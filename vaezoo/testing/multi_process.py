@@ -20,9 +20,9 @@ from torch.utils._pytree import tree_map_only
 from vaezoo.checkpoint.format import load_weights, save_weights
 from vaezoo.data.base import Batch
 from vaezoo.distributed import all_gather, local_chunk, world_size
-from vaezoo.distributed.batch_norm import sync_batch_norm
 from vaezoo.distributed.fsdp import apply_fsdp, full_state_dict
 from vaezoo.losses.base import Phase, loss_of
+from vaezoo.nn.batch_norm import sync_batch_norm
 from vaezoo.options import to_dict
 from vaezoo.plugins.registry import registry, subprocess_environment
 from vaezoo.testing.check import CheckFailed, CheckSkipped, check, fail_if

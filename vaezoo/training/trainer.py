@@ -18,13 +18,12 @@ from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.checkpoint.format import Progress, save_weights
 from vaezoo.data.base import Batch
 from vaezoo.data.loader import BatchLoader
-from vaezoo.distributed.batch_norm import sync_batch_norm
 from vaezoo.distributed.fsdp import apply_fsdp, full_state_dict
 from vaezoo.distributed.launch import all_reduce_max, broadcast_module, run_on_rank0, seed_step
 from vaezoo.errors import OptionError, RunStopped
-from vaezoo.losses.base import BaseLoss, StepContext
-from vaezoo.losses.evaluate import evaluate_loss
+from vaezoo.losses.base import BaseLoss, StepContext, evaluate_loss
 from vaezoo.models.base import BaseVAE
+from vaezoo.nn.batch_norm import sync_batch_norm
 from vaezoo.runtime.device import Runtime, precision_context
 from vaezoo.training.checkpoints import AsyncWriter, CheckpointManager
 from vaezoo.training.cuda_graph import make_train_step
