@@ -9,7 +9,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -187,9 +187,10 @@ class RunFolder:
             lock.acquire()
             holder.write_text(f"{os.getpid()} on {platform.node()}", encoding="utf-8")
         except Timeout:
-            raise RunError(
-                f"{self.path} is being trained by process {_read_holder(holder)}"
-            ) from None
+            who = ""
+            with suppress(OSError, ValueError):
+                who = holder.read_text(encoding="utf-8")[:80]
+            raise RunError(f"{self.path} is being trained by process {who or 'unknown'}") from None
         except OSError as error:
             lock.release()
             raise cannot_write(self.checkpoints, error) from error
@@ -223,13 +224,6 @@ def _rename_to_next(folder: Path, name: Path) -> Path:
     raise RunError(f"{name.parent} has no free run number: give --out")
 
 
-def _read_holder(holder: Path) -> str:
-    try:
-        return holder.read_text(encoding="utf-8")[:80] or "unknown"
-    except (OSError, ValueError):
-        return "unknown"
-
-
 def metrics_line(line: bytes) -> dict[str, Any]:
     """Parse a line of metrics.jsonl. ValueError if `kind`, `step` or `terms` is wrong."""
     value = parse_json(line)
@@ -238,15 +232,14 @@ def metrics_line(line: bytes) -> dict[str, Any]:
     step, terms = value.get("step"), value.get("terms")
     if type(step) is not int or not 0 <= step < 2**63:
         raise ValueError("a line has no step")
-    if not isinstance(terms, dict) or not all(map(_is_term, terms.values())):
+    if not isinstance(terms, dict) or not all(
+        math.isfinite(term)
+        if isinstance(term, float)
+        else term is None or (type(term) is int and abs(term) < 2**63)
+        for term in terms.values()
+    ):
         raise ValueError("a line has terms that are not numbers")
     return value
-
-
-def _is_term(value: object) -> bool:
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return value is None or (type(value) is int and abs(value) < 2**63)
 
 
 def check_absent(path: Path) -> None:

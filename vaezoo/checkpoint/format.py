@@ -421,19 +421,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
 
 def _header(names: list[str], tensors: Mapping[str, Tensor]) -> bytes:
     """The header of a safetensors file: its length and its JSON, padded to 8 bytes."""
-    described = {}
-    begin = 0
+    described, begin = {}, 0
     for name in names:
         tensor = tensors[name]
         if tensor.dtype not in _NAMES:
             raise RunError(f"{name} is {tensor.dtype}, a dtype that safetensors does not have")
-        end = begin + tensor.numel() * tensor.element_size()
-        described[name] = {
-            "dtype": _NAMES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [begin, end],
-        }
-        begin = end
+        offsets = [begin, begin + tensor.nbytes]
+        shape, begin = list(tensor.shape), offsets[1]
+        described[name] = {"dtype": _NAMES[tensor.dtype], "shape": shape, "data_offsets": offsets}
     text = json.dumps(described, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text

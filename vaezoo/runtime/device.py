@@ -159,14 +159,11 @@ def device_name(device: torch.device) -> str:
 @functools.cache
 def _cpu_fact(name: str) -> str:
     """A line of /proc/cpuinfo, of the first core; empty where there is none."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                key, _, value = line.partition(":")
-                if key.strip() == name:
-                    return value.strip()
-    except OSError:
-        return ""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            key, _, value = line.partition(":")
+            if key.strip() == name:
+                return value.strip()
     return ""
 
 

@@ -31,26 +31,22 @@ class StagingBuffers:
     """Host buffers for copies of tensors, kept for the next copy; pinned for tensors on a GPU."""
 
     def __init__(self) -> None:
-        self._buffers: dict[tuple[str, str], Tensor] = {}
+        self._buffers: dict[str, dict[str, Tensor]] = {}
 
     def copy(self, tensors: Tensors, device: torch.device) -> dict[str, dict[str, Tensor]]:
         """Copy the values of tensors, by file and name. The next call overwrites the copies."""
-        copies = {
-            file: {name: self._copy(file, name, tensor) for name, tensor in part.items()}
-            for file, part in tensors.items()
-        }
+        before, self._buffers = self._buffers, {file: {} for file in tensors}
+        for file, part in tensors.items():
+            for name, tensor in part.items():
+                tensor = tensor.detach()
+                buffer = before.get(file, {}).get(name)
+                if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
+                    # The memory format of the tensor: the writer makes it contiguous.
+                    buffer = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
+                self._buffers[file][name] = buffer.copy_(tensor, non_blocking=True)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        return copies
-
-    def _copy(self, file: str, name: str, tensor: Tensor) -> Tensor:
-        tensor = tensor.detach()
-        buffer = self._buffers.get((file, name))
-        if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
-            # The memory format of the tensor: the writer makes it contiguous.
-            buffer = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
-            self._buffers[file, name] = buffer
-        return buffer.copy_(tensor, non_blocking=True)
+        return self._buffers
 
 
 class AsyncWriter:
@@ -160,10 +156,9 @@ class CheckpointManager:
         note: is called with one line for each damaged checkpoint, and if there is none.
         """
         size = self.folder.metrics_bytes()
+        folder = self.folder.checkpoints
         found = on_rank0_broadcast(
-            lambda: load_checkpoint(
-                self.folder.checkpoints, lambda checkpoint: parse_state(checkpoint, size), note
-            )
+            lambda: load_checkpoint(folder, lambda found: parse_state(found, size), note)
         )
         if found is None:
             note("there is no checkpoint yet: training starts from the beginning")

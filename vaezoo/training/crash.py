@@ -39,29 +39,24 @@ def save_on_error(trainer: Trainer) -> Iterator[None]:
             raise
         if is_out_of_memory(error):
             torch.cuda.empty_cache()
-            what = f"{trainer.runtime.device} is out of memory: "
-            what += oom_advice(trainer.options, trainer.runtime.precision)
+            advice = oom_advice(trainer.options, trainer.runtime.precision)
+            what = f"{trainer.runtime.device} is out of memory: {advice}"
         elif folder.has_progress:
             what = summarize_exception(error)
         else:
             raise
-        raise TrainingError(_save_and_describe(trainer, what, error)) from error
-
-
-def _save_and_describe(trainer: Trainer, what: str, error: Exception) -> str:
-    """Save what can be saved, and say what happened, when, and how to resume."""
-    step, folder = trainer.progress.step, trainer.folder
-    when = f"in step {step + 1}" if trainer.in_step else f"after step {step}"
-    message = f"training failed {when}: {what}"
-    if not folder.has_progress:
-        return message
-    with suppress(RunError):
-        write_text(folder.traceback, "".join(traceback.format_exception(error)))
-        message += f"; the traceback is in {folder.traceback}"
-    _save(trainer)
-    found = list_checkpoints(folder.checkpoints)
-    saved = f"step {step_of(found[-1])}" if found else "the beginning"
-    return f"{message}; {how_to_resume(folder.path)} (from {saved})"
+        step = trainer.progress.step
+        when = f"in step {step + 1}" if trainer.in_step else f"after step {step}"
+        message = f"training failed {when}: {what}"
+        if folder.has_progress:
+            with suppress(RunError):
+                write_text(folder.traceback, "".join(traceback.format_exception(error)))
+                message += f"; the traceback is in {folder.traceback}"
+            _save(trainer)
+            found = list_checkpoints(folder.checkpoints)
+            saved = f"step {step_of(found[-1])}" if found else "the beginning"
+            message += f"; {how_to_resume(folder.path)} (from {saved})"
+        raise TrainingError(message) from error
 
 
 def _save(trainer: Trainer, *, allowed: bool = True) -> None:
@@ -80,8 +75,16 @@ def _save(trainer: Trainer, *, allowed: bool = True) -> None:
 def summarize_exception(error: BaseException) -> str:
     """The type and message of an error in one line, and its place in the code of a plugin."""
     message = (str(error).strip().splitlines() or [""])[0][:200]
+    python = Path(sysconfig.get_path("stdlib"))
+    core = (Path(__file__).parents[1], Path(torch.__file__).parent)
+
+    def is_library(file: Path) -> bool:
+        """Whether a file belongs to vaezoo's core, torch or Python's standard library."""
+        in_python = file.is_relative_to(python) and "site-packages" not in file.parts
+        return in_python or any(file.is_relative_to(folder) for folder in core)
+
     frames = traceback.extract_tb(error.__traceback__)
-    plugin = [f for f in frames if not _is_library(Path(f.filename))] or frames[-1:]
+    plugin = [f for f in frames if not is_library(Path(f.filename))] or frames[-1:]
     where = f" ({plugin[-1].filename}, line {plugin[-1].lineno})" if plugin else ""
     return f"{type(error).__name__}{': ' if message else ''}{message}{where}"
 
@@ -96,18 +99,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def oom_advice(options: TrainOptions, precision: str) -> str:
     """Name options that need less memory, the one that helps most first."""
-    ways = []
-    if options.batch_size > 1:
-        ways.append(f"a smaller --batch-size than {options.batch_size}")
+    ways = ["a smaller model (vaezoo info shows its options)"]
     if precision != "bf16":
-        ways.append("--precision bf16")
-    ways.append("a smaller model (vaezoo info shows its options)")
+        ways.insert(0, "--precision bf16")
+    if options.batch_size > 1:
+        ways.insert(0, f"a smaller --batch-size than {options.batch_size}")
     return "give " + ", or ".join(ways)
-
-
-def _is_library(file: Path) -> bool:
-    """Whether a file belongs to vaezoo's core, torch or Python's standard library."""
-    python = Path(sysconfig.get_path("stdlib"))
-    in_python = file.is_relative_to(python) and not file.is_relative_to(python / "site-packages")
-    folders = (Path(__file__).parents[1], Path(torch.__file__).parent)
-    return in_python or any(file.is_relative_to(folder) for folder in folders)

@@ -44,11 +44,13 @@ class CUDAGraphStep(TrainStep):
                 self._taken += 1
                 return self._warm_up(batch, context, step)
             self._capture(batch, context, step)
-        if self._graph is None or not self._fits(batch):
+        static = self._static_batch
+        fits = batch.x.shape == static.x.shape and (batch.y is None) == (static.y is None)
+        if self._graph is None or not fits:
             return super().__call__(batch, context, step)
-        self._static_batch.x.copy_(batch.x)
-        if self._static_batch.y is not None and batch.y is not None:
-            self._static_batch.y.copy_(batch.y)
+        static.x.copy_(batch.x)
+        if static.y is not None and batch.y is not None:
+            static.y.copy_(batch.y)
         self.set_lr(step)
         self._graph.replay()
         return self._values
@@ -66,11 +68,9 @@ class CUDAGraphStep(TrainStep):
 
     def _capture(self, batch: Batch, context: StepContext, step: int) -> None:
         """Capture a step without taking it. If that fails, `_graph` stays None."""
-        batch = to_channels_last(batch)
+        batch, device = to_channels_last(batch), self.runtime.device
         self._static_batch = Batch(batch.x.clone(), None if batch.y is None else batch.y.clone())
-        device = self.runtime.device
-        rng_state = torch.cuda.get_rng_state(device)
-        graph = torch.cuda.CUDAGraph()
+        rng_state, graph = torch.cuda.get_rng_state(device), torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph):
                 self._values = super().__call__(self._static_batch, context, step)
@@ -83,10 +83,6 @@ class CUDAGraphStep(TrainStep):
             self.note(f"no CUDA graph, training continues without it: {first_line(error)}")
             return
         self._graph = graph
-
-    def _fits(self, batch: Batch) -> bool:
-        static = self._static_batch
-        return batch.x.shape == static.x.shape and (batch.y is None) == (static.y is None)
 
 
 def make_train_step(

@@ -131,10 +131,11 @@ class TrainingState:
         if state.best:
             own = self.model.state_dict()
             check_fit(own, tensors["best"], path)
-            best = Best(state.best.score, state.best.epochs_since)
-            for name, tensor in tensors["best"].items():
-                best.weights[name] = distribute_like(tensor.to(self.device), own[name])
-            self.best = best
+            weights = {
+                name: distribute_like(tensor.to(self.device), own[name])
+                for name, tensor in tensors["best"].items()
+            }
+            self.best = Best(state.best.score, state.best.epochs_since, weights)
         self.validation_due = state.validation_due
 
 
@@ -165,8 +166,7 @@ class MetricBuffer:
 
     def peek(self) -> list[list[float]]:
         """Return the values so far, one list a step."""
-        rows: list[list[float]] = self.mean_over_ranks().tolist()
-        return rows
+        return self.mean_over_ranks().tolist()
 
     def mean_over_ranks(self) -> Tensor:
         """The values so far, [count, terms], averaged over the ranks that share each step."""

@@ -43,8 +43,8 @@ class Adam(torch.optim.Adam):
 class TrainStep:
     """The phases of a loss, each with an Adam optimizer.
 
-    Calling it takes one step. It returns the loss and the terms of each phase, [terms], on the
-    device; after the first step `names` has their names. note: called with a line for the user.
+    Calling it returns the loss and the terms of each phase, [terms], on the device; after the
+    first step `names` has their names. note: called with a line for the user.
     """
 
     model: BaseVAE
@@ -104,7 +104,10 @@ class TrainStep:
                 clip(phase.parameters, self.options.grad_clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            _collect(named, phase, output, is_only=len(self.phases) == 1)
+            loss_name = "loss" if len(self.phases) == 1 else f"{phase.name}_loss"
+            for name, value in {loss_name: output.loss, **output.terms}.items():
+                key = f"{phase.name}_{name}" if name in named else name  # an earlier phase has it
+                named[key] = value.detach().float().mean()
         if self.guard is not None:
             self.guard.end()
         self.names = self.names or tuple(named)
@@ -162,11 +165,7 @@ def to_channels_last(batch: Batch) -> Batch:
 
 
 def should_compile(options: TrainOptions, device: torch.device, total_steps: int) -> bool:
-    """Whether to compile the loss functions: as asked, or for `auto` in long runs on a GPU.
-
-    This depends on the options and the device only, not on a clock, so that the same command
-    computes the same numbers.
-    """
+    """Whether to compile the loss functions: as asked, or for `auto` in long runs on a GPU."""
     if options.compile == "auto":
         return device.type == "cuda" and total_steps >= _MIN_STEPS_TO_COMPILE
     return options.compile == "on"
@@ -188,16 +187,7 @@ def lr_scale(schedule: str, step: int, total_steps: int) -> float:
     return 1.0
 
 
-def _collect(named: dict[str, Tensor], phase: Phase, output: LossOutput, *, is_only: bool) -> None:
-    """Add a phase's values to `named`; a name that is taken gets the phase's name as prefix."""
-    values = {"loss" if is_only else f"{phase.name}_loss": output.loss}
-    values.update(output.terms)
-    for name, value in values.items():
-        if name in named:
-            name = f"{phase.name}_{name}"
-        named[name] = value.detach().float().mean()
-
-
+@torch.no_grad()
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
     """Average gradients over the ranks, with one all-reduce for each dtype.
 
@@ -206,24 +196,20 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
     """
     if world_size() == 1:
         return
-    parameters = [parameter for parameter in parameters if not is_sharded(parameter)]
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
     for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    for dtype in sorted({gradient.dtype for gradient in gradients}, key=str):
-        _average([gradient for gradient in gradients if gradient.dtype == dtype])
-
-
-@torch.no_grad()
-def _average(tensors: Sequence[Tensor]) -> None:
-    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    with raise_peer_errors():
-        dist.all_reduce(flat)
-    flat.div_(world_size())
-    parts = flat.split([tensor.numel() for tensor in tensors])
-    for tensor, part in zip(tensors, parts, strict=True):
-        tensor.copy_(part.view_as(tensor))
+        if not is_sharded(parameter):
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            by_dtype.setdefault(parameter.grad.dtype, []).append(parameter.grad)
+    for dtype in sorted(by_dtype, key=str):
+        flat = torch.cat([gradient.reshape(-1) for gradient in by_dtype[dtype]])
+        with raise_peer_errors():
+            dist.all_reduce(flat)
+        flat.div_(world_size())
+        parts = flat.split([gradient.numel() for gradient in by_dtype[dtype]])
+        for gradient, part in zip(by_dtype[dtype], parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
 
 
 MAX_EXCESS = 20.0

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.checkpoint.format import Progress, save_weights
-from vaezoo.data.base import Batch
 from vaezoo.data.loader import BatchLoader
 from vaezoo.distributed.fsdp import apply_fsdp, full_state_dict
 from vaezoo.distributed.launch import all_reduce_max, broadcast_module, run_on_rank0, seed_step
@@ -83,9 +82,10 @@ class Trainer:
     @property
     def done(self) -> bool:
         """Whether there is nothing left to train or validate."""
-        return not self.state.validation_due and (
-            self.progress.step >= self.total_steps or self._out_of_patience()
-        )
+        patience = self.options.patience
+        out_of_patience = patience is not None and self.state.best.epochs_since >= patience
+        finished = out_of_patience or self.progress.step >= self.total_steps
+        return finished and not self.state.validation_due
 
     def resume(self) -> None:
         """Restore the newest valid checkpoint of the run folder, or start from the beginning."""
@@ -134,7 +134,11 @@ class Trainer:
         """Train one epoch, or the rest of it."""
         epoch, start = divmod(self.progress.step, len(self.train))
         for batch in self.train.epoch(epoch, start):
-            self._step(batch)
+            self.in_step = True
+            seed_step(self.options.seed, self.progress.step)
+            self.state.advance(self.train_step(batch, self._context(), self.progress.step))
+            self.callback.on_step_end()
+            self.in_step = False
             done = self.progress.step in (self.total_steps, (epoch + 1) * len(self.train))
             is_log_step = done or self.state.metric_buffer.full
             if is_log_step:
@@ -152,13 +156,6 @@ class Trainer:
             if self.progress.step == self.total_steps:
                 return
 
-    def _step(self, batch: Batch) -> None:
-        self.in_step = True
-        seed_step(self.options.seed, self.progress.step)
-        self.state.advance(self.train_step(batch, self._context(), self.progress.step))
-        self.callback.on_step_end()
-        self.in_step = False
-
     def _context(self) -> StepContext:
         return StepContext(self.state.global_step, self.total_steps, len(self.train.split))
 
@@ -175,18 +172,18 @@ class Trainer:
         names = self.train_step.names
         terms = dict(zip(names, finite_means(rows, len(names)), strict=True))
         rate = images / seconds
-        factor = lr_scale(self.options.schedule, self.progress.step - 1, self.total_steps)
+        step = self.progress.step
         record: dict[str, Any] = {
             "kind": "train",
-            "step": self.progress.step,
+            "step": step,
             "epoch": epoch,
             "terms": terms,
-            "lr": self.options.lr * factor,
+            "lr": self.options.lr * lr_scale(self.options.schedule, step - 1, self.total_steps),
             "images_per_second": round(rate, 1),
             "skipped": skipped,
         }
         self.folder.append_metrics(record)
-        self.callback.on_log(TrainMetrics(self.progress.step, self.total_steps, epoch, rate, terms))
+        self.callback.on_log(TrainMetrics(step, self.total_steps, epoch, rate, terms))
 
     def _validate(self, epoch: int) -> None:
         self.state.validation_due = True
@@ -199,41 +196,29 @@ class Trainer:
                 seed=self.options.seed,
                 together=self.options.shard,
             )
+        bits, likelihood = None, getattr(self.model, "likelihood", None)
+        if likelihood is not None and math.isfinite(terms.get("elbo", math.nan)):
+            bits = likelihood.bits_per_dim(-terms["elbo"], self.model.data)
         record: dict[str, Any] = {
             "kind": "validation",
             "step": self.progress.step,
             "epoch": epoch,
             # JSON has no NaN or infinity; a validation loss may be either, and training continues.
             "terms": {k: v if math.isfinite(v) else None for k, v in terms.items()},
-            "bits_per_dim": self._bits_per_dim(terms),
+            "bits_per_dim": bits,
         }
         self.folder.append_metrics(record)
         score = terms.get("elbo", -terms["loss"])
         self.state.score = score if math.isfinite(score) else None
         if self.options.patience is not None:
-            self._update_best(score)
+            best = self.state.best
+            best.epochs_since += 1
+            if score > best.score:  # NaN never is
+                weights = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
+                self.state.best = Best(score, 0, weights)
         self.state.validation_due = False
         self.callback.on_validation_end(epoch, record)
         self._log_clock = time.perf_counter()
-
-    def _bits_per_dim(self, terms: Mapping[str, float]) -> float | None:
-        likelihood = getattr(self.model, "likelihood", None)
-        if likelihood is None or not math.isfinite(terms.get("elbo", math.nan)):
-            return None
-        bits: float | None = likelihood.bits_per_dim(-terms["elbo"], self.model.data)
-        return bits
-
-    def _update_best(self, score: float) -> None:
-        """Keep these weights if their score is the best so far. NaN never is."""
-        best = self.state.best
-        best.epochs_since += 1
-        if score > best.score:
-            weights = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
-            self.state.best = Best(score, 0, weights)
-
-    def _out_of_patience(self) -> bool:
-        patience = self.options.patience
-        return patience is not None and self.state.best.epochs_since >= patience
 
     def _finish(self) -> None:
         """Fit the prior and save the final weights. The last checkpoint is not changed."""
