@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -77,6 +79,36 @@ def test_a_quarter_turn_is_a_quarter_turn() -> None:
         a, b = upright[patch, patch], turned[patch, patch]
         best = max((torch.rot90(a, k) == b).float().mean().item() for k in (1, 3))
         assert best > 0.97
+
+
+def test_an_ellipse_lies_at_nine_degrees_for_each_step_of_the_orientation() -> None:
+    """By the moments of the picture: its principal axis is at o·9°, its axes are 2 to 1."""
+    size = 256
+    factors = torch.tensor([[1, GRID[1] - 1, step, 16, 16] for step in range(40)])
+    for step, picture in enumerate(render(factors, size, size)[:, 0]):
+        y, x = picture.nonzero().double().unbind(1)
+        x, y = x - x.mean(), y - y.mean()
+        xx, yy, xy = ((a * b).mean() for a, b in ((x, x), (y, y), (x, y)))
+        degrees = math.degrees(0.5 * math.atan2(2 * xy, xx - yy))
+        apart = (degrees - 9 * step + 90) % 180 - 90
+        assert abs(apart) < 0.5, step
+        # A uniform ellipse has the variance of a quarter of the square of each half axis.
+        root = torch.sqrt((xx - yy).square() + 4 * xy.square())
+        halves = [2 * math.sqrt((xx + yy + sign * root) / 2) / size for sign in (1, -1)]
+        assert halves == pytest.approx([0.24, 0.12], rel=0.02)
+
+
+def test_a_heart_turns_through_the_full_circle_in_equal_steps() -> None:
+    """The direction from its origin to its centre of mass turns by 9° a step, in one sense."""
+    size = 256
+    factors = torch.tensor([[2, GRID[1] - 1, step, 0, 0] for step in range(40)])
+    angles = []
+    for picture in render(factors, size, size)[:, 0]:
+        y, x = (picture.nonzero().double().mean(0) + 0.5) / size - REACH
+        angles.append(math.degrees(math.atan2(y, x)))
+    assert angles[0] == pytest.approx(-90, abs=2)  # upright: its mass is above the origin
+    for step, angle in enumerate(angles):
+        assert abs((angle - angles[0] - 9 * step + 180) % 360 - 180) < 2
 
 
 def test_shapes_differ_and_hearts_stand_upright() -> None:

@@ -1,0 +1,106 @@
+"""The row of a benchmark against a hand count, and what one timed step does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from vaezoo.bench import worker
+from vaezoo.bench.job import Case, Job, Mode
+from vaezoo.bench.machine import Timing, time_step
+from vaezoo.bench.worker import Workload, measure
+
+CPU = torch.device("cpu")
+GEMM, COPY = 1e15, 1e16
+"""FLOP/s and bytes/s of a machine that no step can use up."""
+
+
+def workload(model: str, mode: Mode, **options: Any) -> tuple[Job, Case]:
+    case = Case(mode=mode, batch_size=4, precision="fp32", compile="off")
+    job = Job(
+        model=model,
+        loss=None,
+        options=options,
+        shape=(1, 16, 16),
+        device="cpu",
+        cases=(case,),
+        windows=5,
+        seconds=0.001,
+        end_to_end=False,
+        largest=False,
+        gemm={"fp32": GEMM},
+        copy=COPY,
+    )
+    return job, case
+
+
+def products(module: nn.Module) -> list[int]:
+    """2·in·out of each linear layer: a multiplication and an addition for each weight."""
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+    return [2 * layer.in_features * layer.out_features for layer in layers]
+
+
+@pytest.mark.parametrize("mode", ["train", "encode", "decode", "sample"])
+def test_a_row_has_the_flops_of_an_mlp_and_its_shares_of_the_machine(mode: Mode) -> None:
+    """Forward 2·Σ in·out; backward twice that, but nothing is sent back to the images."""
+    job, case = workload("vanilla", mode, network="mlp", hidden=[32, 16], latent_dim=3)
+    row = measure(job, case)
+    assert row["status"] == "ok", row["reason"]
+    model = Workload(job, case, CPU).model
+    encoder, decoder = products(model.encoder), products(model.decoder)
+    assert encoder[0] == 2 * 256 * 32
+    assert len(encoder) + len(decoder) == len(products(model)) > 4
+    expected = {
+        "encode": sum(encoder),
+        "decode": sum(decoder),
+        "sample": sum(decoder),
+        "train": 3 * sum(encoder + decoder) - encoder[0],
+    }
+    assert row["flops_per_image"] == expected[mode]
+    rate = row["images_per_second"]
+    assert row["gemm_share"] == pytest.approx(row["flops_per_image"] * rate / GEMM)
+    assert row["copy_share"] == pytest.approx(row["bytes_per_image"] * rate / COPY)
+    assert row["parameters"] == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("model", ["vanilla", "factor_vae"])
+def test_one_timed_step_of_training_changes_every_parameter(
+    monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    """Of the loss too: what is timed is a full step, with its backward pass and its update."""
+    workloads: list[Workload] = []
+    same: list[str] = []
+
+    class Kept(Workload):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            workloads.append(self)
+
+    def time_one(step: Callable[[], object], device: torch.device, **options: Any) -> Timing:
+        measured = workloads[0]  # the second one counts FLOPs
+        loss = measured.model.loss
+        assert loss is not None
+        named = [*measured.model.named_parameters(), *loss.named_parameters("loss")]
+        before = [p.detach().clone() for _, p in named]
+        step()
+        pairs = zip(named, before, strict=True)
+        same.extend(n for (n, p), old in pairs if p.requires_grad and p.detach().equal(old))
+        return time_step(step, device, **options)
+
+    monkeypatch.setattr(worker, "Workload", Kept)
+    monkeypatch.setattr(worker, "time_step", time_one)
+    row = measure(*workload(model, "train", hidden=[4, 4]))
+    assert row["status"] == "ok", row["reason"]
+    assert same == []
+
+
+@pytest.mark.parametrize("mode", ["encode", "decode", "sample"])
+def test_other_modes_change_nothing(mode: Mode) -> None:
+    step = Workload(*workload("vanilla", mode, hidden=[4, 4]), CPU)
+    before = {name: value.clone() for name, value in step.model.state_dict().items()}
+    step.step()
+    assert all(value.equal(before[name]) for name, value in step.model.state_dict().items())
