@@ -11,8 +11,8 @@ from typing import Any, cast
 import yaml
 
 from vaezoo.data.options import DataOptions
-from vaezoo.errors import OptionError, nearest, quoted
-from vaezoo.options import Options, describe, format_value, parse, to_dict
+from vaezoo.errors import OptionError, did_you_mean, nearest, quoted
+from vaezoo.options import Options, describe, find_options, format_value, parse, to_dict
 from vaezoo.plugins.registry import WORDS, registry
 from vaezoo.plugins.sources import is_source
 from vaezoo.plugins.specs import DatasetSpec, Kind, LossSpec, ModelSpec, Spec
@@ -174,9 +174,12 @@ def split_by_section(components: Components, flat: Mapping[str, Any]) -> dict[st
     sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     for name, value in flat.items():
         if name not in names:
+            classes = components.options()
+            helps = {n: classes[s].model_fields[f].description or "" for n, (s, f) in names.items()}
             raise OptionError(
                 f"neither training, {_title(components.model)}, {_title(components.loss)} nor "
-                f"{_title(components.data)} has an option {quoted(name)}{nearest(name, names)}"
+                f"{_title(components.data)} has an option {quoted(name)}"
+                f"{did_you_mean(find_options(name, helps))}"
             )
         section, field = names[name]
         sections[section][field] = value

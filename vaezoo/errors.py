@@ -82,7 +82,21 @@ def printable(text: str) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x' or 'y'?`, or "" if no known name is similar."""
+    return did_you_mean(find_similar(name, known))
+
+
+def did_you_mean(words: Iterable[str]) -> str:
+    """`; did you mean 'x' or 'y'?`, or "" without a word."""
+    listed = " or ".join(map(repr, words))
+    return f"; did you mean {listed}?" if listed else ""
+
+
+def find_similar(name: str, known: Iterable[str], cutoff: float = 0.5) -> list[str]:
+    """At most three known names that are similar; one, if it differs by case or a plural only."""
+    plain = {word.lower(): word for word in known}
+    name = name.lower()
     if len(name) > 100:
-        return ""
-    close = " or ".join(map(repr, difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)))
-    return f"; did you mean {close}?" if close else ""
+        return []
+    if same := [word for lower, word in plain.items() if lower.rstrip("s") == name.rstrip("s")]:
+        return same
+    return [plain[word] for word in difflib.get_close_matches(name, plain, n=3, cutoff=cutoff)]

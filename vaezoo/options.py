@@ -15,13 +15,44 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from vaezoo.errors import OptionError, nearest, quoted
+from vaezoo.errors import OptionError, did_you_mean, find_similar, quoted
 
 MAX_TEXT = 4096
 """Characters of one value: no system has longer paths."""
 
 MAX_VALUES = 1000
 """In one tuple."""
+
+_OTHER_NAMES = {
+    "batch_size": "b bs batch minibatch_size train_batch_size mini_batch_size",
+    "beta": "kl_weight kld_weight kl_coeff kl_beta lambda_kl kld kl",
+    "center_crop": "crop",
+    "checkpoint_every": "save_every save_interval save_freq ckpt_every",
+    "config": "cfg config_file yaml",
+    "data": "dataset data_name dataset_name",
+    "device": "gpu gpus cuda cpu use_cuda no_cuda accelerator",
+    "epochs": "e n_epoch",
+    "grad_clip": "clip clip_norm max_norm gradient_clip_val max_grad_norm",
+    "hidden": "hidden_dims hidden_dim hidden_size channels width layers n_filters",
+    "image_size": "img_size img_dim imsize resolution size resize",
+    "latent_dim": "z_dim zdim nz z z_size latent latents latent_size n_latent code_size",
+    "log": "logger",
+    "log_every": "log_interval log_freq print_every log_every_n_steps",
+    "lr": "learning_rate step_size",
+    "metric": "metrics",
+    "n": "num_samples n_samples samples num_images n_images count number",
+    "network": "arch architecture backbone encoder encoder_type",
+    "out": "output output_dir outdir save_dir save_path log_dir logdir results_dir run_dir name o",
+    "patience": "early_stopping early_stop",
+    "precision": "amp fp16 half mixed_precision dtype",
+    "resume": "checkpoint ckpt ckpt_path load load_from restore continue resume_from_checkpoint",
+    "root": "path data_dir data_path data_root dataroot dataset_path dataset_dir folder dir file",
+    "schedule": "scheduler lr_scheduler lr_schedule lr_decay anneal",
+    "seed": "random_seed random_state manual_seed",
+    "steps": "iterations iters max_iters num_iterations n_iters",
+    "validation": "val val_split val_size valid_size",
+}
+"""What other programs call an option; only to suggest it to who types that."""
 
 OptionsT = TypeVar("OptionsT", bound="Options")
 
@@ -111,13 +142,33 @@ def parse(cls: type[OptionsT], values: Mapping[str, Any], what: str) -> OptionsT
         if name not in cls.model_fields:
             known = list(cls.model_fields)
             listing = f" (it has {', '.join(known)})" if known else " (it has none)"
-            hint = nearest(str(name), known) or listing
+            helps = {info.name: info.help for info in describe(cls)}
+            hint = did_you_mean(find_options(str(name), helps)) or listing
             raise OptionError(f"{what} has no option {quoted(name)}{hint}")
     try:
         # Parse text first, so that validators of the class see values.
         return cls.model_validate({name: cls._from_text(name, v) for name, v in values.items()})
     except ValidationError as error:
         raise OptionError(_explain(cls, error, what)) from None
+
+
+def find_options(name: str, known: Mapping[str, str]) -> list[str]:
+    """At most three known options that a user may mean by a name that there is not.
+
+    They are those that other programs call so, else those whose help has all words of the name,
+    else similar ones. known: help texts by name, or by flag as `--batch-size`.
+    """
+    wanted = _plain_name(name)
+    by_name = {_plain_name(option): option for option in known}
+    words = {*wanted.split("_")}
+    found = [o for plain, o in by_name.items() if wanted in _OTHER_NAMES.get(plain, "").split()]
+    if not found and len(words) > 1:
+        found = [o for o in known if words <= {*re.findall(r"\w+", known[o].lower())}]
+    return found[:3] or [by_name[plain] for plain in find_similar(wanted, by_name, cutoff=0.65)]
+
+
+def _plain_name(option: str) -> str:
+    return option.strip("-").replace("-", "_").lower()
 
 
 def plain(value: Any) -> Any:

@@ -34,6 +34,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="aae",
+            other_names=("adversarialae",),
             base="autoencoder",
             summary="Adversarial autoencoder: a discriminator matches the latents to the prior",
             paper=_MAKHZANI,
@@ -51,6 +52,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="vae_gan",
+            other_names=("gan",),
             base="vanilla",
             summary="VAE-GAN: reconstruction measured on features of a GAN's discriminator",
             paper=_LARSEN,

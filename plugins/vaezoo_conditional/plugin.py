@@ -28,6 +28,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="cvae",
+            other_names=("conditionalvae", "condvae"),
             target="vaezoo_conditional.model:ConditionalVAE",
             options="vaezoo_conditional.plugin:ConditionalOptions",
             summary="Conditional VAE: encoder, decoder and prior get the class label",

@@ -14,6 +14,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="autoencoder",
+            other_names=("ae", "convae"),
             target="vaezoo_deterministic.model:Autoencoder",
             options="vaezoo_deterministic.options:AutoencoderOptions",
             summary="Plain autoencoder: mean squared error, no constraint on the latents",
@@ -32,6 +33,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="rae",
+            other_names=("rae2", "regularizedae"),
             base="autoencoder",
             summary="Regularised autoencoder: a smooth decoder, a mixture fitted to its latents",
             paper=_GHOSH,

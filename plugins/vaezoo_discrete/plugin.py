@@ -16,6 +16,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="vq_vae",
+            other_names=("vq", "vqvae2"),
             target="vaezoo_discrete.vq:VQVAE",
             options="vaezoo_discrete.options:VQOptions",
             summary="Vector quantization by a learned codebook; its prior is fitted after training",
@@ -36,6 +37,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="fsq",
+            other_names=("fsqvae",),
             target="vaezoo_discrete.fsq:FSQVAE",
             options="vaezoo_discrete.options:FSQOptions",
             summary="Finite scalar quantization (FSQ); its prior is fitted after training",
@@ -55,6 +57,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="gumbel_vae",
+            other_names=("categoricalvae", "catvae", "discretevae", "dvae", "gumbelsoftmax"),
             target="vaezoo_discrete.gumbel:GumbelVAE",
             options="vaezoo_discrete.options:GumbelOptions",
             summary="Categorical latents, trained with Gumbel-softmax samples",

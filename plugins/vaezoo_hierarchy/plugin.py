@@ -25,6 +25,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="ladder_vae",
+            other_names=("lvae", "hvae", "hierarchicalvae"),
             target="vaezoo_hierarchy.ladder:LadderVAE",
             options="vaezoo_hierarchy.plugin:LadderOptions",
             summary="Ladder VAE: several levels of latents with top-down inference",

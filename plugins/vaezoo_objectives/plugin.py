@@ -39,6 +39,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="beta_tc",
+            other_names=("tcvae", "btcvae", "betatcvae"),
             base="vanilla",
             summary="beta-TCVAE: independent latents by a weight on their total correlation",
             paper=_CHEN,
@@ -73,6 +74,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="info_vae",
+            other_names=("mmdvae",),
             base="vanilla",
             summary="InfoVAE (MMD-VAE): an aggregate posterior that matches the prior",
             paper=_ZHAO,
@@ -89,6 +91,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="wae_mmd",
+            other_names=("wae",),
             base="vanilla",
             summary="Wasserstein autoencoder with an MMD on its latents",
             paper=_TOLSTIKHIN,
@@ -111,6 +114,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="capacity",
+            other_names=("annealedvae", "betavaeb", "controlvae"),
             base="vanilla",
             summary="beta-VAE whose rate follows a capacity in nats that rises during training",
             paper=_BURGESS,

@@ -16,6 +16,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="vanilla",
+            other_names=("vae", "betavae", "standardvae", "convvae", "basicvae", "gaussianvae"),
             target="vaezoo_vanilla.model:VanillaVAE",
             options="vaezoo_vanilla.plugin:VanillaOptions",
             summary="Convolutional VAE with a Gaussian latent",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -90,10 +91,35 @@ def test_answers_without_torch(line: str) -> None:
         ("train vanilla --data sprits", "there is no data set 'sprits'; did you mean 'sprites'?"),
         ("train vanilla --btea 4", "--beta"),
         ("train vanilla --beta -1", "--beta"),
+        ("train vae", "there is no model 'vae'; did you mean 'vanilla'? "),
+        ("train VAE", "there is no model 'VAE'; did you mean 'vanilla'? "),
+        ("info beta-vae", "'beta-vae'; did you mean 'vanilla'? "),
+        ("train Beta_TC", "there is no model 'Beta_TC'; did you mean 'beta_tc'? "),
+        ("train vqvae", "there is no model 'vqvae'; did you mean 'vq_vae'? "),
+        ("train vanilla --learning-rate 1", "'--learning-rate'; did you mean '--lr'? "),
+        ("train vanilla --epoch 1", "'--epoch'; did you mean '--epochs'? "),
+        ("train vanilla --batch 1", "'--batch'; did you mean '--batch-size'? "),
+        ("train vanilla --latent 1", "'--latent'; did you mean '--latent-dim'? "),
+        ("train vanilla --kl-weight 1", "'--kl-weight'; did you mean '--beta'? "),
+        ("train vanilla --squared-gradients 1", "did you mean '--adam-beta2'? "),  # its help
+        ("train vanilla --gpu 0", "'--gpu'; did you mean '--device'? "),
+        ("train vanilla --seeds 0", "'--seeds'; did you mean '--seed'? "),
+        ("train vanilla --output-dir x", "did you mean '--out'? "),
+        ("train vanilla --num-workers 4", "there is no option '--num-workers' ("),
+        ("train --model vanilla", "there is no option '--model': give MODEL without it"),
+        ("train vanilla --set train.learning_rate=1", "did you mean 'lr'?"),
+        ("sample RUN --num-samples 3", "there is no option '--num-samples'; did you mean '-n'? "),
+        ("evaluate RUN --gpu 0", "there is no option '--gpu'; did you mean '--device'? "),
+        (
+            "train vanilla --data .",
+            "there is no data set '.'; did you mean --data folder --root .",
+        ),
+        ("train vanilla --data 'a b.npz'", "; did you mean --data npz --root 'a b.npz'?"),
+        ("train vanilla --data x.csv2", "none reads .csv2 files: give --data folder (Any tree of"),
     ],
 )
 def test_wrong_lines_cost_one_line_and_no_torch(line: str, said: str) -> None:
-    result = python(RUN, *line.split())
+    result = python(RUN, *shlex.split(line))
     assert result.returncode == 2, result.stderr
     assert result.stdout == ""
     message = result.stderr.removesuffix("(vaezoo --help shows all)\n")

@@ -197,18 +197,21 @@ def test_the_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = str(run.path)
-    line = ["export", path, "--format", "torch-export", "-o", "m.pt2", "--json"]
+    line = ["export", path, "-o", "m.pt2", "--json"]
     capsys.readouterr()
     assert main(line) == 0
     found = json.loads(capsys.readouterr().out)
     assert {*found} == {*documented("`vaezoo export RUN --json`")}
+    assert found["format"] == "torch-export"
     assert {*found["files"][0]} == {*documented("A file that was exported")}
     assert [one["path"] for one in found["files"]] == ["m-encoder.pt2", "m-decoder.pt2"]
     assert found["files"][1]["inputs"] == {"z": ["batch", 4], "y": ["batch"]}
     assert "exists already" in refused(capsys, *line)
-    assert ".onnx" in refused(capsys, "export", path, "-o", "m.pt2")
+    said = refused(capsys, "export", path, "--format", "onnx", "-o", "m.pt2")
+    assert "m.pt2: the ending is not that of --format onnx: give one of FILE.onnx (onnx)" in said
+    assert "FILE.pt2 (torch-export)" in refused(capsys, "export", path, "-o", "m.model")
     assert "--out" in refused(capsys, "export", path)
-    weights = ["export", path, "--format", "safetensors", "-o", "m.safetensors"]
+    weights = ["export", path, "-o", "m.safetensors"]
     assert "both" in refused(capsys, *weights, "--part", "encoder")
     assert main(weights) == 0
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

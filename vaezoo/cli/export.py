@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.run_argument
-@options.choice_option(
-    "--format format_", ["onnx", "torch-export", "safetensors"], "onnx needs the extra `export`."
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["onnx", "torch-export", "safetensors"]),
+    help="onnx needs the extra `export`.  [default: by the ending of FILE]",
 )
 @options.out_option(
     None,
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 @options.json_option
 def command(
     run: Path,
-    format_: Literal["onnx", "torch-export", "safetensors"],
+    format_: Literal["onnx", "torch-export", "safetensors"] | None,
     out: Path,
     part: Literal["both", "encoder", "decoder"],
     overwrite: bool,
@@ -45,27 +48,32 @@ def command(
     Gaussian. The decoder maps z to x, the mean of the likelihood. Conditional models also take y,
     class numbers. Each file is run and compared with PyTorch before it is kept.
     """
-    if format_ == "safetensors" and part != "both":
-        raise OptionError(f"--part {part}: safetensors holds the weights of both parts")
-
     from vaezoo.export import ENDINGS, PARTS, check_extra, export_part, export_weights
     from vaezoo.runs.run import load_run
 
+    found = next((name for name, ending in ENDINGS.items() if out.suffix.lower() == ending), None)
+    format_ = format_ or found
+    if format_ is None or format_ != found:
+        formats = ", ".join(f"FILE{ending} ({name})" for name, ending in ENDINGS.items())
+        wrong = f"the ending is not that of --format {format_}" if format_ else "no such ending"
+        raise OptionError(f"{out}: {wrong}: give one of {formats}")
+    if format_ == "safetensors" and part != "both":
+        raise OptionError(f"--part {part}: safetensors holds the weights of both parts")
     parts = [one for one in PARTS if part in ("both", one)]
     single = format_ == "safetensors" or part != "both"
     paths = [out] if single else [out.with_stem(f"{out.stem}-{one}") for one in parts]
     for path in paths:
-        options.check_writable(path, overwrite, (ENDINGS[format_],))
+        options.check_writable(path, overwrite)
     check_extra(format_)
     opened = load_run(run, "cpu")
     if format_ == "safetensors":
-        found = [export_weights(opened, out)]
+        files = [export_weights(opened, out)]
     else:
-        found = [
+        files = [
             export_part(opened, one, format_, path) for one, path in zip(parts, paths, strict=True)
         ]
-    values = {"format": format_, "files": [one.to_dict() for one in found]}
-    print_result(as_json, values, "\n".join(map(_describe, found)))
+    values = {"format": format_, "files": [one.to_dict() for one in files]}
+    print_result(as_json, values, "\n".join(map(_describe, files)))
 
 
 def _describe(exported: Exported) -> str:

@@ -17,7 +17,7 @@ import click
 
 from vaezoo import __version__
 from vaezoo.cli.output import is_local_rank0
-from vaezoo.errors import UnknownNameError, VaezooError, nearest, printable
+from vaezoo.errors import UnknownNameError, VaezooError, did_you_mean, nearest, printable
 from vaezoo.io import cannot_write
 
 COMMANDS = {
@@ -147,7 +147,9 @@ def main(args: Sequence[str] | None = None) -> int:
         else:
             ctx = getattr(error, "ctx", None)
             path = ctx.command_path if ctx else "vaezoo"
-            message = f"{error.format_message()} ({path} --help shows all)"
+            unknown = isinstance(error, click.NoSuchOption) and ctx is not None
+            what = _describe_unknown(error.option_name, ctx) if unknown else error.format_message()
+            message = f"{what} ({path} --help shows all)"
         # An error that all processes of a job raise is printed once. One with a cause is of this
         # process alone, and no other prints it.
         if not is_local_rank0() and error.__cause__ is None:
@@ -173,6 +175,19 @@ def _run(args: list[str]) -> int:
     except click.Abort:
         raise KeyboardInterrupt from None
     return 0
+
+
+def _describe_unknown(flag: str, ctx: click.Context) -> str:
+    """What is wrong with an option that the command does not have, and which one may be meant."""
+    from vaezoo.options import find_options  # imports pydantic
+
+    helps, params = {}, ctx.command.get_params(ctx)
+    for param in params:
+        if isinstance(param, click.Option):
+            helps |= dict.fromkeys((*param.opts, *param.secondary_opts), param.help or "")
+        elif param.name and flag.strip("-") in (param.name, param.name.rstrip("s")):
+            return f"there is no option {flag!r}: give {param.make_metavar(ctx)} without it"
+    return f"there is no option {flag!r}{did_you_mean(find_options(flag, helps))}"
 
 
 def _fail(message: str, code: int) -> int:

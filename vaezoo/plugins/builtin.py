@@ -31,7 +31,7 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
             target="vaezoo.data.folder:FolderDataset",
             options="vaezoo.data.options:FolderOptions",
             summary="Any tree of images, a folder a class or flat: give --root",
-            tags=("images", "files"),
+            tags=("images", "files", "folder"),
         )
     )
     register(
@@ -40,6 +40,6 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
             target="vaezoo.data.arrays:NpzDataset",
             options="vaezoo.data.options:NpzOptions",
             summary="Arrays of images or vectors in an .npz file: give --root",
-            tags=("images", "vectors", "files"),
+            tags=("images", "vectors", "files", ".npz"),
         )
     )

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
+import re
+import shlex
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import get_args
 
-from vaezoo.errors import UnknownNameError, VaezooError, nearest, quoted
+from vaezoo.errors import UnknownNameError, VaezooError, did_you_mean, nearest, quoted
 from vaezoo.plugins.loader import (
     MORE,
     PluginRecord,
@@ -90,10 +94,9 @@ class Registry:
                 "of that name with a class of its own: install the plugin that brings it"
             )
         if spec is None:
-            known = [s.name for s in self.specs(kind)]
             plural = next(plural for plural, of_kind in PLURALS.items() if of_kind == kind)
             raise UnknownNameError(
-                f"there is no {WORDS[kind]} {quoted(name)}{nearest(name, known)} "
+                f"there is no {WORDS[kind]} {quoted(name)}{_suggest(name, self.specs(kind))} "
                 f"(vaezoo list --kind {plural} shows them)"
             )
         return spec
@@ -108,12 +111,31 @@ class Registry:
             return [self.get(s.kind, s.name) for s in self.add(name).specs if source.picks(s)]
         found = [self.get(kind, name) for kind in WORDS if (kind, name) in self._specs]
         if not found:
-            known = {spec.name for spec in self.specs()}
             raise UnknownNameError(
                 f"there is no model, loss, data set, metric or logger {quoted(name)}"
-                f"{nearest(name, known)} (vaezoo list --kind all shows them)"
+                f"{_suggest(name, self.specs())} (vaezoo list --kind all shows them)"
             )
         return [spec for spec in found if spec.kind != "metric"] or found
+
+
+def _suggest(word: str, specs: list[Spec]) -> str:
+    """What a user may mean by a word that no spec has as its name."""
+    path = Path(word)
+    files = [spec for spec in specs if spec.kind == "dataset" and "files" in spec.tags]
+    if files and (path.suffix or path.exists() or os.sep in word):
+        kind = "folder" if path.is_dir() or not path.suffix else path.suffix.lower()
+        fitting = [f"--data {s.name} --root {shlex.quote(word)}" for s in files if kind in s.tags]
+        if fitting:
+            return f"; did you mean {' or '.join(fitting)}?"
+        readers = " or ".join(f"{spec.name} ({spec.summary})" for spec in files)
+        return f", and none reads {kind} files: give --data {readers}"
+    plain = _plain(word)
+    found = [spec.name for spec in specs if plain in (_plain(spec.name), *spec.other_names)]
+    return did_you_mean(found[:3]) or nearest(word, [spec.name for spec in specs])
+
+
+def _plain(name: str) -> str:
+    return re.sub("[^a-z0-9]", "", name.lower())
 
 
 def _inherited(spec: Spec, registered: Mapping[tuple[Kind, str], Spec]) -> Spec:

@@ -90,26 +90,27 @@ class InputSpec:
             parts.append("with class labels")
         return ", ".join(parts)
 
-    def check(self, data: DataSpec, model: str) -> None:
-        """Raise DataError, in one line, unless the model accepts this data."""
+    def check(self, data: DataSpec, model: str, *, resizable: bool = False) -> None:
+        """Raise DataError, in one line, unless the model accepts this data.
+
+        resizable: whether the data set has the option image_size.
+        """
         vector = "" if self.vectors else f"images, and this data is vectors of {data.numel} values"
-        problem = self._problem_of_image(data) if data.is_image else vector
+        problem = self._problem_of_image(data, resizable) if data.is_image else vector
         if problem:
             raise DataError(f"{model} takes {problem}")
         if self.labels and not data.class_names:
             raise DataError(f"{model} needs class labels, and this data has none")
 
-    def _problem_of_image(self, data: DataSpec) -> str:
+    def _problem_of_image(self, data: DataSpec, resizable: bool) -> str:
         size = f"{data.height}×{data.width}"
         for limit, fits, word in (
             (self.min_size, min(data.height, data.width) >= self.min_size, "more"),
             (self.max_size, max(data.height, data.width) <= (self.max_size or math.inf), "less"),
         ):
             if not fits:
-                return (
-                    f"images of {limit}×{limit} or {word}, not {size}: "
-                    f"give --image-size {limit} or {word}"
-                )
+                advice = f": give --image-size {limit} or {word}" if resizable else ""
+                return f"images of {limit}×{limit} or {word}, not {size}{advice}"
         if self.channels is not None and data.channels not in self.channels:
             return f"{_either(self.channels)} channels, not {data.channels}"
         return ""
@@ -149,7 +150,7 @@ _CHECKS: Mapping[str, _Check] = {
     **dict.fromkeys(
         ("paper", "formula", "unit", "cost", "extra"), (_matches(r"[^\n]*"), "one line of text")
     ),
-    **dict.fromkeys(("tags", "requires"), (_are_words, "a tuple of words")),
+    **dict.fromkeys(("tags", "other_names", "requires"), (_are_words, "a tuple of words")),
     **dict.fromkeys(
         ("model_options", "loss_options", "train_options"),
         (
@@ -182,6 +183,8 @@ class Spec:
     summary: one line.
     paper: authors, year, and where to find it.
     tags: words to find it by; evaluation knows those in CAPABILITIES.
+    other_names: what people call it elsewhere, in small letters and digits only, as betavae. They
+        are suggested to a user who types one, not accepted.
     """
 
     kind: ClassVar[Kind]
@@ -191,6 +194,7 @@ class Spec:
     summary: str
     paper: str = ""
     tags: tuple[str, ...] = ()
+    other_names: tuple[str, ...] = ()
     api_version: int = API_VERSION
 
     def __post_init__(self) -> None:

@@ -142,6 +142,10 @@ def _load(config: RunConfig) -> tuple[Splits, BaseVAE]:
     check_loggers(config.train.log)
     if config.data.flip and not splits.spec.is_image:
         raise DataError("--flip mirrors images, and this data is vectors")
+    resizable = "image_size" in type(config.data).model_fields
+    config.components.model.input_spec.check(
+        splits.spec, config.components.model.name, resizable=resizable
+    )
     # Weights are drawn on the CPU, so that they are the same for every device.
     model = build_model(config.components, config.model, config.loss, splits.spec)
     check_batch_size(config.train.batch_size, len(splits.train), model, world_size())
