@@ -141,15 +141,10 @@ def main(args: Sequence[str] | None = None) -> int:
         _discard(sys.stdout)
         return _fail(str(cannot_write(Path(error.filename or "the output"), error)), 2)
     except (VaezooError, click.ClickException) as error:
-        message, code = str(error), 2
         if isinstance(error, VaezooError):
-            code = error.exit_code
+            message, code = str(error), error.exit_code
         else:
-            ctx = getattr(error, "ctx", None)
-            path = ctx.command_path if ctx else "vaezoo"
-            unknown = isinstance(error, click.NoSuchOption) and ctx is not None
-            what = _describe_unknown(error.option_name, ctx) if unknown else error.format_message()
-            message = f"{what} ({path} --help shows all)"
+            message, code = _usage_message(error), 2
         # An error that all processes of a job raise is printed once. One with a cause is of this
         # process alone, and no other prints it.
         if not is_local_rank0() and error.__cause__ is None:
@@ -177,17 +172,22 @@ def _run(args: list[str]) -> int:
     return 0
 
 
-def _describe_unknown(flag: str, ctx: click.Context) -> str:
-    """What is wrong with an option that the command does not have, and which one may be meant."""
-    from vaezoo.options import find_options  # imports pydantic
+def _usage_message(error: click.ClickException) -> str:
+    """The message of an error of click, with the options that may be meant."""
+    ctx = getattr(error, "ctx", None)
+    what, path = error.format_message(), ctx.command_path if ctx else "vaezoo"
+    if ctx and isinstance(error, click.NoSuchOption):
+        from vaezoo.options import find_options  # imports pydantic
 
-    helps, params = {}, ctx.command.get_params(ctx)
-    for param in params:
-        if isinstance(param, click.Option):
-            helps |= dict.fromkeys((*param.opts, *param.secondary_opts), param.help or "")
-        elif param.name and flag.strip("-") in (param.name, param.name.rstrip("s")):
-            return f"there is no option {flag!r}: give {param.make_metavar(ctx)} without it"
-    return f"there is no option {flag!r}{did_you_mean(find_options(flag, helps))}"
+        flag = error.option_name
+        what, helps = f"there is no option {flag!r}", dict[str, str]()
+        for param in ctx.command.get_params(ctx):
+            if isinstance(param, click.Option):
+                helps |= dict.fromkeys((*param.opts, *param.secondary_opts), param.help or "")
+            elif flag.strip("-") in (param.name, (param.name or "").rstrip("s")):
+                what += f": give {param.make_metavar(ctx)} without it"
+        what += did_you_mean(find_options(flag, helps)) if ": give" not in what else ""
+    return f"{what} ({path} --help shows all)"
 
 
 def _fail(message: str, code: int) -> int:
