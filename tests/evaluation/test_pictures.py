@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -11,7 +12,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
-from vaezoo.evaluation.pictures import save_grid, save_pairs
+from vaezoo.data.spec import DataSpec, DataStatistics
+from vaezoo.evaluation.pictures import (
+    describe_range,
+    save_grid,
+    save_pairs,
+    to_rgb,
+    value_range,
+)
 from vaezoo.evaluation.plots import COLORS, Series, save_bars, save_lines
 
 
@@ -29,7 +37,7 @@ def flat_images(count: int, size: tuple[int, int] = (64, 64)) -> torch.Tensor:
 @pytest.mark.parametrize("count", [1, 3, 8, 10])
 def test_a_grid_shows_each_image_whole(tmp_path: Path, count: int) -> None:
     path = tmp_path / "grid.png"
-    assert save_grid(path, flat_images(count))
+    save_grid(path, flat_images(count))
     shown = colors(path)
     area = shown[0]
     assert area > 0
@@ -39,7 +47,7 @@ def test_a_grid_shows_each_image_whole(tmp_path: Path, count: int) -> None:
 def test_pairs_stand_above_one_another(tmp_path: Path) -> None:
     path = tmp_path / "pairs.png"
     above, below = flat_images(3), flat_images(3) + 100 / 255
-    assert save_pairs(path, above, below, columns=2)
+    save_pairs(path, above, below, columns=2)
     pixels = pil_to_tensor(Image.open(path))[0]
     for level in (10, 20, 30):
         rows, columns = (pixels == level).nonzero().T
@@ -60,13 +68,53 @@ def test_any_images(tmp_path_factory: pytest.TempPathFactory, **shape: int) -> N
     path = tmp_path_factory.mktemp("any") / "grid.png"
     x = torch.rand(shape["count"], shape["channels"], shape["height"], shape["width"])
     x.view(-1)[0] = float("nan")
-    assert save_grid(path, x)
+    save_grid(path, x)
     Image.open(path).verify()
 
 
-def test_vectors_have_no_picture(tmp_path: Path) -> None:
-    assert not save_grid(tmp_path / "none.png", torch.rand(3, 7))
-    assert list(tmp_path.iterdir()) == []
+def real_data(minimum: float, maximum: float, domain: Literal["unit", "real"] = "real") -> DataSpec:
+    statistics = DataStatistics(mean=(0.0,), std=(1.0,), minimum=minimum, maximum=maximum)
+    return DataSpec(shape=(1, 8, 8), domain=domain, statistics=statistics)
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(255.0, 0.0), (2.0, -1.0), (1000.0, 5000.0)])
+def test_real_values_look_like_the_same_images_in_0_to_1(scale: float, offset: float) -> None:
+    x = torch.arange(256).view(4, 1, 8, 8) / 255
+    data = real_data(offset, scale + offset)
+    assert (to_rgb(scale * x + offset, shown=value_range(data)).int() - to_rgb(x)).abs().max() <= 1
+    outside = torch.tensor([offset - scale, offset + 3 * scale]).view(2, 1, 1, 1).expand(2, 1, 8, 8)
+    black, white = to_rgb(outside, shown=value_range(data))
+    assert int(black.max()) == 0
+    assert int(white.min()) == 255
+
+
+def test_the_range_of_real_values_is_that_of_the_data() -> None:
+    assert value_range(real_data(-3.0, 4.0)) == (-3.0, 4.0)
+    assert value_range(real_data(2.0, 2.0)) == (2.0, 3.0)  # a constant has no range
+    assert value_range(real_data(-3.0, 4.0, "unit")) == (0.0, 1.0)
+    assert value_range(DataSpec(shape=(1, 8, 8), domain="real")) == (0.0, 1.0)
+    assert describe_range((0.0, 1.0)) == ""
+    assert describe_range((-1.0, 1.0)) == "black is -1, white is 1"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "hinted"), [(0, 255, True), (3, 200, True), (0, 300, False), (-1, 255, False)]
+)
+def test_a_hint_for_values_that_look_like_8_bit_levels(
+    low: float, high: float, hinted: bool
+) -> None:
+    assert ("uint8" in describe_range((low, high))) is hinted
+
+
+def test_a_picture_of_real_values_has_a_line_about_them(tmp_path: Path) -> None:
+    x = flat_images(3)
+    save_grid(tmp_path / "unit.png", x)
+    save_grid(tmp_path / "real.png", 7 * x, shown=(0.0, 7.0))
+    unit, real = (Image.open(tmp_path / name) for name in ("unit.png", "real.png"))
+    assert real.height > unit.height
+    assert real.crop((0, 0, *unit.size)).tobytes() == unit.tobytes()
+    below = pil_to_tensor(real.crop((0, unit.height, real.width, real.height)))
+    assert below.min() < 100 < 200 < below.max()  # dark letters on a light ground
 
 
 def test_charts_survive_what_training_brings(tmp_path: Path) -> None:

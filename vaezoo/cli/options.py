@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from vaezoo.cli.output import print_result
@@ -23,6 +24,8 @@ FILE = click.Path(path_type=Path)
 IMAGE = (".png",)
 ANIMATION = (".png", ".gif", ".webp")
 """The endings of pictures that a command writes: still ones, and those that may move."""
+VALUES = (".npz", ".csv")
+"""The endings of files with the values of examples."""
 
 
 def list_option(
@@ -152,26 +155,43 @@ def out_option(default: str | None, text: str) -> Decorator:
     return lambda function: out(overwrite_option(function))
 
 
-def picture_options(default: str, endings: Sequence[str] = IMAGE) -> Decorator:
+def picture_options(
+    default: str, endings: Sequence[str] = IMAGE, *, or_values: bool = False
+) -> Decorator:
     """The options of a command that writes one picture from a run.
 
     The command takes the open run, its own options and `out`. It returns what its JSON says
-    besides the picture, and the text to print if no JSON is asked for.
+    besides the picture, and the text to print if no JSON is asked for. or_values: it can write
+    values in place of the picture, and does so by default where the data is vectors.
     """
-    moving = ", or a GIF or WebP with an animation" if endings == ANIMATION else ""
-    out_options = out_option(default, f"The picture to write: a PNG{moving}.")
+    kinds = "a PNG" + (", or a GIF or WebP with an animation" if endings == ANIMATION else "")
+    if or_values:
+        endings = (*endings, *VALUES)
+        kinds += ". Or the values: .npz, the default for vectors, or .csv (vectors only)"
+    out_options = out_option(default, f"The picture to write: {kinds}.")
 
     def decorate(function: Callable[..., tuple[dict[str, Any], str]]) -> Any:
         @functools.wraps(function)
         def write(
             run: Path, out: Path, overwrite: bool, device: str, as_json: bool, **own: Any
         ) -> None:
-            check_writable(out, overwrite, endings)
+            source = click.get_current_context().get_parameter_source("out")
+            is_default = or_values and source is ParameterSource.DEFAULT
+            if not is_default:
+                check_writable(out, overwrite, endings)
 
             from vaezoo.runs.run import load_run
 
-            values, text = function(load_run(run, device), out=out, **own)
-            print_result(as_json, {"picture": str(out), **values}, f"{out}: {text}")
+            opened = load_run(run, device)
+            if is_default:
+                out = out if opened.data_spec.is_image else out.with_suffix(".npz")
+                check_writable(out, overwrite)
+            values, text = function(opened, out=out, **own)
+            has_values = out.suffix.lower() in VALUES
+            files = {"picture": None if has_values else str(out)}
+            if or_values:
+                files["values"] = str(out) if has_values else None
+            print_result(as_json, {**files, **values}, f"{out}: {text}")
 
         return out_options(device_option(json_option(write)))
 

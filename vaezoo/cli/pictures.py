@@ -10,53 +10,119 @@ import click
 from vaezoo.cli import options
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vaezoo.evaluation.pictures import ValueRange
     from vaezoo.runs.run import Run
 
 Result = tuple[dict[str, Any], str]
 """What a command returns: the content of its JSON, and a text."""
 
 
+def _shown_range(run: Run, out: Path) -> ValueRange | None:
+    """The values that are black and white in the picture; None if the file holds values.
+
+    DataError if examples of this data cannot be written to a file of this ending.
+    """
+    from vaezoo.errors import DataError
+    from vaezoo.evaluation.pictures import value_range
+
+    ending = out.suffix.lower()
+    if ending == ".csv" and run.data_spec.is_image:
+        raise DataError(f"{out}: a .csv file holds vectors, and this data is images: give .npz")
+    if ending in options.VALUES:
+        return None
+    if not run.data_spec.is_image:
+        raise DataError(f"{out}: vectors have no picture: give a name that ends in .npz or .csv")
+    return value_range(run.data_spec)
+
+
+def _save_values(path: Path, **arrays: Tensor) -> None:
+    """Write arrays of examples by name; a .csv file has the first, a row for each example."""
+    import numpy as np
+
+    from vaezoo.io import atomic_write
+
+    named: dict[str, Any] = {name: array.numpy() for name, array in arrays.items()}
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            if path.suffix.lower() == ".npz":
+                np.savez(file, **named)
+            else:
+                first = next(iter(named.values()))
+                header = ",".join(f"x{i}" for i in range(first.shape[1]))
+                np.savetxt(file, first, "%.9g", ",", header=header, comments="")
+
+    atomic_write(path, write)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _with_range(text: str, shown: ValueRange | None) -> str:
+    from vaezoo.evaluation.pictures import UNIT, describe_range
+
+    return "; ".join(filter(None, (text, describe_range(shown or UNIT))))
+
+
 @click.command()
 @options.run_argument
-@click.option("-n", "count", type=click.IntRange(1, 10_000), default=64, help="Number of images.")
+@click.option("-n", "count", type=click.IntRange(1, 10_000), default=64, help="Number of samples.")
 @options.class_option
 @click.option(
     "--temperature", type=click.FloatRange(0, 10), default=1.0, help="Factor on the prior's std."
 )
 @options.seed_option
-@options.picture_options("samples.png")
+@options.picture_options("samples.png", or_values=True)
 def sample_command(
     run: Run, count: int, label: str | None, temperature: float, seed: int, out: Path
 ) -> Result:
-    """Draw images from the prior of the model in the folder RUN, as one picture."""
+    """Draw examples from the prior of the model in the folder RUN: one picture, or values."""
     from vaezoo.evaluation.pictures import save_grid
 
+    shown = _shown_range(run, out)
     number = None if label is None else run.class_index(label)
-    save_grid(out, run.sample(count, label=number, temperature=temperature, seed=seed))
-    return {"samples": count, "temperature": temperature}, f"{count} samples"
+    x = run.sample(count, label=number, temperature=temperature, seed=seed)
+    if shown is None:
+        _save_values(out, x=x)
+    else:
+        save_grid(out, x, shown=shown)
+    values = {"samples": count, "temperature": temperature, "value_range": shown}
+    return values, _with_range(_count(count, "sample"), shown)
 
 
 @click.command()
 @options.run_argument
-@click.argument("images", metavar="IMAGES...", nargs=-1, required=True, type=options.FILE)
-@options.picture_options("reconstructed.png")
-def reconstruct_command(run: Run, images: tuple[Path, ...], out: Path) -> Result:
-    """Reconstruct image files with the model in the folder RUN.
+@click.argument("images", metavar="IMAGES...", nargs=-1, required=True)
+@options.class_option
+@options.picture_options("reconstructed.png", or_values=True)
+def reconstruct_command(run: Run, images: tuple[str, ...], label: str | None, out: Path) -> Result:
+    """Reconstruct image files, or test examples by number, with the model in the folder RUN.
 
-    The picture shows the originals above their reconstructions.
+    The picture shows the originals above their reconstructions. Values are those of the
+    reconstructions; an .npz file has the originals too. A conditional model needs --class for
+    image files; test examples have a class of their own.
     """
-    from vaezoo.errors import DataError
+    import torch
+
     from vaezoo.evaluation.pictures import save_pairs
 
-    if run.model.conditional:
-        raise DataError("this model is conditional, and image files have no class")
-    x = run.read_images(list(images))
-    reconstructed = run.reconstruct(x)
-    save_pairs(out, x, reconstructed)
+    shown = _shown_range(run, out)
+    examples = [run.example(image) for image in images]
+    x = torch.cat([example.x for example in examples]).cpu()
+    reconstructed = run.reconstruct(x, run.classes_of(examples, label))
+    if shown is None:
+        _save_values(out, x=reconstructed, originals=x)
+    else:
+        save_pairs(out, x, reconstructed, shown=shown)
     errors = (x - reconstructed).square().flatten(1).mean(1).tolist()
-    plural = "s" if len(images) > 1 else ""
-    text = f"{len(images)} original{plural} above the reconstruction{plural}"
-    return {"images": [*map(str, images)], "mse": errors}, text
+    text = _count(len(images), "original")
+    if shown is not None:
+        text += f" above the reconstruction{'s' if len(images) > 1 else ''}"
+    values = {"images": [*images], "mse": errors, "value_range": shown}
+    return values, _with_range(text, shown)
 
 
 @click.command()
@@ -94,19 +160,20 @@ def traverse_command(
     its posterior means where the model's KL is not a sum over dimensions. Dimensions that do not
     change the decoder's output are left out.
     """
-    from vaezoo.evaluation.pictures import save_rows
+    from vaezoo.evaluation.pictures import save_rows, value_range
 
     run.check_has_pictures()
+    shown = value_range(run.data_spec)
     count = steps or (9 if out.suffix.lower() == ".png" else 24)
     found = run.traverse(rows, steps=count, start=start, label=label, examples=examples)
     sizes = [f"{r.std:.2f} std" if r.kl is None else f"{r.kl:.2f} nats" for r in found.rows]
     names = [f"z{row.number}  {size}" for row, size in zip(found.rows, sizes, strict=True)]
-    save_rows(out, [row.images for row in found.rows], names)
+    save_rows(out, [row.images for row in found.rows], names, shown)
     order = "their KL" if found.order == "kl" else "the standard deviation of their posterior means"
-    text = f"{len(found.rows)} latent dimensions, ordered by {order}"
+    text = f"{_count(len(found.rows), 'latent dimension')}, ordered by {order}"
     if found.num_ignored:
         text += f"\n{found.num_ignored} left out: they do not change the decoder's output"
-    return found.to_dict(), text
+    return {**found.to_dict(), "value_range": shown}, _with_range(text, shown)
 
 
 @click.command()
@@ -137,14 +204,15 @@ def interpolate_command(
     """
     import torch
 
-    from vaezoo.evaluation.pictures import save_rows
+    from vaezoo.evaluation.pictures import save_rows, value_range
 
     run.check_has_pictures()
+    shown = value_range(run.data_spec)
     count = steps or (10 if out.suffix.lower() == ".png" else 24)
     found = run.interpolate(a, b, steps=count, method=method, label=label)
-    save_rows(out, [torch.cat([found.a, found.images, found.b])], [""])
+    save_rows(out, [torch.cat([found.a, found.images, found.b])], [""], shown)
     text = f"from {a} to {b} in {len(found.images)} steps"
-    return {"method": method, **found.to_dict()}, text
+    return {"method": method, **found.to_dict(), "value_range": shown}, _with_range(text, shown)
 
 
 @click.command()

@@ -25,6 +25,7 @@ from vaezoo.config import (
     split_by_section,
 )
 from vaezoo.data.options import DataOptions
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import OptionError, VaezooError
 from vaezoo.options import OptionInfo, Options, cli_flag, describe, format_value
 from vaezoo.plugins.registry import WORDS, registry
@@ -155,11 +156,13 @@ def command(
     else:
         run = resume_run(Path(resume), parsed, progress)
     if is_rank0():
-        _print_summary(run.summary, run.path)
+        _print_summary(run.summary, run.path, run.data_spec)
 
 
-def _print_summary(summary: Mapping[str, Any], path: Path) -> None:
+def _print_summary(summary: Mapping[str, Any], path: Path, data: DataSpec) -> None:
     """Print the results of a run, and where its pictures are."""
+    from vaezoo.evaluation.pictures import describe_range, value_range
+
     found = summary["reconstruction_r2"]
     r2 = f"reconstruction R² {'unknown' if found is None else f'{found:.3f}'}"
     if summary["elbo"] is not None:
@@ -177,6 +180,8 @@ def _print_summary(summary: Mapping[str, Any], path: Path) -> None:
     for name, what in pictures.items():
         if (path / name).exists():
             click.echo(f"  {path / name}  {what}")
+    if data.is_image and (text := describe_range(value_range(data))):
+        click.echo(f"  in pictures, {text}")
 
 
 def _grouped(ctx: click.Context) -> list[tuple[str, list[click.Parameter]]]:

@@ -105,7 +105,8 @@ class NpzDataset(BaseDataset):
     def read_images(self, paths: Sequence[Path], spec: DataSpec) -> Tensor:
         if spec.domain == "real":
             raise DataError(
-                "the values of this data are real numbers, not 8-bit levels as in image files"
+                "the values of this data are real numbers, not 8-bit levels as in image files: "
+                "give the number of a test example"
             )
         return super().read_images(paths, spec)
 

@@ -138,7 +138,9 @@ class BaseDataset(ABC):
         from vaezoo.data.decode import decode_image  # imports Pillow
 
         if not spec.is_image:
-            raise DataError("this data set has vectors, not images")
+            raise DataError(
+                "this data set has vectors, not images: give the number of a test example"
+            )
         shape = (spec.channels, spec.height, spec.width)
         given: object = self.options
         options = given if isinstance(given, DecodeOptions) else DecodeOptions()

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
+from vaezoo.data.spec import DataSpec
 from vaezoo.io import atomic_write
 
 _GAP = 2
@@ -25,14 +26,39 @@ _MIN_HEIGHT = 48
 """Small images are enlarged by an integer, to a grid of about this width, or to this height."""
 _FRAME_MILLISECONDS = 90
 
+ValueRange = tuple[float, float]
+"""The values that are drawn as black and as white."""
+UNIT: ValueRange = (0.0, 1.0)
 
-def to_rgb(images: Tensor, scale: int | None = None) -> Tensor:
+
+def value_range(data: DataSpec) -> ValueRange:
+    """0 and 1; for real values, the smallest and the largest of the training examples."""
+    if data.domain != "real" or data.statistics is None:
+        return UNIT
+    low, high = data.statistics.minimum, data.statistics.maximum
+    return low, high if high > low else low + 1.0
+
+
+def describe_range(shown: ValueRange) -> str:
+    """What black and white stand for, with a hint for 8-bit levels; "" for 0 and 1."""
+    if shown == UNIT:
+        return ""
+    low, high = shown
+    text = f"black is {low:.4g}, white is {high:.4g}"
+    if low >= 0 and 127 < high <= 255:
+        text += " (if these are 8-bit levels, store them as uint8)"
+    return text
+
+
+def to_rgb(images: Tensor, scale: int | None = None, shown: ValueRange = UNIT) -> Tensor:
     """Images as uint8, [n, height, width, 3], enlarged by `scale`, by default to 48 pixels.
 
-    images: [n, channels, height, width] in [0, 1]. Two channels, or more than three, are shown as
-    their mean.
+    images: [n, channels, height, width]; values outside of `shown` are drawn as black or white.
+    Two channels, or more than three, are shown as their mean.
     """
-    images = images.detach().float().cpu().nan_to_num(0.0).clamp(0, 1)
+    low, high = shown
+    images = (images.detach().double().cpu() - low) / (high - low)
+    images = images.nan_to_num(0.0).clamp(0, 1).float()
     if images.shape[1] not in (1, 3):
         images = images.mean(1, keepdim=True)
     scale = scale or max(1, -(-_MIN_HEIGHT // images.shape[2]))
@@ -40,55 +66,77 @@ def to_rgb(images: Tensor, scale: int | None = None) -> Tensor:
     return (large * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def save_grid(path: Path, images: Tensor, columns: int = 8) -> bool:
-    """Write images as a grid, a PNG, from left to right, then down.
+def save_grid(path: Path, images: Tensor, columns: int = 8, *, shown: ValueRange = UNIT) -> None:
+    """Write images as a grid, a PNG, from left to right, then down. images, shown: as for to_rgb.
 
-    images: as for to_rgb. Returns False, and writes nothing, for vectors, which have no picture.
+    A line below says what black and white are, unless they are 0 and 1.
     """
-    return _save_grid(path, [images], columns)
+    _save_grid(path, [images], columns, shown)
 
 
-def save_pairs(path: Path, originals: Tensor, reconstructions: Tensor, columns: int = 8) -> bool:
+def save_pairs(
+    path: Path,
+    originals: Tensor,
+    reconstructions: Tensor,
+    columns: int = 8,
+    *,
+    shown: ValueRange = UNIT,
+) -> None:
     """Write rows of originals, each above the row of their reconstructions; else as save_grid."""
-    return _save_grid(path, [originals, reconstructions], columns)
+    _save_grid(path, [originals, reconstructions], columns, shown)
 
 
-def _save_grid(path: Path, stacks: Sequence[Tensor], columns: int) -> bool:
-    if stacks[0].dim() != 4:
-        return False
+def _save_grid(path: Path, stacks: Sequence[Tensor], columns: int, shown: ValueRange) -> None:
     scale = max(1, round(_GRID_WIDTH / (columns * stacks[0].shape[-1])))
-    stacked = [to_rgb(images, scale).split(columns) for images in stacks]
+    stacked = [to_rgb(images, scale, shown).split(columns) for images in stacks]
     rows = [row for group in zip(*stacked, strict=True) for row in group]
-    picture = _tile(rows, _GREY, group=len(stacks))
+    picture = _add_legend(_tile(rows, _GREY, group=len(stacks)), shown)
     atomic_write(path, lambda temporary: picture.save(temporary, format="PNG"))
-    return True
 
 
-def draw_rows(rows: Sequence[Tensor], names: Sequence[str]) -> Image.Image:
-    """Rows of images, each with its name before it. rows: as for to_rgb each."""
+def _add_legend(picture: Image.Image, shown: ValueRange) -> Image.Image:
+    """The picture with a line below it about the values that it shows, unless they are 0 to 1."""
+    text = describe_range(shown).partition(" (")[0]
+    if not text:
+        return picture
+    font = ImageFont.load_default(size=13)
+    width = max(picture.width, int(font.getlength(text)) + 12)
+    larger = Image.new("RGB", (width, picture.height + 20), (_LIGHT,) * 3)
+    larger.paste(picture)
+    ImageDraw.Draw(larger).text((6, picture.height + 3), text, fill=_INK, font=font)
+    return larger
+
+
+def draw_rows(
+    rows: Sequence[Tensor], names: Sequence[str], shown: ValueRange = UNIT
+) -> Image.Image:
+    """Rows of images, each with its name before it. rows, shown: as for to_rgb each."""
     font = ImageFont.load_default(size=13)
     before = max((int(font.getlength(name)) + 12 for name in names if name), default=0)
-    shown = [to_rgb(row) for row in rows]
-    picture = _tile(shown, _LIGHT, left=before)
+    drawn = [to_rgb(row, shown=shown) for row in rows]
+    picture = _tile(drawn, _LIGHT, left=before)
     pen = ImageDraw.Draw(picture)
-    height = shown[0].shape[1]
+    height = drawn[0].shape[1]
     for i, name in enumerate(names):
         middle = _GAP + i * (height + _GAP) + height // 2
         pen.text((6, middle), name, fill=_INK, font=font, anchor="lm")
-    return picture
+    return _add_legend(picture, shown)
 
 
-def save_rows(path: Path, rows: Sequence[Tensor], names: Sequence[str]) -> None:
+def save_rows(
+    path: Path, rows: Sequence[Tensor], names: Sequence[str], shown: ValueRange = UNIT
+) -> None:
     """Write rows of images: a PNG, or an animation if the file name ends in .gif or .webp.
 
     An animation shows an image of each row at a time, forwards and then backwards.
     """
     kind = path.suffix[1:].upper()
     if kind not in ("GIF", "WEBP"):
-        picture = draw_rows(rows, names)
+        picture = draw_rows(rows, names, shown)
         atomic_write(path, lambda temporary: picture.save(temporary, format="PNG"))
         return
-    forwards = [draw_rows([row[i : i + 1] for row in rows], names) for i in range(len(rows[0]))]
+    frames = range(len(rows[0]))
+    forwards = [draw_rows([row[i : i + 1] for row in rows], names, shown) for i in frames]
     first, *others = [*forwards, *forwards[-2:0:-1]]
     options: dict[str, Any] = {"append_images": others, "duration": _FRAME_MILLISECONDS, "loop": 0}
     options |= {"lossless": True} if kind == "WEBP" else {}

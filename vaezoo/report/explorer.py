@@ -14,6 +14,7 @@ import torch
 
 from vaezoo.errors import OptionError, VaezooError
 from vaezoo.evaluation.latents import prior_mean, prior_quantiles, reject_discrete
+from vaezoo.evaluation.pictures import value_range
 from vaezoo.export import (
     TOLERANCE,
     Part,
@@ -94,6 +95,8 @@ def make_explorable(run: Run, summary: RunSummary, number: int) -> ExplorableRun
         return None
     encoder, no_encoder = None, ""
     try:
+        if run.data_spec.domain == "real":
+            raise OptionError("image files have 8-bit levels, and this data has real values")
         encoder = _export_checked(run, "encoder")
     except VaezooError as error:
         no_encoder = str(error)
@@ -139,6 +142,7 @@ def _describe(run: Run, summary: RunSummary, number: int, no_encoder: str) -> di
         "run": number,
         "shape": list(data.shape),
         "domain": data.domain,
+        "value_range": value_range(data),
         "latent_shape": list(model.latent_shape),
         "latents": [
             {"n": n, "kl": kls.get(n), "low": _round(low[n]), "high": _round(high[n])}

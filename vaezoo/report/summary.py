@@ -14,9 +14,10 @@ from PIL import Image
 
 from vaezoo.checkpoint.folder import RunFolder, metrics_line
 from vaezoo.config import load_config
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import RunError, VaezooError
 from vaezoo.evaluation.metric import MetricResult, OnProgress, no_progress
-from vaezoo.evaluation.pictures import to_rgb
+from vaezoo.evaluation.pictures import describe_range, to_rgb, value_range
 from vaezoo.io import read_json
 from vaezoo.runs.run import Run
 
@@ -61,7 +62,8 @@ class RunSummary:
     numbers: by name. The `comparable` of a number is "" if it is not known.
     history: the readable lines of metrics.jsonl. latents_source, traversal_source: where these
         come from. remarks: what is missing, and why; no_traversal is one of them.
-    samples, reconstructions: PNG files.
+    samples, reconstructions: PNG files. value_range: what their black and white stand for, "" for
+        0 and 1.
     """
 
     name: str
@@ -78,6 +80,7 @@ class RunSummary:
     latents_source: str = ""
     samples: bytes | None = None
     reconstructions: bytes | None = None
+    value_range: str = ""
     traversal: list[TraversalRow] = field(default_factory=list)
     traversal_source: str = ""
     no_traversal: str = ""
@@ -190,7 +193,9 @@ def _read_metadata(folder: RunFolder, summary: RunSummary) -> None:
     data = folder.read_metadata()["data"]
     binarize = summary.options.get("data.binarize", "")
     summary.group = f"{summary.data} {data['fingerprint']} {binarize}"
-    is_binary = data["spec"]["domain"] == "binary"
+    spec = DataSpec.from_dict(data["spec"])
+    summary.value_range = describe_range(value_range(spec))
+    is_binary = spec.domain == "binary"
     # What log p(x) is, as far as the options say: only distortions of one kind compare.
     name = str(summary.options.get("model.likelihood", "of its own"))
     if name.startswith("gaussian") or (name == "auto" and not is_binary):
@@ -279,7 +284,8 @@ def _read_model(run: Run, summary: RunSummary) -> None:
         summary.remarks.append(summary.no_traversal)
         return
     for row in found.rows:
-        side_by_side = Image.fromarray(torch.cat(list(to_rgb(row.images)), dim=1).numpy())
+        images = to_rgb(row.images, shown=value_range(run.data_spec))
+        side_by_side = Image.fromarray(torch.cat(list(images), dim=1).numpy())
         summary.traversal.append(TraversalRow(row.number, row.kl, row.values, _png(side_by_side)))
     by = "KL" if found.order == "kl" else "the standard deviation of the posterior means"
     summary.traversal_source = f"from the first test example, by {by}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -257,6 +257,20 @@ class Run:
         if len(found) == 1 and None not in found:
             return found.pop()
         raise OptionError("this model is conditional: give --class, the class to decode with")
+
+    def classes_of(self, examples: Sequence[Batch], label: str | None = None) -> Tensor | None:
+        """The class of each example: the given one, else its own; None if the model takes none.
+
+        examples: one in each batch. OptionError if one of them has no class, and none is given.
+        """
+        if label is not None:
+            return torch.full((len(examples),), self.class_index(label))
+        if not self.model.conditional:
+            return None
+        known = [batch.y for batch in examples if batch.y is not None and int(batch.y) >= 0]
+        if len(known) < len(examples):
+            raise OptionError("this model is conditional: give --class, the class of the images")
+        return torch.cat(known)
 
     def class_index(self, text: str) -> int:
         """The number of a class, by its number or name. OptionError if there is no such class."""

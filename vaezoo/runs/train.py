@@ -27,7 +27,7 @@ from vaezoo.distributed.launch import (
 )
 from vaezoo.errors import DataError, OptionError
 from vaezoo.evaluation.evaluate import Evaluation, default_metrics, evaluate
-from vaezoo.evaluation.pictures import save_grid, save_pairs
+from vaezoo.evaluation.pictures import save_grid, save_pairs, value_range
 from vaezoo.evaluation.plots import save_curves
 from vaezoo.io import write_json
 from vaezoo.losses.base import loss_of
@@ -232,8 +232,11 @@ def _draw_pictures(trainer: Trainer, config: RunConfig, splits: Splits) -> None:
     if splits.spec.is_image:
         index = torch.linspace(0, len(test) - 1, min(_RECONSTRUCTIONS, len(test))).long()
         batch = eval_loader(config, test, trainer.runtime.device).batch(index)
-        save_pairs(folder.reconstructions, batch.x, model.reconstruct(batch.x, batch.y))
-        save_grid(folder.samples, draw_samples(model, _SAMPLES, seed=config.train.seed))
+        shown = value_range(splits.spec)
+        reconstructions = model.reconstruct(batch.x, batch.y)
+        save_pairs(folder.reconstructions, batch.x, reconstructions, shown=shown)
+        samples = draw_samples(model, _SAMPLES, seed=config.train.seed)
+        save_grid(folder.samples, samples, shown=shown)
 
 
 def _summary(trainer: Trainer, evaluation: Evaluation, progress: Progress) -> dict[str, Any]:

@@ -54,7 +54,7 @@ async function show() {
       await session("decoder", now.run);
       const z = [...now.z], began = performance.now();
       now.x = await infer("decoder", z, descriptions[now.run].latent_shape);
-      paint(find("picture"), now.x, descriptions[now.run].shape);
+      paint(find("picture"), now.x, descriptions[now.run]);
       find("state").textContent = `decoded here in ${Math.max(1, Math.round(performance.now() - began))} ms`;
       find("explorer").dataset.shown = JSON.stringify(z);
     } while (now.wanted);
@@ -65,7 +65,7 @@ async function show() {
   }
 }
 
-function paint(canvas, x, [channels, height, width]) {
+function paint(canvas, x, { shape: [channels, height, width], value_range: [low, high] }) {
   canvas.width = width;
   canvas.height = height;
   const image = new ImageData(width, height), area = width * height;
@@ -73,7 +73,8 @@ function paint(canvas, x, [channels, height, width]) {
     let mean = 0;
     for (let c = 0; c < channels; c++) mean += x[c * area + i] / channels;
     for (let c = 0; c < 3; c++) {
-      image.data[4 * i + c] = 255 * Math.min(1, Math.max(0, channels === 3 ? x[c * area + i] : mean));
+      const value = channels === 3 ? x[c * area + i] : mean;
+      image.data[4 * i + c] = 255 * Math.min(1, Math.max(0, (value - low) / (high - low)));
     }
     image.data[4 * i + 3] = 255;
   }
@@ -158,7 +159,7 @@ async function encode(file) {
       x[c * area + i] = about.domain === "binary" ? Number(value >= 0.5) : value;
     }
   }
-  paint(canvas, x, about.shape);
+  paint(canvas, x, about);
   find("original").hidden = false;
   find("state").textContent = "encoding …";
   const run = now.run;
