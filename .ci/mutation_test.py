@@ -289,7 +289,9 @@ class Trees:
             raise SystemExit(f"without a mutant these tests fail: {' '.join(tests)}: {why}")
         return {"tests": tests, "seconds": round(time.monotonic() - begun, 1)}
 
-    def test(self, mutant: Mutant, mutated: str, seconds: dict[Tests, float]) -> dict[str, Any]:
+    def test(
+        self, mutant: Mutant, mutated: str, plan: list[list[Tests]], seconds: dict[Tests, float]
+    ) -> dict[str, Any]:
         """The result of a mutant: killed, and by which test, or survived."""
         tree, begun = self.free.get(), time.monotonic()
         path = tree / mutant.file
@@ -297,7 +299,7 @@ class Trees:
         status, by = "survived", ""
         try:
             path.write_text(mutated)
-            for stage in tests_of(mutant.file):
+            for stage in plan:
                 for tests in sorted(stage, key=lambda tests: seconds[tests]):
                     if status == "survived":
                         code, why = self.run(tree, tests, 10 * seconds[tests] + 120)
@@ -351,12 +353,15 @@ def main() -> int:
 
         with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(args.jobs) as pool:
             trees = Trees(Path(folder), args.jobs)
-            needed = {t for mutant, _ in waiting for stage in tests_of(mutant.file) for t in stage}
+            plans = {mutant.file: tests_of(mutant.file) for mutant, _ in waiting}
+            needed = {tests for plan in plans.values() for stage in plan for tests in stage}
             fresh = sorted(needed if args.again else needed - {*seconds})
             for entry in pool.map(lambda tests: keep(trees.check(tests)), fresh):
                 seconds[tuple(entry["tests"])] = entry["seconds"]
                 print(f"{entry['seconds']} s without a mutant: {entry['tests']}", flush=True)
-            jobs = pool.map(lambda pair: keep(trees.test(*pair, seconds)), waiting)
+            jobs = pool.map(
+                lambda m: keep(trees.test(m[0], m[1], plans[m[0].file], seconds)), waiting
+            )
             for number, result in enumerate(jobs, 1):
                 results[result["id"]] = result
                 print(f"{number}/{len(waiting)} {result['status']} {result['file']}", flush=True)

@@ -255,6 +255,16 @@ class TestVaeGan:
         # The discriminator's sign would be found out: it moves the gradient by twice as much.
         assert max(fool.abs().max() for fool in fooling) > 1e-3
 
+    def test_the_loss_that_does_not_saturate_is_that_of_what_the_decoder_made(self) -> None:
+        """-log D of reconstructions and of samples, not of the images (Goodfellow 2014, 3)."""
+        model, x = build("vae_gan", gamma=0.5, generator_loss="non_saturating"), images()
+        torch.manual_seed(3)
+        loss = model.loss.decoder_loss(model, Batch(x), CONTEXT).loss
+        (_, reconstruction, sample), (wanted, features, _) = self.judged(model, x)
+        similarity = 0.5 * (wanted - features).square().sum(1).mean()
+        fooling = -F.logsigmoid(reconstruction).mean() - F.logsigmoid(sample).mean()
+        assert torch.allclose(loss, 0.5 * similarity + fooling, rtol=1e-5)
+
     def test_the_decoder_steps_against_the_discriminator(self) -> None:
         """With gamma = 0 its gradient is exactly minus that of the discriminator's loss."""
         model, x = build("vae_gan", gamma=0.0), images()

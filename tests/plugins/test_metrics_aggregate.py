@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -15,6 +16,7 @@ from vaezoo.evaluation.evaluate import Evaluation, evaluate, select_metrics
 from vaezoo.evaluation.metric import EvalContext
 from vaezoo.models.distributions import diagonal_normal
 from vaezoo.models.likelihoods import GaussianLikelihood
+from vaezoo_metrics.aggregate import AggregatePosterior
 
 PARTS = ("rate", "mutual_information", "marginal_kl")
 
@@ -100,6 +102,20 @@ def test_the_population_is_told_and_keeps_unlike_numbers_apart() -> None:
     first, second = (r.metrics["mutual_information"].comparable for r in (few, many))
     assert "100 examples" in first
     assert first != second
+
+
+@pytest.mark.parametrize(("count", "samples"), [(2500, 1000), (300, 300)])
+def test_the_densities_are_compared_at_examples_evenly_spread_from_first_to_last(
+    count: int, samples: int
+) -> None:
+    batches = BatchLoader(
+        TensorSplit(torch.zeros(count, 1)), batch_size=256, device=torch.device("cpu")
+    )
+    setting = EvalContext(Linear(0.8, 0.1, 0.5), frozenset(("elbo", "importance")), batches)
+    chosen = sorted(AggregatePosterior(setting).sampled)
+    assert (len(chosen), chosen[0], chosen[-1]) == (samples, 0, count - 1)
+    gaps = [after - before for before, after in itertools.pairwise(chosen)]
+    assert max(gaps) - min(gaps) <= 1
 
 
 def test_several_latents_add_up() -> None:
