@@ -341,6 +341,13 @@ class TestEvaluation:
         for name, tensor in model.state_dict().items():
             assert tensor.equal(before[name]), name
 
+    def test_what_it_gives_holds_no_graph(self) -> None:
+        """Else the activations of every batch would stay in memory."""
+        model, x = Pixels().eval(), torch.bernoulli(torch.full((4, 2, 8, 6), 0.5))
+        assert model(x).likelihood.mean.requires_grad
+        for given in (model.sample(3), model.reconstruct(x), model.log_likelihood(x, samples=2)):
+            assert not given.requires_grad
+
     def test_training_does_move_them(self) -> None:
         model = Pixels()
         model(torch.bernoulli(torch.full((4, 2, 8, 6), 0.5)))

@@ -39,6 +39,14 @@ class TestFit:
         assert all(after >= before - 1e-12 for before, after in itertools.pairwise(history))
         assert components == 1 or history[-1] > history[0] + 0.01
 
+    @pytest.mark.parametrize("tolerance", [1e-2, 1e-4])
+    def test_it_goes_on_as_long_as_an_iteration_gains_the_tolerance(self, tolerance: float) -> None:
+        torch.manual_seed(0)
+        history = GaussianMixtureSampler(4, 3).fit(skewed(), tolerance=tolerance)
+        gains = [after - before for before, after in itertools.pairwise(history)]
+        assert 3 < len(history) < 200
+        assert min(gains[:-1]) >= tolerance > gains[-1]
+
     def test_it_returns_the_log_likelihood(self) -> None:
         """Equal to torch's mixture, from covariances instead of their factors."""
         torch.manual_seed(0)
