@@ -320,6 +320,9 @@ def main() -> int:
     parser.add_argument("--at-least", type=float, default=95.0, help="percent that must fall")
     parser.add_argument("--results", type=Path, default=ROOT / ".mutation_results.jsonl")
     parser.add_argument("--again", action="store_true", help="run the survivors once more")
+    parser.add_argument(
+        "--quick", action="store_true", help="without the tests of what uses a file"
+    )
     parser.add_argument("--list", action="store_true", help="list the sample and its results only")
     args = parser.parse_args()
 
@@ -353,7 +356,8 @@ def main() -> int:
 
         with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(args.jobs) as pool:
             trees = Trees(Path(folder), args.jobs)
-            plans = {mutant.file: tests_of(mutant.file) for mutant, _ in waiting}
+            stages = 2 if args.quick else None
+            plans = {mutant.file: tests_of(mutant.file)[:stages] for mutant, _ in waiting}
             needed = {tests for plan in plans.values() for stage in plan for tests in stage}
             fresh = sorted(needed if args.again else needed - {*seconds})
             for entry in pool.map(lambda tests: keep(trees.check(tests)), fresh):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,12 +46,20 @@ def products(module: nn.Module) -> list[int]:
     return [2 * layer.in_features * layer.out_features for layer in layers]
 
 
+def peak_memory() -> int:
+    """Bytes of this process in memory at most, by the kernel."""
+    (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return 1024 * int(kilobytes)
+
+
 @pytest.mark.parametrize("mode", ["train", "encode", "decode", "sample"])
 def test_a_row_has_the_flops_of_an_mlp_and_its_shares_of_the_machine(mode: Mode) -> None:
     """Forward 2·Σ in·out; backward twice that, but nothing is sent back to the images."""
     job, case = workload("vanilla", mode, network="mlp", hidden=[32, 16], latent_dim=3)
+    before = peak_memory()
     row = measure(job, case)
     assert row["status"] == "ok", row["reason"]
+    assert before <= row["peak_memory_bytes"] <= peak_memory()
     model = Workload(job, case, CPU).model
     encoder, decoder = products(model.encoder), products(model.decoder)
     assert encoder[0] == 2 * 256 * 32
