@@ -1,283 +1,235 @@
-"""Start and resume training runs: load data, build, train, evaluate, write the results."""
+"""The subprocess that measures one model: reads a job on stdin, prints one row for each case.
+
+A process of its own, so that a plugin that crashes, hangs or uses up the memory costs its own rows
+only, and no model is measured beside what another one left behind.
+"""
 
 from __future__ import annotations
 
-import platform
+import itertools
+import json
+import os
+import resource
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-import vaezoo
-from vaezoo.checkpoint.folder import RUN_FORMAT, RunFolder, check_absent
-from vaezoo.checkpoint.format import Progress
-from vaezoo.config import RunConfig
-from vaezoo.data.base import Splits, Standardizer, load_splits
+from vaezoo.bench.counts import Counts, count
+from vaezoo.bench.job import Case, Job, bound_by, empty_row, sanity_check
+from vaezoo.bench.machine import specified_peak, time_step
+from vaezoo.config import build_config, resolve_components, split_by_section
+from vaezoo.data.base import Batch, TensorSplit
 from vaezoo.data.loader import BatchLoader
 from vaezoo.data.spec import DataSpec
-from vaezoo.distributed import local_only, rank, world_size
-from vaezoo.distributed.launch import (
-    barrier,
-    local_rank0_first,
-    may_restart,
-    on_rank0_broadcast,
-    process_group,
-    resolve_runtime,
-    was_restarted,
-)
-from vaezoo.errors import DataError, OptionError
-from vaezoo.evaluation.evaluate import Evaluation, default_metrics, evaluate
-from vaezoo.evaluation.pictures import save_grid, save_pairs
-from vaezoo.evaluation.plots import save_curves
-from vaezoo.io import write_json
-from vaezoo.losses.base import loss_of
-from vaezoo.models.base import BaseVAE
-from vaezoo.plugins.registry import registry
-from vaezoo.plugins.specs import Spec
-from vaezoo.runs.build import build_dataset, build_model
-from vaezoo.runs.run import Run, check_same_data, draw_samples, eval_context, eval_loader
-from vaezoo.runtime.device import Runtime, device_name, resolve_device, seeded, tune_malloc
-from vaezoo.training.crash import save_on_error
-from vaezoo.training.loggers import ProgressCallback, attach_loggers, check_loggers
-from vaezoo.training.signals import SignalHandler
-from vaezoo.training.trainer import Trainer, check_batch_size
+from vaezoo.errors import BrokenPluginError, OptionError, VaezooError
+from vaezoo.losses.base import StepContext, loss_of
+from vaezoo.models.distributions import mode
+from vaezoo.runs.build import build_model
+from vaezoo.runtime.device import Runtime, autocast, precision_context, resolve_device, tune_malloc
+from vaezoo.training.cuda_graph import make_train_step
+from vaezoo.training.options import TrainOptions
 
-_RECONSTRUCTIONS = 32
-_SAMPLES = 64
+_EXAMPLES = 50_000
+_STEPS = 1_000_000
+"""Length of the training that schedules see; they are measured in its middle."""
+_CLASSES = tuple(f"class {number}" for number in range(10))
 
 
-def start_run(config: RunConfig, out: Path | None, callback: ProgressCallback) -> Run:
-    """Train with this configuration into a new run folder.
+class Workload:
+    """A model on a device with its input, in one mode; `step` is what is timed.
 
-    Errors in the options, the data or the folder are raised before anything is written. A run that
-    fails before its first log line leaves nothing behind.
-
-    All processes that torchrun started train together. If torchrun starts them again after one was
-    lost, the run at `out` is resumed.
+    The input is noise in [0, 1]: the time of these networks does not depend on the values.
     """
-    if may_restart() and out is None:
-        raise OptionError("torchrun --max-restarts: give --out, where the job finds its run again")
-    with process_group(config.train.device):
-        restarted = out is not None and was_restarted()
-        if out is not None and on_rank0_broadcast(lambda: restarted and _is_run_of(config, out)):
-            if on_rank0_broadcast(RunFolder(out).summary.exists):  # finished before the restart
-                return Run(out, str(resolve_device(config.train.device)))
-            return resume_run(out, config, callback)
-        return _start(config, out, callback)
+
+    def __init__(self, job: Job, case: Case, device: torch.device) -> None:
+        self.case = case
+        self.device = device
+        self.notes: list[str] = []
+        data = DataSpec(shape=job.shape, class_names=_CLASSES, num_examples=_EXAMPLES)
+        components = resolve_components(job.model, job.loss, None, {})
+        config = build_config(components, {}, split_by_section(components, job.options))
+        self.model = build_model(components, config.model, config.loss, data)
+        if case.batch_size < self.model.min_batch_size:
+            raise OptionError(f"{job.model} needs a batch of {self.model.min_batch_size} or more")
+        loss = loss_of(self.model)
+        for module in (self.model, loss):
+            module.to(device).to(memory_format=torch.channels_last)
+        step = torch.tensor(_STEPS // 2, device=device)
+        self.context = StepContext(step, _STEPS, num_examples=_EXAMPLES)
+        self.batch = self._noise(job)
+        self.batches = self._stream(job) if job.end_to_end else None
+        self.model.train(case.mode == "train")
+        if case.mode == "train":
+            self.train_step = make_train_step(
+                self.model,
+                loss,
+                TrainOptions(compile=case.compile, batch_size=case.batch_size),
+                runtime=Runtime(device, case.precision),
+                total_steps=_STEPS,
+                note=self.notes.append,
+            )
+            return
+        with torch.no_grad():
+            self.z = mode(self.model.encode(self.batch.x, self.model.labels(self.batch.y)))
+        self.forward = torch.compile(self._forward) if case.compile == "on" else self._forward
+
+    def step(self) -> object:
+        """What is timed: a full training step, or one forward pass of the mode."""
+        if self.case.mode == "train":
+            batch = next(self.batches) if self.batches else self.batch
+            return self.train_step(batch, self.context, _STEPS // 2)
+        with torch.no_grad(), autocast(self.case.precision, self.device):
+            return self.forward()
+
+    @property
+    def uses_cuda_graph(self) -> bool:
+        """Whether the steps are replays of a CUDA graph by now."""
+        return self.case.mode == "train" and getattr(self.train_step, "recorded", False)
+
+    def countable_step(self) -> object:
+        """The step without the optimizer, which has no matrix products to count."""
+        if self.case.mode != "train":
+            with torch.no_grad():
+                return self._forward()
+        for phase in self.train_step.phases:
+            output = phase.loss_fn(self.model, self.batch, self.context)
+            output.loss.backward(inputs=list(phase.parameters))
+        return None
+
+    def _forward(self) -> Tensor:
+        y = self.model.labels(self.batch.y)
+        if self.case.mode == "encode":
+            return mode(self.model.encode(self.batch.x, y))
+        if self.case.mode == "decode":
+            return self.model.decode(self.z, y).mean
+        return self.model.sample(self.case.batch_size, y)
+
+    def _noise(self, job: Job) -> Batch:
+        generator = torch.Generator().manual_seed(0)
+        x = torch.rand(self.case.batch_size, *job.shape, generator=generator).to(self.device)
+        y = torch.arange(self.case.batch_size) % len(_CLASSES)
+        return Batch(x.contiguous(memory_format=torch.channels_last), y.to(self.device))
+
+    def _stream(self, job: Job) -> Iterator[Batch]:
+        """Shuffled batches of 8-bit images, as training has them, without end."""
+        examples = max(2 * self.case.batch_size, 4096)
+        images = torch.randint(0, 256, (examples, *job.shape), dtype=torch.uint8)
+        split = TensorSplit(images, torch.arange(examples) % len(_CLASSES))
+        loader = BatchLoader(split, batch_size=self.case.batch_size, device=self.device)
+        for epoch in itertools.count():
+            yield from loader.epoch(epoch)
 
 
-def resume_run(path: Path, config: RunConfig, callback: ProgressCallback) -> Run:
-    """Resume a run from its newest valid checkpoint, or from the beginning if it has none.
-
-    config: the run's, or one that trains longer. RunError if another process trains the run.
-    """
-    with process_group(config.train.device):
-        runtime = resolve_runtime(config.train.device, config.train.precision)
-        is_writer = runtime.rank == 0
-        folder = RunFolder.existing(path) if is_writer else RunFolder(path, is_writer=False)
-        if folder.is_writer:
-            folder.check_own()
-        metadata = folder.read_metadata() if folder.is_writer else {}
-        with folder.lock(), seeded(config.train.seed, runtime.device):
-            splits, model = _load(config, Run(path).data_spec if folder.is_writer else None)
-            if folder.is_writer:
-                check_same_data(metadata, splits)
-            stops = SignalHandler()
-            with stops.caught():
-                trainer = _make_trainer(config, model, splits, folder, runtime, callback, stops)
-                trainer.resume()
-                if on_rank0_broadcast(lambda: trainer.done and folder.summary.exists()):
-                    steps = f"{trainer.progress.step:,} steps"
-                    if trainer.progress.step < trainer.total_steps:
-                        why = f"ran out of patience after {steps}: give more --patience to go on"
-                    else:
-                        why = f"has finished its {steps}: give more --epochs or --steps to go on"
-                    raise OptionError(f"{path} {why}")
-                if folder.is_writer:
-                    # They are written again when the run ends.
-                    folder.summary.unlink(missing_ok=True)
-                    folder.traceback.unlink(missing_ok=True)
-                folder.write_start(config.to_yaml(), metadata)
-                return _train(trainer, config, splits)
+_LARGEST_TRIED = 1 << 16
 
 
-def _is_run_of(config: RunConfig, out: Path) -> bool:
-    """Whether the folder holds a run with exactly this configuration."""
-    try:
-        return RunFolder(out).config.read_text(encoding="utf-8") == config.to_yaml()
-    except (OSError, ValueError):
-        return False
-
-
-def _start(config: RunConfig, out: Path | None, callback: ProgressCallback) -> Run:
-    if out is not None:
-        on_rank0_broadcast(lambda: check_absent(out))
-    runtime = resolve_runtime(config.train.device, config.train.precision)
-    with seeded(config.train.seed, runtime.device):
-        splits, model = _load(config)
-        stops = SignalHandler()
-        with stops.caught():
-            name = f"{config.components.model.name}-{config.components.data.name}"
-            values = config.to_yaml(), _metadata(config, splits)
-            folder = on_rank0_broadcast(lambda: RunFolder.create(out, name, *values))
-            if rank() != 0:
-                folder = RunFolder(folder.path, is_writer=False)
-            with folder.lock():
-                try:
-                    trainer = _make_trainer(config, model, splits, folder, runtime, callback, stops)
-                    return _train(trainer, config, splits)
-                except BaseException:
-                    if not folder.has_progress:
-                        folder.remove()
-                    raise
-
-
-def _load(config: RunConfig, kept: DataSpec | None = None) -> tuple[Splits, BaseVAE]:
-    """The data and the untrained model on the CPU, checked against each other and the options.
-
-    kept: the run's data spec, if it exists; its statistics are used again.
-    """
-    splits = local_rank0_first(
-        lambda: load_splits(build_dataset(config.components.data, config.data))
-    )
-    if on_rank0_broadcast(lambda: splits.fingerprint) != splits.fingerprint:
-        raise DataError("the data of this machine differs from the data of rank 0")
-    splits = replace(splits, spec=on_rank0_broadcast(lambda: kept or splits.spec))
-    check_loggers(config.train.log)
-    if config.data.flip and not splits.spec.is_image:
-        raise DataError("--flip mirrors images, and this data is vectors")
-    # Weights are drawn on the CPU, so that they are the same for every device.
-    model = build_model(config.components, config.model, config.loss, splits.spec)
-    check_batch_size(config.train.batch_size, len(splits.train), model, world_size())
-    loss = loss_of(model)
-    reason = model.single_process_reason or loss.single_process_reason
-    if reason and world_size() > 1:
-        name = config.components.model.name
-        raise OptionError(f"{name} is trained by one process only: {reason}")
-    if config.train.shard and loss.no_shard_reason:
-        raise OptionError(f"--shard: its layers must stay full: {loss.no_shard_reason}")
-    return splits, model
-
-
-def _make_trainer(
-    config: RunConfig,
-    model: BaseVAE,
-    splits: Splits,
-    folder: RunFolder,
-    runtime: Runtime,
-    callback: ProgressCallback,
-    stops: SignalHandler,
-) -> Trainer:
-    loss = loss_of(model)
-    for module in (model, loss):
-        module.to(runtime.device).to(memory_format=torch.channels_last)
+def main() -> None:
+    # Rows have a file descriptor of their own, since plugins may print to stdout.
+    rows = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    job = Job.from_dict(json.load(sys.stdin))
     tune_malloc()
-
-    def rebuild() -> BaseVAE:
-        again = build_model(config.components, config.model, config.loss, splits.spec)
-        return again.to(runtime.device).to(memory_format=torch.channels_last)
-
-    return Trainer(
-        model,
-        loss,
-        train=BatchLoader(
-            splits.train,
-            batch_size=config.train.batch_size,
-            device=runtime.device,
-            spec=splits.spec,
-            binarize=config.data.binarize,
-            flip=config.data.flip,
-            seed=config.train.seed,
-        ),
-        validation=eval_loader(config, splits, "validation", runtime.device),
-        options=config.train,
-        folder=folder,
-        runtime=runtime,
-        callback=callback if folder.is_writer else ProgressCallback(),
-        stops=stops,
-        rebuild=rebuild,
-    )
+    for case in job.cases:
+        print(json.dumps(measure(job, case), allow_nan=False), file=rows, flush=True)
 
 
-def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
-    """Train to the end, evaluate, and write the results."""
-    components, device = config.components, trainer.runtime.device
-    title = f"{components.model.name} on {components.data.name}, {device}"
-    if world_size() > 1:
-        title += f", {world_size()} processes"
-    trainer.callback.on_train_start(title, trainer.total_steps, trainer.progress.step)
-    with save_on_error(trainer):
+def measure(job: Job, case: Case) -> dict[str, Any]:
+    """One row; an error of the model becomes the row's status and reason."""
+    try:
+        device = resolve_device(job.device)
+        if job.largest:
+            case = _find_largest_batch(job, case, device)
+        return _measure(job, case, device)
+    except BrokenPluginError as error:
+        status, reason = "failed", str(error)
+    except VaezooError as error:
+        status, reason = "refused", str(error)
+    except (MemoryError, torch.OutOfMemoryError):
+        status, reason = "out of memory", "a smaller batch may fit"
+    except Exception as error:  # a plugin may raise anything, and the other cases must run
+        first = (str(error).strip().splitlines() or [""])[0]
+        status, reason = "failed", f"{type(error).__name__}: {first[:200]}"
+    return empty_row(job.model, case, status, reason)
+
+
+def _measure(job: Job, case: Case, device: torch.device) -> dict[str, Any]:
+    with precision_context(case.precision, deterministic=False):
+        workload = Workload(job, case, device)
+        counts = _count(job, case)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        timing = time_step(workload.step, device, windows=job.windows, seconds=job.seconds)
+    rate, gemm = counts.flops / timing.step, job.gemm.get(case.precision)
+    peak = specified_peak(device, case.precision)
+    gemm_share = rate / gemm if gemm and counts.flops else None
+    copy_share = counts.bytes / timing.step / job.copy
+    enqueue_share = None if device.type == "cpu" else timing.enqueue / timing.step
+    # Of the device for a GPU, of the whole process for a CPU.
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated(device)
+    row = {
+        **empty_row(job.model, case, "ok", "; ".join(workload.notes)),
+        "images_per_second": case.batch_size / timing.step,
+        "images_per_second_windows": [case.batch_size / window for window in timing.windows],
+        "latency_ms": {f"p{percent}": 1e3 * timing.percentile(percent) for percent in (50, 90, 99)},
+        "first_step_seconds": timing.first,
+        "warm_up_seconds": timing.warm_up,
+        "flops_per_image": counts.flops / case.batch_size,
+        "flops_missed": counts.missed,
+        "bytes_per_image": counts.bytes / case.batch_size,
+        "gemm_share": gemm_share,
+        "copy_share": copy_share,
+        "peak_share": rate / peak[0] if peak else None,
+        "peak_source": peak[1] if peak else None,
+        "bound_by": bound_by(gemm_share, copy_share, enqueue_share),
+        "graph": workload.uses_cuda_graph,
+        "shape": list(job.shape),
+        "end_to_end": job.end_to_end and case.mode == "train",
+        "parameters": sum(p.numel() for p in workload.model.parameters() if p.requires_grad),
+        "peak_memory_bytes": memory,
+    }
+    problem = sanity_check(row)
+    return row if problem is None else {**row, "status": "error", "reason": problem}
+
+
+def _count(job: Job, case: Case) -> Counts:
+    """Counted on meta tensors if the model runs there, else on the CPU."""
+    eager = replace(case, compile="off")
+    try:
+        return count(Workload(job, eager, torch.device("meta")).countable_step)
+    except VaezooError:
+        raise
+    except Exception:  # a model that reads a value back cannot run on meta tensors
+        return count(Workload(job, eager, torch.device("cpu")).countable_step)
+
+
+def _find_largest_batch(job: Job, case: Case, device: torch.device) -> Case:
+    """The case with the largest batch that fits: its own size, doubled as often as possible."""
+    fits: Case | None = None
+    while case.batch_size <= _LARGEST_TRIED:
         try:
-            note = trainer.callback.on_note
-            with attach_loggers(trainer.folder, config.train.log, config.to_dict(), note):
-                progress = trainer.fit()
-        finally:
-            trainer.callback.on_train_end()
-        with trainer.interruptible():
-            model = trainer.model.eval()
-            context = eval_context(model, config, splits, seed=config.train.seed)
-            evaluation = evaluate(context, default_metrics())
-            if trainer.folder.is_writer:
-                summary = _summary(trainer, evaluation, progress)
-                with local_only():
-                    _draw_pictures(trainer, config, splits)
-                # The summary comes last: it shows that the run is complete.
-                write_json(trainer.folder.summary, summary)
-    barrier()
-    return Run(trainer.folder.path, str(device))
+            workload = Workload(job, case, device)
+            workload.step()
+            workload.step()
+        except (MemoryError, torch.OutOfMemoryError):
+            break
+        except RuntimeError as error:
+            if "allocate" not in str(error):
+                raise
+            break
+        fits = case
+        case = replace(case, batch_size=2 * case.batch_size)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    if fits is None:
+        raise torch.OutOfMemoryError("not even the smallest batch fits")
+    return fits
 
 
-def _draw_pictures(trainer: Trainer, config: RunConfig, splits: Splits) -> None:
-    folder, model, test = trainer.folder, trainer.model, splits.test
-    save_curves(folder.curves, folder.read_metrics())
-    if splits.spec.is_image:
-        index = torch.linspace(0, len(test) - 1, min(_RECONSTRUCTIONS, len(test))).long()
-        batch = eval_loader(config, splits, "test", trainer.runtime.device).batch(index)
-        inverse = Standardizer(splits.spec).to(batch.x.device).inverse
-        reconstructions = inverse(model.reconstruct(batch.x, batch.y))
-        save_pairs(folder.reconstructions, inverse(batch.x), reconstructions)
-        save_grid(folder.samples, draw_samples(model, _SAMPLES, seed=config.train.seed))
-
-
-def _summary(trainer: Trainer, evaluation: Evaluation, progress: Progress) -> dict[str, Any]:
-    """The content of summary.json."""
-    rate = progress.images / progress.train_seconds if progress.train_seconds else 0.0
-    return {
-        **evaluation.to_dict(),
-        "images_per_second": round(rate, 1),
-        "wall_seconds": round(progress.wall_seconds, 2),
-        "steps": progress.step,
-        "device": device_name(trainer.runtime.device),
-        "processes": world_size(),
-        "precision": trainer.runtime.precision,
-        "parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-        "versions": versions(),
-    }
-
-
-def _metadata(config: RunConfig, splits: Splits) -> dict[str, Any]:
-    """The content of run.json: where the parts of the run come from."""
-    origins: dict[str, dict[str, Any]] = {}
-    for section in ("model", "loss", "data"):
-        spec: Spec = getattr(config.components, section)
-        plugin = registry().plugin(spec)
-        origins[section] = {
-            "name": spec.name,
-            "plugin": plugin.name,
-            "distribution": plugin.distribution,
-            "version": plugin.version,
-        }
-    origins["data"] |= splits.record()
-    return {"format": RUN_FORMAT, **origins, "versions": versions()}
-
-
-def versions() -> dict[str, str]:
-    """The versions of the packages that a run's numbers may depend on."""
-    return {
-        "vaezoo": vaezoo.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,  # with its build, which the version of the package omits
-        **{name: version(name) for name in ("torchvision", "numpy", "safetensors")},
-    }
+if __name__ == "__main__":
+    main()
