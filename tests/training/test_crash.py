@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -229,8 +230,57 @@ class TestSaving:
             vaezoo.train("vanilla", out=out, checkpoint_every=2, **TINY)
         said = str(caught.value)
         assert "became nan at step 7" in said
-        assert f"last good checkpoint is {out / 'checkpoint' / 'step-000000006'}" in said
+        assert re.search(rf"vaezoo train --resume {out} --lr [0-9.]+ \(from step 6, the last", said)
         assert kept(out)[-1] == 6
+
+    def test_weights_of_a_large_loss_are_not_kept(
+        self, out: Path, monkeypatch: MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Weights are finite and useless from step 7 on, and the loss is NaN at step 11."""
+        from vaezoo.cli.main import main
+
+        honest = TrainStep.__call__
+
+        def worse(updates: TrainStep, batch: Any, context: Any, step: int) -> torch.Tensor:
+            values = honest(updates, batch, context, step)
+            if step == 6:
+                with torch.no_grad():
+                    for parameter in updates.model.parameters():
+                        parameter.mul_(1e6)
+            return values * math.nan if step == 10 else values
+
+        monkeypatch.setattr(TrainStep, "__call__", worse)
+        with pytest.raises(TrainingError) as caught:
+            vaezoo.train("vanilla", out=out, checkpoint_every=3, keep_checkpoints=2, **TINY)
+        monkeypatch.undo()
+        assert "from step 6, the last checkpoint whose validation loss is" in str(caught.value)
+        assert kept(out)[-1] == 6
+        weights = load_file(out / "model.safetensors")
+        saved = load_file(out / "checkpoint" / "step-000000006" / "model.safetensors")
+        assert weights.keys() == saved.keys()
+        assert all(weights[name].equal(saved[name]) for name in weights)
+        advice = str(caught.value).partition("to go on: vaezoo ")[2].partition(" (")[0]
+        assert main(advice.split()) == 0
+        assert vaezoo.load_run(out).summary["steps"] == 18
+        capsys.readouterr()
+
+    def test_a_run_of_which_nothing_stays_is_not_to_be_resumed(self, out: Path) -> None:
+        with pytest.raises(TrainingError, match=r"; train again with --lr 0\.001$"):
+            vaezoo.train("vanilla", out=out, lr=1e20, **TINY)
+        assert not out.exists()
+
+    def test_a_model_that_begins_with_nan_is_no_matter_of_the_rate(
+        self, out: Path, monkeypatch: MonkeyPatch
+    ) -> None:
+        honest = ELBOLoss.forward
+
+        def wrong(*args: Any) -> Any:
+            output = honest(*args)
+            return type(output)(output.loss * math.nan, output.terms)
+
+        monkeypatch.setattr(ELBOLoss, "forward", wrong)
+        with pytest.raises(TrainingError, match="of the untrained model is nan too: check"):
+            vaezoo.train("vanilla", out=out, **TINY)
 
     def test_full_disk_stops_a_run(self, whole: Path, out: Path, monkeypatch: MonkeyPatch) -> None:
         honest, calls = saver.save_checkpoint, 0

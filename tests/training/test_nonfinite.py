@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -15,8 +15,10 @@ from torch import Tensor, nn
 import vaezoo
 from small_jobs import SMALL_JOB
 from vaezoo.data.base import Batch
+from vaezoo.distributed.fsdp import clip_grad_norm
 from vaezoo.errors import TrainingError
-from vaezoo.losses.base import StepContext
+from vaezoo.losses.base import BaseLoss, LossOutput, Phase, StepContext
+from vaezoo.models.base import BaseVAE
 from vaezoo.runtime.device import Runtime, precision_context
 from vaezoo.training.options import TrainOptions
 from vaezoo.training.state import finite_means
@@ -93,6 +95,66 @@ def test_good_steps_are_the_same_with_and_without_the_guard(tmp_path: Path) -> N
     assert [line["skipped"] for line in lines] == [0]
     plain = [line for line in stop.metrics if line["kind"] == "train"]
     assert lines[0]["terms"] == plain[0]["terms"]
+
+
+def step_of_one(policy: str, grad: float, loss: float, clip: float | None = None) -> Tensor:
+    """The parameters [3] after a step from 0 with this loss and this gradient of each."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(3))
+
+        def on_train_step(self, step: Tensor) -> None:
+            return
+
+    model = Model()
+
+    def forward(*_: Any) -> LossOutput:
+        slope = (model.w * grad).sum()
+        return LossOutput(slope - slope.detach() + loss, {})
+
+    class Loss(nn.Module):
+        def phases(self, _: Any) -> list[Phase]:
+            return [Phase("train", list(model.parameters()), forward)]
+
+    updates = TrainStep(
+        cast("BaseVAE", model),
+        cast("BaseLoss", Loss()),
+        TrainOptions(on_nonfinite=policy, grad_clip=clip, lr=0.5),
+        runtime=Runtime(CPU, "fp32"),
+        total_steps=1,
+        note=print,
+    )
+    updates(Batch(torch.zeros(1, 1), None), StepContext(torch.tensor(0), 1, 1), 0)
+    return model.w.detach()
+
+
+class TestMeaning:
+    """A step is not finite if its loss or a value of a gradient is not finite."""
+
+    @pytest.mark.parametrize("policy", ["stop", "skip"])
+    @pytest.mark.parametrize("clip", [None, 1.0])
+    def test_finite_gradients_of_an_infinite_norm_are_taken(
+        self, policy: str, clip: float | None
+    ) -> None:
+        """Adam's first step is the learning rate, whatever the gradient's size."""
+        moved = step_of_one(policy, grad=1.3e19 if clip is None else 3e38, loss=1.0, clip=clip)
+        torch.testing.assert_close(moved, torch.full((3,), -0.5))
+
+    @pytest.mark.parametrize(
+        ("grad", "loss"), [(1.0, math.inf), (1.0, math.nan), (math.inf, 1.0), (math.nan, 1.0)]
+    )
+    def test_an_infinite_loss_or_gradient_is_skipped(self, grad: float, loss: float) -> None:
+        assert step_of_one("skip", grad, loss).equal(torch.zeros(3))
+
+    def test_the_norm_after_clipping(self) -> None:
+        weight = nn.Parameter(torch.zeros(4))
+        weight.grad = torch.tensor([3e30, -3e30, 3e30, 3e30])
+        clip_grad_norm([weight], 10.0)
+        torch.testing.assert_close(weight.grad, torch.tensor([5.0, -5.0, 5.0, 5.0]))
+        clip_grad_norm([weight], 11.0)  # 10 is less: nothing changes
+        torch.testing.assert_close(weight.grad, torch.tensor([5.0, -5.0, 5.0, 5.0]))
 
 
 class TestGuard:

@@ -205,7 +205,7 @@ def save_checkpoint(
         sums[_STATE] = _sum(temporary / _STATE)
         write_text(temporary / _SUMS, _listing(sums))
         if final.exists():
-            _remove(final)  # a damaged one: training reached this step again
+            remove_checkpoint(final)  # a damaged one: training reached this step again
         temporary.rename(final)
         fsync_dir(folder)
     except OSError as error:
@@ -356,7 +356,7 @@ def _prune(folder: Path, step: int, keep: int) -> None:
     best = max(until_now, key=_score, default=None)
     for path in found:
         if path not in until_now[-keep:] and not (path == best and _score(path) > -math.inf):
-            _remove(path)
+            remove_checkpoint(path)
 
 
 def _score(path: Path) -> float:
@@ -368,7 +368,7 @@ def _score(path: Path) -> float:
     return float(score) if isinstance(score, int | float) else -math.inf
 
 
-def _remove(path: Path) -> None:
+def remove_checkpoint(path: Path) -> None:
     """Rename and remove: a checkpoint that is half removed must not look like a damaged one."""
     gone = path.with_name(f".{path.name}.gone.tmp")
     shutil.rmtree(gone, ignore_errors=True)

@@ -54,26 +54,37 @@ def distribute_like(tensor: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(tensor.to(like.device), mesh, placements, src_data_rank=None)
 
 
-def total_norm(tensors: Iterable[Tensor]) -> Tensor:
-    """The norm of all tensors together, sharded or full: 0-dim. torch's own takes no mixture."""
-    every = [tensor.detach() for tensor in tensors]
-    if not any(map(is_sharded, every)):
-        return torch.nn.utils.get_total_norm(every)
-    sharded = [t.to_local() for t in every if is_sharded(t)]  # type: ignore[attr-defined]
-    full = [t for t in every if not is_sharded(t)]
-    return (all_reduce(_norm(sharded).square()) + _norm(full).square()).sqrt()
+def all_finite(tensors: Iterable[Tensor]) -> Tensor:
+    """Whether every value of these tensors, sharded or full, is finite: 0-dim bool."""
+    every = [tensor for tensor in tensors if tensor.numel()]
+    extremes = [value.float() for tensor in every for value in _local(tensor).aminmax()]
+    finite = torch.stack(extremes).isfinite().all()
+    if any(map(is_sharded, every)):  # another process may have another answer
+        finite = all_reduce((~finite).float()) == 0
+    return finite
 
 
 def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
-    """Scale the gradients so that their total norm is at most `max_norm`."""
+    """Scale the gradients so that their total norm is at most `max_norm`.
+
+    The norm is computed in float64, in which the squares of float32 do not overflow.
+    """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    scale = (max_norm / (total_norm(gradients) + 1e-6)).clamp(max=1.0)
+    squares = [torch.zeros((), device=gradients[0].device)]
+    sharded = squares.copy()
     for gradient in gradients:
-        if is_sharded(gradient):
-            gradient = gradient.to_local()  # type: ignore[attr-defined]
-        gradient.mul_(scale)
+        wide = torch.float32 if gradient.device.type == "mps" else torch.float64
+        norm = torch.linalg.vector_norm(_local(gradient), dtype=wide)
+        (sharded if is_sharded(gradient) else squares).append(norm.square())
+    if len(sharded) > 1:
+        squares.append(all_reduce(torch.stack(sharded).sum()))
+    norm = torch.stack(squares).sum().sqrt()
+    scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        _local(gradient).mul_(scale)
 
 
-def _norm(tensors: list[Tensor]) -> Tensor:
-    filled = [tensor for tensor in tensors if tensor.numel()]
-    return torch.nn.utils.get_total_norm(filled) if filled else torch.zeros(())
+def _local(tensor: Tensor) -> Tensor:
+    """This process's part of a tensor."""
+    local: Tensor = tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+    return local.detach()

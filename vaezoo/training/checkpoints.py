@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,8 +16,12 @@ from torch import Tensor
 from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.checkpoint.format import (
     CheckpointState,
+    list_checkpoints,
     load_checkpoint,
+    load_into,
     parse_state,
+    read_checkpoint,
+    remove_checkpoint,
     save_checkpoint,
     save_weights,
 )
@@ -149,6 +155,27 @@ class CheckpointManager:
         keep = self.options.keep_checkpoints
         save_checkpoint(self.folder.checkpoints, step, tensors, state.model_dump(), keep=keep)
         save_weights(self.folder.weights, tensors["model"])
+
+    def paths(self) -> list[Path]:
+        """The checkpoints of the run, the newest first. All ranks must call this."""
+        return on_rank0_broadcast(lambda: list_checkpoints(self.folder.checkpoints))[::-1]
+
+    def keep_newest(self, is_good: Callable[[], bool]) -> int:
+        """Load the weights of the newest good checkpoint, remove later ones, return its step.
+
+        is_good: judges the weights that are loaded. 0 if there is none; then all checkpoints stay.
+        """
+        later: list[Path] = []
+        for path in self.paths():
+            found = on_rank0_broadcast(partial(read_checkpoint, path))
+            load_into(self.state.model, found.tensors["model"], path)
+            load_into(self.state.loss, found.tensors.get("loss", {}), path)
+            if is_good():
+                for bad in later if self.folder.is_writer else ():
+                    remove_checkpoint(bad)
+                return found.step
+            later.append(path)
+        return 0
 
     def resume(self, note: Callable[[str], None]) -> None:
         """Restore the newest valid checkpoint of the run folder, or start from the beginning.

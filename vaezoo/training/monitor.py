@@ -1,106 +1,68 @@
-"""Stop training when values or weights are not finite, and keep the last good weights."""
+"""Detect losses, gradients and weights that are not finite."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from vaezoo.checkpoint.folder import RunFolder
-from vaezoo.checkpoint.format import list_checkpoints, save_weights
-from vaezoo.distributed.fsdp import full_state_dict, total_norm
-from vaezoo.errors import TrainingError, how_to_resume
-from vaezoo.training.checkpoints import AsyncWriter
+from vaezoo.distributed.fsdp import all_finite
+from vaezoo.errors import TrainingError
 from vaezoo.training.state import TrainingState
+
+
+class NonFiniteError(TrainingError):
+    """A loss or a gradient was not finite. The message says what and when."""
 
 
 @dataclass(eq=False)
 class NonFiniteMonitor:
-    """Raises TrainingError if values or weights are not finite.
+    """Raises NonFiniteError if a step was not finite: its loss or a value of a gradient.
 
-    The trainer calls it where it waits for the device anyway. The error writes the last good
-    weights into the run folder.
+    A gradient that is not finite shows in the weights, which Adam has updated with it. With a
+    guard such steps were skipped, and it raises if there were too many. The trainer calls it where
+    it waits for the device anyway.
     """
 
     state: TrainingState
-    folder: RunFolder
-    writer: AsyncWriter
-    _good: dict[str, Tensor] = field(default_factory=dict)
-    _good_step: int = 0
-
-    def snapshot(self) -> None:
-        """Copy the weights as the last good ones. TrainingError if they are not finite."""
-        self._check_weights()
-        weights = self.state.model.state_dict()
-        if self._good:
-            for name, tensor in weights.items():
-                self._good[name].copy_(tensor)
-        else:
-            self._good = {name: tensor.detach().clone() for name, tensor in weights.items()}
-        self._good_step = self.state.progress.step
 
     def check(self) -> None:
-        """TrainingError if the weights, or values since the last log line, are not finite.
-
-        With a guard, steps with such values are skipped, and the next log line counts them.
-        """
+        """NonFiniteError if the weights, or losses since the last log line, are not finite."""
         if self.state.train_step.names and self.state.train_step.guard is None:
             self.check_steps(self.state.metric_buffer.peek())
-        self._check_weights()
+        self.check_weights()
 
     def check_steps(self, rows: Sequence[Sequence[float]]) -> int:
-        """TrainingError if one of the last steps was not finite; else how many were skipped.
+        """NonFiniteError if one of the last steps was not finite; else how many were skipped.
 
         rows: the values of each step, as the metric buffer has them.
         """
         progress, guard = self.state.progress, self.state.train_step.guard
-        first = progress.step - len(rows) + 1
-        found = find_nonfinite(rows, self.state.train_step.names)
+        found = self._find_nonfinite(rows)
         if guard is None:
             if found:
-                row, name, value = found
-                raise self._error(f"{name} became {value} at step {first + row}")
+                raise NonFiniteError(" became ".join(found))
             return 0
         before = progress.skipped
         progress.skipped, too_many = guard.read()
         if too_many:
-            reason = "a gradient was not finite"
-            if found:
-                reason = f"{found[1]} was {found[2]} at step {first + found[0]}"
-            raise self._error(f"{progress.skipped} steps had to be skipped, {reason}")
+            reason = " was ".join(found) if found else "a gradient was not finite"
+            raise NonFiniteError(f"{progress.skipped} steps had to be skipped: {reason}")
         return progress.skipped - before
 
-    def _check_weights(self) -> None:
-        if not torch.isfinite(total_norm(self.state.model.parameters())):
-            after = f"the weights are not finite after step {self._good_step}"
-            raise self._error(after if self._good else "the initial weights are not finite")
+    def check_weights(self) -> None:
+        if not all_finite(self.state.model.parameters()):
+            raise NonFiniteError(
+                f"the weights are not finite after step {self.state.progress.step}"
+            )
 
-    def _error(self, what: str) -> TrainingError:
-        self.writer.wait()
-        weights = full_state_dict(self._good)
-        if self.folder.is_writer:
-            save_weights(self.folder.weights, weights)
-        found = list_checkpoints(self.folder.checkpoints)
-        saved = f", and the last good checkpoint is {found[-1]}" if found else ""
-        skip = " or --on-nonfinite skip" if self.state.train_step.guard is None else ""
-        ways = f"a smaller --lr or --grad-clip 1{skip}"
-        return TrainingError(
-            f"training failed: {what}; the weights of step {self._good_step} are kept in "
-            f"{self.folder.weights}{saved}; {how_to_resume(self.folder.path)} with {ways}"
-        )
-
-
-def find_nonfinite(
-    rows: Sequence[Sequence[float]], names: Sequence[str]
-) -> tuple[int, str, float] | None:
-    """The first value that is not finite: (row, name, value). A term comes before the loss."""
-    for row, values in enumerate(rows):
-        named = zip(names, values, strict=True)
-        found = {name: value for name, value in named if not math.isfinite(value)}
-        if found:
-            name = min(found, key=lambda name: name.endswith("loss"))
-            return row, name, found[name]
-    return None
+    def _find_nonfinite(self, rows: Sequence[Sequence[float]]) -> tuple[str, str] | None:
+        """The name and value of the first loss that is not finite, or of its term."""
+        train_step = self.state.train_step
+        for step, values in enumerate(rows, self.state.progress.step - len(rows) + 1):
+            named = dict(zip(train_step.names, values, strict=True))
+            found = [name for name, value in named.items() if not math.isfinite(value)]
+            if {*found} & {*train_step.loss_names}:
+                name = min(found, key=lambda name: name in train_step.loss_names)
+                return name, f"{named[name]} at step {step}"
+        return None

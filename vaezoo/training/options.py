@@ -71,8 +71,8 @@ class TrainOptions(Options):
     )
     on_nonfinite: Literal["stop", "skip"] = Field(
         "stop",
-        description="if a gradient is not finite: stop the run, or skip and count the step, and "
-        "stop if too many steps are skipped",
+        description="if the loss or a gradient is not finite: stop the run, or skip and count the "
+        "step, and stop if too many steps are skipped",
     )
     checkpoint_seconds: float | None = Field(
         60.0, gt=0, description="seconds between checkpoints: a crash loses at most this work"

@@ -12,8 +12,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from vaezoo.data.base import Batch
-from vaezoo.distributed import is_sharded, raise_peer_errors, world_size
-from vaezoo.distributed.fsdp import clip_grad_norm
+from vaezoo.distributed import all_reduce, is_sharded, raise_peer_errors, world_size
+from vaezoo.distributed.fsdp import all_finite, clip_grad_norm
 from vaezoo.errors import OptionError, TrainingError
 from vaezoo.losses.base import BaseLoss, LossFunction, LossOutput, Phase, StepContext
 from vaezoo.models.base import BaseVAE
@@ -61,6 +61,8 @@ class TrainStep:
         self.phases = [p for p in self.loss.phases(self.model) if len(p.parameters)]
         if not self.phases:
             raise TrainingError("there is nothing to train: no phase of the loss has parameters")
+        several = len(self.phases) > 1
+        self.loss_names = [f"{p.name}_loss" if several else "loss" for p in self.phases]
         self.loss_fns: list[LossFunction] = [phase.loss_fn for phase in self.phases]
         self.compiling = should_compile(options, device, self.total_steps)
         if self.compiling:
@@ -98,14 +100,12 @@ class TrainStep:
             self._backward(phase, output.loss)
             average_gradients(phase.parameters)
             if self.guard is not None:
-                self.guard.check_grads(optimizer, phase.parameters)
+                self.guard.check(optimizer, output.loss, phase.parameters)
             if self.options.grad_clip is not None:
-                clip = clip_grad_norm if self.options.shard else nn.utils.clip_grad_norm_
-                clip(phase.parameters, self.options.grad_clip)
+                clip_grad_norm(phase.parameters, self.options.grad_clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            loss_name = "loss" if len(self.phases) == 1 else f"{phase.name}_loss"
-            for name, value in {loss_name: output.loss, **output.terms}.items():
+            for name, value in {self.loss_names[number]: output.loss, **output.terms}.items():
                 key = f"{phase.name}_{name}" if name in named else name  # an earlier phase has it
                 named[key] = value.detach().float().mean()
         if self.guard is not None:
@@ -219,7 +219,7 @@ ALLOWED_RATE = 0.05
 
 
 class NonFiniteGuard(nn.Module):
-    """Skips a step on the device if a gradient is not finite.
+    """Skips a step on the device if its loss or a value of a gradient is not finite.
 
     It sets the optimizer's `found_inf`: a fused optimizer then leaves its parameters and its state
     as they are. Buffers that the forward pass changed (batch norm, codebooks) are restored.
@@ -248,13 +248,13 @@ class NonFiniteGuard(nn.Module):
         for before, buffer in zip(self._before, self._watched, strict=True):
             before.copy_(buffer)
 
-    def check_grads(
-        self, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]
+    def check(
+        self, optimizer: torch.optim.Optimizer, loss: Tensor, parameters: Sequence[nn.Parameter]
     ) -> None:
         """Call this before an optimizer's step: it makes the step a no-op if it must be skipped."""
         gradients = [p.grad for p in parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        found = (~torch.isfinite(norm)).float().to(self._bad.device)
+        finite = all_finite([loss.detach(), *gradients])
+        found = all_reduce((~finite).float()).clamp(max=1.0)  # in all processes, if in one
         optimizer.found_inf = found  # type: ignore[attr-defined]
         self._bad.copy_(torch.maximum(self._bad, found))
 

@@ -18,16 +18,22 @@ from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.checkpoint.format import Progress, save_weights
 from vaezoo.data.loader import BatchLoader
 from vaezoo.distributed.fsdp import apply_fsdp, full_state_dict
-from vaezoo.distributed.launch import all_reduce_max, broadcast_module, run_on_rank0, seed_step
-from vaezoo.errors import OptionError, RunStopped
-from vaezoo.losses.base import BaseLoss, StepContext, evaluate_loss
+from vaezoo.distributed.launch import (
+    all_reduce_max,
+    broadcast_module,
+    on_rank0_broadcast,
+    run_on_rank0,
+    seed_step,
+)
+from vaezoo.errors import OptionError, RunStopped, TrainingError, how_to_resume
+from vaezoo.losses.base import BaseLoss, StepContext, evaluate_loss, loss_of
 from vaezoo.models.base import BaseVAE
 from vaezoo.nn.batch_norm import sync_batch_norm
-from vaezoo.runtime.device import Runtime, precision_context
+from vaezoo.runtime.device import Runtime, precision_context, seeded
 from vaezoo.training.checkpoints import AsyncWriter, CheckpointManager
 from vaezoo.training.cuda_graph import make_train_step
 from vaezoo.training.loggers import ProgressCallback, TrainMetrics
-from vaezoo.training.monitor import NonFiniteMonitor
+from vaezoo.training.monitor import NonFiniteError, NonFiniteMonitor
 from vaezoo.training.options import TrainOptions
 from vaezoo.training.signals import SignalHandler, StopRequested
 from vaezoo.training.state import Best, TrainingState, finite_means
@@ -69,7 +75,7 @@ class Trainer:
         )
         self.state = TrainingState(self.model, self.loss, self.train_step, options.log_every)
         self.writer = AsyncWriter()
-        self.monitor = NonFiniteMonitor(self.state, self.folder, self.writer)
+        self.monitor = NonFiniteMonitor(self.state)
         self.checkpoints = CheckpointManager(self.state, self.folder, self.writer, options)
         self.in_step = False
         self._notes: list[str] = []
@@ -97,19 +103,26 @@ class Trainer:
         self._log_clock = self.checkpoints.last_saved = self.state.wall_clock = now
         for note in self._notes:
             self.callback.on_note(note)
-        self.monitor.snapshot()
         with precision_context(self.runtime.precision, self.options.deterministic):
-            self.model.train()
-            self.loss.train()
-            if self.state.validation_due:  # a signal stopped it
-                self._validate(-(-self.progress.step // len(self.train)))
-            while not self.done:
-                self._epoch()
-            self.save()
-            self.writer.wait()
+            try:
+                self._train()
+            except NonFiniteError as error:
+                raise self._failed(error) from None
             with self.interruptible():
                 self._finish()
         return self.progress
+
+    def _train(self) -> None:
+        """Train to the last step and save a checkpoint of it."""
+        self.monitor.check_weights()
+        self.model.train()
+        self.loss.train()
+        if self.state.validation_due:  # a signal stopped it
+            self._validate(-(-self.progress.step // len(self.train)))
+        while not self.done:
+            self._epoch()
+        self.save()
+        self.writer.wait()
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -121,7 +134,7 @@ class Trainer:
             raise self._stopped() from None
 
     def save(self) -> None:
-        """Save a checkpoint, if this step has none. TrainingError if the state is not finite."""
+        """Save a checkpoint, if this step has none. NonFiniteError if the state is not finite."""
         if self.checkpoints.is_saved:
             return
         start = time.perf_counter()
@@ -163,7 +176,7 @@ class Trainer:
         """Write a log line. Reading the metric buffer is the only synchronisation of the loop."""
         rows = self.state.metric_buffer.pop()
         skipped = self.monitor.check_steps(rows)
-        self.monitor.snapshot()
+        self.monitor.check_weights()
         now = time.perf_counter()
         seconds, self._log_clock = now - self._log_clock, now
         images = len(rows) * self.options.batch_size
@@ -188,14 +201,7 @@ class Trainer:
     def _validate(self, epoch: int) -> None:
         self.state.validation_due = True
         with self.interruptible():
-            terms = evaluate_loss(
-                self.model,
-                self.loss,
-                self.validation,
-                self._context(),
-                seed=self.options.seed,
-                together=self.options.shard,
-            )
+            terms = self._validation_terms(self.model, self.loss)
         bits, likelihood = None, getattr(self.model, "likelihood", None)
         if likelihood is not None and math.isfinite(terms.get("elbo", math.nan)):
             bits = likelihood.bits_per_dim(-terms["elbo"], self.model.data)
@@ -219,6 +225,50 @@ class Trainer:
         self.state.validation_due = False
         self.callback.on_validation_end(epoch, record)
         self._log_clock = time.perf_counter()
+
+    def _validation_terms(self, model: BaseVAE, loss: BaseLoss) -> dict[str, float]:
+        seed, together = self.options.seed, self.options.shard
+        return evaluate_loss(model, loss, self.validation, self._context(), seed, together)
+
+    def untrained_loss(self) -> float:
+        """The validation loss of a new model."""
+        with seeded(self.options.seed, self.runtime.device):
+            model = self.rebuild()
+        loss = loss_of(model).to(self.runtime.device)
+        broadcast_module(model, loss)
+        return self._validation_terms(model, loss)["loss"]
+
+    def _failed(self, error: NonFiniteError) -> TrainingError:
+        """Return to the newest checkpoint whose validation loss is sane, and say how to go on.
+
+        Sane: at most twice as far from 0 as that of an untrained model.
+        """
+        self.writer.wait()
+        what, lr = f"training failed: {error}", min(self.options.lr / 10, 1e-3)
+        start = self.untrained_loss()
+        if not math.isfinite(start):
+            return TrainingError(
+                f"{what}; the loss of the untrained model is {start} too: check the data and the "
+                "options of the model and the loss"
+            )
+
+        def is_sane() -> bool:
+            return self._validation_terms(self.model, self.loss)["loss"] <= start + abs(start)
+
+        if not on_rank0_broadcast(lambda: self.folder.has_progress):  # the folder is removed
+            return TrainingError(f"{what}; train again with --lr {lr:g}")
+        if not self.checkpoints.paths():
+            where = "from the beginning: there is no checkpoint yet"
+        elif found := self.checkpoints.keep_newest(is_sane):
+            if self.folder.is_writer:
+                save_weights(self.folder.weights, full_state_dict(self.model.state_dict()))
+            where = f"from step {found}, the last checkpoint whose validation loss is sane"
+            where += f"; {self.folder.weights} has its weights"
+        else:
+            return TrainingError(
+                f"{what}; no checkpoint has a sane validation loss: train again with --lr {lr:g}"
+            )
+        return TrainingError(f"{what}; {how_to_resume(self.folder.path)} --lr {lr:g} ({where})")
 
     def _finish(self) -> None:
         """Fit the prior and save the final weights. The last checkpoint is not changed."""
