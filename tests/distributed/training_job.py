@@ -156,13 +156,14 @@ def evaluated() -> list[dict[str, float]]:
 
 
 def broken(folder: Path) -> str:
-    """The message of training in which one process has a non-finite term at step 5."""
+    """The message of training in which one process has a non-finite loss and term at step 5."""
     honest = ELBOLoss.forward
 
     def breaks(loss: ELBOLoss, model: BaseVAE, batch: Any, context: StepContext) -> Any:
         output = honest(loss, model, batch, context)
         if loss.training and rank() == dist.get_world_size() - 1 and int(context.global_step) == 4:
-            return output._replace(terms={**output.terms, "rate": torch.tensor(math.inf)})
+            terms = {**output.terms, "rate": torch.tensor(math.inf)}
+            return output._replace(loss=output.loss + math.inf, terms=terms)
         return output
 
     ELBOLoss.forward = breaks  # type: ignore[method-assign]
