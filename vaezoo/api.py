@@ -115,17 +115,20 @@ def train(
     loss: str | None = None,
     out: Path | str | None = None,
     config: Path | str | None = None,
+    auto_resume: bool = False,
     callback: ProgressCallback | None = None,
     **options: Any,
 ) -> Run:
     """Train a model into a run folder, as `vaezoo train` does, and open the run.
 
     model, data, loss: names; what is not given comes from the config file, else from the defaults.
-    out: the run folder, which must not exist; by default the next free one under `runs`.
+    out: the run folder, which must be new or empty; by default the next free one under `runs`.
+    auto_resume: resume the run at `out` if it has begun, and only open it if it has finished.
     config: a YAML file. callback: is called as training goes on; by default nothing is shown.
     options: of training, model, loss and data, by their names: `epochs=5, beta=4, image_size=32`.
     """
     sections = {} if config is None else load_config(Path(config))
     components = resolve_components(model, loss, data, sections)
     resolved = build_config(components, sections, split_by_section(components, options))
-    return start_run(resolved, None if out is None else Path(out), callback or ProgressCallback())
+    folder = None if out is None else Path(out)
+    return start_run(resolved, folder, callback or ProgressCallback(), auto_resume=auto_resume)

@@ -12,7 +12,15 @@ import yaml
 
 from vaezoo.data.options import DataOptions
 from vaezoo.errors import OptionError, did_you_mean, nearest, quoted
-from vaezoo.options import Options, describe, find_options, format_value, parse, to_dict
+from vaezoo.options import (
+    Options,
+    cli_flag,
+    describe,
+    find_options,
+    format_value,
+    parse,
+    to_dict,
+)
 from vaezoo.plugins.registry import WORDS, registry
 from vaezoo.plugins.sources import is_source
 from vaezoo.plugins.specs import DatasetSpec, Kind, LossSpec, ModelSpec, Spec
@@ -21,8 +29,19 @@ from vaezoo.training.options import TrainOptions
 SECTIONS = ("train", "model", "loss", "data")
 """The sections of a config file, in the order in which a plain option name is looked for."""
 
-RESERVED = ("model", "loss", "data", "config", "set", "out", "resume", "help", "callback")
+RESERVED = (
+    *("model", "loss", "data", "config", "set", "out", "resume", "auto_resume", "help"),
+    "callback",
+)
 """Words that the command line and `vaezoo.train` have for themselves."""
+
+RESUMABLE = (
+    *("epochs", "steps", "patience", "device", "compile", "graph", "log", "shard", "lr"),
+    *("grad_clip", "on_nonfinite", "checkpoint_seconds", "checkpoint_every", "keep_checkpoints"),
+    "root",
+)
+"""The options of training and data that may change when a run is resumed. root: if the data moved;
+the data itself is compared with the run's."""
 
 Sections = Mapping[str, Mapping[str, Any]]
 
@@ -55,7 +74,7 @@ class Components:
         """The defaults that the specs set, by section."""
         own_loss = self.loss.name == self.model.loss_name
         return {
-            "train": _merge([self.data.train_options, self.model.train_options]),
+            "train": merge_layers([self.data.train_options, self.model.train_options]),
             "model": dict(self.model.model_options),
             "loss": dict(self.model.loss_options) if own_loss else {},
             "data": {},
@@ -159,13 +178,30 @@ def build_config(components: Components, config: Sections, given: Sections) -> R
         if spec is not None:
             own = layer.get("name", spec.name) == spec.name
             layer = {key: value for key, value in layer.items() if own and key != "name"}
-        merged = _merge([defaults[section], layer, given.get(section, {})])
-        values[section] = parse(cls, merged, "training" if spec is None else _title(spec))
+        merged = merge_layers([defaults[section], layer, given.get(section, {})])
+        values[section] = parse(cls, merged, "training" if spec is None else title(spec))
     train, data = values["train"], values["data"]
     assert isinstance(train, TrainOptions)
     if not isinstance(data, DataOptions):
-        raise OptionError(f"{_title(components.data)}: its options must derive from DataOptions")
+        raise OptionError(f"{title(components.data)}: its options must derive from DataOptions")
     return RunConfig(components, train, values["model"], values["loss"], data)
+
+
+def check_resumable(run: RunConfig, config: RunConfig) -> None:
+    """OptionError if a configuration differs from a run's in what cannot change on resuming."""
+    components = run.components.flat_names().items()
+    flags = {field: cli_flag(flat) for flat, field in components}
+    old, new = run.to_dict(), config.to_dict()
+    for section in ("model", "loss", "data", "train"):
+        flags[section, "name"] = "MODEL" if section == "model" else f"--{section}"
+        for name, value in old[section].items():
+            given = new[section].get(name)
+            if given != value and (section not in ("train", "data") or name not in RESUMABLE):
+                raise OptionError(
+                    f"{flags[section, name]} {format_value(given)}: the run has "
+                    f"{format_value(value)}, which cannot change when it is resumed: only "
+                    f"{', '.join(map(cli_flag, RESUMABLE))} can"
+                )
 
 
 def split_by_section(components: Components, flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -177,8 +213,8 @@ def split_by_section(components: Components, flat: Mapping[str, Any]) -> dict[st
             classes = components.options()
             helps = {n: classes[s].model_fields[f].description or "" for n, (s, f) in names.items()}
             raise OptionError(
-                f"neither training, {_title(components.model)}, {_title(components.loss)} nor "
-                f"{_title(components.data)} has an option {quoted(name)}"
+                f"neither training, {title(components.model)}, {title(components.loss)} nor "
+                f"{title(components.data)} has an option {quoted(name)}"
                 f"{did_you_mean(find_options(name, helps))}"
             )
         section, field = names[name]
@@ -285,7 +321,7 @@ class _PlainLoader(yaml.SafeLoader):
         return tag
 
 
-def _merge(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def merge_layers(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Later layers win; one that says `steps` overrules an earlier one's `epochs`, and so on."""
     merged: dict[str, Any] = {}
     for layer in layers:
@@ -296,5 +332,5 @@ def _merge(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return merged
 
 
-def _title(spec: Spec) -> str:
+def title(spec: Spec) -> str:
     return f"{WORDS[spec.kind]} {spec.name}"

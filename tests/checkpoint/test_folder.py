@@ -57,6 +57,27 @@ class TestCreate:
             create(tmp_path / "run")
         assert (tmp_path / "run" / "metrics.jsonl").read_text() == "precious"
 
+    def test_an_empty_folder_is_used_and_left_empty_again(self, tmp_path: Path) -> None:
+        (tmp_path / "run").mkdir()
+        number = (tmp_path / "run").stat().st_ino
+        folder = create(tmp_path / "run")
+        assert folder.config.read_text() == "a: 1\n"
+        with pytest.raises(RunError, match="exists already"):
+            create(tmp_path / "run")
+        folder.remove()
+        assert (tmp_path / "run").stat().st_ino == number  # it may be a mount point
+        assert list((tmp_path / "run").iterdir()) == []
+
+    def test_of_two_that_see_an_empty_folder_one_gets_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "run").mkdir()
+        create(tmp_path / "run").config.write_text("precious")
+        monkeypatch.setattr(runfolder, "_is_empty", lambda path: True)
+        with pytest.raises(RunError, match="cannot write"):
+            create(tmp_path / "run")
+        assert (tmp_path / "run" / "config.yaml").read_text() == "precious"
+
     def test_who_comes_second_is_refused(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

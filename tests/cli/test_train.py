@@ -216,7 +216,9 @@ def test_bad_recipes(
 
 def test_existing_or_unwritable_folder(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("mine").mkdir()
+    Path("mine/file").touch()
     assert "exists already" in refused(capsys, *TINY, "--out", "mine")
+    assert "exists already" in refused(capsys, *TINY, "--out", "mine", "--auto-resume")
     Path("file").write_text("precious")
     assert "cannot write" in refused(capsys, *TINY, "--out", "file/run")
     assert Path("file").read_text() == "precious"
@@ -274,13 +276,89 @@ def test_run_of_a_missing_plugin_names_it(
         assert "vaezoo-missing 3.2" in said
 
 
+def test_an_empty_folder_is_used(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine").mkdir()
+    refused(capsys, *TINY, "--out", "mine", "--batch-size", "5000")
+    assert list(Path("mine").iterdir()) == []
+    assert main([*TINY, "--out", "mine"]) == 0
+    assert Path("mine/summary.json").exists()
+
+
 def test_only_some_options_may_change_on_resume(
-    run: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = refused(capsys, "train", "--resume", str(run), "--batch-size", "2")
-    assert "--batch-size cannot change" in said
-    assert "--out cannot change" in refused(capsys, "train", "--resume", str(run), "--out", "x")
-    assert "has finished" in refused(capsys, "train", "--resume", str(run))
+    resume = ["train", "--resume", str(run)]
+    said = refused(capsys, *resume, "--batch-size", "2")
+    assert "--batch-size 2: the run has 16, which cannot change when it is resumed" in said
+    said = refused(capsys, *resume, "--out", "x")
+    assert f"--out x: a resumed run stays where it is, in {run}" in said
+    assert "MODEL factor_vae: the run has vanilla" in refused(capsys, *resume, "factor_vae")
+    assert "--data npz: the run has sprites" in refused(capsys, *resume, "--data", "npz")
+    assert "--loss vae_gan: the run has elbo" in refused(capsys, *resume, "--loss", "vae_gan")
+    assert "--latent-dim 4: the run has 3" in refused(
+        capsys, *resume, "--set", "model.latent_dim=4"
+    )
+    (tmp_path / "c.yaml").write_text("train: {seed: 7}")
+    assert "--seed 7: the run has 0" in refused(
+        capsys, *resume, "--config", str(tmp_path / "c.yaml")
+    )
+    said = refused(capsys, *resume, "--root", "x")
+    assert "--root is an option of data set " in said
+    assert "data set sprites" in said.partition(" and this is for ")[2]
+    config = (run / "config.yaml").read_text()
+    assert "has finished" in refused(capsys, *resume)
+    assert "has finished" in refused(capsys, *TINY, "--beta", "4", *resume[1:], "--out", str(run))
+    assert "has finished" in refused(capsys, *resume, "--config", str(run / "config.yaml"))
+    (copy := tmp_path / "copy").mkdir()
+    shutil.copytree(run, copy, dirs_exist_ok=True)
+    (copy / "summary.json").unlink()  # as if it had been killed after its last step
+    said = refused(capsys, "train", "--resume", str(copy), "--steps", "2")
+    assert "has 4 steps already, and these options end it at step 2" in said
+    assert (run / "config.yaml").read_text() == config == (copy / "config.yaml").read_text()
+
+
+def test_the_same_line_begins_a_run_goes_on_and_then_does_nothing(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = [*TINY, "--auto-resume", "--out", "mine"]
+    assert main(line) == 0
+    config, weights = Path("mine/config.yaml"), Path("mine/model.safetensors")
+    first, made = weights.read_bytes(), weights.stat().st_mtime_ns
+    capsys.readouterr()
+    assert main(line) == 0
+    assert "held out: ELBO" in capsys.readouterr().out
+    assert weights.stat().st_mtime_ns == made
+    Path("mine/summary.json").unlink()  # as if it had been killed after its last step
+    assert main(line) == 0
+    assert weights.read_bytes() == first
+    before = config.read_text()
+    said = refused(capsys, *line, "--beta", "3", "--epochs", "3")
+    assert "--beta 3.0: the run has 1.0, which cannot change" in said
+    assert config.read_text() == before
+    assert main([*line, "--epochs", "2"]) == 0
+    assert json.loads(Path("mine/summary.json").read_text())["steps"] == 8
+    assert "--out" in refused(capsys, *TINY, "--auto-resume")
+    assert "not both" in refused(capsys, *line, "--resume", "mine")
+    opened = vaezoo.train(config=config, out="mine", auto_resume=True)
+    assert opened.summary["steps"] == 8
+
+
+def test_a_run_goes_on_with_its_data_in_another_folder(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("images", "others"):
+        Path(name).mkdir()
+        for i in range(12):
+            color = (20 * i, 0, 0) if name == "images" else (0, 20 * i, 0)
+            Image.new("RGB", (16, 16), color).save(f"{name}/{i}.png")
+    line = ["--hidden", "8,8", "--steps", "2", "--batch-size", "4", "--image-size", "16"]
+    data = ["--data", "folder", "--root", "images"]
+    assert main(["train", "vanilla", *data, *line, "--out", "run"]) == 0
+    Path("images").rename("moved")
+    resume = ["train", "vanilla", "--resume", "run", "--steps", "3"]
+    assert "data has changed" in refused(capsys, *resume, "--root", "others")
+    assert main([*resume, "--root", "moved"]) == 0
+    assert vaezoo.load_run("run").evaluate().examples == 3
 
 
 def test_resume_for_more_epochs(run: Path, tmp_path: Path) -> None:

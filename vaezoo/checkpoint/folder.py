@@ -36,11 +36,19 @@ class RunFolder:
     """The folder of one run, with its configuration, metrics, pictures, weights and checkpoints.
 
     is_writer: whether this process writes into it. Rank 0 does; for others, methods do nothing.
+    made_parent, was_empty: whether its parent was made for it, or it was an empty folder before.
     """
 
-    def __init__(self, path: Path, made_parent: bool = False, is_writer: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        made_parent: bool = False,
+        is_writer: bool = True,
+        was_empty: bool = False,
+    ) -> None:
         self.path = path
         self.made_parent = made_parent
+        self.was_empty = was_empty
         self.is_writer = is_writer
         self.config = path / "config.yaml"
         self.metadata = path / "run.json"
@@ -62,10 +70,19 @@ class RunFolder:
         """Create the folder `path`, or the next free `runs/<default_name>-NNN`.
 
         It is renamed to its name when it has its configuration, so that every run folder can be
-        resumed. RunError if it exists or cannot be created.
+        resumed. An empty folder is used as it is: it may be a mount point. RunError if it exists
+        otherwise, or cannot be created.
         """
         if path is not None:
             check_absent(path)
+            if _is_empty(path):
+                folder = cls(path, was_empty=True)
+                try:
+                    folder.checkpoints.mkdir()  # of two processes, one can make it
+                except OSError as error:
+                    raise cannot_write(path, error) from error
+                folder.write_start(config, record)
+                return folder
         parent = Path("runs") if path is None else path.parent
         made_parent = not parent.exists()
         temporary = parent / f".{default_name if path is None else path.name}.{os.getpid()}.tmp"
@@ -106,8 +123,8 @@ class RunFolder:
 
     def write_start(self, config: str, record: Mapping[str, Any]) -> None:
         if self.is_writer:
-            write_text(self.config, config)
             write_json(self.metadata, record)
+            write_text(self.config, config)  # the last: with it, the folder is a run
 
     def read_metadata(self) -> dict[str, Any]:
         """The content of run.json. RunError if it is damaged, or the run has another format."""
@@ -202,10 +219,14 @@ class RunFolder:
             lock.release()
 
     def remove(self) -> None:
-        """Remove the folder, and its parent if `create` made it and it is empty."""
+        """Remove what `create` made: the folder or what is in it, and its parent if empty."""
         if not self.is_writer:
             return
-        shutil.rmtree(self.path, ignore_errors=True)
+        for path in list(self.path.iterdir()) if self.was_empty else [self.path]:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
         if self.made_parent and not any(self.path.parent.iterdir()):
             self.path.parent.rmdir()
 
@@ -243,6 +264,14 @@ def metrics_line(line: bytes) -> dict[str, Any]:
 
 
 def check_absent(path: Path) -> None:
-    """RunError if `path` exists, so that no file of the user is overwritten."""
-    if os.path.lexists(path):
+    """RunError unless `path` is free or an empty folder, so that no file is overwritten."""
+    if os.path.lexists(path) and not _is_empty(path):
         raise RunError(f"{path} exists already: give another --out, or --resume {path} to go on")
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether it is a folder with nothing in it."""
+    try:
+        return path.is_dir() and not any(path.iterdir())
+    except OSError as error:
+        raise cannot_write(path, error) from error

@@ -14,15 +14,19 @@ from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.cli import options
 from vaezoo.cli.output import is_rank0
 from vaezoo.config import (
+    RESUMABLE,
     SECTIONS,
     Components,
     Sections,
     build_config,
+    check_resumable,
     default_datasets,
     load_config,
+    merge_layers,
     parse_settings,
     resolve_components,
     split_by_section,
+    title,
 )
 from vaezoo.data.options import DataOptions
 from vaezoo.data.spec import DataSpec
@@ -33,14 +37,9 @@ from vaezoo.plugins.sources import is_source
 from vaezoo.runs.provenance import load_components
 from vaezoo.training.options import TrainOptions
 
-_RESUMABLE = (
-    *("epochs", "steps", "patience", "device", "compile", "graph", "log", "shard", "lr"),
-    *("grad_clip", "on_nonfinite", "checkpoint_seconds", "checkpoint_every", "keep_checkpoints"),
-)
-"""The training options that may change when a run is resumed."""
-
-_COMPONENTS, _CONFIG = "vaezoo.components", "vaezoo.config"
-"""Keys of the click context: what the line names, and the content of the config file."""
+_COMPONENTS, _CONFIG, _RUN = "vaezoo.components", "vaezoo.config", "vaezoo.run"
+"""Keys of the click context: what the line names, the content of the config file, and the
+configuration of the run to resume."""
 
 
 class TrainCommand(click.Command):
@@ -54,15 +53,28 @@ class TrainCommand(click.Command):
             if model and not any(name and is_source(name) for name in names):
                 with contextlib.suppress(VaezooError):
                     ctx.meta[_COMPONENTS] = resolve_components(*names, config)
-        elif "resume" in own:
-            folder = RunFolder.existing(Path(own["resume"]))
-            ctx.meta[_COMPONENTS], config = load_components(folder)
         else:
             config = load_config(Path(own["config"])) if "config" in own else {}
+            if "resume" in own:
+                for kind, name in zip(WORDS, names, strict=False):
+                    if name:  # the run may need a file that the line names
+                        registry().resolve(kind, name)
+                components, saved = load_components(RunFolder.existing(Path(own["resume"])))
+                ctx.meta[_RUN] = build_config(components, saved, {})
+                config = {s: _merge_sections(saved.get(s, {}), config.get(s, {})) for s in SECTIONS}
             if model or config.get("model", {}).get("name"):
                 ctx.meta[_COMPONENTS] = resolve_components(*names, config)
         ctx.meta[_CONFIG] = config
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            owners = _owners_of(error.option_name) if _COMPONENTS in ctx.meta else ""
+            if owners:
+                line = " and ".join(map(title, ctx.meta[_COMPONENTS].specs().values()))
+                raise OptionError(
+                    f"{error.option_name} is an option of {owners}, and this is for {line}"
+                ) from None
+            raise
 
     def _find_names(self, ctx: click.Context, args: list[str]) -> tuple[str | None, dict[str, Any]]:
         """MODEL and the options that are known already, before those of the model are."""
@@ -83,10 +95,10 @@ class TrainCommand(click.Command):
         return [*own[:-1], *(option for _, options in _grouped(ctx) for option in options), own[-1]]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for title, params in [("Run", super().get_params(ctx)), *_grouped(ctx)]:
+        for heading, params in [("Run", super().get_params(ctx)), *_grouped(ctx)]:
             rows = [row for row in (param.get_help_record(ctx) for param in params) if row]
             if rows:
-                with formatter.section(title):
+                with formatter.section(heading):
                     formatter.write_dl(rows)
 
 
@@ -111,7 +123,13 @@ class TrainCommand(click.Command):
     "--resume",
     metavar="RUN",
     shell_complete=options.complete_runs,
-    help=f"Resume a run. Only these options may change: {', '.join(map(cli_flag, _RESUMABLE))}.",
+    help=f"Resume a run. Only these options may change: {', '.join(map(cli_flag, RESUMABLE))}.",
+)
+@click.option(
+    "--auto-resume",
+    is_flag=True,
+    help="Resume the run at --out if it has begun, and do nothing if it has finished, so that the "
+    "same line can be run again.",
 )
 @click.pass_context
 def command(
@@ -124,6 +142,7 @@ def command(
     settings: tuple[str, ...],
     out: str | None,
     resume: str | None,
+    auto_resume: bool,
     **values: Any,
 ) -> None:
     """Train MODEL and draw what it learned: reconstructions, samples, curves, numbers.
@@ -135,28 +154,42 @@ def command(
     named = {name: value for name, value in values.items() if value is not None}
     layers = parse_settings(settings), split_by_section(components, named)
     given = {section: {**layers[0][section], **layers[1][section]} for section in SECTIONS}
-    if resume is not None:
-        others = {"MODEL": model, "--data": data, "--loss": loss, "--config": config, "--out": out}
-        changed = [name for name, value in others.items() if value is not None]
-        names = [(section, name) for section, options in given.items() for name in options]
-        changed += [cli_flag(n) for s, n in names if s != "train" or n not in _RESUMABLE]
-        if changed:
-            raise OptionError(
-                f"{changed[0]} cannot change when a run is resumed: only "
-                f"{', '.join(map(cli_flag, _RESUMABLE))} can"
-            )
     parsed = build_config(components, below, given)
+    if resume is not None:
+        if auto_resume:
+            raise OptionError("give --resume RUN or --auto-resume, not both")
+        if out is not None and Path(out).resolve() != Path(resume).resolve():
+            raise OptionError(f"--out {out}: a resumed run stays where it is, in {resume}")
+        check_resumable(ctx.meta[_RUN], parsed)
 
     from vaezoo.cli.progress import make_progress_callback
     from vaezoo.runs.train import resume_run, start_run
 
     progress = make_progress_callback()
     if resume is None:
-        run = start_run(parsed, None if out is None else Path(out), progress)
+        folder = None if out is None else Path(out)
+        run = start_run(parsed, folder, progress, auto_resume=auto_resume)
     else:
         run = resume_run(Path(resume), parsed, progress)
     if is_rank0():
         _print_summary(run.summary, run.path, run.data_spec)
+
+
+def _merge_sections(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A section of a run's configuration with that of a config file over it."""
+    same = given.get("name", saved.get("name")) == saved.get("name")
+    return merge_layers([saved if same else {}, given])
+
+
+def _owners_of(flag: str) -> str:
+    """The models, losses and data sets that have an option, at most three."""
+    name, owners = flag.strip("-").replace("-", "_"), []
+    for spec in registry().specs():
+        with contextlib.suppress(VaezooError):  # its module cannot be imported
+            if spec.kind in ("model", "loss", "dataset") and spec.options:
+                owners += [title(spec)] if name in spec.load_options().model_fields else []
+    more = " and others" if len(owners) > 3 else ""
+    return ", ".join(owners[:3]) + more
 
 
 def _print_summary(summary: Mapping[str, Any], path: Path, data: DataSpec) -> None:

@@ -12,7 +12,7 @@ import torch
 import vaezoo
 from vaezoo.checkpoint.folder import RUN_FORMAT, RunFolder, check_absent
 from vaezoo.checkpoint.format import Progress
-from vaezoo.config import RunConfig
+from vaezoo.config import RunConfig, check_resumable
 from vaezoo.data.base import Splits, load_splits
 from vaezoo.data.loader import BatchLoader
 from vaezoo.distributed import local_only, rank, world_size
@@ -46,8 +46,16 @@ _RECONSTRUCTIONS = 32
 _SAMPLES = 64
 
 
-def start_run(config: RunConfig, out: Path | None, callback: ProgressCallback) -> Run:
+def start_run(
+    config: RunConfig,
+    out: Path | None,
+    callback: ProgressCallback,
+    *,
+    auto_resume: bool = False,
+) -> Run:
     """Train with this configuration into a new run folder.
+
+    auto_resume: resume the run at `out` if it has begun, and only open it if it has finished.
 
     Errors in the options, the data or the folder are raised before anything is written. A run that
     fails before its first log line leaves nothing behind.
@@ -55,12 +63,20 @@ def start_run(config: RunConfig, out: Path | None, callback: ProgressCallback) -
     All processes that torchrun started train together. If torchrun starts them again after one was
     lost, the run at `out` is resumed.
     """
+    if auto_resume and out is None:
+        raise OptionError("--auto-resume: give --out, where the run is found again")
     if may_restart() and out is None:
         raise OptionError("torchrun --max-restarts: give --out, where the job finds its run again")
     with process_group(config.train.device):
         restarted = out is not None and was_restarted()
-        if out is not None and on_rank0_broadcast(lambda: restarted and _is_run_of(config, out)):
-            if on_rank0_broadcast(RunFolder(out).summary.exists):  # finished before the restart
+
+        def has_begun(out: Path) -> bool:
+            if auto_resume:
+                return RunFolder(out).config.exists()
+            return restarted and _is_run_of(config, out)
+
+        if out is not None and on_rank0_broadcast(lambda: has_begun(out)):
+            if on_rank0_broadcast(lambda: _has_finished(config, out)):
                 return Run(out, str(resolve_device(config.train.device)))
             return resume_run(out, config, callback)
         return _start(config, out, callback)
@@ -93,6 +109,12 @@ def resume_run(path: Path, config: RunConfig, callback: ProgressCallback) -> Run
                     else:
                         why = f"has finished its {steps}: give more --epochs or --steps to go on"
                     raise OptionError(f"{path} {why}")
+                if trainer.progress.step > trainer.total_steps:
+                    steps = f"{trainer.progress.step:,} steps"
+                    raise OptionError(
+                        f"{path} has {steps} already, and these options end it at step "
+                        f"{trainer.total_steps:,}: give more --epochs or --steps"
+                    )
                 if folder.is_writer:
                     # They are written again when the run ends.
                     folder.summary.unlink(missing_ok=True)
@@ -107,6 +129,15 @@ def _is_run_of(config: RunConfig, out: Path) -> bool:
         return RunFolder(out).config.read_text(encoding="utf-8") == config.to_yaml()
     except (OSError, ValueError):
         return False
+
+
+def _has_finished(config: RunConfig, out: Path) -> bool:
+    """Whether a run is complete. OptionError unless it can be resumed with this configuration."""
+    run = Run(out, "cpu")
+    check_resumable(run.config, config)
+    old, new = run.config.train, config.train
+    longer = (old.epochs, old.steps, old.patience) != (new.epochs, new.steps, new.patience)
+    return run.folder.summary.exists() and not longer
 
 
 def _start(config: RunConfig, out: Path | None, callback: ProgressCallback) -> Run:
