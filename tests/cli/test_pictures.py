@@ -262,6 +262,17 @@ def test_interpolate(
     assert {*found} == {*documented("`vaezoo interpolate RUN A B --json`")}
     assert len(found["latents"]) == 4
     assert "40" in refused(capsys, "interpolate", str(run), "5", "40", "-o", "b.png")
+    middles = {}
+    for method in ("linear", "slerp"):
+        more = ["--steps", "3", "--method", method, "--json", "--overwrite"]
+        ends_and_middle = printed(capsys, "interpolate", str(run), "5", "6", *more)["latents"]
+        a, middle, b = map(torch.tensor, ends_and_middle)
+        angle = torch.arccos(torch.dot(a, b) / (a.norm() * b.norm()))
+        # sin(angle / 2) / sin(angle), the weight of both ends in the middle of an arc.
+        weight = 0.5 if method == "linear" else 0.5 / torch.cos(angle / 2)
+        torch.testing.assert_close(middle, weight * (a + b))
+        middles[method] = middle
+    assert not torch.allclose(middles["linear"], middles["slerp"], rtol=1e-3)
     assert "nofile.png" in refused(
         capsys, "interpolate", str(run), "5", "nofile.png", "-o", "b.png"
     )

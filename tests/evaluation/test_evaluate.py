@@ -65,6 +65,27 @@ def test_bounds_of_a_model_without_gap() -> None:
     assert result.elbo == pytest.approx(-result.rate - result.distortion)
 
 
+class Loose(Known):
+    """Its posterior is the prior: the bound has a gap, which more samples close."""
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
+        return diagonal_normal(torch.zeros_like(x), torch.ones_like(x))
+
+
+def test_the_log_likelihood_takes_as_many_samples_as_it_is_asked_for() -> None:
+    """Of one sample it is the ELBO, −½ log 2πs² − (x² + 1)/2s²; of many the likelihood itself."""
+    x, scale = examples(2000, 1), 0.5
+    elbo = -0.5 * math.log(2 * math.pi * scale**2) - (x.square() + 1) / (2 * scale**2)
+    exact = diagonal_normal(torch.zeros(1), torch.full((1,), math.sqrt(1 + scale**2))).log_prob(x)
+    assert float(exact.mean() - elbo.mean()) > 1.5
+    one, few, many = (measure(Loose(1, scale), x, samples=k) for k in (1, 5, 1000))
+    assert one.log_likelihood == pytest.approx(float(elbo.mean()), abs=0.2)
+    assert many.log_likelihood == pytest.approx(float(exact.mean()), abs=0.05)
+    assert few.log_likelihood is not None
+    assert float(elbo.mean()) + 0.5 < few.log_likelihood < float(exact.mean()) - 0.1
+    assert [result.importance_samples for result in (one, few, many)] == [1, 5, 1000]
+
+
 def test_reconstruction_by_closed_form() -> None:
     x, scale = examples(), 0.5
     shrink = 1 / (1 + scale**2)

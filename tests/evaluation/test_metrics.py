@@ -162,6 +162,19 @@ class TestLatents:
         assert result.rate is not None
         assert first["rate"] + second["rate"] == pytest.approx(result.rate)
 
+    def test_a_latent_is_active_by_the_variance_of_its_means(self) -> None:
+        """0.0101 and 0.0099 around the threshold; both standard deviations are about 0.1."""
+        x = torch.randn(200, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        x = ((x - x.mean(0)) / x.std(0, correction=0)).float()
+        batches = BatchLoader(TensorSplit(x), batch_size=64, device=torch.device("cpu"))
+        model = Plain([0.0101**0.5, 0.0099**0.5], [1.0, 1.0])
+        tags = frozenset(("elbo", "importance"))
+        result = evaluate(EvalContext(model, tags, batches), default_metrics())
+        assert result.active_units == 1
+        assert [row["active"] for row in result.latents] == [True, False]
+        variances = [row["mean_variance"] for row in result.latents]
+        assert variances == pytest.approx([0.0101, 0.0099], rel=1e-4)
+
     def test_a_latent_that_speaks_of_a_few_examples_is_not_collapsed(self) -> None:
         """2 % of the examples are enough; 1 % are the δ of Lucas et al. (2019)."""
         for loud, collapsed in ((4, False), (1, True)):

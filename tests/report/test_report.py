@@ -22,8 +22,16 @@ from vaezoo.evaluation.metric import MetricResult
 from vaezoo.plugins.sources import import_file
 from vaezoo.report import charts
 from vaezoo.report.compare import best, differing, format_number
+from vaezoo.report.explorer import ExplorableRun, OnnxRuntimeWeb
 from vaezoo.report.page import render
-from vaezoo.report.summary import Latent, RunSummary, names_of, number_in, read_runs
+from vaezoo.report.summary import (
+    Latent,
+    RunSummary,
+    TraversalRow,
+    names_of,
+    number_in,
+    read_runs,
+)
 
 helper: Any = import_file(str(Path(__file__).parent / "recompute.py"))
 
@@ -111,6 +119,74 @@ def test_what_a_stranger_writes_stays_text(two_runs: tuple[Path, Path], tmp_path
     assert text.count("&lt;script&gt;alert(1)") > 10
 
 
+def hostile_run(seed: int, png: bytes) -> RunSummary:
+    """A run in which every text that a folder may hold is hostile; the seed is all that differs."""
+    number = MetricResult(1.5, 0.5, EVIL, EVIL, EVIL, EVIL, 3, EVIL, "higher", EVIL)
+    missing = MetricResult(None, note=EVIL)
+    terms = {EVIL: 2.0, "elbo": 1.0, "rate": 1.0, "distortion": 1.0}
+    return RunSummary(
+        name=f"{seed}{EVIL}",
+        **dict.fromkeys(("model", "loss", "data", "group", "likelihood"), EVIL),
+        config={EVIL: {EVIL: EVIL}, "train": {"seed": seed}},
+        options={EVIL: EVIL, f"list {EVIL}": [EVIL], "train.seed": seed},
+        numbers={
+            EVIL: number,
+            "elbo": number,
+            "rate": number,
+            "distortion": number,
+            f"none {EVIL}": number if seed else missing,
+        },
+        history=[
+            {"kind": kind, "step": step, "terms": terms}
+            for kind in ("train", "validation")
+            for step in (1, 2)
+        ],
+        latents=[Latent(0, 1.0, 0.5)],
+        latents_source=EVIL,
+        samples=png,
+        reconstructions=png,
+        value_range=EVIL,
+        traversal=[TraversalRow(0, 1.0, [0.0, 1.0], png)] if seed else [],
+        traversal_source=EVIL,
+        no_traversal=EVIL,
+        remarks=[EVIL],
+    )
+
+
+def test_no_field_of_the_page_lets_a_hostile_text_become_an_element(
+    two_runs: tuple[Path, Path],
+) -> None:
+    png = (two_runs[0] / "samples.png").read_bytes()
+    runs = [hostile_run(seed, png) for seed in (0, 1)]
+    description = {
+        **dict.fromkeys(("name", "domain", "why_not"), f"{EVIL}</script>&"),
+        "class_names": [EVIL],
+    }
+    explorable = ExplorableRun(description, b"decoder", b"encoder")
+    text = render(runs, [explorable], OnnxRuntimeWeb(EVIL.encode(), b"wasm"))
+    parsed = helper.Page(text)  # every element that opens is closed
+    scripts = parsed.all("script")
+    ids = ["explorables", "decoder-0", "encoder-0", "ort-script", "ort-wasm", "", ""]
+    assert [script.attributes.get("id", "") for script in scripts] == ids
+    assert json.loads(scripts[0].text) == [description]
+    assert EVIL not in text
+    assert "<script>alert" not in text
+    assert "<img src=x" not in text
+    images = [element.attributes["src"] for element in parsed.all("img")]
+    assert len(images) == 5
+    assert all(source.startswith("data:image/png") for source in images)
+    for element in parsed.elements:
+        assert not [key for key in element.attributes if key.startswith("on")]
+    # Each section has the text, as text or in an attribute: it was looked at.
+    for section in parsed.all("section"):
+        inside = [e for e in parsed.elements if section.attributes["id"] in e.path]
+        texts = [section.text, *(v for e in inside for v in e.attributes.values())]
+        assert any(EVIL in text for text in texts), section.attributes["id"]
+    over = [e.attributes["data-over"] for e in parsed.all("td") if "data-over" in e.attributes]
+    assert over
+    assert all(json.loads(names) == [run.name for run in runs] for names in over)
+
+
 def test_whatever_is_broken_is_a_remark(two_runs: tuple[Path, Path], tmp_path: Path) -> None:
     """Half a run is shown as half a run, and says what it lacks."""
     for name, break_it in {
@@ -180,10 +256,23 @@ def test_stars_only_among_what_compares() -> None:
 
 def test_only_latents_with_a_mean_are_called_active(two_runs: tuple[Path, Path]) -> None:
     facts = read_runs(two_runs[:1], "cpu")
-    facts[0].latents = [Latent(0, 1.0, 0.5), Latent(1, 0.1, 0.001)]
+    # Just above and below 0.01, which both standard deviations are far above.
+    facts[0].latents = [Latent(0, 1.0, 0.0101), Latent(1, 0.1, 0.0099)]
     assert f"{facts[0].name}: 1 of 2 active" in render(facts)
     facts[0].latents = [Latent(0, 1.0, None), Latent(1, 0.1, None)]
     assert f"{facts[0].name}: 2 latents" in render(facts)
+
+
+def test_latents_measured_for_the_page_have_variances(
+    two_runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(two_runs[0], tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    (tmp_path / "run" / "summary.json").write_text(json.dumps({**summary, "latents": []}))
+    (facts,) = read_runs([tmp_path / "run"], "cpu")
+    # Of all 40 test examples, so they are the variances that training wrote.
+    expected = [row["mean_variance"] for row in summary["latents"]]
+    assert [latent.variance for latent in facts.latents] == pytest.approx(expected, rel=1e-4)
 
 
 def test_seeds_are_taken_together(two_runs: tuple[Path, Path], tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from vaezoo.evaluation.latents import ACTIVE_VARIANCE
 from vaezoo.report import compare
 from vaezoo.report.compare import display_name, format_number
 from vaezoo.report.summary import Latent, RunSummary
@@ -317,4 +318,5 @@ def _count_active(latents: Sequence[Latent]) -> str:
     variances = [latent.variance for latent in latents if latent.variance is not None]
     if len(variances) < len(latents):  # categories have no mean that could vary
         return f"{len(latents)} latents"
-    return f"{sum(variance > 0.01 for variance in variances)} of {len(latents)} active"
+    active = sum(variance > ACTIVE_VARIANCE for variance in variances)
+    return f"{active} of {len(latents)} active"
