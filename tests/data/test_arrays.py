@@ -115,6 +115,25 @@ def test_splits_are_disjoint_and_complete(
     assert load(tmp_path, options, x=values).fingerprint == splits.fingerprint
 
 
+def test_the_fingerprint_is_of_every_value_every_label_and_the_split(tmp_path: Path) -> None:
+    images, labels = levels(20, 5, 5), np.arange(20) % 3
+    other_image, other_label = images.copy(), labels.copy()
+    other_image[19, 4, 4] ^= 1
+    other_label[19] = 0
+    found = [
+        load(tmp_path, {"split_seed": seed}, images=x, labels=y).fingerprint
+        for seed, x, y in (
+            (0, images, labels),
+            (0, images, labels),
+            (0, other_image, labels),
+            (0, images, other_label),
+            (1, images, labels),
+        )
+    ]
+    assert found[0] == found[1]
+    assert len(set(found)) == 4
+
+
 @pytest.mark.parametrize("name", ["images", "x", "data", "imgs", "x_train", "train_images"])
 def test_names(tmp_path: Path, name: str) -> None:
     assert load(tmp_path, **{name: levels(8, 5, 5)}).spec.shape == (1, 5, 5)

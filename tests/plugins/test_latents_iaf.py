@@ -33,6 +33,11 @@ def numbers(*shape: int) -> Tensor:
 
 
 class TestMade:
+    def test_each_layer_has_one_bias_the_context_none_of_its_own(self) -> None:
+        made = MADE(5, 4, (16, 9), outputs=2)
+        weights = 5 * 16 + 4 * 16 + 16 * 9 + 9 * 10
+        assert sum(p.numel() for p in made.parameters()) == weights + 16 + 9 + 10
+
     @pytest.mark.parametrize("reverse", [False, True])
     @pytest.mark.parametrize("hidden", [(7,), (30,), (16, 9)])
     @pytest.mark.parametrize(("n", "c"), SIZES)
