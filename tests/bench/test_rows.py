@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from vaezoo.bench import report
+from vaezoo.bench import machine, report
 from vaezoo.bench.job import Case, bound_by, empty_row, sanity_check
-from vaezoo.bench.machine import PEAKS, specified_peak, time_step
+from vaezoo.bench.machine import PEAKS, Timing, specified_peak, time_step
 from vaezoo.errors import OptionError, RunError
 
 CPU = torch.device("cpu")
@@ -43,6 +45,32 @@ def test_timing_of_a_step_of_known_length() -> None:
     assert 0.005 <= timing.step < 0.02
     assert timing.percentile(0) <= timing.percentile(50) <= timing.percentile(99)
     assert timing.percentile(0) >= 0.005
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"), [(5, [0.0, 2.0, 4.0, 4.0]), (20, [0.0, 10.0, 17.0, 19.0])]
+)
+def test_a_percentile_is_the_latency_at_that_rank(steps: int, expected: list[float]) -> None:
+    latencies = tuple(float(number) for number in range(steps))
+    timing = Timing(0.0, 0.0, (1.0,), latencies, 0.0)
+    assert [timing.percentile(percent) for percent in (0, 50, 90, 99)] == expected
+
+
+def test_the_peak_rates_are_of_the_fastest_product_and_of_bytes_read_and_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """If everything takes a second: 2·n³ FLOP/s of the largest product, and twice the tensor."""
+    shapes = []
+
+    def second(step: Callable[[], object], device: torch.device) -> float:
+        if isinstance(step, partial):
+            shapes.append(tuple(tuple(factor.shape) for factor in step.args))
+        return 1.0
+
+    monkeypatch.setattr(machine, "_shortest_time", second)
+    assert machine.gemm_rate(CPU, "fp32") == 2 * 2048**3
+    assert shapes == [((size, size), (size, size)) for size in (512, 1024, 2048)]
+    assert machine.copy_rate(CPU) == 2 * 4 * 2**25
 
 
 def test_first_step_is_told_apart() -> None:
@@ -92,6 +120,17 @@ def test_report_round_trip_and_comparison(tmp_path: Path) -> None:
     assert [share for _, share in changes] == [0.8, None]
     # Another shape is another measurement.
     assert report.compare([row(shape=[1, 8, 8])], earlier["rows"])[0][1] is None
+
+
+def test_cells_of_a_row() -> None:
+    start = ["m", "train", "64", "fp32", "off"]
+    rest = ["20%", "1.00", "3.00", "50%", "-", "-", "1 MiB"]
+    assert report.table_cells(row()) == [*start, "100", *rest]
+    marked = row(status="error", images_per_second=2000.0, peak_share=0.25, bound_by="memory")
+    changed = ["1%", "1.00", "3.00", "50%", "25%", "memory", "1 MiB"]
+    assert report.table_cells(marked) == [*start, "2,000 (error)", *changed]
+    failed = empty_row("m", CASE, "crashed", "exit code 7")
+    assert report.table_cells(failed) == [*start, "crashed", *[""] * 6, "exit code 7"]
 
 
 def test_markdown_has_a_cell_a_heading_for_every_row(tmp_path: Path) -> None:

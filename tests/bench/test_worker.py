@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -104,6 +105,20 @@ def test_one_timed_step_of_training_changes_every_parameter(
     row = measure(*workload(model, "train", hidden=[4, 4]))
     assert row["status"] == "ok", row["reason"]
     assert same == []
+
+
+def test_rows_with_the_data_take_new_8_bit_images_for_each_step() -> None:
+    job, case = workload("vanilla", "train", hidden=[4, 4])
+    timed = Workload(replace(job, end_to_end=True), case, CPU)
+    assert timed.batches is not None
+    steps = [next(timed.batches) for _ in range(40)]
+    assert {tuple(batch.x.shape) for batch in steps} == {(4, 1, 16, 16)}
+    levels = torch.cat([batch.x for batch in steps]) * 255
+    assert torch.allclose(levels, levels.round(), atol=1e-4)
+    assert (levels.min(), levels.max()) == (0, 255)
+    assert len({batch.x.numpy().tobytes() for batch in steps}) == 40
+    assert len(torch.cat([batch.y for batch in steps]).unique()) == 10
+    assert Workload(job, case, CPU).batches is None
 
 
 @pytest.mark.parametrize("mode", ["encode", "decode", "sample"])

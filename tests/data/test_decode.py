@@ -16,6 +16,8 @@ from PIL import Image
 from vaezoo.data.decode import (
     BACKGROUND,
     UnreadableImageError,
+    _has_more_scans,
+    _scale_16_bits,
     decode_image,
     is_grey,
     quiet_pillow,
@@ -332,6 +334,43 @@ def test_other_channel_counts_are_refused(tmp_path: Path) -> None:
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
     with pytest.raises(DataError, match="1 or 3 channels, not 4"):
         decode_image(tmp_path / "a.png", (4, 8, 8), PLAIN)
+
+
+def test_16_bits_become_the_nearest_of_256_levels() -> None:
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    levels = np.asarray(_scale_16_bits(Image.fromarray(values))).astype(int)
+    assert (np.abs(levels * 257 - values.astype(int)) <= 128).all()
+
+
+@pytest.mark.parametrize("scans", [0, 1, 2, 7])
+def test_scans_of_a_jpeg_are_counted(tmp_path: Path, scans: int) -> None:
+    path = tmp_path / "many.jpg"
+    path.write_bytes(b"start" + b"\xff\xda of lines " * scans)
+    found = [_has_more_scans(path, limit) for limit in (scans - 1, scans, scans + 1)]
+    assert found == [True, False, False]
+
+
+def test_a_jpeg_has_a_thousand_scans_at_most(tmp_path: Path) -> None:
+    path = tmp_path / "many.jpg"
+    Image.new("L", (8, 8)).save(path)
+    one = path.read_bytes()
+    path.write_bytes(one + b"\xff\xda" * 999)
+    decode(path, (1, 8, 8))
+    path.write_bytes(one + b"\xff\xda" * 1000)
+    assert "more scans" in reason_for(path)
+
+
+def test_a_file_may_be_as_large_as_its_pixels_uncompressed_and_16_mebibytes(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "large.png"
+    Image.new("L", (8, 8)).save(path)
+    options = DecodeOptions(max_megapixels=0.01)
+    most = 8 * 10_000 + 16 * 2**20
+    os.truncate(path, most)
+    decode(path, (1, 8, 8), options)
+    os.truncate(path, most + 1)
+    assert "file is larger" in reason_for(path, options)
 
 
 def test_is_grey(tmp_path: Path) -> None:

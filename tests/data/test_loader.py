@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vaezoo.data.base import TensorSplit
-from vaezoo.data.loader import BatchLoader, dynamic_binarize
+from vaezoo.data.loader import BatchLoader, _stream, dynamic_binarize, random_hflip
 from vaezoo.data.options import Binarize
 
 CPU = torch.device("cpu")
@@ -68,6 +68,22 @@ def test_mirroring_is_by_half_anew_each_epoch_and_at_any_batch_size() -> None:
     assert flips[0] != flips[2]
     assert 8 < sum(flips[0].values()) < 32
     assert all(x[0, 0, 3] != 200 / 255 for x in gathered(batches(8), 0).values())
+
+
+def test_each_epoch_and_each_seed_mirrors_other_images() -> None:
+    index, images = torch.arange(64), split(64).images
+    left = []
+    for seed in range(4):
+        for epoch in range(64):
+            mirrored = random_hflip(images, index, _stream(seed, epoch))[..., 0] == 200
+            left.append(tuple(mirrored[:, 0, 0].tolist()))
+    assert len(set(left)) == len(left)
+    kept = torch.tensor(left).float()
+    assert ((kept.mean(0) - 0.5).abs() < 0.2).all()  # no image is always mirrored
+
+
+def test_an_epoch_is_never_the_stream_of_evaluation() -> None:
+    assert all(_stream(seed, epoch) != 0 for seed in range(50) for epoch in range(50))
 
 
 def test_binarization_is_drawn_with_the_value_as_probability() -> None:

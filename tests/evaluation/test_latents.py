@@ -102,6 +102,15 @@ def test_a_row_moves_one_value_and_no_other() -> None:
         assert not flat[:, others].any()
 
 
+def test_a_row_of_one_image_ignores_no_latent() -> None:
+    """Where nothing moves, nothing can be seen to be ignored: the middle of the prior."""
+    model = Dials()
+    found = traverse(model, latent_statistics(model, batches()), capabilities=(), rows=2, steps=1)
+    assert [row.number for row in found.rows] == [1, 3]
+    assert found.num_ignored == 0
+    assert found.rows[0].values == pytest.approx([0.0], abs=1e-6)
+
+
 def test_a_row_starts_from_what_is_given() -> None:
     model, start = Dials(), torch.tensor([[4.0, 5.0, 6.0, 7.0]])
     found = traverse(

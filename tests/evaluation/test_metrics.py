@@ -68,6 +68,22 @@ def spec(name: str, **changes: Any) -> MetricSpec:
     return found
 
 
+def test_nothing_is_downloaded_unless_it_is_allowed() -> None:
+    assert setting().download is False
+
+
+def test_each_stream_of_noise_and_each_seed_is_its_own() -> None:
+    """And none is that of torch.manual_seed(seed) itself."""
+    drawn = []
+    for seed in (0, 1, 2):
+        plain = float(torch.rand((), generator=torch.Generator().manual_seed(seed)))
+        for stream in (0, 1, 2):
+            with setting(seed=seed).noise(stream):
+                drawn.append(float(torch.rand(())))
+            assert drawn[-1] != plain
+    assert len(set(drawn)) == 9
+
+
 class TestChoosing:
     def test_by_name_group_and_all(self) -> None:
         assert [s.name for s in select_metrics(["ssim", "elbo", "elbo"])] == ["elbo", "ssim"]
@@ -260,6 +276,13 @@ class TestComparable:
         words = {self.words("elbo", setting(m)) for m in (density, cross_entropy, given_label)}
         assert len(words) == 3
         assert len({self.words("mse", setting(m)) for m in (density, cross_entropy)}) == 1
+
+    def test_log_probabilities_of_0_and_1_are_no_densities(self) -> None:
+        binary, real = Plain([1.0, 1.0], [1.0, 1.0]), Plain([1.0, 1.0], [1.0, 1.0])
+        binary.data = DataSpec(shape=(2,), domain="binary")
+        binary.likelihood = BernoulliLikelihood()
+        assert "probability" in self.words("elbo", setting(binary))
+        assert "density" in self.words("elbo", setting(real))
 
     def test_networks_keep_distances_apart(self) -> None:
         found = [

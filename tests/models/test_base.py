@@ -207,6 +207,16 @@ class TestBounds:
         assert max(seen) == 48
         assert sum(seen) == 100 * 16
 
+    def test_a_hundred_samples_are_drawn_unless_another_number_is_given(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model, x, decoded = OneLatent(), data(3), []
+        honest = model.decode
+        monkeypatch.setattr(model, "decode", lambda z, y: decoded.append(len(z)) or honest(z, y))
+        model.log_likelihood(x)
+        model.log_likelihood(x, samples=7)
+        assert decoded == [300, 21]
+
     def test_the_prior_and_the_posterior_are_made_once_for_all_chunks(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -12,7 +12,9 @@ from torch import Tensor
 from vaezoo_discrete.distributions import CodePrior
 from vaezoo_discrete.fsq import ScalarQuantizer
 from vaezoo_discrete.losses import code_usage
+from vaezoo_discrete.quantizer import Quantizer
 from vaezoo_discrete.transformer import CodeTransformer, _warmup_cosine
+from vaezoo_discrete.vq import VectorQuantizer
 
 CODES, LENGTH = 3, 4
 
@@ -90,6 +92,17 @@ class TestNetwork:
         monkeypatch.setattr("vaezoo_discrete.transformer._MAX_LOGITS", logits)
         with torch.no_grad():
             assert torch.allclose(network.log_prob(every_sequence()), whole, atol=1e-6)
+
+    def test_log_prob_holds_no_more_logits_than_it_may(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        network, held = random_network(), []
+        monkeypatch.setattr("vaezoo_discrete.transformer._MAX_LOGITS", 100)
+        network.register_forward_hook(lambda _, args, logits: held.append(logits.numel()))
+        with torch.no_grad():
+            network.log_prob(every_sequence())
+        assert sum(held) == CODES * LENGTH * CODES**LENGTH
+        assert max(held) == 96  # eight sequences of 12 logits
 
     @pytest.mark.parametrize("width", [1, 6, 8])
     def test_any_width(self, width: int) -> None:
@@ -174,10 +187,25 @@ class TestPrior:
         assert torch.allclose(share, torch.full((4,), 0.25), atol=0.02)
         assert torch.allclose(prior.log_prob(z), torch.tensor(-4 * math.log(4)))
 
+    @pytest.mark.parametrize("uniform", [True, False])
+    def test_samples_hold_no_graph_of_a_learned_codebook(self, uniform: bool) -> None:
+        quantizer = VectorQuantizer(4, 2, ema=False)
+        prior = CodePrior(quantizer, (2, 2), random_network(codes=4), uniform=uniform)
+        assert quantizer.codebook.requires_grad
+        assert not prior.sample(torch.Size((3,))).requires_grad
+
     def test_positions_are_read_row_by_row(self) -> None:
         prior, grid = self.prior(), torch.tensor([[0, 1], [2, 3]])
         flat = prior.network.log_prob(torch.tensor([[0, 1, 2, 3]]))
         assert prior.log_prob_indices(grid).item() == pytest.approx(flat.item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("missing", ["forward", "indices_to_codes", "codes_to_indices"])
+def test_a_quantizer_needs_both_directions_and_a_forward_pass(missing: str) -> None:
+    methods = {"forward", "indices_to_codes", "codes_to_indices"} - {missing}
+    part = type("Part", (Quantizer,), dict.fromkeys(methods, lambda self, x: x))
+    with pytest.raises(TypeError, match=missing):
+        part()
 
 
 class TestUsage:

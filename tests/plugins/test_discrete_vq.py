@@ -207,6 +207,13 @@ class TestRevival:
         for _ in range(50):
             assert 0 not in quantize(features(40)).indices
 
+    def test_any_vector_of_the_batch_may_replace_a_code(self) -> None:
+        quantize, given = quantizer(num_codes=64, dead_code_steps=1), torch.eye(3)[:, :WIDTH]
+        quantize.unused_steps.zero_()
+        quantize._reset_codes(given, torch.ones(64).bool())
+        found = {tuple(code) for code in quantize.codebook.tolist()}
+        assert found == {tuple(vector) for vector in given.tolist()}
+
     def test_first_batch_seeds_the_codebook(self) -> None:
         """An encoder far away from a fresh codebook would have all its vectors meet one code."""
         quantize = quantizer(num_codes=64, dead_code_steps=100)

@@ -90,6 +90,12 @@ class TestPrior:
         torch.manual_seed(0)
         check_by_quadrature(prior, prior.sample((40_000,)))
 
+    @pytest.mark.parametrize("shape", [(), (5,), (3, 4)])
+    def test_samples_have_their_levels_along_the_last_axis(self, shape: tuple[int, ...]) -> None:
+        z = ladder().prior().sample(shape)
+        assert z.shape == (*shape, 9)
+        assert not z.requires_grad
+
     def test_temperature_narrows_every_level(self) -> None:
         model = ladder()
         cold = model.prior().with_temperature(0.0).sample((3,))

@@ -166,6 +166,19 @@ class TestPosterior:
         assert known.shape == (7, 4)
         assert torch.allclose(q.log_prob(z.clone()), known, rtol=0, atol=1e-7)
 
+    def test_the_density_of_the_last_draw_needs_no_way_back(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        q = posterior(batch=4)
+        assert q.has_rsample
+        z, inverted = q.rsample(), []
+        honest = Flow.inverse
+        monkeypatch.setattr(Flow, "inverse", lambda *a: inverted.append(1) or honest(*a))
+        q.log_prob(z)
+        assert inverted == []
+        q.log_prob(z.clone())
+        assert inverted == [1]
+
     def test_an_older_draw_is_not_mistaken_for_the_last(self) -> None:
         q = posterior(batch=4)
         first = q.rsample()

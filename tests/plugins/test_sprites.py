@@ -111,6 +111,10 @@ def test_a_heart_turns_through_the_full_circle_in_equal_steps() -> None:
         assert abs((angle - angles[0] - 9 * step + 180) % 360 - 180) < 2
 
 
+def test_pixels_are_black_or_white() -> None:
+    assert render(factors_of(torch.arange(0, COUNT, 70_001)), 64, 64).unique().tolist() == [0, 255]
+
+
 def test_shapes_differ_and_hearts_stand_upright() -> None:
     square, ellipse, heart = (drawn(shape, 5, 0, 16, 16) for shape in range(3))
     assert len({square.sum().item(), ellipse.sum().item(), heart.sum().item()}) == 3
@@ -118,6 +122,12 @@ def test_shapes_differ_and_hearts_stand_upright() -> None:
     # Wide above, pointed below.
     rows = heart.any(1).nonzero().flatten()
     assert heart[rows[2]].sum() > 3 * heart[rows[-2]].sum()
+
+
+def test_they_are_drawn_where_their_numbers_are() -> None:
+    splits = vaezoo.load_data("sprites", examples=50, test=5)
+    assert splits.train.device == torch.device("cpu")
+    assert splits.train.to(torch.device("cpu")) is splits.train
 
 
 def test_a_run_may_use_any_part_of_the_grid() -> None:
