@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
 from vaezoo.checkpoint.format import load_into, load_weights
+from vaezoo.data.base import Standardizer
 from vaezoo.errors import RunError
 from vaezoo.io import atomic_write, require_extra
 from vaezoo.models.base import BaseVAE
@@ -34,6 +35,8 @@ PARTS: tuple[Part, ...] = ("encoder", "decoder")
 class EncoderGraph(nn.Module):
     """The encoder: x [batch, *data.shape] and, for a conditional model, y [batch].
 
+    x is in the data's units.
+
     Outputs: z [batch, *latent_shape], the posterior's mode; for a Gaussian posterior also its
     standard deviation `scale`, in the same shape.
     """
@@ -44,26 +47,31 @@ class EncoderGraph(nn.Module):
         with torch.no_grad():
             posterior = model.encode(*example_inputs(model, "encoder", 2))
         base = posterior.base_dist if isinstance(posterior, Independent) else None
+        self.standardizer = Standardizer(model.data).to(model.device)
         self.gaussian = isinstance(base, Normal)
         self.output_names = ("z", "scale") if self.gaussian else ("z",)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, ...]:
-        posterior = self.model.encode(x, y)
+        posterior = self.model.encode(self.standardizer(x), y)
         z = mode(posterior)
         return (z, posterior.stddev) if self.gaussian else (z,)
 
 
 class DecoderGraph(nn.Module):
-    """The decoder: z [batch, *latent_shape] and y [batch] to the mean x [batch, *data.shape]."""
+    """The decoder: z [batch, *latent_shape] and y [batch] to the mean x [batch, *data.shape].
+
+    x is in the data's units.
+    """
 
     output_names = ("x",)
 
     def __init__(self, model: BaseVAE) -> None:
         super().__init__()
         self.model = model
+        self.standardizer = Standardizer(model.data).to(model.device)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> tuple[Tensor, ...]:
-        return (self.model.decode(z, y).mean,)
+        return (self.standardizer.inverse(self.model.decode(z, y).mean),)
 
 
 Graph = EncoderGraph | DecoderGraph
@@ -81,7 +89,8 @@ def example_inputs(model: BaseVAE, part: Part, n: int) -> tuple[Tensor, ...]:
     """
     generator = torch.Generator().manual_seed(n)
     if part == "encoder":
-        inputs = [torch.rand(n, *model.data.shape, generator=generator)]
+        x = torch.rand(n, *model.data.shape, generator=generator)
+        inputs = [Standardizer(model.data).inverse(x)]
     else:
         inputs = [torch.randn(n, *model.latent_shape, generator=generator)]
     if model.conditional:

@@ -130,7 +130,7 @@ METRICS = (
         name="mse",
         target="vaezoo_metrics.reconstruction:SquaredErrors",
         summary="Mean squared error of the reconstruction from the posterior's mean",
-        formula="Σ_d (x_d − x̂_d)² / D",
+        formula="Σ_d (x_d − x̂_d)² / D, in the units of the data",
         direction="lower",
         requires=(),
     ),

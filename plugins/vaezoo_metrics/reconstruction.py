@@ -29,8 +29,8 @@ class SquaredErrors(MetricState):
         self.errors, self.x = RunningMoments(), RunningMoments()
 
     def update(self, batch: EvalBatch) -> None:
-        self.errors.update(mse(batch.reconstruction, batch.x))
-        self.x.update(batch.x.flatten(1))
+        self.errors.update(mse(batch.reconstruction, batch.original))
+        self.x.update(batch.original.flatten(1))
 
     def mse(self) -> MetricResult:
         return MetricResult.over_examples(self.errors)
@@ -48,7 +48,7 @@ class Psnr(ExampleMoments):
 
     def measure(self, batch: EvalBatch) -> Tensor:
         # An error below 8-bit rounding counts as none: of no error the ratio would be infinite.
-        return psnr(batch.reconstruction, batch.x).clamp(max=-10 * math.log10(1e-10))
+        return psnr(batch.reconstruction, batch.original).clamp(max=-10 * math.log10(1e-10))
 
     psnr = ExampleMoments.mean
 
@@ -57,7 +57,7 @@ class Ssim(ExampleMoments):
     """Structural similarity."""
 
     def measure(self, batch: EvalBatch) -> Tensor:
-        return ssim(batch.reconstruction.clamp(0, 1), batch.x)
+        return ssim(batch.reconstruction.clamp(0, 1), batch.original)
 
     ssim = ExampleMoments.mean
 
@@ -70,6 +70,6 @@ class MsSsim(ExampleMoments):
         if min(height, width) < MS_SSIM_SMALLEST:
             needed = f"its five scales need images of {MS_SSIM_SMALLEST} pixels and more"
             raise MetricUnavailable(f"{needed}, not {height}×{width}")
-        return ms_ssim(batch.reconstruction.clamp(0, 1), batch.x)
+        return ms_ssim(batch.reconstruction.clamp(0, 1), batch.original)
 
     ms_ssim = ExampleMoments.mean

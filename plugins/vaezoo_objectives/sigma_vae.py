@@ -45,7 +45,7 @@ class SigmaVAELoss(BaseLoss):
         variance = all_gather(errors).mean().clamp(min=SMALLEST_SCALE**2)
         # At the optimum the gradient by the scale is 0, so it can be detached.
         scale = variance.sqrt()
-        best = IsotropicNormal(mean, scale, mean.dim() - 1)
+        best = IsotropicNormal(mean, scale, mean.dim() - 1, model.data.log_det)
         loss = (terms["rate"] - best.log_prob(batch.x)).mean()
         if self.training:
             _update(model.likelihood.get_buffer("log_scale"), variance, context.global_step)

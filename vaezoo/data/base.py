@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vaezoo.data.options import DataOptions, DecodeOptions
 from vaezoo.data.spec import DataSpec, DataStatistics, Domain
@@ -154,7 +154,34 @@ def load_splits(dataset: BaseDataset) -> Splits:
     if spec.domain != "real" or spec.statistics is not None:
         return splits
     statistics = compute_statistics(splits.train)
+    if getattr(dataset.options, "standardize", "auto") == "off":
+        count = len(statistics.mean)
+        statistics = replace(statistics, mean=(0.0,) * count, std=(1.0,) * count)
     return replace(splits, spec=replace(spec, statistics=statistics))
+
+
+class Standardizer(nn.Module):
+    """Standardise examples, [n, *shape], by the statistics of the data; `inverse` undoes it.
+
+    Without statistics nothing changes.
+    """
+
+    mean: Tensor | None
+    std: Tensor | None
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        for name in ("mean", "std"):
+            values: Sequence[float] | None = getattr(spec.statistics, name, None)
+            shape = (-1, *[1] * (len(spec.shape) - 1))
+            shaped = None if values is None else torch.tensor(values).view(shape)
+            self.register_buffer(name, shaped, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if self.mean is None or self.std is None else (x - self.mean) / self.std
+
+    def inverse(self, x: Tensor) -> Tensor:
+        return x if self.mean is None or self.std is None else x * self.std + self.mean
 
 
 def compute_statistics(split: Split) -> DataStatistics:
@@ -260,7 +287,8 @@ def hash_content(*parts: bytes | Tensor | None) -> str:
 class Batch(NamedTuple):
     """A batch of examples and their classes.
 
-    x: [batch, *shape], float in [0, 1] (any number for real data). y: class numbers or None.
+    x: [batch, *shape], float in [0, 1], or standardised if the data is real-valued. y: class
+    numbers or None.
     """
 
     x: Tensor

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from vaezoo.data.base import Batch, Split
+from vaezoo.data.base import Batch, Split, Standardizer
 from vaezoo.data.options import Binarize
+from vaezoo.data.spec import DataSpec
 from vaezoo.distributed import local_chunk, rank, world_size
 from vaezoo.runtime.device import mix_bits
 
@@ -19,13 +20,13 @@ _MIRRORS = 0x5A17
 
 
 class BatchLoader:
-    """Yields batches of a split, scaled and binarized on the device.
+    """Yields batches of a split, scaled, standardised and binarized on the device.
 
     An epoch is determined by (seed, number of the epoch): its order, binarization and mirroring are
     the same on every device, after a resume, and at any batch size.
 
     batch_size: of all ranks together. Each rank gets its part of every batch, in the order that one
-    process would have.
+    process would have. spec: of the data; its statistics standardise real values.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class BatchLoader:
         *,
         batch_size: int,
         device: torch.device,
+        spec: DataSpec | None = None,
         binarize: Binarize = "none",
         flip: bool = False,
         seed: int = 0,
@@ -41,6 +43,7 @@ class BatchLoader:
         self.split = split.to(device)
         self.batch_size = batch_size
         self.device = device
+        self.standardizer = None if spec is None else Standardizer(spec).to(device)
         self.binarize = binarize
         self.flip = flip
         self.seed = seed
@@ -86,7 +89,7 @@ class BatchLoader:
         if self.flip and stream != EVALUATION_STREAM:
             raw = random_hflip(raw, index, stream)
         if raw.dtype != torch.uint8:
-            return Batch(raw, y)
+            return Batch(raw if self.standardizer is None else self.standardizer(raw), y)
         if self.binarize == "dynamic":
             return Batch(dynamic_binarize(raw, index, stream), y)
         if self.binarize == "threshold":

@@ -107,6 +107,12 @@ class FolderOptions(DiskOptions, DecodeOptions):
 class NpzOptions(DiskOptions):
     """Options of `npz`: root is the file."""
 
+    standardize: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: the model gets real-valued data with a mean of 0 and a standard "
+        "deviation of 1, and all results are in the data's units; off: as it is",
+    )
+
     test_fraction: float = Field(
         0.25, gt=0, lt=1, description="fraction held out if the file has no test array"
     )

@@ -50,7 +50,7 @@ class DataSpec:
     domain: what the values are; the default likelihood follows from it.
     class_names: the names of the classes, empty when there are no labels.
     num_examples: the number of training examples (losses on batch statistics need it).
-    statistics: of the training examples, for real-valued data; models get standardised values.
+    statistics: of the training examples of real-valued data, by which it is standardised.
     """
 
     shape: tuple[int, ...]
@@ -83,6 +83,16 @@ class DataSpec:
     def numel(self) -> int:
         """The number of values of an example: the D of bits per dimension."""
         return math.prod(self.shape)
+
+    @property
+    def log_det(self) -> float:
+        """Σ log std over an example's values, in nats; 0 if nothing is standardised.
+
+        The log-density of an example is that of its standardised values minus this number.
+        """
+        if self.statistics is None:
+            return 0.0
+        return self.numel // self.shape[0] * math.fsum(map(math.log, self.statistics.std))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
+from vaezoo.data.base import Standardizer
 from vaezoo.data.loader import BatchLoader
 from vaezoo.errors import OptionError
 from vaezoo.evaluation.accumulators import RunningMoments, RunningSum
@@ -213,13 +214,16 @@ def project_to_prior(prior: Distribution, z: Tensor) -> Tensor:
 def decode_mean(
     model: BaseVAE, z: Tensor, label: int | None = None, batch_size: int = 256
 ) -> Tensor:
-    """The likelihood's mean at each z, [n, *data.shape], on the CPU. z: [n, *latent_shape]."""
+    """The likelihood's mean at each z, [n, *data.shape], in the data's units, on the CPU.
+
+    z: [n, *latent_shape].
+    """
     with evaluation_mode(model), torch.no_grad():
         parts = [
             model.decode(part, _labels(model, label, len(part))).mean.float().cpu()
             for part in z.split(batch_size)
         ]
-    return torch.cat(parts)
+    return Standardizer(model.data).inverse(torch.cat(parts))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaezoo.data.base import Batch, Split, Splits
+from vaezoo.data.base import Batch, Split, Splits, Standardizer
 from vaezoo.data.loader import BatchLoader
 from vaezoo.evaluation.accumulators import Accumulator, RunningMoments
 from vaezoo.models.base import BaseVAE
@@ -138,7 +138,9 @@ class EvalContext:
 class EvalBatch:
     """A batch of the evaluated split. What several metrics need is computed once.
 
-    x: [batch, *data.shape]. y: the labels if the model is conditional. labels: those of the data.
+    x: [batch, *data.shape], as the model gets it: standardised if the data is real-valued.
+    original and reconstruction: in the data's units. y: the labels if the model is conditional.
+    labels: those of the data.
     index: positions of the examples in the split, int64 [batch], on the CPU. number: of the batch.
     """
 
@@ -147,6 +149,7 @@ class EvalBatch:
         self.x, self.labels = batch.x, batch.y
         self.y = self.model.labels(batch.y)
         self.index, self.number = index, number
+        self._standardizer = Standardizer(self.model.data).to(self.x.device)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -187,7 +190,12 @@ class EvalBatch:
     @functools.cached_property
     def reconstruction(self) -> Tensor:
         """[batch, *data.shape], float32."""
-        return self.model.reconstruct(self.x, self.y).float()
+        return self._standardizer.inverse(self.model.reconstruct(self.x, self.y).float())
+
+    @functools.cached_property
+    def original(self) -> Tensor:
+        """[batch, *data.shape], float32."""
+        return self._standardizer.inverse(self.x)
 
     @functools.cached_property
     def factors(self) -> Tensor:

@@ -44,6 +44,10 @@ class BaseVAE(nn.Module, ABC):
     dimension. `encode` and `decode` take one batch dimension. A method here that needs
     several samples of each example folds them into the batch dimension.
 
+    Real-valued examples are standardised, in and out: `vaezoo.data.base.Standardizer` converts
+    them. Log-probabilities are of the data in its own units: a likelihood of standardised values
+    subtracts `data.log_det`.
+
     Labels `y` are passed only to models with `conditional = True`. Evaluation runs under
     torch.no_grad, never inference_mode, so that a model whose posterior needs gradients
     (Hamiltonian) can enable them.
@@ -82,7 +86,8 @@ class BaseVAE(nn.Module, ABC):
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
         """The posterior q(z|x) with event shape `latent_shape`.
 
-        x: [batch, *data.shape], in [0, 1] unless the domain is real. y: class numbers, [batch].
+        x: [batch, *data.shape], in [0, 1], or standardised if the domain is real. y: class
+        numbers, [batch].
         """
 
     @abstractmethod

@@ -70,21 +70,26 @@ class IsotropicNormal(Independent[Normal]):
 
     loc: [batch, *event], event_dims ≥ 1. scale: standard deviation > 0, 0-dim. The same as
     diagonal_normal with this scale everywhere; its log-probability takes a third of the time.
+    log_det: `DataSpec.log_det` for standardised values, whose density is then that of the data.
     """
 
-    def __init__(self, loc: Tensor, scale: Tensor, event_dims: int = 1) -> None:
+    def __init__(
+        self, loc: Tensor, scale: Tensor, event_dims: int = 1, log_det: float = 0.0
+    ) -> None:
         super().__init__(Normal(loc, scale, validate_args=False), event_dims, validate_args=False)
         self.scale = scale
+        self.log_det = log_det
 
     def log_prob(self, value: Tensor) -> Tensor:
         event = range(-self.reinterpreted_batch_ndims, 0)
         squares = (value - self.mean).square().sum(tuple(event))
         constant = self.scale.log() + 0.5 * math.log(2 * math.pi)
-        return -0.5 * squares / self.scale.square() - self.event_shape.numel() * constant
+        normalizer = self.event_shape.numel() * constant + self.log_det
+        return -0.5 * squares / self.scale.square() - normalizer
 
     def expand(self, batch_shape: _size, _instance: Distribution | None = None) -> IsotropicNormal:
         loc = self.mean.expand([*batch_shape, *self.event_shape])
-        return IsotropicNormal(loc, self.scale, self.reinterpreted_batch_ndims)
+        return IsotropicNormal(loc, self.scale, self.reinterpreted_batch_ndims, self.log_det)
 
 
 class Delta(BaseDistribution):

@@ -61,18 +61,22 @@ class BernoulliLikelihood(Likelihood):
 class GaussianLikelihood(Likelihood):
     """Each value is Gaussian around a mean in [0, 1], with one scale for all of them.
 
-    The mean is (tanh(raw) + 1) / 2, or raw itself for real data.
+    The mean is (tanh(raw) + 1) / 2, or raw itself for real data, whose values are standardised;
+    log-probabilities are of the data before that.
 
-    scale: standard deviation in units of the [0, 1] range; the initial value if it is learned.
+    scale: standard deviation in units of the [0, 1] range or of standardised values; the initial
+        value if it is learned.
     learned: whether the scale is a parameter (Rybkin et al. 2020, sigma-VAE, section 3.2) or fixed
         (a weighted mean squared error).
+    log_det: `DataSpec.log_det` of the data.
     """
 
     normalised_on = ("unit", "real")
 
-    def __init__(self, scale: float, learned: bool, domain: Domain) -> None:
+    def __init__(self, scale: float, learned: bool, domain: Domain, log_det: float = 0.0) -> None:
         super().__init__()
         self.squash = domain != "real"
+        self.log_det = log_det
         log_scale = torch.tensor(math.log(scale))
         if learned:
             self.log_scale = nn.Parameter(log_scale)
@@ -83,7 +87,7 @@ class GaussianLikelihood(Likelihood):
         raw = to_float32(raw)
         mean = (torch.tanh(raw) + 1.0) / 2.0 if self.squash else raw
         scale = self.log_scale.clamp(min=math.log(SMALLEST_SCALE)).exp()
-        return IsotropicNormal(mean, scale, mean.dim() - 1)
+        return IsotropicNormal(mean, scale, mean.dim() - 1, self.log_det)
 
 
 def make_likelihood(options: LikelihoodOptions, data: DataSpec) -> Likelihood:
@@ -98,4 +102,4 @@ def make_likelihood(options: LikelihoodOptions, data: DataSpec) -> Likelihood:
                 "give --likelihood gaussian_learned"
             )
         return BernoulliLikelihood()
-    return GaussianLikelihood(options.scale, name == "gaussian_learned", data.domain)
+    return GaussianLikelihood(options.scale, name == "gaussian_learned", data.domain, data.log_det)

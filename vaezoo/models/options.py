@@ -24,8 +24,8 @@ class LikelihoodOptions(Options):
         0.25,
         gt=0,
         le=1e4,
-        description="standard deviation of a Gaussian likelihood, where values span [0, 1]; "
-        "the initial value if it is learned",
+        description="standard deviation of a Gaussian likelihood, where values span [0, 1] or are "
+        "standardised; the initial value if it is learned",
     )
 
 

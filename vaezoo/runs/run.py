@@ -14,7 +14,7 @@ from torch import Tensor
 from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.checkpoint.format import load_into, load_weights
 from vaezoo.config import RunConfig, build_config
-from vaezoo.data.base import Batch, Split, Splits, load_splits
+from vaezoo.data.base import Batch, Splits, Standardizer, load_splits
 from vaezoo.data.loader import BatchLoader
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import DataError, OptionError, RunError, how_to_resume, nearest
@@ -86,6 +86,10 @@ class Run:
         except ValueError as error:
             raise RunError(f"{damaged}its description of the data is wrong: {error}") from None
 
+    @functools.cached_property
+    def _standardizer(self) -> Standardizer:
+        return Standardizer(self.data_spec).to(self.device)
+
     @property
     def path(self) -> Path:
         return self.folder.path
@@ -114,7 +118,7 @@ class Run:
         """The data that the run was trained on, read again. RunError if it has changed."""
         splits = load_splits(build_dataset(self.config.components.data, self.config.data))
         check_same_data(self.metadata, splits)
-        return splits
+        return replace(splits, spec=self.data_spec)
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -129,19 +133,20 @@ class Run:
     def sample(
         self, n: int, *, label: int | None = None, temperature: float = 1.0, seed: int = 0
     ) -> Tensor:
-        """n examples, [n, *shape], on the CPU.
+        """n examples, [n, *shape], in the data's units, on the CPU: see `draw_samples`.
 
         label: the class to draw, for conditional models; by default the classes alternate.
         """
         return draw_samples(self.model, n, label=label, temperature=temperature, seed=seed)
 
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Reconstructions on the CPU. x: [n, *shape], in [0, 1]."""
+        """Reconstructions on the CPU. x: [n, *shape], in [0, 1], or real, in the data's units."""
         parts = []
         for i in range(0, len(x), EVAL_BATCH_SIZE):
             labels = None if y is None else y[i : i + EVAL_BATCH_SIZE].to(self.device)
-            images = x[i : i + EVAL_BATCH_SIZE].to(self.device)
-            parts.append(self.model.reconstruct(images, labels).cpu())
+            images = self._standardizer(x[i : i + EVAL_BATCH_SIZE].to(self.device))
+            reconstructed = self.model.reconstruct(images, labels)
+            parts.append(self._standardizer.inverse(reconstructed).cpu())
         return torch.cat(parts) if parts else x
 
     def read_images(self, paths: list[Path]) -> Tensor:
@@ -154,7 +159,7 @@ class Run:
         return (levels >= 128).float() if self.data_spec.domain == "binary" else levels / 255.0
 
     def example(self, which: str) -> Batch:
-        """A batch of one example, on the device: an image file, or a number in the test split.
+        """An image file, or a number in the test split, as a batch of one, in the data's units.
 
         A file has no label. OptionError if the test split has no such number.
         """
@@ -165,7 +170,8 @@ class Run:
             raise OptionError(
                 f"example {number}: the test split has {len(loader.split):,}, counted from 0"
             )
-        return loader.batch(torch.tensor([number]))
+        batch = loader.batch(torch.tensor([number]))
+        return batch._replace(x=self._standardizer.inverse(batch.x))
 
     def latent_statistics(self, examples: int = DEFAULT_EXAMPLES) -> LatentStats:
         """Statistics of each latent dimension over examples of the test split."""
@@ -245,7 +251,7 @@ class Run:
         if y is None and label is not None:
             y = torch.full((1,), label, device=self.device)
         with torch.no_grad():
-            return mode(self.model.encode(example.x, self.model.labels(y)))
+            return mode(self.model.encode(self._standardizer(example.x), self.model.labels(y)))
 
     def _one_class(self, label: str | None, examples: list[Batch]) -> int | None:
         """The class to decode with: the given one, else that of the examples. None: no classes."""
@@ -310,7 +316,7 @@ class Run:
         return evaluate(context, select_metrics(metrics))
 
     def _test_loader(self) -> BatchLoader:
-        return eval_loader(self.config, self.splits.test, self.device)
+        return eval_loader(self.config, self.splits, "test", self.device)
 
 
 def load_run(path: Path | str, device: str = "auto") -> Run:
@@ -323,7 +329,12 @@ def load_run(path: Path | str, device: str = "auto") -> Run:
 def draw_samples(
     model: BaseVAE, n: int, *, label: int | None = None, temperature: float = 1.0, seed: int = 0
 ) -> Tensor:
-    """n samples of a model in evaluation mode, on the CPU, the same for the same seed."""
+    """n samples of a model in evaluation mode, in the data's units, on the CPU.
+
+    They are the same for the same seed: draws of p(x|z) for real-valued vectors, else its mean,
+    because noise hides what a picture shows.
+    """
+    mean = model.data.is_image or model.data.domain != "real"
     y = None
     if label is not None:
         y = torch.full((n,), check_label(model, label))
@@ -334,8 +345,8 @@ def draw_samples(
         for i in range(0, n, EVAL_BATCH_SIZE):
             count = min(EVAL_BATCH_SIZE, n - i)
             labels = None if y is None else y[i : i + count].to(model.device)
-            parts.append(model.sample(count, labels, temperature).float().cpu())
-    return torch.cat(parts)
+            parts.append(model.sample(count, labels, temperature, mean).float().cpu())
+    return Standardizer(model.data).inverse(torch.cat(parts))
 
 
 def check_label(model: BaseVAE, label: int) -> int:
@@ -348,23 +359,29 @@ def check_label(model: BaseVAE, label: int) -> int:
     return label
 
 
-def eval_loader(config: RunConfig, split: Split, device: torch.device) -> BatchLoader:
+def eval_loader(
+    config: RunConfig, splits: Splits, split: SplitName, device: torch.device
+) -> BatchLoader:
     """The batches of a split for evaluation."""
-    binarize = config.data.binarize
-    return BatchLoader(split, batch_size=EVAL_BATCH_SIZE, device=device, binarize=binarize)
+    return BatchLoader(
+        getattr(splits, split),
+        batch_size=EVAL_BATCH_SIZE,
+        device=device,
+        spec=splits.spec,
+        binarize=config.data.binarize,
+    )
 
 
 def eval_context(
     model: BaseVAE, config: RunConfig, splits: Splits, split: SplitName = "test", seed: int = 0
 ) -> EvalContext:
     """The context for metrics of a run's model on a split."""
-    loaded = getattr(splits, split)
     return EvalContext(
         model,
         frozenset(config.components.model.tags),
-        eval_loader(config, loaded, model.device),
+        eval_loader(config, splits, split, model.device),
         splits=splits,
-        loaded=loaded,
+        loaded=getattr(splits, split),
         split_name=split,
         data_name=config.components.data.name,
         seed=seed,

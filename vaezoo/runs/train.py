@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import vaezoo
 from vaezoo.checkpoint.folder import RUN_FORMAT, RunFolder, check_absent
 from vaezoo.checkpoint.format import Progress
 from vaezoo.config import RunConfig, check_resumable
-from vaezoo.data.base import Splits, load_splits
+from vaezoo.data.base import Splits, Standardizer, load_splits
 from vaezoo.data.loader import BatchLoader
+from vaezoo.data.spec import DataSpec
 from vaezoo.distributed import local_only, rank, world_size
 from vaezoo.distributed.launch import (
     barrier,
@@ -95,7 +97,7 @@ def resume_run(path: Path, config: RunConfig, callback: ProgressCallback) -> Run
             folder.check_own()
         metadata = folder.read_metadata() if folder.is_writer else {}
         with folder.lock(), seeded(config.train.seed, runtime.device):
-            splits, model = _load(config)
+            splits, model = _load(config, Run(path).data_spec if folder.is_writer else None)
             if folder.is_writer:
                 check_same_data(metadata, splits)
             stops = SignalHandler()
@@ -163,13 +165,17 @@ def _start(config: RunConfig, out: Path | None, callback: ProgressCallback) -> R
                     raise
 
 
-def _load(config: RunConfig) -> tuple[Splits, BaseVAE]:
-    """The data and the untrained model on the CPU, checked against each other and the options."""
+def _load(config: RunConfig, kept: DataSpec | None = None) -> tuple[Splits, BaseVAE]:
+    """The data and the untrained model on the CPU, checked against each other and the options.
+
+    kept: the run's data spec, if it exists; its statistics are used again.
+    """
     splits = local_rank0_first(
         lambda: load_splits(build_dataset(config.components.data, config.data))
     )
     if on_rank0_broadcast(lambda: splits.fingerprint) != splits.fingerprint:
         raise DataError("the data of this machine differs from the data of rank 0")
+    splits = replace(splits, spec=on_rank0_broadcast(lambda: kept or splits.spec))
     check_loggers(config.train.log)
     if config.data.flip and not splits.spec.is_image:
         raise DataError("--flip mirrors images, and this data is vectors")
@@ -215,11 +221,12 @@ def _make_trainer(
             splits.train,
             batch_size=config.train.batch_size,
             device=runtime.device,
+            spec=splits.spec,
             binarize=config.data.binarize,
             flip=config.data.flip,
             seed=config.train.seed,
         ),
-        validation=eval_loader(config, splits.validation, runtime.device),
+        validation=eval_loader(config, splits, "validation", runtime.device),
         options=config.train,
         folder=folder,
         runtime=runtime,
@@ -262,10 +269,11 @@ def _draw_pictures(trainer: Trainer, config: RunConfig, splits: Splits) -> None:
     save_curves(folder.curves, folder.read_metrics())
     if splits.spec.is_image:
         index = torch.linspace(0, len(test) - 1, min(_RECONSTRUCTIONS, len(test))).long()
-        batch = eval_loader(config, test, trainer.runtime.device).batch(index)
+        batch = eval_loader(config, splits, "test", trainer.runtime.device).batch(index)
+        inverse = Standardizer(splits.spec).to(batch.x.device).inverse
+        reconstructions = inverse(model.reconstruct(batch.x, batch.y))
         shown = value_range(splits.spec)
-        reconstructions = model.reconstruct(batch.x, batch.y)
-        save_pairs(folder.reconstructions, batch.x, reconstructions, shown=shown)
+        save_pairs(folder.reconstructions, inverse(batch.x), reconstructions, shown=shown)
         samples = draw_samples(model, _SAMPLES, seed=config.train.seed)
         save_grid(folder.samples, samples, shown=shown)
 
