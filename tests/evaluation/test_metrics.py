@@ -18,7 +18,13 @@ from vaezoo import BaseVAE, DataSpec, MetricSpec, Options, TensorSplit, VaezooEr
 from vaezoo.cli.evaluate import best_of
 from vaezoo.data.loader import BatchLoader
 from vaezoo.errors import OptionError, UnknownNameError
-from vaezoo.evaluation.evaluate import comparability, default_metrics, evaluate, select_metrics
+from vaezoo.evaluation.evaluate import (
+    _describe,
+    comparability,
+    default_metrics,
+    evaluate,
+    select_metrics,
+)
 from vaezoo.evaluation.latents import latent_kls
 from vaezoo.evaluation.metric import (
     EvalBatch,
@@ -244,6 +250,20 @@ class TestRanking:
 
     def test_it_takes_another_to_be_best(self) -> None:
         assert best_of([number(None), number(1)]) == set()
+
+
+@pytest.mark.parametrize(
+    ("error", "described"),
+    [
+        (MetricUnavailable("no labels"), (True, "no labels")),
+        (VaezooError("two\nlines"), (False, "two lines")),
+        (ValueError("a shape"), (False, "ValueError: a shape")),
+    ],
+)
+def test_a_fault_is_not_taken_for_a_metric_that_does_not_apply(
+    error: Exception, described: tuple[bool, str]
+) -> None:
+    assert _describe(error) == described
 
 
 class TestComparable:

@@ -15,8 +15,10 @@ from torchvision.transforms.functional import pil_to_tensor
 from vaezoo.data.spec import DataSpec, DataStatistics
 from vaezoo.evaluation.pictures import (
     describe_range,
+    draw_rows,
     save_grid,
     save_pairs,
+    save_rows,
     to_rgb,
     value_range,
 )
@@ -56,6 +58,82 @@ def test_pairs_stand_above_one_another(tmp_path: Path) -> None:
         assert partner_rows.min() > rows.max()
     first, third = ((pixels == level).nonzero()[:, 0] for level in (110, 30))
     assert third.min() > first.max()  # the second pair of rows is below the first
+
+
+GAP = 2
+"""Pixels around each image; pairs of rows stand twice that further apart."""
+
+
+def pixels_of(picture: Image.Image) -> torch.Tensor:
+    return pil_to_tensor(picture.convert("RGB"))[0]
+
+
+@pytest.mark.parametrize(("count", "columns"), [(3, 4), (4, 2), (7, 3)])
+def test_each_image_of_a_grid_is_at_its_place(tmp_path: Path, count: int, columns: int) -> None:
+    height, width = 80, 640 // columns
+    save_grid(tmp_path / "grid.png", flat_images(count, (height, width)), columns=columns)
+    found = pixels_of(Image.open(tmp_path / "grid.png"))
+    rows, across = -(-count // columns), min(count, columns)
+    expected = torch.full((rows * (height + GAP) + GAP, across * (width + GAP) + GAP), 140)
+    for number in range(count):
+        top = GAP + number // columns * (height + GAP)
+        left = GAP + number % columns * (width + GAP)
+        expected[top : top + height, left : left + width] = 10 * (number + 1)
+    assert torch.equal(found.int(), expected.int())
+
+
+def test_pairs_of_rows_stand_further_apart_than_their_rows(tmp_path: Path) -> None:
+    x = flat_images(4, (80, 320))
+    save_pairs(tmp_path / "pairs.png", x, x + 100 / 255, columns=2)
+    column = pixels_of(Image.open(tmp_path / "pairs.png"))[:, GAP]
+    expected = []
+    for level in (10, 110, None, 30, 130):
+        expected += [140] * 2 * GAP if level is None else [140] * GAP + [level] * 80
+    assert column.tolist() == [*expected, *[140] * GAP]
+
+
+def test_small_images_are_enlarged_by_a_whole_number() -> None:
+    x = torch.rand(2, 3, 20, 30)
+    assert to_rgb(x).shape == (2, 60, 90, 3)
+    assert to_rgb(x, scale=2).shape == (2, 40, 60, 3)
+    assert to_rgb(torch.rand(1, 1, 48, 8)).shape == (1, 48, 8, 3)
+    levels = to_rgb(x)[:, ::3, ::3]
+    assert torch.equal(levels, (x * 255).round().to(torch.uint8).permute(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("channels", [2, 4, 5])
+def test_images_of_other_channels_are_shown_as_their_mean(channels: int) -> None:
+    x = torch.rand(3, channels, 48, 8)
+    shown = to_rgb(x)
+    assert torch.equal(shown[..., 0], shown[..., 2])
+    assert torch.equal(shown[..., :1], to_rgb(x.mean(1, keepdim=True))[..., :1])
+
+
+def test_rows_without_names_start_at_the_left_and_names_stand_before_theirs() -> None:
+    x = flat_images(2, (48, 48))
+    bare, named = (draw_rows([x, x], names) for names in (["", ""], ["a name", "b"]))
+    assert bare.size == (2 * 50 + GAP, 2 * 50 + GAP)
+    assert named.height == bare.height
+    before = named.width - bare.width
+    assert before > 20
+    assert named.crop((before, 0, *named.size)).tobytes() == bare.tobytes()
+    written = (pixels_of(named)[:, :before] < 150).any(1).nonzero().flatten()
+    middles = [GAP + 24, GAP + 50 + 24]
+    assert all(min(abs(int(y) - middle) for middle in middles) < 10 for y in written)
+    assert all((written - middle).abs().min() < 3 for middle in middles)
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp"])
+def test_an_animation_goes_forwards_and_back_without_end(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"moves.{ending}"
+    save_rows(path, [flat_images(4, (48, 48))], [""])
+    with Image.open(path) as animation:
+        assert animation.info["loop"] == 0
+        levels = []
+        for frame in range(animation.n_frames):
+            animation.seek(frame)
+            levels.append(int(pixels_of(animation)[25, 25]))
+    assert levels == pytest.approx([10, 20, 30, 40, 30, 20], abs=2)
 
 
 @given(

@@ -151,6 +151,21 @@ class TestGradientPenalty:
             slopes.append(jacobians.square().sum().item())
         assert slopes[1] < 0.5 * slopes[0]
 
+    def test_its_gradient_is_the_same_in_a_compiled_step(self) -> None:
+        """torch.compile has no second derivative, so the penalty stays out of it."""
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 5))
+
+        def step(z: Tensor) -> Tensor:
+            torch.manual_seed(1)
+            return gradient_penalty(lambda z: likelihood(net, z), z)[1].sum()
+
+        gradients = []
+        z = torch.randn(4, 3)
+        for function in (step, torch.compile(step, backend="aot_eager")):
+            gradients.append(torch.autograd.grad(function(z), net[0].weight)[0])
+        assert torch.allclose(*gradients)
+
 
 class TestSpectralNorm:
     def test_largest_singular_values_are_one(self) -> None:

@@ -264,6 +264,13 @@ class TestDci:
         assert informative == pytest.approx(sum(1 / n for n in GRID) / 3, abs=0.05)
 
 
+def test_seeds_of_forests_are_spread_over_31_bits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    seeds = [scores._seed(generator) for _ in range(200)]
+    assert len(set(seeds)) == 200
+    assert 0 <= min(seeds) < 2**27 < 2**30 < max(seeds) < 2**31
+
+
 def test_a_factor_with_one_value_is_left_out() -> None:
     factors = torch.tensor([[0, 5, 7], [0, 9, 7], [0, 5, 7]])
     assert scores.varying(factors).tolist() == [[0], [1], [0]]
