@@ -20,7 +20,7 @@ from vaezoo.cli.main import main
 from vaezoo.errors import RunError
 from vaezoo.evaluation.metric import MetricResult
 from vaezoo.plugins.sources import import_file
-from vaezoo.report import charts
+from vaezoo.report import charts, tables
 from vaezoo.report.compare import best, differing, format_number
 from vaezoo.report.explorer import ExplorableRun, OnnxRuntimeWeb
 from vaezoo.report.page import render
@@ -119,14 +119,15 @@ def test_what_a_stranger_writes_stays_text(two_runs: tuple[Path, Path], tmp_path
     assert text.count("&lt;script&gt;alert(1)") > 10
 
 
-def hostile_run(seed: int, png: bytes) -> RunSummary:
+def hostile_run(seed: int, png: bytes, group: str = EVIL) -> RunSummary:
     """A run in which every text that a folder may hold is hostile; the seed is all that differs."""
     number = MetricResult(1.5, 0.5, EVIL, EVIL, EVIL, EVIL, 3, EVIL, "higher", EVIL)
     missing = MetricResult(None, note=EVIL)
     terms = {EVIL: 2.0, "elbo": 1.0, "rate": 1.0, "distortion": 1.0}
     return RunSummary(
         name=f"{seed}{EVIL}",
-        **dict.fromkeys(("model", "loss", "data", "group", "likelihood"), EVIL),
+        group=group,
+        **dict.fromkeys(("model", "loss", "data", "likelihood"), EVIL),
         config={EVIL: {EVIL: EVIL}, "train": {"seed": seed}},
         options={EVIL: EVIL, f"list {EVIL}": [EVIL], "train.seed": seed},
         numbers={
@@ -134,6 +135,7 @@ def hostile_run(seed: int, png: bytes) -> RunSummary:
             "elbo": number,
             "rate": number,
             "distortion": number,
+            "steps": number,
             f"none {EVIL}": number if seed else missing,
         },
         history=[
@@ -154,10 +156,13 @@ def hostile_run(seed: int, png: bytes) -> RunSummary:
 
 
 def test_no_field_of_the_page_lets_a_hostile_text_become_an_element(
-    two_runs: tuple[Path, Path],
+    two_runs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     png = (two_runs[0] / "samples.png").read_bytes()
-    runs = [hostile_run(seed, png) for seed in (0, 1)]
+    # Its heading and its explanation, as a plugin may give them to a metric.
+    monkeypatch.setitem(tables._TRAINING, "steps", (EVIL, EVIL))
+    runs = [*(hostile_run(seed, png) for seed in (0, 1)), hostile_run(2, png, "other data")]
+    assert "<script>alert" not in render(runs[:1])  # its name is the title
     description = {
         **dict.fromkeys(("name", "domain", "why_not"), f"{EVIL}</script>&"),
         "class_names": [EVIL],
@@ -173,7 +178,7 @@ def test_no_field_of_the_page_lets_a_hostile_text_become_an_element(
     assert "<script>alert" not in text
     assert "<img src=x" not in text
     images = [element.attributes["src"] for element in parsed.all("img")]
-    assert len(images) == 5
+    assert len(images) == 8
     assert all(source.startswith("data:image/png") for source in images)
     for element in parsed.elements:
         assert not [key for key in element.attributes if key.startswith("on")]
@@ -184,7 +189,7 @@ def test_no_field_of_the_page_lets_a_hostile_text_become_an_element(
         assert any(EVIL in text for text in texts), section.attributes["id"]
     over = [e.attributes["data-over"] for e in parsed.all("td") if "data-over" in e.attributes]
     assert over
-    assert all(json.loads(names) == [run.name for run in runs] for names in over)
+    assert all(json.loads(names) == [run.name for run in runs[:2]] for names in over)
 
 
 def test_whatever_is_broken_is_a_remark(two_runs: tuple[Path, Path], tmp_path: Path) -> None:

@@ -135,8 +135,9 @@ def command(
     if markdown:
         report.save_markdown(markdown, environment, rows)
         click.echo(f"table: {markdown}")
-    if plot and report.save_plot(plot, rows):
-        click.echo(f"plot: {plot}")
+    if plot:
+        written = report.save_plot(plot, rows)
+        click.echo(f"plot: {plot if written else 'not written, no row has a rate'}")
     ratios = report.compare(rows, earlier["rows"]) if earlier else []
     for row, ratio in ratios:
         what = f"{row['model']} {row['mode']} {row['batch_size']} {row['precision']}"
