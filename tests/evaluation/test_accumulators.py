@@ -9,7 +9,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaezoo.evaluation.accumulators import RunningMoments, RunningSum
+from vaezoo.evaluation.accumulators import Accumulator, RunningMoments, RunningSum
+
+
+@pytest.mark.parametrize("missing", ["state", "merge"])
+def test_an_accumulator_needs_a_state_and_a_merge(missing: str) -> None:
+    """Else it would lose the examples of other processes."""
+    members = {"state": property(lambda self: None), "merge": lambda self, state: None}
+    del members[missing]
+    part = type("Part", (Accumulator,), members)
+    with pytest.raises(TypeError, match=missing):
+        part()
 
 
 def values(count: int, offset: float = 0.0) -> torch.Tensor:

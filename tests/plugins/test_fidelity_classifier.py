@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaezoo import BaseVAE, DataSpec, LikelihoodOptions, Splits, TensorSplit
@@ -17,7 +17,7 @@ from vaezoo.evaluation.evaluate import Evaluation, evaluate, select_metrics
 from vaezoo.evaluation.metric import EvalContext, MetricUnavailable
 from vaezoo.models.distributions import Delta, diagonal_normal
 from vaezoo.models.likelihoods import make_likelihood
-from vaezoo_fidelity import classifier, inception
+from vaezoo_fidelity import classifier, distances, inception
 from vaezoo_fidelity import metrics as samples
 from vaezoo_fidelity.classifier import TrainedClassifier, load_classifier
 
@@ -139,6 +139,45 @@ def test_samples_as_good_as_real_ones_and_bad_ones() -> None:
     assert (good["precision"].value or 0) > 0.8
     assert (good["recall"].value or 0) > 0.8
     assert dull["recall"].value == 0.0
+
+
+@pytest.fixture
+def flat(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
+    """Features are the pixels; the distances are known. What was compared."""
+    compared: list[tuple[Tensor, Tensor]] = []
+
+    def coverage(real: Tensor, other: Tensor) -> tuple[float, float]:
+        compared.append((real, other))
+        return (0.5, 0.125) if len(compared) == 1 else (0.75, 0.25)
+
+    monkeypatch.setattr(samples, "_select_network", lambda _: (nn.Flatten(), "flat", "by hand"))
+    monkeypatch.setattr(distances, "precision_and_recall", coverage)
+    return compared
+
+
+def test_precision_and_recall_stand_beside_those_of_training_images(
+    flat: list[tuple[Tensor, Tensor]],
+) -> None:
+    drawn = bars(200, 3).images.float() / 255
+    splits = data()
+    found = measured(3 * drawn - 1, splits).metrics
+    training, generated = (other for _, other in flat)
+    assert torch.equal(generated, (3 * drawn - 1).clamp(0, 1).flatten(1))
+    numbers = torch.linspace(0, 599, 200).long()
+    assert torch.equal(training, splits.train.images[numbers].flatten(1) / 255)  # type: ignore[attr-defined]
+    assert all(torch.equal(real, splits.test.images.flatten(1) / 255) for real, _ in flat)  # type: ignore[attr-defined]
+    assert (found["precision"].value, found["recall"].value) == (0.75, 0.25)
+    assert found["precision"].note == "by hand; training images have 0.5"
+    assert found["recall"].note == "by hand; training images have 0.125"
+
+
+def test_training_images_are_not_compared_with_themselves(
+    flat: list[tuple[Tensor, Tensor]],
+) -> None:
+    drawn = bars(200, 3).images.float() / 255
+    found = measured(drawn, data(), split_name="train").metrics
+    assert [number.note for number in found.values()] == ["by hand"] * len(found)
+    assert len(flat) == 1
 
 
 def test_why_there_is_none() -> None:
