@@ -128,6 +128,8 @@ def behaviour(source: str) -> str:
         if isinstance(node, ast.arguments):
             node.args = [*node.posonlyargs, *node.args, *node.kwonlyargs]
             node.posonlyargs, node.kwonlyargs = [], []
+            node.defaults += filter(None, node.kw_defaults)
+            node.kw_defaults = []
         for name in ("annotation", "returns"):
             if hasattr(node, name):
                 setattr(node, name, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -14,6 +15,7 @@ import vaezoo
 from vaezoo import BaseVAE, DataSpec, Options, TensorSplit
 from vaezoo.data.loader import BatchLoader
 from vaezoo.errors import OptionError
+from vaezoo.evaluation import latents
 from vaezoo.evaluation.latents import (
     LatentStats,
     interpolate,
@@ -60,6 +62,13 @@ class Mixed(Dials):
 def batches(n: int = 400) -> BatchLoader:
     x = torch.randn(n, 1, 2, 2, generator=torch.Generator().manual_seed(3))
     return BatchLoader(TensorSplit(x), batch_size=64, device=CPU)
+
+
+def test_what_was_found_cannot_be_changed() -> None:
+    kinds = [kind for kind in vars(latents).values() if dataclasses.is_dataclass(kind)]
+    assert len(kinds) >= 4
+    for kind in kinds:
+        assert kind.__dataclass_params__.frozen, kind
 
 
 def test_the_survey_by_the_closed_form() -> None:
