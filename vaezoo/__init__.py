@@ -6,7 +6,8 @@ A name is imported when it is first used, so that `import vaezoo` does not impor
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # as typing has it, whose import takes half of the time of this file
 
 __version__ = "0.1.0"
 
@@ -34,6 +35,8 @@ _HOME = {name: module for module, names in _EXPORTS.items() for name in names.sp
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from vaezoo.api import *  # noqa: F403 - the names of its __all__
     from vaezoo.data.base import BaseDataset as BaseDataset
     from vaezoo.data.base import Batch as Batch

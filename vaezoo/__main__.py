@@ -1,7 +1,25 @@
-"""`python -m vaezoo` is `vaezoo`."""
+"""The entry point of the command `vaezoo`, also as `python -m vaezoo`."""
 
+import os
+import signal
 import sys
+from types import FrameType
 
-from vaezoo.cli.main import main
 
-sys.exit(main())
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"vaezoo: interrupted\n")
+    os._exit(130)
+
+
+def main() -> int:
+    """Run the command line. Ctrl-C while modules are imported ends the process with one line."""
+    # Not KeyboardInterrupt: it would be a traceback here, and some imports catch it.
+    signal.signal(signal.SIGINT, _interrupt)
+    from vaezoo.cli.main import main as run
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -236,3 +236,18 @@ def test_a_terminal_without_unicode_is_no_reason_to_fail(encoding: str) -> None:
     printed = subprocess.run([*command, "--json"], capture_output=True, env=plain)
     value = json.loads(printed.stdout.decode(encoding))
     assert "8×8" in value["input_spec"]["description"]
+
+
+def test_ctrl_c_while_modules_are_imported_is_one_line() -> None:
+    script = (
+        "import os, signal, sys\n"
+        "class Sender:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'click':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Sender())\n"
+        "from vaezoo.__main__ import main\n"
+        "sys.exit(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "vaezoo: interrupted\n")

@@ -6,6 +6,8 @@ import math
 import os
 import re
 import signal
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from safetensors.torch import load_file
 import vaezoo
 from small_jobs import SMALL_JOB, StopAfter
 from vaezoo.checkpoint.format import list_checkpoints, step_of
+from vaezoo.data.base import Batch
+from vaezoo.data.loader import BatchLoader
 from vaezoo.errors import OptionError, RunError, RunStopped, TrainingError, VaezooError
 from vaezoo.losses.elbo import ELBOLoss
 from vaezoo.models.base import BaseVAE
@@ -349,6 +353,38 @@ class TestStops:
             vaezoo.train("vanilla", out=out, **TINY)
         monkeypatch.undo()
         assert same(whole, resume(out))
+
+    @pytest.mark.timeout(60)
+    def test_stop_while_a_batch_is_loaded(
+        self, whole: Path, out: Path, monkeypatch: MonkeyPatch
+    ) -> None:
+        """The loader waits for ever at the 8th batch."""
+        honest = BatchLoader.epoch
+
+        def waits(batches: BatchLoader, number: int, start: int = 0) -> Iterator[Batch]:
+            for place, batch in enumerate(honest(batches, number, start)):
+                if (number, place) == (1, 1):
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    while True:
+                        time.sleep(0.01)
+                yield batch
+
+        monkeypatch.setattr(BatchLoader, "epoch", waits)
+        with pytest.raises(RunStopped, match="stopped after step 7"):
+            vaezoo.train("vanilla", out=out, **TINY)
+        monkeypatch.undo()
+        assert same(whole, resume(out))
+
+    @pytest.mark.timeout(60)
+    def test_an_epoch_without_a_batch(self, out: Path, monkeypatch: MonkeyPatch) -> None:
+        honest = BatchLoader.epoch
+        monkeypatch.setattr(
+            BatchLoader,
+            "epoch",
+            lambda batches, number, start=0: iter(()) if number else honest(batches, 0, start),
+        )
+        with pytest.raises(TrainingError, match="no batch from number 1 of epoch 2 on, and 6 were"):
+            vaezoo.train("vanilla", out=out, **TINY)
 
     def test_a_second_stops_at_once(self, out: Path) -> None:
         def twice() -> None:

@@ -146,7 +146,12 @@ class Trainer:
     def _epoch(self) -> None:
         """Train one epoch, or the rest of it."""
         epoch, start = divmod(self.progress.step, len(self.train))
-        for batch in self.train.epoch(epoch, start):
+        batches = self.train.epoch(epoch, start)
+        while True:
+            with self.interruptible():
+                batch = next(batches, None)
+            if batch is None:
+                break
             self.in_step = True
             seed_step(self.options.seed, self.progress.step)
             self.state.advance(self.train_step(batch, self._context(), self.progress.step))
@@ -168,6 +173,11 @@ class Trainer:
                 raise self._stopped(stop)
             if self.progress.step == self.total_steps:
                 return
+        if self.progress.step == epoch * len(self.train) + start:
+            raise TrainingError(
+                f"the data gave no batch from number {start + 1} of epoch {epoch + 1} on, and "
+                f"{len(self.train)} were expected: check the data set's __len__ and get_batch"
+            )
 
     def _context(self) -> StepContext:
         return StepContext(self.state.global_step, self.total_steps, len(self.train.split))
