@@ -51,6 +51,15 @@ def test_epochs_differ_and_an_epoch_does_not() -> None:
     assert torch.equal(later, orders[0][16:])
 
 
+def test_seeds_give_other_orders() -> None:
+    firsts = []
+    for seed in (3, 3, 4):
+        source = BatchLoader(split(), batch_size=8, device=CPU, seed=seed)
+        firsts.append(next(source.epoch(0)).y)
+    assert torch.equal(firsts[0], firsts[1])
+    assert not torch.equal(firsts[0], firsts[2])
+
+
 def test_evaluation_is_in_order_with_the_short_batch_and_never_mirrored() -> None:
     source = batches(16, flip=True)
     given_out = list(source.sequential())

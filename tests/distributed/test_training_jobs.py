@@ -221,6 +221,13 @@ def test_an_error_in_one_process_ends_all_with_the_same_message(done: Done) -> N
     assert "rate became inf at step 5; to go on: vaezoo train --resume" in said.pop()
 
 
+def test_the_average_of_the_gradients_is_clipped(done: Done) -> None:
+    """Its norm is the limit; the average of clipped gradients would have a smaller one."""
+    assert [result["clipped"] for result in done.results] == [
+        pytest.approx([0.5, 0.5], rel=1e-5) for _ in done.results
+    ]
+
+
 def test_patience_ends_all_processes_at_the_same_step(two: Done) -> None:
     validated = lines(two.folder / "patient", "validation")
     assert len(validated) <= 9

@@ -39,6 +39,7 @@ from vaezoo.losses.elbo import ELBOLoss
 from vaezoo.models.base import BaseVAE
 from vaezoo.runs.train import resume_run
 from vaezoo.training.loggers import ProgressCallback
+from vaezoo.training.train_step import Adam
 
 JOB: dict[str, Any] = {
     "data": "sprites",
@@ -155,6 +156,23 @@ def evaluated() -> list[dict[str, float]]:
     return found
 
 
+def clipped(folder: Path) -> list[float]:
+    """The norm of the gradient that the optimizer gets in each of two steps with --grad-clip."""
+    honest, norms = Adam.step, []
+
+    def step(optimizer: Adam, *args: Any) -> Any:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        norms.append(float(torch.nn.utils.get_total_norm(gradients)))
+        return honest(optimizer, *args)
+
+    Adam.step = step  # type: ignore[assignment]
+    try:
+        train("vanilla", folder / "clipped", grad_clip=0.5, epochs=None, steps=2)
+    finally:
+        Adam.step = honest
+    return norms
+
+
 def broken(folder: Path) -> str:
     """The message of training in which one process has a non-finite loss and term at step 5."""
     honest = ELBOLoss.forward
@@ -222,6 +240,7 @@ def main() -> None:
     train("autoencoder", folder / "same")
     train("autoencoder", folder / "normed", **NORMED)
     results["broken"] = broken(folder)
+    results["clipped"] = clipped(folder)
     if count == 2:
         results |= more(folder)
     (folder / f"results-{rank}.json").write_text(json.dumps(results))

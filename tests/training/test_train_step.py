@@ -5,11 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import vaezoo
+from small_jobs import SMALL_JOB
+from vaezoo.data.base import Batch
+from vaezoo.losses.base import StepContext
+from vaezoo.losses.elbo import ELBOLoss
+from vaezoo.models.base import BaseVAE
 from vaezoo.training.train_step import Adam
 
 
@@ -47,6 +54,44 @@ def test_a_step_is_not_differentiated() -> None:
     assert weight.is_leaf
     assert weight.grad is not None
     assert not weight.grad.requires_grad
+
+
+def given_to_the_loss(
+    out: Path, monkeypatch: pytest.MonkeyPatch, **options: Any
+) -> list[tuple[Batch, StepContext]]:
+    """The batch and the context of each call of the loss in training and validation."""
+    honest, calls = ELBOLoss.forward, []
+
+    def forward(loss: ELBOLoss, model: BaseVAE, batch: Batch, context: StepContext) -> Any:
+        step = context.global_step.clone()
+        calls.append((Batch(batch.x.clone(), batch.y), context._replace(global_step=step)))
+        return honest(loss, model, batch, context)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ELBOLoss, "forward", forward)
+        vaezoo.train("vanilla", out=out, **{**SMALL_JOB, "epochs": 2, **options})
+    return calls
+
+
+def test_what_a_loss_gets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """96 training examples in 6 batches of 16, twice; after each epoch 24 held-out examples."""
+    calls = given_to_the_loss(tmp_path / "r", monkeypatch)
+    steps = [*range(6), 6, *range(6, 12), 12]
+    assert [int(context.global_step) for _, context in calls] == steps
+    assert {context.num_examples for _, context in calls} == {96}
+    assert {context.total_steps for _, context in calls} == {12}
+    assert [len(batch.x) for batch, _ in calls] == [16] * 6 + [24] + [16] * 6 + [24]
+
+
+def test_the_order_of_examples_follows_from_the_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, again, other = (
+        given_to_the_loss(tmp_path / name, monkeypatch, seed=seed, epochs=1)[0][0].x
+        for name, seed in [("a", 1), ("b", 1), ("c", 2)]
+    )
+    assert first.equal(again)
+    assert not first.equal(other)
 
 
 def test_training_brings_in_nothing_of_compiling(tmp_path: Path) -> None:
