@@ -121,6 +121,14 @@ def test_rows_with_the_data_take_new_8_bit_images_for_each_step() -> None:
     assert Workload(job, case, CPU).batches is None
 
 
+def test_an_epoch_of_such_images_has_two_batches_or_more_at_any_size() -> None:
+    job, case = workload("vanilla", "train", hidden=[4, 4])
+    timed = Workload(replace(job, end_to_end=True), replace(case, batch_size=3000), CPU)
+    assert timed.batches is not None
+    images = torch.cat([next(timed.batches).x for _ in range(2)])
+    assert len({image.numpy().tobytes() for image in images}) == 6000
+
+
 @pytest.mark.parametrize("mode", ["encode", "decode", "sample"])
 def test_other_modes_change_nothing(mode: Mode) -> None:
     step = Workload(*workload("vanilla", mode, hidden=[4, 4]), CPU)
