@@ -151,6 +151,16 @@ def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
         report.load_json(path)
 
 
+def test_a_report_has_rows_without_numbers_too_and_no_words_for_rates(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    failed = empty_row("broken", CASE, "crashed", "exit code 7")
+    report.save_json(path, ENVIRONMENT, [row(), failed])
+    assert report.load_json(path)["rows"] == [row(), failed]
+    report.save_json(path, ENVIRONMENT, [row(images_per_second="fast")])
+    with pytest.raises(OptionError, match="no report"):
+        report.load_json(path)
+
+
 def test_plot_has_lines_over_sizes_and_bars_where_lines_could_not_be_told_apart(
     tmp_path: Path,
 ) -> None:

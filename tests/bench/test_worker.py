@@ -15,6 +15,7 @@ from vaezoo.bench import worker
 from vaezoo.bench.job import Case, Job, Mode
 from vaezoo.bench.machine import Timing, time_step
 from vaezoo.bench.worker import Workload, measure
+from vaezoo.errors import BrokenPluginError, VaezooError
 
 CPU = torch.device("cpu")
 GEMM, COPY = 1e15, 1e16
@@ -127,6 +128,64 @@ def test_an_epoch_of_such_images_has_two_batches_or_more_at_any_size() -> None:
     assert timed.batches is not None
     images = torch.cat([next(timed.batches).x for _ in range(2)])
     assert len({image.numpy().tobytes() for image in images}) == 6000
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (ValueError("a shape\nand more"), "failed", "ValueError: a shape"),
+        (KeyError(), "failed", "KeyError: "),
+        (BrokenPluginError("its class"), "failed", "its class"),
+        (VaezooError("not this data"), "refused", "not this data"),
+        (MemoryError(), "out of memory", "a smaller batch may fit"),
+        (torch.OutOfMemoryError(), "out of memory", "a smaller batch may fit"),
+    ],
+)
+def test_what_a_step_raises_is_the_reason_of_its_row(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, status: str, reason: str
+) -> None:
+    def step(workload: Workload) -> None:
+        raise error
+
+    monkeypatch.setattr(Workload, "step", step)
+    row = measure(*workload("vanilla", "encode", hidden=[4, 4]))
+    assert (row["status"], row["reason"]) == (status, reason)
+    assert row["images_per_second"] is None
+
+
+@pytest.mark.parametrize(
+    ("error", "largest"),
+    [(MemoryError(), 32), (torch.OutOfMemoryError(), 32), (RuntimeError("can't allocate"), 32)],
+)
+def test_the_largest_batch_that_fits_is_a_doubling(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, largest: int
+) -> None:
+    class Limited:
+        def __init__(self, job: Job, case: Case, device: torch.device) -> None:
+            self.size = case.batch_size
+
+        def step(self) -> None:
+            if self.size > 40:
+                raise error
+
+    monkeypatch.setattr(worker, "Workload", Limited)
+    job, case = workload("vanilla", "train")
+    found = worker._find_largest_batch(job, case, CPU)
+    assert found == replace(case, batch_size=largest)
+    with pytest.raises(torch.OutOfMemoryError, match="smallest"):
+        worker._find_largest_batch(job, replace(case, batch_size=64), CPU)
+
+
+def test_an_error_that_is_no_lack_of_memory_ends_the_search(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Broken:
+        def __init__(self, job: Job, case: Case, device: torch.device) -> None:
+            raise RuntimeError("a shape")
+
+    monkeypatch.setattr(worker, "Workload", Broken)
+    with pytest.raises(RuntimeError, match="a shape"):
+        worker._find_largest_batch(*workload("vanilla", "train"), CPU)
 
 
 @pytest.mark.parametrize("mode", ["encode", "decode", "sample"])

@@ -244,6 +244,20 @@ def test_padding_is_background_on_both_sides(tmp_path: Path) -> None:
     assert (pixels[:, 5:15] == np.array([10, 20, 30])[:, None, None]).all()
 
 
+@pytest.mark.parametrize(
+    ("size", "before"), [((20, 10), (0, 5)), ((10, 20), (5, 0)), ((9, 20), (5, 0))]
+)
+def test_padding_is_even_and_an_odd_line_is_below_or_right(
+    tmp_path: Path, size: tuple[int, int], before: tuple[int, int]
+) -> None:
+    Image.new("L", size, 200).save(tmp_path / "a.png")
+    pixels = decode(tmp_path / "a.png", (1, 20, 20), DecodeOptions(fit="pad", background="black"))
+    rows, columns = (pixels[0] == 200).nonzero()
+    left, top = before
+    assert (columns.min(), columns.max() + 1) == (left, left + size[0])
+    assert (rows.min(), rows.max() + 1) == (top, top + size[1])
+
+
 def test_shrinking_is_antialiased(tmp_path: Path) -> None:
     stripes = np.zeros((64, 64), dtype=np.uint8)
     stripes[:, ::2] = 255

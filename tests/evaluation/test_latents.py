@@ -97,6 +97,25 @@ def test_quantiles_are_the_priors() -> None:
     torch.testing.assert_close(mixed, torch.tensor([[-5.0], [5.0]]).expand(2, 4), atol=0.05, rtol=0)
 
 
+class Labelled(Dials):
+    """Its prior is around ten times the label."""
+
+    conditional = True
+
+    def prior(self, y: Tensor | None = None) -> Distribution:
+        assert y is not None
+        place = 10.0 * y[:, None].expand(-1, 4)
+        return diagonal_normal(place, torch.ones_like(place))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_quantiles_are_those_of_the_labels_prior(count: int) -> None:
+    shares = torch.linspace(0.2, 0.8, count)
+    expected = 20 + torch.distributions.Normal(0.0, 1.0).icdf(shares)
+    found = prior_quantiles(Labelled(), shares, label=2)
+    torch.testing.assert_close(found, expected[:, None].expand(count, 4))
+
+
 def test_a_row_moves_one_value_and_no_other() -> None:
     model = Dials()
     found = traverse(model, latent_statistics(model, batches()), capabilities=(), rows=4, steps=5)

@@ -18,6 +18,7 @@ from vaezoo import BaseVAE, DataSpec, MetricSpec, Options, TensorSplit, VaezooEr
 from vaezoo.cli.evaluate import best_of
 from vaezoo.data.loader import BatchLoader
 from vaezoo.errors import OptionError, UnknownNameError
+from vaezoo.evaluation.accumulators import Accumulator
 from vaezoo.evaluation.evaluate import (
     _describe,
     comparability,
@@ -250,6 +251,21 @@ class TestRanking:
 
     def test_it_takes_another_to_be_best(self) -> None:
         assert best_of([number(None), number(1)]) == set()
+
+
+def test_states_of_nothing_but_accumulators_are_shared_by_processes() -> None:
+    """Each batch in one process; every other state needs all batches in one."""
+    shared = set()
+    for found in registry().specs("metric"):
+        if registry().plugin(found).module != "vaezoo_metrics.plugin":
+            continue
+        state = found.load()(setting(importance_samples=3))
+        held = [value for name, value in vars(state).items() if name != "context"]
+        if any(isinstance(value, Accumulator) for value in held):
+            alone = all(isinstance(value, (Accumulator, int, float, str)) for value in held)
+            assert state.mergeable == alone, found.name
+            shared.add(found.name)
+    assert {"mse", "elbo", "rate", "distortion", "ssim", "psnr"} <= shared
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -17,7 +18,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
+from vaezoo import BaseVAE, DataSpec, Options, Splits, TensorSplit
+from vaezoo.data.loader import BatchLoader
+from vaezoo.evaluation.evaluate import evaluate, select_metrics
+from vaezoo.evaluation.metric import EvalContext
+from vaezoo.models.distributions import diagonal_normal
 from vaezoo_disentanglement import scores
 
 GRID = (4, 6, 8)
@@ -262,6 +269,61 @@ class TestDci:
         assert disentangled < 0.05
         assert complete < 0.05
         assert informative == pytest.approx(sum(1 / n for n in GRID) / 3, abs=0.05)
+
+
+class _Known(TensorSplit):
+    def factors(self, index: Tensor) -> Tensor:
+        return grid()[index]
+
+
+class _Copy(BaseVAE):
+    """Its latents are the data."""
+
+    def __init__(self) -> None:
+        super().__init__(Options(), DataSpec(shape=(3,), domain="real"))
+        self.latent_shape = (3,)
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
+        return diagonal_normal(x, torch.full_like(x, 0.1))
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
+        return diagonal_normal(z, torch.ones(()))
+
+
+@pytest.mark.parametrize("repeats", [1, 2, 3])
+def test_a_score_is_the_mean_over_draws_of_half_of_the_examples(
+    monkeypatch: pytest.MonkeyPatch, repeats: int
+) -> None:
+    drawn: list[Tensor] = []
+
+    def mig(information: Tensor, entropies: Tensor) -> float:
+        drawn.append(entropies)
+        return float(len(drawn))
+
+    monkeypatch.setattr(scores, "mig", mig)
+    split = _Known(perfect().float())
+    splits = Splits(
+        spec=DataSpec(shape=(3,), domain="real", num_examples=len(split)),
+        train=split,
+        validation=split,
+        test=split,
+        description="a grid",
+        factor_names=("a", "b", "c"),
+        fingerprint="grid",
+    )
+    batches = BatchLoader(split, batch_size=500, device=torch.device("cpu"))
+    where = EvalContext(
+        _Copy(), frozenset(("elbo",)), batches, splits=splits, loaded=split, repeats=repeats
+    )
+    number = evaluate(where, select_metrics(["mig"])).metrics["mig"]
+    assert number.value == pytest.approx(statistics.fmean(range(1, repeats + 1)))
+    if repeats == 1:
+        assert number.uncertainty is None
+    else:
+        assert number.uncertainty == pytest.approx(statistics.stdev(range(1, repeats + 1)))
+    assert "960 examples" in number.comparable
+    assert number.examples == 960
+    assert len({tuple(entropies.tolist()) for entropies in drawn}) == repeats
 
 
 def test_seeds_of_forests_are_spread_over_31_bits() -> None:
