@@ -124,7 +124,7 @@ def test_train_and_test_folders(tmp_path: Path) -> None:
     assert labels(splits.test) == [0, 1]
     assert splits.spec.class_names == ("bart", "homer")
     assert "as the folders say" in splits.description
-    assert "left out: 1" in splits.description
+    assert splits.notes == ["left out 1 image beside the folders of the splits or classes"]
     assert root.is_dir()
 
 
@@ -224,6 +224,30 @@ def test_broken_files_are_skipped_and_listed(tmp_path: Path) -> None:
     assert "a/03.png: it is truncated" in again
 
 
+def test_what_was_left_out_is_said(tmp_path: Path) -> None:
+    """In a line each: what cannot be read, with its option; other files; animations."""
+    root = make(tmp_path / "data", [f"{i:02}.png" for i in range(40)])
+    (root / "00.png").write_bytes((root / "00.png").read_bytes()[:-30])
+    Image.new("RGB", (2000, 1000)).save(root / "large.jpg")
+    frames = [Image.new("RGB", (4, 4), (80 * i, 0, 0)) for i in range(3)]
+    for name in ("a.gif", "b.webp"):
+        frames[0].save(root / name, save_all=True, append_images=frames[1:])
+    frames[0].save(root / "still.gif")
+    frames[0].save(root / "still.webp")
+    (root / "list.txt").write_text("00.png")
+    for splits in (load(root, max_megapixels=1.5), load(root, max_megapixels=1.5)):  # from cache
+        large = "large.jpg: 2000×1000 pixels are more than max_megapixels 1.5"
+        skipped = "skipped 2 of 45 images (--max-megapixels admits larger ones)"
+        assert splits.notes == [
+            f"{skipped}: 00.png: it is truncated; {large}",
+            "left out 1 file that is no image (1 .txt)",
+            "used the first frame of 2 animated images: a.gif; b.webp",
+        ]
+        assert splits.description.startswith("43 images: 32 to train on, 11 to test")
+    assert "(--max-skipped 0 refuses such ones): 00.png" in load(root).notes[0]
+    assert load(make(tmp_path / "clean", ["1.png", "2.png"])).notes == []
+
+
 def test_broken_files_beyond_the_first_chunk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,13 +332,13 @@ def test_an_unreadable_folder_is_skipped_and_listed(
 def test_no_image_is_decoded_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make(tmp_path / "data", [f"{i:02}.png" for i in range(20)])
     decoded: list[str] = []
-    decode_image = decode.decode_image
+    decode_image = decode._decode
 
     def counted(path: Path, *rest: Any) -> Any:
         decoded.append(path.name)
         return decode_image(path, *rest)
 
-    monkeypatch.setattr(decode, "decode_image", counted)
+    monkeypatch.setattr(decode, "_decode", counted)
     first = load(root)
     assert sorted(decoded) == [f"{i:02}.png" for i in range(20)]
     # another split, another use, another place: the same pixels

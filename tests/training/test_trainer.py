@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 import vaezoo
@@ -260,6 +261,32 @@ def test_batch_larger_than_data_and_existing_folder(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="exists already"):
         vaezoo.train("vanilla", out=tmp_path / "mine", **TINY)
     assert (tmp_path / "mine").read_text() == "precious"
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_too_few_examples_are_named_at_any_batch_size(tmp_path: Path, batch_size: int) -> None:
+    """No advice about the batch size that cannot help."""
+    few = {**TINY, "examples": 2, "test": 1, "batch_size": batch_size}
+    with pytest.raises(OptionError, match="1 training example is too few: this model needs 2"):
+        vaezoo.train("vanilla", out=tmp_path / "r", **few)
+
+
+def test_training_begins_with_what_was_found(tmp_path: Path) -> None:
+    """In two lines: what it is and how it was split, and what was left out; run.json has them."""
+    for number in range(40):
+        Image.new("L", (8, 8), number).save(tmp_path / f"{number}.png")
+    (tmp_path / "0.png").write_bytes(b"")
+    said: list[str] = []
+    callback = ProgressCallback()
+    callback.on_note = said.append  # type: ignore[method-assign]
+    options = {"root": tmp_path, "image_size": 8, "network": "mlp", "hidden": (8,), "latent_dim": 2}
+    few = {"batch_size": 16, "steps": 1, "device": "cpu", "out": tmp_path / "run"}
+    run = vaezoo.train("vanilla", data="folder", callback=callback, **options, **few)
+    found = "39 images: 29 to train on, 10 to test, at random by seed 0"
+    left_out = "skipped 1 of 40 images (--max-skipped 0 refuses such ones): 0.png: it is empty"
+    assert said[:2] == [f"data: {found}", f"data: {left_out}"]
+    assert run.metadata["data"]["description"] == found
+    assert run.metadata["data"]["notes"] == [left_out]
 
 
 def test_reporter_hears_of_everything(tmp_path: Path) -> None:

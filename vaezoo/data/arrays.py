@@ -39,7 +39,7 @@ NAMES = {
 """The names that the array of each role may have."""
 
 _MAX_CHANNELS = 4
-"""An axis that is at most this long is that of the channels, a longer one that of pixels."""
+"""With `layout` auto, an axis that is at most this long is that of the channels."""
 
 _MAX_CLASSES = 65_536
 
@@ -53,10 +53,10 @@ class NpzDataset(BaseDataset):
     """Arrays that numpy.savez wrote; `root` is the file.
 
     NAMES has the names of the arrays: the examples, their class numbers from 0 (-1: unknown), and
-    the same for testing. Without test arrays `options.test_fraction` of the examples are held out
-    at random. Images are [n, H, W], [n, H, W, C] or [n, C, H, W] with C at most 4 and sides longer
-    than that; vectors are [n, values]. `infer_domain` says which values are allowed. Pickled
-    objects are never loaded.
+    the same for testing. The numbers that occur are the names of the classes. Without test arrays
+    `options.test_fraction` of the examples are held out at random. Images are [n, H, W], [n, H, W,
+    C] or [n, C, H, W]: see `options.layout`; vectors are [n, values]. `infer_domain` says which
+    values are allowed. Pickled objects are never loaded.
     """
 
     options: NpzOptions
@@ -67,7 +67,8 @@ class NpzDataset(BaseDataset):
         path = self.options.root
         found = _read(path)
         roles = [role for role in ("train", "test") if role in found]
-        examples = {role: _to_channels_first(path, *found[role]) for role in roles}
+        layout = self.options.layout
+        examples = {role: _to_channels_first(path, *found[role], layout) for role in roles}
         shapes = {values.shape[1:] for values in examples.values()}
         if len(shapes) > 1:
             sizes = " and ".join("×".join(map(str, shape)) for shape in shapes)
@@ -80,25 +81,27 @@ class NpzDataset(BaseDataset):
                     f"{path}: --binarize takes 8-bit levels, or floats that are multiples of 1/255"
                 )
             domain = "binary"
-        labels: dict[str, Tensor] = {
-            role: _labels(path, *found[f"{role} labels"], len(examples[role]))
-            for role in roles
-            if f"{role} labels" in found
-        }
-        classes = max((int(numbers.max()) + 1 for numbers in labels.values()), default=0)
+        labels, classes = _renumber(
+            {
+                role: _labels(path, *found[f"{role} labels"], len(examples[role]))
+                for role in roles
+                if f"{role} labels" in found
+            }
+        )
         train, validation, test, chosen = self._split(tensors, labels)
         counts = f"{len(train):,} to train on, {len(test):,} to test"
         return Splits(
             spec=DataSpec(
                 shape=tuple(tensors[0].shape[1:]),
                 domain=domain,
-                class_names=tuple(map(str, range(classes))),
+                class_names=classes,
                 num_examples=len(train),
             ),
             train=train,
             validation=validation if len(validation) else test,
             test=test,
-            description=f"{counts}, {chosen}",
+            description=f"{_describe(found, examples, domain, classes)}: {counts}, {chosen}",
+            notes=_hints(tensors, domain),
             fingerprint=_fingerprint(train, validation, test),
         )
 
@@ -195,8 +198,8 @@ def _names(path: Path, members: Collection[str]) -> dict[str, str]:
     return names
 
 
-def _to_channels_first(path: Path, name: str, values: Array) -> Array:
-    """Arrange examples as [n, C, H, W] or [n, values]."""
+def _to_channels_first(path: Path, name: str, values: Array, layout: str) -> Array:
+    """Arrange examples as [n, C, H, W] or [n, values]. layout: of NpzOptions."""
     shape = "×".join(map(str, values.shape)) or "one number"
     if values.ndim not in (2, 3, 4):
         raise DataError(
@@ -209,14 +212,47 @@ def _to_channels_first(path: Path, name: str, values: Array) -> Array:
         return values
     if values.ndim == 3:
         return values[:, None]
-    first, last = (values.shape[axis] <= _MAX_CHANNELS for axis in (1, 3))
-    if first == last:
-        which = "either" if first else "neither"
-        raise DataError(
-            f"{path}: {name} is {shape}, where {which} the second or the last axis could be the "
-            f"channels: only one of them may be {_MAX_CHANNELS} or less"
-        )
-    return values if first else values.transpose(0, 3, 1, 2)
+    if layout == "auto":
+        first, last = (values.shape[axis] <= _MAX_CHANNELS for axis in (1, 3))
+        if first == last:
+            which = "both" if first else "neither"
+            raise DataError(
+                f"{path}: {name} is {shape}: n×C×H×W or n×H×W×C, and {which} can be meant, as C is "
+                f"{_MAX_CHANNELS} at most and sides are longer: give --layout nchw or --layout nhwc"
+            )
+        layout = "nchw" if first else "nhwc"
+    return values if layout == "nchw" else values.transpose(0, 3, 1, 2)
+
+
+def _describe(
+    found: Mapping[str, tuple[str, Array]],
+    examples: Mapping[Any, Array],
+    domain: Domain,
+    classes: Sequence[str],
+) -> str:
+    """What the arrays were taken for, in words. found: name and array by role, as in the file."""
+    arrays = [found[role] for role in examples]
+    shapes = ", ".join(f"{name} {'×'.join(map(str, array.shape))}" for name, array in arrays)
+    count = sum(map(len, examples.values()))
+    first, *sides = next(iter(examples.values())).shape[1:]
+    if sides:
+        colours = {1: "grey ", 3: "colour "}.get(first, f"{first}-channel ")
+        what = f"{colours}images of {'×'.join(map(str, sides))} pixels (height×width)"
+    else:
+        what = f"vectors of {first:,} values"
+    values = {"binary": "0 or 1", "unit": "in [0, 1]", "real": "real numbers"}[domain]
+    labelled = f", in {len(classes)} classes" if classes else ""
+    return f"{shapes}, taken for {count:,} {what}, {values}{labelled}"
+
+
+def _hints(tensors: Sequence[Tensor], domain: Domain) -> list[str]:
+    """What the values of images look like, if they are read as something else."""
+    low = min(float(values.min()) for values in tensors)
+    high = max(float(values.max()) for values in tensors)
+    if domain != "real" or tensors[0].dim() != 4 or low < 0 or not 127 < high <= 255:
+        return []
+    taken = f"its values from {low:.4g} to {high:.4g} are taken as real numbers"
+    return [f"{taken}: if they are 8-bit levels, store them as uint8"]
 
 
 def _labels(path: Path, name: str, values: Array, count: int) -> Tensor:
@@ -231,12 +267,29 @@ def _labels(path: Path, name: str, values: Array, count: int) -> Tensor:
     if len(values) != count:
         raise DataError(f"{path}: {count:,} examples have {len(values):,} {name}")
     low, high = int(values.min()), int(values.max())
-    if low < -1 or high >= _MAX_CLASSES:
+    if low < -1 or high >= 2**63:
         raise DataError(
-            f"{path}: {name} go from {low} to {high}: class numbers go from 0 (-1: unknown) to "
-            f"{_MAX_CLASSES - 1}"
+            f"{path}: {name} go from {low} to {high}: class numbers go from 0 up (-1: unknown)"
         )
     return torch.from_numpy(values.astype(np.int64))
+
+
+def _renumber(labels: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Class numbers without gaps, and the names of the classes: the numbers in the file.
+
+    labels: int64 [n] by role. Unknown classes stay -1.
+    """
+    if not labels:
+        return {}, ()
+    numbers = torch.cat([*labels.values()]).unique()
+    numbers = numbers[numbers >= 0]
+    if len(numbers) > _MAX_CLASSES:
+        raise DataError(f"{len(numbers):,} classes are too many: {_MAX_CLASSES:,} is the most")
+    found = {
+        role: torch.where(values < 0, -1, torch.searchsorted(numbers, values))
+        for role, values in labels.items()
+    }
+    return found, tuple(map(str, numbers.tolist()))
 
 
 def _fingerprint(*splits: TensorSplit) -> str:

@@ -95,6 +95,7 @@ class Splits:
     validation: monitors training; it is the test split if nothing was held out.
     description: one line that says how the splits were made.
     skipped: (file, reason) of each file that was left out.
+    notes: lines about what was left out or may be meant in another way, with the option for it.
     factor_names: names of the factors of variation, empty if they are unknown.
     fingerprint: a hash of what the splits hold; a run refuses data with another one.
     """
@@ -105,6 +106,7 @@ class Splits:
     test: Split
     description: str
     skipped: Sequence[tuple[str, str]] = ()
+    notes: Sequence[str] = ()
     factor_names: tuple[str, ...] = ()
     fingerprint: str = field(default="")
 
@@ -116,6 +118,7 @@ class Splits:
             "description": self.description,
             "fingerprint": self.fingerprint,
             "skipped": [list(item) for item in self.skipped],
+            "notes": list(self.notes),
             "factor_names": list(self.factor_names),
         }
 
@@ -227,6 +230,7 @@ def make_splits(
     fingerprint: str,
     class_names: Sequence[str] = (),
     skipped: Sequence[tuple[str, str]] = (),
+    notes: Sequence[str] = (),
 ) -> Splits:
     """Make the splits of 8-bit images that lie in one tensor.
 
@@ -246,6 +250,7 @@ def make_splits(
         test=test,
         description=description,
         skipped=skipped,
+        notes=notes,
         fingerprint=fingerprint,
     )
 

@@ -87,10 +87,21 @@ def decode_image(
 
     UnreadableImageError, in one line that names the file, whatever is wrong with the file.
     """
+    return _decode(path, shape, options)[0]
+
+
+def _decode(
+    path: Path, shape: tuple[int, int, int], options: DecodeOptions
+) -> tuple[NDArray[np.uint8], bool]:
+    """The image as `decode_image` gives it, and whether its file has more frames."""
     channels, height, width = shape
+    has_more_frames = False
     if channels not in (1, 3):
         raise DataError(f"image files have 1 or 3 channels, not {channels}")
     with _opened(path, options) as image:
+        with suppress(Exception):  # a damaged frame after the first one
+            # An MPO is a JPEG with views of one scene, as phones make them.
+            has_more_frames = image.format != "MPO" and getattr(image, "is_animated", False)
         if options.center_crop is None:
             _draft(image, (width, height), options)
         image.load()
@@ -102,18 +113,21 @@ def decode_image(
             pass  # damaged EXIF data raises errors of any kind, and is ignored
         flat = _flatten(image, "L" if channels == 1 else "RGB", BACKGROUND[options.background])
         pixels = np.asarray(_fit(flat, (width, height), options))
-    return np.ascontiguousarray(pixels.reshape(height, width, channels).transpose(2, 0, 1))
+    result = np.ascontiguousarray(pixels.reshape(height, width, channels).transpose(2, 0, 1))
+    return result, has_more_frames
 
 
 def decode_all(
     paths: Sequence[Path], shape: tuple[int, int, int], options: DecodeOptions, append: Append
-) -> list[tuple[int, str]]:
+) -> tuple[list[tuple[int, str]], list[int]]:
     """Decode image files in threads, and pass them to `append` in order as uint8 [n, *shape].
 
-    Returns (position in paths, reason) of each file that cannot be read, in order. Threads are
-    enough, because Pillow releases Python's lock while it decodes.
+    Returns (position in paths, reason) of each file that cannot be read, and the positions of those
+    with more frames than the first, in order. Threads are enough, because Pillow releases Python's
+    lock while it decodes.
     """
     unreadable: list[tuple[int, str]] = []
+    animated: list[int] = []
     chunk = max(TASK_IMAGES, CHUNK_BYTES // math.prod(shape) // TASK_IMAGES * TASK_IMAGES)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with quiet_pillow(options), ThreadPoolExecutor(min(MAX_THREADS, cores or 1)) as pool:
@@ -123,20 +137,21 @@ def decode_all(
             tasks = [part[i : i + TASK_IMAGES] for i in range(0, len(part), TASK_IMAGES)]
             results = [result for task in pool.map(decode, tasks) for result in task]
             unreadable += [(start + i, r) for i, r in enumerate(results) if isinstance(r, str)]
-            images = [result for result in results if not isinstance(result, str)]
-            if images:
-                append(np.stack(images))
-    return unreadable
+            decoded = [(i, *r) for i, r in enumerate(results) if not isinstance(r, str)]
+            animated += [start + i for i, _, has_more_frames in decoded if has_more_frames]
+            if decoded:
+                append(np.stack([image for _, image, _ in decoded]))
+    return unreadable, animated
 
 
 def _decode_task(
     paths: Sequence[Path], shape: tuple[int, int, int], options: DecodeOptions
-) -> list[NDArray[np.uint8] | str]:
-    """Each image, or the reason why it cannot be read."""
-    results: list[NDArray[np.uint8] | str] = []
+) -> list[tuple[NDArray[np.uint8], bool] | str]:
+    """Each image and whether it has more frames, or the reason why it cannot be read."""
+    results: list[tuple[NDArray[np.uint8], bool] | str] = []
     for path in paths:
         try:
-            results.append(decode_image(path, shape, options))
+            results.append(_decode(path, shape, options))
         except UnreadableImageError as error:
             results.append(error.reason)
     return results

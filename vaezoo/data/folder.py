@@ -74,9 +74,6 @@ class FolderDataset(BaseDataset):
             description += f" in {len(classes)} classes"
         counts = f"{len(split.train):,} to train on, {len(split.test):,} to test"
         description += f": {counts}, {split.description}"
-        if len(used) < len(tree.images):
-            beside = len(tree.images) - len(used)
-            description += f"; left out: {beside:,} beside the folders of the splits or classes"
         about = json.dumps([VERSION, cached.digest, shape, classes])
         return make_splits(
             self.options,
@@ -86,6 +83,7 @@ class FolderDataset(BaseDataset):
             class_names=[printable(name) for name in classes],
             description=description,
             skipped=skipped,
+            notes=self._notes(tree, images, len(tree.images) - len(used), skipped, cached.info),
             fingerprint=hash_content(about.encode(), labels, *split[:3]),
         )
 
@@ -120,6 +118,37 @@ class FolderDataset(BaseDataset):
         if len(images) - len(unreadable) < 2:
             raise DataError(f"{what} cannot be read, which leaves too few to train and test{first}")
         return skipped
+
+    def _notes(
+        self,
+        tree: ImageTree,
+        images: Sequence[ImageFile],
+        beside: int,
+        skipped: Sequence[tuple[str, str]],
+        info: dict[str, Any],
+    ) -> list[str]:
+        """What was left out, and which images have more frames than the one that is used."""
+        notes = []
+        if skipped:
+            total = len(images) + len(tree.unreadable)
+            large = any("max_megapixels" in reason for _, reason in skipped)
+            option = "--max-megapixels admits larger" if large else "--max-skipped 0 refuses such"
+            shown = _first_three([f"{name}: {reason}" for name, reason in skipped])
+            notes.append(f"skipped {len(skipped):,} of {total:,} images ({option} ones): {shown}")
+        if beside:
+            what = "image" if beside == 1 else "images"
+            notes.append(f"left out {beside:,} {what} beside the folders of the splits or classes")
+        if tree.others:
+            kinds = ", ".join(f"{n:,} {printable(kind)}" for kind, n in tree.others.most_common(3))
+            count = tree.others.total()
+            what = "file that is no image" if count == 1 else "files that are no images"
+            notes.append(f"left out {count:,} {what} ({kinds})")
+        animated = [printable(images[position].name) for position in info.get("animated", [])]
+        if animated:
+            shown = _first_three(animated)
+            what = "image" if len(animated) == 1 else "images"
+            notes.append(f"used the first frame of {len(animated):,} animated {what}: {shown}")
+        return notes
 
     def _split(self, root: Path, placements: Sequence[Placement]) -> SplitIndices:
         options = self.options
@@ -156,6 +185,11 @@ class FolderDataset(BaseDataset):
         return {"train": train, "test": test}
 
 
+def _first_three(texts: Sequence[str]) -> str:
+    more = f", and {len(texts) - 3:,} more" if len(texts) > 3 else ""
+    return "; ".join(texts[:3]) + more
+
+
 def hold_out_validation(splits: SplitIndices, count: int, seed: int) -> SplitIndices:
     """The splits with `count` training examples held out for validation, where that is not 0."""
     if not count:
@@ -186,9 +220,9 @@ def cached_files(
 
     def build(append: Append) -> dict[str, Any]:
         paths = [root / image.name for image in images]
-        unreadable = decode_all(paths, shape, options, append)
+        unreadable, animated = decode_all(paths, shape, options, append)
         check(unreadable)
-        return {"unreadable": unreadable}
+        return {"unreadable": unreadable, "animated": animated}
 
     return cached_images(f"{name} {key.hexdigest()}", shape, len(images), build)
 

@@ -107,6 +107,11 @@ class FolderOptions(DiskOptions, DecodeOptions):
 class NpzOptions(DiskOptions):
     """Options of `npz`: root is the file."""
 
+    layout: Literal["auto", "nchw", "nhwc"] = Field(
+        "auto",
+        description="axes of an array of images with channels: nchw: channels before height and "
+        "width; nhwc: after; auto: the axis of at most 4 values is that of the channels",
+    )
     standardize: Literal["auto", "off"] = Field(
         "auto",
         description="auto: the model gets real-valued data with a mean of 0 and a standard "

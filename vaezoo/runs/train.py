@@ -243,6 +243,8 @@ def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
     if world_size() > 1:
         title += f", {world_size()} processes"
     trainer.callback.on_train_start(title, trainer.total_steps, trainer.progress.step)
+    for line in (splits.description, *splits.notes):
+        trainer.callback.on_note(f"data: {line}")
     with save_on_error(trainer):
         try:
             note = trainer.callback.on_note

@@ -307,6 +307,12 @@ def check_batch_size(batch_size: int, examples: int, model: BaseVAE, world_size:
     """
     least = model.min_batch_size
     share = batch_size // world_size
+    if examples < least * world_size:
+        needed = f"{least} for a batch"
+        if world_size > 1:
+            needed = f"{least * world_size}, {least} for each of {world_size} processes"
+        found = "1 training example is" if examples == 1 else f"{examples} training examples are"
+        raise OptionError(f"{found} too few: this model needs {needed}")
     if batch_size > examples:
         problem = f"is larger than the {examples:,} training examples"
         advice = f"--batch-size {examples} or less"
