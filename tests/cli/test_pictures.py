@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -16,6 +17,7 @@ from PIL import Image
 
 import vaezoo
 from vaezoo.cli.main import main
+from vaezoo.report.summary import read_runs
 
 SMALL = {"data": "sprites", "examples": 120, "test": 40, "image_size": 16, "hidden": (8, 8)}
 
@@ -218,6 +220,10 @@ def test_pictures_of_real_values_have_their_range(
         assert "black is 5000, white is 6000" in capsys.readouterr().out
     assert main(["report", str(real_images)]) == 0
     assert "In these pictures, black is 5000, white is 6000." in Path("report.html").read_text()
+    (summary,) = read_runs([real_images], "cpu")
+    for row in summary.traversal:
+        darkest, lightest = Image.open(io.BytesIO(row.png)).convert("L").getextrema()
+        assert 0 < darkest <= lightest < 255  # hardly trained: it decodes to the mean, a grey
 
 
 def test_training_says_the_range_of_its_pictures(

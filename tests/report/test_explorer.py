@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
 
+import vaezoo
 from vaezoo.cli.main import main
-from vaezoo.report.explorer import RUNTIME_VARIABLE
+from vaezoo.report.explorer import RUNTIME_VARIABLE, make_explorable
+from vaezoo.report.summary import RunSummary
 from vaezoo.runs.run import load_run
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -79,6 +82,30 @@ def shown(page: Any, state: str) -> tuple[torch.Tensor, torch.Tensor]:
 def start(page: Any) -> tuple[torch.Tensor, torch.Tensor]:
     page.evaluate("document.getElementById('explorer').scrollIntoView()")
     return shown(page, "[data-shown]")
+
+
+def test_real_values_are_shown_by_their_range_and_image_files_are_not_encoded(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    x = np.linspace(-3, 5, 60 * 64).reshape(60, 8, 8)
+    np.savez(tmp_path / "real.npz", x=x, x_test=x)
+    options = {"network": "mlp", "hidden": (8,), "latent_dim": 2, "steps": 3, "batch_size": 16}
+    run = vaezoo.train(
+        "vanilla",
+        data="npz",
+        root=tmp_path / "real.npz",
+        out=tmp_path / "run",
+        device="cpu",
+        **options,
+    )
+    made = make_explorable(run, RunSummary("run"), 0)
+    assert made is not None
+    assert made.description["value_range"] == pytest.approx((-3.0, 5.0))
+    assert made.encoder is None
+    assert not made.description["encodes"]
+    assert "8-bit levels" in made.description["why_not"]
 
 
 def test_a_slider_moves_the_picture_as_pytorch_would(

@@ -43,7 +43,8 @@ def describe_range(shown: ValueRange) -> str:
     """What black and white stand for, with a hint for 8-bit levels; "" for 0 and 1."""
     if shown == UNIT:
         return ""
-    low, high = shown
+    # What is tiny beside the range is rounding.
+    low, high = (0.0 if abs(value) < 1e-4 * (shown[1] - shown[0]) else value for value in shown)
     text = f"black is {low:.4g}, white is {high:.4g}"
     if low >= 0 and 127 < high <= 255:
         text += " (if these are 8-bit levels, store them as uint8)"
