@@ -304,6 +304,12 @@ def test_a_class_by_number_or_name(
     for out, name in (("a.png", "2"), ("b.png", "heart"), ("c.png", "square")):
         line = ["sample", str(labelled), "-n", "4", "--class", name, "-o", out]
         assert main([*line, "--temperature", "0.5"]) == 0
+    assert main(["sample", str(labelled), "-n", "5", "-o", "all.npz"]) == 0
+    assert main(["sample", str(labelled), "-n", "2", "-o", "h.npz", "--class", "heart"]) == 0
+    with np.load("all.npz") as every, np.load("h.npz") as heart:
+        assert every["y"].tolist() == [0, 1, 2, 0, 1]
+        assert heart["y"].tolist() == [2, 2]
+        assert heart["x"].shape == (2, 1, 16, 16)
     a, b, c = (Path(name).read_bytes() for name in ("a.png", "b.png", "c.png"))
     assert a == b != c
     line = ["sample", str(labelled), "-o", "d.png", "--class"]

@@ -81,12 +81,14 @@ def sample_command(
 ) -> Result:
     """Draw examples from the prior of the model in the folder RUN: one picture, or values."""
     from vaezoo.evaluation.pictures import save_grid
+    from vaezoo.runs.run import sample_labels
 
     shown = _shown_range(run, out)
     number = None if label is None else run.class_index(label)
     x = run.sample(count, label=number, temperature=temperature, seed=seed)
     if shown is None:
-        _save_values(out, x=x)
+        y = sample_labels(run.model, count, number)
+        _save_values(out, x=x, **({} if y is None else {"y": y}))
     else:
         save_grid(out, x, shown=shown)
     values = {"samples": count, "temperature": temperature, "value_range": shown}

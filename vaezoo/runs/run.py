@@ -335,11 +335,7 @@ def draw_samples(
     because noise hides what a picture shows.
     """
     mean = model.data.is_image or model.data.domain != "real"
-    y = None
-    if label is not None:
-        y = torch.full((n,), check_label(model, label))
-    elif model.conditional:
-        y = torch.arange(n) % len(model.data.class_names)
+    y = sample_labels(model, n, label)
     parts = []
     with seeded(seed, model.device):
         for i in range(0, n, EVAL_BATCH_SIZE):
@@ -347,6 +343,13 @@ def draw_samples(
             labels = None if y is None else y[i : i + count].to(model.device)
             parts.append(model.sample(count, labels, temperature, mean).float().cpu())
     return Standardizer(model.data).inverse(torch.cat(parts))
+
+
+def sample_labels(model: BaseVAE, n: int, label: int | None = None) -> Tensor | None:
+    """The classes of n samples: the given one, else each in turn; None if the model takes none."""
+    if label is not None:
+        return torch.full((n,), check_label(model, label))
+    return torch.arange(n) % len(model.data.class_names) if model.conditional else None
 
 
 def check_label(model: BaseVAE, label: int) -> int:
