@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from vaezoo.data import arrays as arrays_module
 from vaezoo.data.arrays import NpzDataset
 from vaezoo.data.base import Splits
 from vaezoo.data.options import NpzOptions
@@ -137,6 +138,15 @@ def test_the_fingerprint_is_of_every_value_every_label_and_the_split(tmp_path: P
 @pytest.mark.parametrize("name", ["images", "x", "data", "imgs", "x_train", "train_images"])
 def test_names(tmp_path: Path, name: str) -> None:
     assert load(tmp_path, **{name: levels(8, 5, 5)}).spec.shape == (1, 5, 5)
+
+
+def test_arrays_larger_than_the_memory_are_refused_with_their_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrays_module, "available_memory", lambda: 150_000_000)
+    np.savez_compressed(tmp_path / "data.npz", images=np.zeros((1000, 320, 320), np.uint8))
+    with pytest.raises(DataError, match=r"does not fit in memory: its arrays have 0\.1 GB"):
+        NpzDataset(NpzOptions(root=tmp_path / "data.npz")).load()
 
 
 def test_an_array_without_a_name(tmp_path: Path) -> None:

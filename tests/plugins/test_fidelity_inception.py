@@ -6,6 +6,7 @@ with random weights goes the same way.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -90,6 +91,26 @@ def test_the_weights_of_2015_alone_are_inception(
     monkeypatch.setattr(inception, "_SHA256", inception._checksum(weights))
     assert inception.is_available(download=False)
     assert inception.load(CPU)[1:] == ("inception", "")
+
+
+@pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.parametrize("known", [True, False, None])
+def test_it_is_available_with_its_library_and_its_weights_or_leave_to_download_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool | None, installed: bool
+) -> None:
+    """known: whether the weights are those of 2015; None where there are none."""
+    path = tmp_path / "weights"
+    if known is not None:
+        path.write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights" if known else b"others").hexdigest()
+    monkeypatch.setattr(inception, "_SHA256", digest)
+    monkeypatch.setattr(inception, "weights_path", lambda: path)
+    monkeypatch.setattr(inception, "find_spec", lambda name: object() if installed else None)
+    found = [inception.is_available(download) for download in (False, True)]
+    if known is None:
+        assert found == [False, installed]
+    else:
+        assert found == [known and installed] * 2
 
 
 def test_what_is_no_weights_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
