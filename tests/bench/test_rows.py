@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vaezoo.bench import machine, report
 from vaezoo.bench.job import Case, bound_by, empty_row, sanity_check
@@ -71,6 +72,20 @@ def test_the_peak_rates_are_of_the_fastest_product_and_of_bytes_read_and_written
     assert machine.gemm_rate(CPU, "fp32") == 2 * 2048**3
     assert shapes == [((size, size), (size, size)) for size in (512, 1024, 2048)]
     assert machine.copy_rate(CPU) == 2 * 4 * 2**25
+
+
+def test_on_a_gpu_the_products_are_larger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On tensors without values: no GPU is needed."""
+    sides = []
+
+    def second(step: partial[object], device: torch.device) -> float:
+        sides.extend(side for factor in step.args for side in factor.shape)
+        return 1.0
+
+    monkeypatch.setattr(machine, "_shortest_time", second)
+    with FakeTensorMode():
+        assert machine.gemm_rate(torch.device("cuda"), "bf16") == 2 * 8192**3
+    assert sides == [size for size in (2048, 4096, 8192) for _ in range(4)]
 
 
 def test_first_step_is_told_apart() -> None:

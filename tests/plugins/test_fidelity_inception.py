@@ -93,6 +93,17 @@ def test_the_weights_of_2015_alone_are_inception(
     assert inception.load(CPU)[1:] == ("inception", "")
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_it_sees_8_bit_levels_of_three_channels(channels: int) -> None:
+    network = inception.Inception.__new__(inception.Inception)
+    torch.nn.Module.__init__(network)
+    network.network = lambda levels: [levels]
+    x = torch.rand(2, channels, 5, 7) * 3 - 1
+    seen = network(x)
+    assert seen.dtype == torch.uint8
+    assert torch.equal(seen, (x.clamp(0, 1) * 255).round().byte().expand(2, 3, 5, 7))
+
+
 @pytest.mark.parametrize("installed", [True, False])
 @pytest.mark.parametrize("known", [True, False, None])
 def test_it_is_available_with_its_library_and_its_weights_or_leave_to_download_them(

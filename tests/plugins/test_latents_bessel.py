@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import mpmath
 import pytest
 import torch
 from torch import Tensor
 
-from vaezoo_latents.bessel import log_mgf
+from vaezoo_latents.bessel import _DEBYE, log_mgf
 
 DIMENSIONS = (2, 3, 4, 5, 10, 41, 62, 63, 128, 1000)
 CONCENTRATIONS = (1e-8, 1e-3, 0.1, 1.0, 7.0, 30.0, 100.0, 1e3, 1e4, 1e6)
@@ -75,3 +76,22 @@ def test_single_precision_goes_in_and_its_gradient_comes_out() -> None:
     assert grad is not None
     assert grad.dtype == torch.float32
     assert math.isclose(grad[1].item(), ratio[1].item(), rel_tol=1e-4)
+
+
+def test_coefficients_are_those_of_the_recurrence() -> None:
+    """Abramowitz & Stegun 1964, 9.3.10, in exact fractions of powers of t:
+
+    u_k+1(t) = t² (1 − t²) u_k'(t) / 2 + ∫ from 0 to t of (1 − 5 s²) u_k(s) ds / 8.
+    """
+    u = {0: Fraction(1)}
+    for k, coefficients in enumerate(_DEBYE, start=1):
+        following: dict[int, Fraction] = {}
+        for power, value in u.items():
+            for to, factor in (
+                (power + 1, Fraction(power, 2) + Fraction(1, 8 * (power + 1))),
+                (power + 3, -Fraction(power, 2) - Fraction(5, 8 * (power + 3))),
+            ):
+                following[to] = following.get(to, Fraction(0)) + factor * value
+        u = following
+        assert sorted(u) == [k + 2 * i for i in range(k + 1)]
+        assert list(coefficients) == [float(u[power]) for power in sorted(u)]

@@ -9,10 +9,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import vaezoo
+from vaezoo import TensorSplit
 from vaezoo.errors import DataError, OptionError
-from vaezoo_sprites.dataset import COUNT, FACTORS, GRID, REACH, SHAPES, factors_of, render
+from vaezoo_sprites.dataset import (
+    COUNT,
+    FACTORS,
+    GRID,
+    REACH,
+    SHAPES,
+    SpritesSplit,
+    factors_of,
+    render,
+)
 
 
 def drawn(*factors: int, size: int = 64) -> Tensor:
@@ -128,6 +139,21 @@ def test_they_are_drawn_where_their_numbers_are() -> None:
     splits = vaezoo.load_data("sprites", examples=50, test=5)
     assert splits.train.device == torch.device("cpu")
     assert splits.train.to(torch.device("cpu")) is splits.train
+
+
+@pytest.mark.parametrize(
+    ("free", "at_once"), [(2 * 200 * 32 * 32, True), (2 * 200 * 32 * 32 - 2, False)]
+)
+def test_on_a_gpu_all_are_drawn_at_once_if_half_of_the_free_memory_holds_them(
+    monkeypatch: pytest.MonkeyPatch, free: int, at_once: bool
+) -> None:
+    """200 pictures of 1,024 bytes, on tensors without values: no GPU is needed."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        there = SpritesSplit(torch.arange(200), 32, 32).to(torch.device("cuda"))
+    assert isinstance(there, TensorSplit if at_once else SpritesSplit)
+    assert there.device.type == "cuda"
+    assert len(there) == 200
 
 
 def test_a_run_may_use_any_part_of_the_grid() -> None:
