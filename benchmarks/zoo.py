@@ -21,7 +21,7 @@ import torch
 from harness import HERE, RESULTS
 
 import vaezoo
-from vaezoo.evaluation.pictures import save_pairs
+from vaezoo.evaluation.pictures import save_grid
 from vaezoo.runs.run import Run
 
 _COLUMNS = 12
@@ -87,7 +87,7 @@ def draw(run: Run, path: Path) -> None:
     samples = run.sample(_COLUMNS)
     shown = torch.cat([run.reconstruct(x, y), samples])
     # Pairs of rows: originals above reconstructions, and grey above the samples.
-    save_pairs(path, torch.cat([x, torch.full_like(samples, 0.55)]), shown, columns=_COLUMNS)
+    save_grid(path, torch.cat([x, torch.full_like(samples, 0.55)]), shown, columns=_COLUMNS)
 
 
 def last_validation(run: Run) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from vaezoo.evaluation.pictures import (
     describe_range,
     draw_rows,
     save_grid,
-    save_pairs,
     save_rows,
     to_rgb,
     value_range,
@@ -49,7 +48,7 @@ def test_a_grid_shows_each_image_whole(tmp_path: Path, count: int) -> None:
 def test_pairs_stand_above_one_another(tmp_path: Path) -> None:
     path = tmp_path / "pairs.png"
     above, below = flat_images(3), flat_images(3) + 100 / 255
-    save_pairs(path, above, below, columns=2)
+    save_grid(path, above, below, columns=2)
     pixels = pil_to_tensor(Image.open(path))[0]
     for level in (10, 20, 30):
         rows, columns = (pixels == level).nonzero().T
@@ -84,7 +83,7 @@ def test_each_image_of_a_grid_is_at_its_place(tmp_path: Path, count: int, column
 
 def test_pairs_of_rows_stand_further_apart_than_their_rows(tmp_path: Path) -> None:
     x = flat_images(4, (80, 320))
-    save_pairs(tmp_path / "pairs.png", x, x + 100 / 255, columns=2)
+    save_grid(tmp_path / "pairs.png", x, x + 100 / 255, columns=2)
     column = pixels_of(Image.open(tmp_path / "pairs.png"))[:, GAP]
     expected = []
     for level in (10, 110, None, 30, 130):

@@ -109,7 +109,7 @@ def reconstruct_command(run: Run, images: tuple[str, ...], label: str | None, ou
     """
     import torch
 
-    from vaezoo.evaluation.pictures import save_pairs
+    from vaezoo.evaluation.pictures import save_grid
 
     shown = _shown_range(run, out)
     examples = [run.example(image) for image in images]
@@ -118,7 +118,7 @@ def reconstruct_command(run: Run, images: tuple[str, ...], label: str | None, ou
     if shown is None:
         _save_values(out, x=reconstructed, originals=x)
     else:
-        save_pairs(out, x, reconstructed, shown=shown)
+        save_grid(out, x, reconstructed, shown=shown)
     errors = (x - reconstructed).square().flatten(1).mean(1).tolist()
     text = _count(len(images), "original")
     if shown is not None:

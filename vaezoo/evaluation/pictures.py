@@ -67,27 +67,12 @@ def to_rgb(images: Tensor, scale: int | None = None, shown: ValueRange = UNIT) -
     return (large * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def save_grid(path: Path, images: Tensor, columns: int = 8, *, shown: ValueRange = UNIT) -> None:
-    """Write images as a grid, a PNG, from left to right, then down. images, shown: as for to_rgb.
+def save_grid(path: Path, *stacks: Tensor, columns: int = 8, shown: ValueRange = UNIT) -> None:
+    """Write images as a grid, a PNG, from left to right, then down. stacks, shown: as for to_rgb.
 
-    A line below says what black and white are, unless they are 0 and 1.
+    Of several stacks, each row stands above that of the next: originals above reconstructions. A
+    line below says what black and white are, unless they are 0 and 1.
     """
-    _save_grid(path, [images], columns, shown)
-
-
-def save_pairs(
-    path: Path,
-    originals: Tensor,
-    reconstructions: Tensor,
-    columns: int = 8,
-    *,
-    shown: ValueRange = UNIT,
-) -> None:
-    """Write rows of originals, each above the row of their reconstructions; else as save_grid."""
-    _save_grid(path, [originals, reconstructions], columns, shown)
-
-
-def _save_grid(path: Path, stacks: Sequence[Tensor], columns: int, shown: ValueRange) -> None:
     scale = max(1, round(_GRID_WIDTH / (columns * stacks[0].shape[-1])))
     stacked = [to_rgb(images, scale, shown).split(columns) for images in stacks]
     rows = [row for group in zip(*stacked, strict=True) for row in group]

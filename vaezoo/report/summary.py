@@ -95,11 +95,7 @@ class RunSummary:
         """Everything except pictures and curves, for JSON."""
         keys = ("value", "uncertainty", "note", "comparable")
         return {
-            "name": self.name,
-            "model": self.model,
-            "loss": self.loss,
-            "data": self.data,
-            "options": self.options,
+            **{name: getattr(self, name) for name in ("name", "model", "loss", "data", "options")},
             "numbers": {
                 name: {key: getattr(number, key) for key in keys}
                 for name, number in self.numbers.items()

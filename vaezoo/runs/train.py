@@ -29,7 +29,7 @@ from vaezoo.distributed.launch import (
 )
 from vaezoo.errors import DataError, OptionError
 from vaezoo.evaluation.evaluate import Evaluation, default_metrics, evaluate
-from vaezoo.evaluation.pictures import save_grid, save_pairs, value_range
+from vaezoo.evaluation.pictures import save_grid, value_range
 from vaezoo.evaluation.plots import save_curves
 from vaezoo.io import write_json
 from vaezoo.losses.base import loss_of
@@ -275,7 +275,7 @@ def _draw_pictures(trainer: Trainer, config: RunConfig, splits: Splits) -> None:
         inverse = Standardizer(splits.spec).to(batch.x.device).inverse
         reconstructions = inverse(model.reconstruct(batch.x, batch.y))
         shown = value_range(splits.spec)
-        save_pairs(folder.reconstructions, inverse(batch.x), reconstructions, shown=shown)
+        save_grid(folder.reconstructions, inverse(batch.x), reconstructions, shown=shown)
         samples = draw_samples(model, _SAMPLES, seed=config.train.seed)
         save_grid(folder.samples, samples, shown=shown)
 
