@@ -17,13 +17,14 @@ from vaezoo.data.cache import cache_folder
 from vaezoo.errors import DataError
 from vaezoo.io import full_path
 
+from .plugin import FILES
+
 FoundT = TypeVar("FoundT")
 
 Download = Callable[[Path], None]
 """Downloads a data set into an empty folder, in one of the layouts that are looked for."""
 
 USUAL_FOLDERS = ("./data", "./datasets", "~/data", "~/datasets")
-_ADVICE = "give --root DIR, the folder that holds it, or --download to fetch it"
 
 
 class IncompleteError(Exception):
@@ -44,6 +45,13 @@ class DatasetLocator(Generic[FoundT]):
     folders: Sequence[str]
     recognise: Callable[[Path], FoundT | None]
     system: Sequence[str] = ()
+
+    @property
+    def _advice(self) -> str:
+        return (
+            "give --root DIR, the folder that holds it, or --download to fetch it; by hand: "
+            f"{FILES[self.name]}"
+        )
 
     def locate(self, root: Path | None, download: bool, fetch: Download) -> FoundT:
         """Return what `recognise` finds first, below root if given, else in the usual folders.
@@ -66,14 +74,16 @@ class DatasetLocator(Generic[FoundT]):
         if found is not None:
             return found
         if missing:
-            raise DataError(f"{self.name} is incomplete: {missing}; {_ADVICE}")
+            raise DataError(f"{self.name} is incomplete: {missing}; {self._advice}")
         if root is None:
             looked = ", ".join([*usual, *self.system])
-            raise DataError(f"{self.name} was not found (looked in {looked}): {_ADVICE}")
+            raise DataError(f"{self.name} was not found (looked in {looked}): {self._advice}")
         if not os.path.isdir(root):
-            raise DataError(f"--root {root} is not a folder: {_ADVICE}")
+            raise DataError(f"--root {root} is not a folder: {self._advice}")
         below = ", ".join(folder for folder in self.folders if folder != ".")
-        raise DataError(f"{self.name} was not found in {root} (nor below it in {below}): {_ADVICE}")
+        raise DataError(
+            f"{self.name} was not found in {root} (nor below it in {below}): {self._advice}"
+        )
 
     def _search_root(self, root: Path) -> tuple[FoundT | None, str]:
         # A user who names the folder knows what is in it: the files may lie there directly.
@@ -120,6 +130,6 @@ def download_into(target: Path, fetch: Download, name: str) -> None:
             raise
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise DataError(
-            f"{name} could not be downloaded ({reason}): try again, or fetch it elsewhere and "
-            "give --root"
+            f"{name} could not be downloaded ({reason}): try again, or fetch it by hand and give "
+            f"--root DIR: {FILES[name]}"
         ) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from vaezoo import DatasetSpec, hookimpl
 
@@ -34,6 +34,27 @@ _SETS = (
     ("svhn", "Svhn", "99,289 house numbers", _COLOUR, "Netzer et al. 2011"),
 )
 
+_IDX = "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
+_IDX += "t10k-labels-idx1-ubyte (or .gz) from {}, into DIR/{}/raw"
+
+FILES: Mapping[str, str] = {
+    "mnist": _IDX.format("https://ossci-datasets.s3.amazonaws.com/mnist/", "MNIST"),
+    "fashion_mnist": _IDX.format(
+        "https://github.com/zalandoresearch/fashion-mnist", "FashionMNIST"
+    ),
+    "kmnist": _IDX.format("http://codh.rois.ac.jp/kmnist/", "KMNIST"),
+    "emnist": "https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip, unpacked in DIR: "
+    "DIR/gzip/emnist-balanced-train-images-idx3-ubyte.gz and so on",
+    "cifar10": "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz, unpacked into DIR: "
+    "DIR/cifar-10-batches-py/data_batch_1 and so on",
+    "svhn": "train_32x32.mat and test_32x32.mat from http://ufldl.stanford.edu/housenumbers/, "
+    "into DIR/SVHN",
+    "celeba": "img_align_celeba.zip and list_eval_partition.txt from "
+    "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html; unpack the first to "
+    "DIR/celeba/img_align_celeba/000001.jpg and so on, and put the second into DIR/celeba",
+}
+"""For each data set: the files to fetch by hand, where they come from, and where they go."""
+
 
 @hookimpl
 def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
@@ -46,6 +67,7 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
                 options=f"vaezoo_torchvision.options:{options}",
                 summary=f"{summary}, {form}",
                 paper=paper,
+                files=FILES[name],
                 tags=("images", "labels", *(("colour",) if form is _COLOUR else ())),
             )
         )
@@ -56,6 +78,7 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
             options="vaezoo_torchvision.options:CelebaOptions",
             summary="202,599 faces, cut to their centre, 64×64 colour",
             paper="Liu et al. 2015, arXiv:1411.7766",
+            files=FILES["celeba"],
             tags=("images", "colour"),
         )
     )

@@ -122,6 +122,8 @@ def test_what_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
         return str(caught.value)
 
     assert "celeba was not found" in said()
+    for named in ("img_align_celeba.zip", "list_eval_partition.txt", "mmlab.ie.cuhk.edu.hk"):
+        assert named in said()
     write(tmp_path)
     path = tmp_path / "img_align_celeba" / "000003.jpg"
     whole = path.read_bytes()

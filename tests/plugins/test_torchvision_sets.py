@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import json
 import os
 import pickle
 import struct
@@ -18,6 +19,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from vaezoo.cli.main import main
 from vaezoo.data.base import TensorSplit
 from vaezoo.errors import DataError, VaezooError
 from vaezoo_torchvision import sets as torchvision_sets
@@ -174,6 +176,37 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     write_mnist(tmp_path / "MNIST" / "raw")
     (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").unlink()
     assert "has no t10k-labels-idx1-ubyte" in said(TorchvisionOptions(root=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "site", "place"),
+    [
+        ("mnist", "s3.amazonaws.com/mnist", "MNIST/raw/train-images-idx3-ubyte"),
+        ("fashion_mnist", "zalandoresearch", "FashionMNIST/raw/t10k-labels-idx1-ubyte"),
+        ("kmnist", "codh.rois.ac.jp", "KMNIST/raw/t10k-images-idx3-ubyte"),
+        ("emnist", "biometrics.nist.gov", "gzip/emnist-balanced-train-images-idx3-ubyte.gz"),
+        ("cifar10", "cs.toronto.edu", "cifar-10-batches-py/data_batch_1"),
+        ("svhn", "ufldl.stanford.edu", "SVHN/train_32x32.mat"),
+        ("celeba", "mmlab.ie.cuhk.edu.hk", "celeba/img_align_celeba/000001.jpg"),
+    ],
+)
+def test_files_to_fetch_by_hand_are_named_and_found_where_they_go(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str], name: str, site: str, place: str
+) -> None:
+    """In the message and by `vaezoo info`; a file that lies there is no longer missing."""
+    line = ["train", "vanilla", "--data", name, "--root", str(in_tmp)]
+    assert main(line) == 2
+    message = capsys.readouterr().err
+    assert f"{name} was not found" in message
+    folder, _, file = place.rpartition("/")
+    for text in (site, file, f"DIR/{folder}"):
+        assert text in message
+    assert main(["info", name, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["files"] in message
+    (in_tmp / folder).mkdir(parents=True)
+    (in_tmp / place).write_bytes(b"x")
+    assert main(line) == 2
+    assert "was not found" not in capsys.readouterr().err
 
 
 def test_a_data_set_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

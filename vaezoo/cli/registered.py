@@ -104,6 +104,7 @@ def _entry(known: Registry, spec: Spec) -> dict[str, Any]:
         "train_options": plain(spec.train_options)
         if isinstance(spec, (ModelSpec, DatasetSpec))
         else None,
+        "files": (spec.files or None) if isinstance(spec, DatasetSpec) else None,
         "distribution": record.distribution,
         "version": record.version,
         "target": spec.target,
@@ -129,6 +130,8 @@ def _loss(known: Registry, model: ModelSpec) -> dict[str, Any]:
 
 def _print(spec: Spec, entry: dict[str, Any]) -> None:
     rows = [("paper", entry["paper"] or "none named")]
+    if entry["files"]:
+        rows.append(("files", entry["files"]))
     if entry["input_spec"]:
         rows.append(("input", entry["input_spec"]["description"]))
     if entry["base"]:

@@ -148,7 +148,8 @@ _CHECKS: Mapping[str, _Check] = {
     "options": (lambda value: value is None or _is_import(value), _IMPORT),
     "summary": (_matches(r"[^\n]+"), "one line of text"),
     **dict.fromkeys(
-        ("paper", "formula", "unit", "cost", "extra"), (_matches(r"[^\n]*"), "one line of text")
+        ("paper", "formula", "unit", "cost", "extra", "files"),
+        (_matches(r"[^\n]*"), "one line of text"),
     ),
     **dict.fromkeys(("tags", "other_names", "requires"), (_are_words, "a tuple of words")),
     **dict.fromkeys(
@@ -293,11 +294,13 @@ class DatasetSpec(Spec):
     """A data set: see Spec.
 
     train_options: training defaults that suit it. default: True if it is used when none is named.
+    files: the files to fetch by hand, where they come from, and where they go; "" for none.
     """
 
     kind: ClassVar[Kind] = "dataset"
     train_options: Mapping[str, Any] = field(default_factory=dict)
     default: bool = False
+    files: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
