@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from torch import Tensor
 import vaezoo
 from vaezoo import DataSpec, TensorSplit
 from vaezoo.data import base
-from vaezoo.data.base import compute_statistics
+from vaezoo.data.base import check_examples, compute_statistics
 from vaezoo.data.spec import DataStatistics
+from vaezoo.errors import DataError
 
 
 @pytest.mark.parametrize("piece", [1, 7, 1 << 20])
@@ -79,3 +81,36 @@ def test_wrong_statistics_of_a_run_are_refused(change: dict[str, object]) -> Non
 
 def jsonable(values: dict[str, object]) -> dict[str, object]:
     return json.loads(json.dumps(values))
+
+
+IMAGE = DataSpec(shape=(3, 4, 5))
+TABLE = DataSpec(shape=(3,), domain="real")
+
+
+@pytest.mark.parametrize(
+    ("x", "spec", "said"),
+    [
+        (np.full((2, 3, 4, 5), 200, np.uint8), IMAGE, r"in \[0, 1\], not 200 to 200: divide 8-bit"),
+        (np.full((2, 3, 4, 5), 300.0), IMAGE, r"in \[0, 1\], not 300 to 300$"),
+        (torch.full((2, 3, 4, 5), -1.0), IMAGE, r"in \[0, 1\], not -1 to -1$"),
+        (torch.zeros(2, 1, 4, 5), IMAGE, "are n×3×4×5, not 2×1×4×5$"),
+        (torch.zeros(2, 4, 5, 3), IMAGE, "not 2×4×5×3: the channels come first"),
+        (torch.zeros(3, 4, 5), IMAGE, r"not 3×4×5: one example is x\[None\]"),
+        (3.0, IMAGE, "not one number"),
+        ("a.png", IMAGE, "not as str"),
+        (None, IMAGE, "not as NoneType"),
+        (np.full((2, 3, 4, 5), np.nan), IMAGE, "hold NaN or infinity"),
+        (np.zeros((2, 4)), TABLE, "are n×3, not 2×4"),
+        (np.zeros((2, 3), complex), TABLE, "not complex"),
+    ],
+)
+def test_examples_of_another_kind_are_refused(x: Any, spec: DataSpec, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        check_examples(x, spec)
+
+
+def test_arrays_of_the_right_kind_are_taken() -> None:
+    x = np.random.default_rng(0).random((2, 3, 4, 5))
+    torch.testing.assert_close(check_examples(x, IMAGE), torch.from_numpy(x).float())
+    assert check_examples(np.ones((2, 3, 4, 5), bool), IMAGE).dtype == torch.float32
+    assert check_examples([[1000.0, -5.0, 3]], TABLE).tolist() == [[1000.0, -5.0, 3.0]]

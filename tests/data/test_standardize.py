@@ -18,7 +18,7 @@ import vaezoo
 from small_jobs import StopAfter
 from vaezoo.data import base
 from vaezoo.data.spec import DataStatistics
-from vaezoo.errors import RunStopped
+from vaezoo.errors import DataError, OptionError, RunStopped
 from vaezoo.export import make_graph
 from vaezoo.runs.run import Run, eval_loader
 from vaezoo.runs.train import resume_run
@@ -112,6 +112,12 @@ def test_what_leaves_a_run_is_in_the_units_of_the_data(pair: list[Run], what: st
 def test_encoders_take_the_units_of_the_data(pair: list[Run]) -> None:
     a, b = (make_graph(run.model, "encoder")(first_example(run)) for run in pair)
     torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+    x = first_example(pair[1]).numpy().astype(np.float64)
+    torch.testing.assert_close(pair[1].reconstruct(x), pair[1].reconstruct(first_example(pair[1])))
+    with pytest.raises(DataError, match="examples of this data are"):
+        pair[1].reconstruct(x[0])
+    with pytest.raises(OptionError, match="0 samples cannot be drawn"):
+        pair[1].sample(0)
     for run, (z, _) in zip(pair, (a, b), strict=True):
         torch.testing.assert_close(run.encode_example(run.example("0")), z)
 
@@ -192,3 +198,8 @@ def test_a_run_from_before_standardisation_stays_as_it_was(tmp_path: Path) -> No
     again = vaezoo.load_run(run.path)
     assert again.data_spec == replace(run.data_spec, statistics=None)
     torch.testing.assert_close(again.sample(3), before)
+
+
+def test_arrays_given_as_the_data_of_a_training() -> None:
+    with pytest.raises(OptionError, match=r'not a ndarray: .* give data="npz", root=FILE'):
+        vaezoo.train("vanilla", data=table())  # type: ignore[arg-type]

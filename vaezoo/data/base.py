@@ -187,6 +187,38 @@ class Standardizer(nn.Module):
         return x if self.mean is None or self.std is None else x * self.std + self.mean
 
 
+def check_examples(x: Any, spec: DataSpec) -> Tensor:
+    """Check examples that a caller gives, a tensor or an array, [n, *shape]; as float32.
+
+    DataError, in one line, unless they have the shape and the range of the data.
+    """
+    try:
+        given = torch.as_tensor(x)
+    except (TypeError, ValueError, RuntimeError):
+        raise DataError(
+            f"examples are given as a tensor or an array of numbers, not as {type(x).__name__}"
+        ) from None
+    shape, expected = tuple(given.shape), "×".join(map(str, ("n", *spec.shape)))
+    if shape[1:] != spec.shape:
+        advice = ""
+        if shape == spec.shape:
+            advice = ": one example is x[None]"
+        elif spec.is_image and shape[1:] == (*spec.shape[1:], spec.channels):
+            advice = ": the channels come first"
+        found = "×".join(map(str, shape)) or "one number"
+        raise DataError(f"examples of this data are {expected}, not {found}{advice}")
+    if given.is_complex():
+        raise DataError("examples are real numbers, not complex ones")
+    values = given.float()
+    if not values.isfinite().all():
+        raise DataError("examples hold NaN or infinity")
+    if spec.domain != "real" and len(values) and not 0 <= values.min() <= values.max() <= 1:
+        low, high = float(values.min()), float(values.max())
+        advice = ": divide 8-bit levels by 255" if low >= 0 and 1 < high <= 255 else ""
+        raise DataError(f"values of this data are in [0, 1], not {low:g} to {high:g}{advice}")
+    return values
+
+
 def compute_statistics(split: Split) -> DataStatistics:
     """Compute the statistics of all examples of a split, in float64.
 

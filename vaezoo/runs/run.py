@@ -14,7 +14,7 @@ from torch import Tensor
 from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.checkpoint.format import load_into, load_weights
 from vaezoo.config import RunConfig, build_config
-from vaezoo.data.base import Batch, Splits, Standardizer, load_splits
+from vaezoo.data.base import Batch, Splits, Standardizer, check_examples, load_splits
 from vaezoo.data.loader import BatchLoader
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import DataError, OptionError, RunError, how_to_resume, nearest
@@ -140,8 +140,17 @@ class Run:
         return draw_samples(self.model, n, label=label, temperature=temperature, seed=seed)
 
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Reconstructions on the CPU. x: [n, *shape], in [0, 1], or real, in the data's units."""
-        parts = []
+        """Reconstructions on the CPU. x: [n, *shape], in [0, 1], or real, in the data's units.
+
+        y: class numbers [n], which conditional models need. Both may be arrays. DataError if they
+        are not examples of this data.
+        """
+        x, parts = check_examples(x, self.data_spec), []
+        y = None if y is None else torch.as_tensor(y)
+        if self.model.conditional and (y is None or y.shape != x.shape[:1]):
+            raise OptionError(
+                f"this model is conditional: give y, the classes of {len(x)} examples"
+            )
         for i in range(0, len(x), EVAL_BATCH_SIZE):
             labels = None if y is None else y[i : i + EVAL_BATCH_SIZE].to(self.device)
             images = self._standardizer(x[i : i + EVAL_BATCH_SIZE].to(self.device))
@@ -334,6 +343,8 @@ def draw_samples(
     They are the same for the same seed: draws of p(x|z) for real-valued vectors, else its mean,
     because noise hides what a picture shows.
     """
+    if n < 1:
+        raise OptionError(f"{n} samples cannot be drawn: give 1 or more")
     mean = model.data.is_image or model.data.domain != "real"
     y = sample_labels(model, n, label)
     parts = []
