@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,6 +67,22 @@ def test_evaluation_is_in_order_with_the_short_batch_and_never_mirrored() -> Non
     assert [len(batch.x) for batch in given_out] == [16, 16, 8]
     assert torch.equal(torch.cat([b.y for b in given_out if b.y is not None]), torch.arange(40))
     assert all((batch.x[..., 0] == 200 / 255).all() for batch in given_out)
+
+
+@pytest.mark.parametrize("everyone", [False, True])
+def test_ranks_get_the_batches_in_turn_and_all_of_them_the_first(
+    monkeypatch: pytest.MonkeyPatch, everyone: bool
+) -> None:
+    monkeypatch.setattr("vaezoo.data.loader.world_size", lambda: 3)
+    given_out = []
+    for rank in range(3):
+        monkeypatch.setattr("vaezoo.data.loader.rank", lambda rank=rank: rank)
+        source = batches(8)
+        sharded = source.sharded(all_to_all=True) if everyone else source.sharded()
+        given_out.append([(number, ours) for number, _, ours in sharded])
+    for rank, found in enumerate(given_out):
+        numbers = range(5) if everyone else sorted({0, *range(rank, 5, 3)})
+        assert found == [(number, number % 3 == rank) for number in numbers]
 
 
 def test_mirroring_is_by_half_anew_each_epoch_and_at_any_batch_size() -> None:
