@@ -155,9 +155,8 @@ def make_mutant(file: str, key: str, name: str, occurrence: int) -> tuple[Mutant
         " ".join(" ".join(lines[start : len(lines) - end]).split()) for lines in (old, new)
     )
     operator = name.removeprefix("core/")
-    return Mutant(
-        checksum(key, name, occurrence), file, start + 1, operator, before, after
-    ), mutated
+    identity = checksum(key, name, after)
+    return Mutant(identity, file, start + 1, operator, before, after), mutated
 
 
 def sample(count: int, seed: int) -> list[tuple[Mutant, str]]:
