@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
+
+from pydantic import BeforeValidator
 
 from vaezoo.config import (
     build_config,
@@ -17,13 +19,25 @@ from vaezoo.data.options import DataOptions
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import OptionError
 from vaezoo.models.base import BaseVAE
-from vaezoo.options import parse
+from vaezoo.options import check_arguments, parse
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import DatasetSpec, LossSpec, MetricSpec, ModelSpec, Spec
 from vaezoo.runs.build import build_dataset, build_model
 from vaezoo.runs.run import Run, load_run
 from vaezoo.runs.train import start_run
 from vaezoo.training.loggers import ProgressCallback
+
+
+def _check_data_name(value: Any) -> Any:
+    if value is not None and not isinstance(value, str):
+        raise ValueError(
+            "give the name of a data set, as vaezoo.list_datasets() shows them; an array is read "
+            "from the file that numpy.savez writes"
+        )
+    return value
+
+
+DatasetName = Annotated[str | None, BeforeValidator(_check_data_name)]
 
 __all__ = [
     "create_model",
@@ -58,6 +72,7 @@ def list_metrics() -> list[MetricSpec]:
     return cast("list[MetricSpec]", registry().specs("metric"))
 
 
+@check_arguments
 def load_plugin(source: Path | str) -> list[Spec]:
     """Load a plugin that is not installed, and return its specs.
 
@@ -67,6 +82,7 @@ def load_plugin(source: Path | str) -> list[Spec]:
     return list(registry().add(str(source)).specs)
 
 
+@check_arguments
 def load_data(name: str | None = None, **options: Any) -> Splits:
     """Load a data set, by default the one that declares itself so.
 
@@ -80,6 +96,7 @@ def load_data(name: str | None = None, **options: Any) -> Splits:
     return load_splits(build_dataset(spec, parsed))
 
 
+@check_arguments
 def create_model(
     name: str,
     data: DataSpec | Splits | tuple[int, ...],
@@ -108,10 +125,11 @@ def create_model(
     return build_model(components, config.model, config.loss, spec)
 
 
+@check_arguments
 def train(
     model: str | None = None,
     *,
-    data: str | None = None,
+    data: DatasetName = None,
     loss: str | None = None,
     out: Path | str | None = None,
     config: Path | str | None = None,

@@ -39,6 +39,10 @@ class TrainingError(VaezooError):
     """Training cannot go on; the message names the step and the term."""
 
 
+class VaezooWarning(UserWarning):
+    """Something is likely not what the user wants; the message is one line."""
+
+
 class ProcessLostError(VaezooError):
     """Another process of the job was lost, so this one cannot go on."""
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import re
 import reprlib
 import textwrap
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, ParamSpec, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator, validate_call
 from pydantic.fields import FieldInfo
 
 from vaezoo.errors import OptionError, did_you_mean, find_similar, quoted
@@ -55,6 +57,8 @@ _OTHER_NAMES = {
 """What other programs call an option; only to suggest it to who types that."""
 
 OptionsT = TypeVar("OptionsT", bound="Options")
+ParamsT = ParamSpec("ParamsT")
+ReturnT = TypeVar("ReturnT")
 
 
 class Options(BaseModel):
@@ -129,6 +133,22 @@ class OptionInfo:
     def to_dict(self) -> dict[str, Any]:
         default = None if self.required else plain(self.default)
         return {**vars(self), "default": default, "choices": list(self.choices)}
+
+
+def check_arguments(function: Callable[ParamsT, ReturnT]) -> Callable[ParamsT, ReturnT]:
+    """Check the arguments of a public function by its annotations; OptionError in one line."""
+    checked = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(function)
+
+    @functools.wraps(function)
+    def call(*args: ParamsT.args, **kwargs: ParamsT.kwargs) -> ReturnT:
+        try:
+            return checked(*args, **kwargs)
+        except ValidationError as error:
+            if error.title != function.__qualname__:  # not of these arguments
+                raise
+            raise OptionError(f"{function.__name__}: {_explain_call(function, error)}") from None
+
+    return call
 
 
 def describe(cls: type[Options]) -> list[OptionInfo]:
@@ -282,10 +302,27 @@ def _explain(cls: type[Options], error: ValidationError, what: str) -> str:
     name = str(first["loc"][0])
     if first["type"] == "missing":
         return f"{what} needs {cli_flag(name)}: {cls.model_fields[name].description}"
-    message = message[0].lower() + message[1:]
+    message = message[0].lower() + message[1:].removesuffix(" for <class 'pathlib.Path'>")
     given = first["input"]
     said = "" if isinstance(given, Mapping) else f", not {_quote(given)}"
     return f"{what}: {cli_flag(name)}: {message.removeprefix('input ')}{said}"
+
+
+def _explain_call(function: Callable[..., Any], error: ValidationError) -> str:
+    """What is wrong with an argument: its bounds, its choices or its type."""
+    errors, parameters = error.errors(include_url=False), inspect.signature(function).parameters
+    first, name = errors[0], errors[0]["loc"][0]
+    if isinstance(name, int) and name < len(parameters):
+        name = [*parameters][name]
+    message, given = first["msg"].removeprefix("Value error, "), first["input"]
+    if "argument" in first["type"]:  # missing, or one too many
+        return f"{name}: {message.lower()}"
+    if len(errors) > 1 and name in parameters:
+        message = f"should be {parameters[str(name)].annotation}"
+    said = _quote(given) if isinstance(given, str) else f"of type {type(given).__name__}"
+    said = str(given) if isinstance(given, (int, float)) else said
+    message = message[0].lower() + message[1:]
+    return f"{name}: {message.removeprefix('input ')}, not {said}"
 
 
 def _quote(value: Any) -> str:

@@ -45,6 +45,10 @@ class Autoencoder(VectorVAE):
         """The distribution to draw samples from: a standard Gaussian until a sampler is fitted."""
         return super().prior(y) if self.sampler is None else self.sampler.distribution()
 
+    @property
+    def prior_is_fitted(self) -> bool:
+        return self.sampler is None or bool(self.sampler.means.any())
+
     @torch.no_grad()
     def fit_prior(self, batches: Callable[[], Iterable[Batch]]) -> None:
         if self.sampler is None:

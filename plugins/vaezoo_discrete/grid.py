@@ -55,6 +55,10 @@ class GridVAE(EncoderDecoderVAE):
     def prior(self, y: Tensor | None = None) -> CodePrior:
         return CodePrior(self.quantizer, self.grid, self.code_prior, uniform=self.training)
 
+    @property
+    def prior_is_fitted(self) -> bool:
+        return bool(self.code_prior.head.weight.any())
+
     @torch.no_grad()
     def fit_prior(self, batches: Callable[[], Iterable[Batch]]) -> None:
         """Fit the prior to the indices of one pass over the training set."""

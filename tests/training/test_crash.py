@@ -8,6 +8,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -443,8 +444,11 @@ class TestLines:
         said: list[str] = []
 
         def second() -> None:
+            config = vaezoo.load_run(out).config
+            longer = replace(config, train=config.train.model_copy(update={"epochs": 9}))
             with pytest.raises(VaezooError) as caught:
-                resume(out)
+                resume_run(out, longer, ProgressCallback())
+            assert (out / "config.yaml").read_text() == config.to_yaml()
             said.append(str(caught.value))
 
         vaezoo.train("vanilla", out=out, callback=At(8, second), **TINY)

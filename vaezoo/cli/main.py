@@ -9,15 +9,23 @@ import io
 import os
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
 from vaezoo import __version__
 from vaezoo.cli.output import is_local_rank0
-from vaezoo.errors import UnknownNameError, VaezooError, did_you_mean, nearest, printable
+from vaezoo.errors import (
+    UnknownNameError,
+    VaezooError,
+    VaezooWarning,
+    did_you_mean,
+    nearest,
+    printable,
+)
 from vaezoo.io import cannot_write
 
 COMMANDS = {
@@ -125,6 +133,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may lack × or ≥
+    warnings.formatwarning = _format_as_line
     try:
         code = _run(list(sys.argv[1:] if args is None else args))
         if sys.stdout is not None:
@@ -170,6 +179,18 @@ def _run(args: list[str]) -> int:
     except click.Abort:
         raise KeyboardInterrupt from None
     return 0
+
+
+_format_warning = warnings.formatwarning
+
+
+def _format_as_line(
+    message: Warning | str, category: type[Warning], *where: Any, **more: Any
+) -> str:
+    """Vaezoo's own warnings as one line, and others as Python formats them."""
+    if issubclass(category, VaezooWarning):
+        return f"vaezoo: {message}\n"
+    return _format_warning(message, category, *where, **more)
 
 
 def _usage_message(error: click.ClickException) -> str:

@@ -110,7 +110,7 @@ class_option = click.option(
 )
 
 seed_option = click.option(
-    "--seed", type=click.IntRange(min=0), default=0, help="Seed of the random numbers."
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Seed of the random numbers."
 )
 
 

@@ -60,7 +60,8 @@ class DataSpec:
     statistics: DataStatistics | None = None
 
     def __post_init__(self) -> None:
-        if len(self.shape) not in (1, 3) or any(n < 1 for n in self.shape):
+        numbers = isinstance(self.shape, tuple) and all(isinstance(n, int) for n in self.shape)
+        if not numbers or len(self.shape) not in (1, 3) or min(self.shape) < 1:
             raise ValueError(f"shape {self.shape} is not (channels, height, width) or (values,)")
 
     @property

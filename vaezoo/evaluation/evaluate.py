@@ -29,7 +29,7 @@ _NOISE, _NOISE_OF_ONE_PROCESS = 0, 3
 """Streams of a batch's noise: of states that processes share, and of the others."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """The values of all metrics that were asked for. None where there is none: notes say why.
 
@@ -56,6 +56,16 @@ class Evaluation:
     notes: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, MetricResult] = field(default_factory=dict)
     latents: list[dict[str, Any]] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        """A line for each metric, with its uncertainty and unit, or why it has no value."""
+        lines = [f"Evaluation on {self.examples:,} examples"]
+        for name, result in self.metrics.items():
+            error = "" if result.uncertainty is None else f" ± {result.uncertainty:.2g}"
+            value = "none" if result.value is None else f"{result.value:.5g}{error} {result.unit}"
+            note = f" ({result.note})" if result.note else ""
+            lines.append(f"  {result.label or name:24} {value.rstrip()}{note}")
+        return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -121,6 +121,11 @@ class BaseVAE(nn.Module, ABC):
         """
         return
 
+    @property
+    def prior_is_fitted(self) -> bool:
+        """Whether samples can be drawn: False where `fit_prior` has a prior to fit, and has not."""
+        return True
+
     def labels(self, y: Tensor | None) -> Tensor | None:
         """The labels if this model is conditional, else None."""
         return y if self.conditional else None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from vaezoo.checkpoint.folder import RunFolder
@@ -17,7 +19,15 @@ from vaezoo.config import RunConfig, build_config
 from vaezoo.data.base import Batch, Splits, Standardizer, check_examples, load_splits
 from vaezoo.data.loader import BatchLoader
 from vaezoo.data.spec import DataSpec
-from vaezoo.errors import DataError, OptionError, RunError, how_to_resume, nearest
+from vaezoo.errors import (
+    DataError,
+    OptionError,
+    RunError,
+    VaezooError,
+    VaezooWarning,
+    how_to_resume,
+    nearest,
+)
 from vaezoo.evaluation.embedding import Embedding, EmbeddingMethod, embed_latents
 from vaezoo.evaluation.evaluate import Evaluation, evaluate, select_metrics
 from vaezoo.evaluation.latents import (
@@ -37,9 +47,12 @@ from vaezoo.evaluation.metric import EvalContext, FeatureChoice, OnProgress, no_
 from vaezoo.io import read_json
 from vaezoo.models.base import BaseVAE
 from vaezoo.models.distributions import mode
+from vaezoo.options import check_arguments
 from vaezoo.runs.build import TooLargeError, build_dataset, build_model, limit_memory
 from vaezoo.runs.provenance import load_components
 from vaezoo.runtime.device import resolve_device, seeded
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 SplitName = Literal["train", "validation", "test"]
 
@@ -57,9 +70,25 @@ class Run:
     A file is read when it is first used: not every process of a training job has the run folder.
     """
 
+    @check_arguments
     def __init__(self, path: Path | str, device: str = "auto") -> None:
         self.folder = RunFolder(Path(path))
         self.device = resolve_device(device)
+
+    def __repr__(self) -> str:
+        """The model, the data and the results in one line."""
+        try:
+            specs = self.config.components
+            text = f"{specs.model.name} on {specs.data.name}"
+            if not self.folder.summary.exists():
+                return f"Run {self.path}: {text}, training has not ended"
+            summary = self.summary
+            elbo, r2 = summary["elbo"], summary["reconstruction_r2"]
+            text += f", {summary['steps']:,} steps"
+            text += "" if elbo is None else f", ELBO {elbo:.2f} nats"
+            return f"Run {self.path}: {text}" + ("" if r2 is None else f", R² {r2:.3f}")
+        except (VaezooError, KeyError, TypeError, ValueError) as error:
+            return f"Run {self.path}, damaged: {error}"
 
     @functools.cached_property
     def metadata(self) -> dict[str, Any]:
@@ -130,27 +159,33 @@ class Run:
         """The lines of metrics.jsonl."""
         return self.folder.read_metrics()
 
+    @check_arguments
     def sample(
-        self, n: int, *, label: int | None = None, temperature: float = 1.0, seed: int = 0
+        self,
+        n: PositiveInt,
+        *,
+        label: int | str | None = None,
+        temperature: NonNegativeFloat = 1.0,
+        seed: Seed = 0,
     ) -> Tensor:
         """n examples, [n, *shape], in the data's units, on the CPU: see `draw_samples`.
 
         label: the class to draw, for conditional models; by default the classes alternate.
+        A VaezooWarning says it if the prior is not fitted yet.
         """
-        return draw_samples(self.model, n, label=label, temperature=temperature, seed=seed)
+        number = None if label is None else self.class_index(label)
+        return draw_samples(self.model, n, label=number, temperature=temperature, seed=seed)
 
-    def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Reconstructions on the CPU. x: [n, *shape], in [0, 1], or real, in the data's units.
+    @check_arguments
+    def reconstruct(self, x: Any, y: Any = None) -> Tensor:
+        """Reconstructions on the CPU.
 
-        y: class numbers [n], which conditional models need. Both may be arrays. DataError if they
-        are not examples of this data.
+        x: a tensor or an array, [n, *shape], in [0, 1], or real, in the data's units. y: class
+        numbers, [n], for conditional models. DataError for another shape and other values.
         """
-        x, parts = check_examples(x, self.data_spec), []
-        y = None if y is None else torch.as_tensor(y)
-        if self.model.conditional and (y is None or y.shape != x.shape[:1]):
-            raise OptionError(
-                f"this model is conditional: give y, the classes of {len(x)} examples"
-            )
+        x = check_examples(x, self.data_spec)
+        y = self._check_labels(y, len(x))
+        parts = []
         for i in range(0, len(x), EVAL_BATCH_SIZE):
             labels = None if y is None else y[i : i + EVAL_BATCH_SIZE].to(self.device)
             images = self._standardizer(x[i : i + EVAL_BATCH_SIZE].to(self.device))
@@ -158,42 +193,66 @@ class Run:
             parts.append(self._standardizer.inverse(reconstructed).cpu())
         return torch.cat(parts) if parts else x
 
-    def read_images(self, paths: list[Path]) -> Tensor:
+    def _check_labels(self, y: Any, examples: int) -> Tensor | None:
+        """The class numbers of conditional models; None for other models."""
+        if not self.model.conditional:
+            return None
+        classes = len(self.data_spec.class_names)
+        if y is None:
+            raise OptionError("this model is conditional: give y, the class number of each example")
+        try:
+            y = torch.as_tensor(y)
+        except (TypeError, ValueError, RuntimeError):
+            raise DataError(f"y is no array of numbers: {type(y).__name__}") from None
+        if y.is_floating_point() or y.shape != (examples,):
+            raise DataError(f"y is not {examples:,} class numbers: its shape is {list(y.shape)}")
+        if examples and not 0 <= int(y.min()) <= int(y.max()) < classes:
+            raise DataError(f"y has other numbers than those of the classes, 0 to {classes - 1}")
+        return y.long()
+
+    @check_arguments
+    def read_images(self, paths: str | Path | Sequence[str | Path]) -> Tensor:
         """Image files, preprocessed as the run's data: float in [0, 1], [n, *shape].
 
         Binary data gets a threshold at one half.
         """
+        paths = [paths] if isinstance(paths, (str, Path)) else paths
+        if not paths:
+            raise OptionError("read_images: give one image file or more")
         dataset = build_dataset(self.config.components.data, self.config.data)
-        levels = dataset.read_images(paths, self.data_spec)
+        levels = dataset.read_images([Path(path) for path in paths], self.data_spec)
         return (levels >= 128).float() if self.data_spec.domain == "binary" else levels / 255.0
 
-    def example(self, which: str) -> Batch:
-        """An image file, or a number in the test split, as a batch of one, in the data's units.
+    @check_arguments
+    def example(self, which: int | str | Path) -> Batch:
+        """A batch of one example, on the device: an image file, or a number in the test split.
 
         A file has no label. OptionError if the test split has no such number.
         """
-        if not which.isdecimal():
-            return Batch(self.read_images([Path(which)]).to(self.device), None)
-        loader, number = self._test_loader(), int(which)
-        if number >= len(loader.split):
+        if not isinstance(which, int) and not str(which).isdecimal():
+            return Batch(self.read_images([which]).to(self.device), None)
+        loader, number = self._test_loader(), int(str(which))
+        if not 0 <= number < len(loader.split):
             raise OptionError(
                 f"example {number}: the test split has {len(loader.split):,}, counted from 0"
             )
         batch = loader.batch(torch.tensor([number]))
         return batch._replace(x=self._standardizer.inverse(batch.x))
 
-    def latent_statistics(self, examples: int = DEFAULT_EXAMPLES) -> LatentStats:
+    @check_arguments
+    def latent_statistics(self, examples: PositiveInt = DEFAULT_EXAMPLES) -> LatentStats:
         """Statistics of each latent dimension over examples of the test split."""
         return latent_statistics(self.model, self._test_loader(), examples)
 
+    @check_arguments
     def traverse(
         self,
-        rows: int = 10,
+        rows: PositiveInt = 10,
         *,
-        steps: int = 9,
-        start: str | None = None,
-        label: str | None = None,
-        examples: int = DEFAULT_EXAMPLES,
+        steps: PositiveInt = 9,
+        start: int | str | Path | None = None,
+        label: int | str | None = None,
+        examples: PositiveInt = DEFAULT_EXAMPLES,
         latents: LatentStats | None = None,
     ) -> Traversal:
         """Rows of images in which one latent value changes, the most informative value first.
@@ -217,14 +276,15 @@ class Run:
             label=y,
         )
 
+    @check_arguments
     def interpolate(
         self,
-        a: str,
-        b: str,
+        a: int | str | Path,
+        b: int | str | Path,
         *,
-        steps: int = 10,
+        steps: PositiveInt = 10,
         method: InterpolationMethod = "slerp",
-        label: str | None = None,
+        label: int | str | None = None,
     ) -> Interpolation:
         """Images decoded between two examples: files, or numbers of test examples."""
         reject_discrete(self.config.components.model.tags)
@@ -237,13 +297,14 @@ class Run:
             ends[0].x.cpu(), ends[1].x.cpu(), latents=z.cpu(), images=decode_mean(self.model, z, y)
         )
 
+    @check_arguments
     def embed(
         self,
-        examples: int = DEFAULT_EXAMPLES,
+        examples: PositiveInt = DEFAULT_EXAMPLES,
         *,
         method: EmbeddingMethod = "pca",
         by: str | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> Embedding:
         """The latents of test examples in two dimensions, with a value to colour each by."""
         latents = self.latent_statistics(examples)
@@ -254,6 +315,7 @@ class Run:
         if not self.data_spec.is_image:
             raise DataError("this run's data is vectors: there are no pictures of them")
 
+    @check_arguments
     def encode_example(self, example: Batch, label: int | None = None) -> Tensor:
         """The posterior's mode, [1, *latent_shape]. label: the class of an example without one."""
         y = example.y
@@ -262,7 +324,7 @@ class Run:
         with torch.no_grad():
             return mode(self.model.encode(self._standardizer(example.x), self.model.labels(y)))
 
-    def _one_class(self, label: str | None, examples: list[Batch]) -> int | None:
+    def _one_class(self, label: int | str | None, examples: list[Batch]) -> int | None:
         """The class to decode with: the given one, else that of the examples. None: no classes."""
         if label is not None:
             return self.class_index(label)
@@ -287,23 +349,26 @@ class Run:
             raise OptionError("this model is conditional: give --class, the class of the images")
         return torch.cat(known)
 
-    def class_index(self, text: str) -> int:
+    def class_index(self, label: int | str) -> int:
         """The number of a class, by its number or name. OptionError if there is no such class."""
-        classes = self.data_spec.class_names
+        classes, text = self.data_spec.class_names, str(label)
+        if isinstance(label, int):
+            return check_label(self.model, label)
         if text in classes:
             return check_label(self.model, classes.index(text))
         if text.isdecimal() or not self.model.conditional:
             return check_label(self.model, int(text) if text.isdecimal() else 0)
         raise OptionError(f"--class: there is no class {text!r}{nearest(text, classes)}")
 
+    @check_arguments
     def evaluate(
         self,
         *,
-        metrics: Iterable[str] = ("default",),
-        importance_samples: int = 0,
-        seed: int = 0,
+        metrics: str | Sequence[str] = ("default",),
+        importance_samples: NonNegativeInt = 0,
+        seed: Seed = 0,
         split: SplitName = "test",
-        repeats: int = 5,
+        repeats: PositiveInt = 5,
         download: bool = False,
         features: FeatureChoice = "auto",
         on_progress: OnProgress = no_progress,
@@ -322,12 +387,13 @@ class Run:
             features=features,
             on_progress=on_progress,
         )
-        return evaluate(context, select_metrics(metrics))
+        return evaluate(context, select_metrics([metrics] if isinstance(metrics, str) else metrics))
 
     def _test_loader(self) -> BatchLoader:
         return eval_loader(self.config, self.splits, "test", self.device)
 
 
+@check_arguments
 def load_run(path: Path | str, device: str = "auto") -> Run:
     """Open a run folder. device: auto, cpu, cuda, ... RunError if there is no run."""
     run = Run(RunFolder.existing(Path(path)).path, device)
@@ -343,8 +409,13 @@ def draw_samples(
     They are the same for the same seed: draws of p(x|z) for real-valued vectors, else its mean,
     because noise hides what a picture shows.
     """
-    if n < 1:
-        raise OptionError(f"{n} samples cannot be drawn: give 1 or more")
+    if not model.prior_is_fitted:
+        warnings.warn(
+            "the prior of this model is not fitted, which happens when training ends, unless an "
+            "option prevents it: its samples look unlike the data",
+            VaezooWarning,
+            stacklevel=2,
+        )
     mean = model.data.is_image or model.data.domain != "real"
     y = sample_labels(model, n, label)
     parts = []
