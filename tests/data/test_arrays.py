@@ -217,6 +217,22 @@ def test_binarize(tmp_path: Path) -> None:
     assert "--binarize" in refused(tmp_path, threshold, x=noise * 3)
 
 
+def test_an_unknown_class_stays_unknown(tmp_path: Path) -> None:
+    splits = load(tmp_path, x=levels(6, 5, 5), y=[-1, 7, 3, -1, 7, 3])
+    _, labels = everything(splits)
+    assert labels is not None
+    assert sorted(labels.tolist()) == [-1, -1, 0, 0, 1, 1]
+    assert splits.spec.class_names == ("3", "7")
+
+
+def test_classes_may_have_any_numbers_of_64_bits(tmp_path: Path) -> None:
+    numbers = np.array([2**63 - 1, 2**62, 5, 5], np.uint64)
+    splits = load(tmp_path, x=levels(4, 5, 5), y=numbers)
+    assert splits.spec.class_names == ("5", str(2**62), str(2**63 - 1))
+    numbers[0] += np.uint64(1)
+    assert "class numbers go from 0 up" in refused(tmp_path, x=levels(4, 5, 5), y=numbers)
+
+
 def test_labels_known_in_part(tmp_path: Path) -> None:
     splits = load(tmp_path, x=levels(4, 5, 5), y=[0, 1, -1, 1], x_test=levels(2, 5, 5))
     _, labels = splits.test.get_batch(torch.arange(2))

@@ -91,6 +91,8 @@ TABLE = DataSpec(shape=(3,), domain="real")
     ("x", "spec", "said"),
     [
         (np.full((2, 3, 4, 5), 200, np.uint8), IMAGE, r"in \[0, 1\], not 200 to 200: divide 8-bit"),
+        (np.linspace(0, 255, 60).reshape(1, 3, 4, 5), IMAGE, "not 0 to 255: divide 8-bit levels"),
+        (np.linspace(-1, 200, 60).reshape(1, 3, 4, 5), IMAGE, "not -1 to 200$"),
         (np.full((2, 3, 4, 5), 300.0), IMAGE, r"in \[0, 1\], not 300 to 300$"),
         (torch.full((2, 3, 4, 5), -1.0), IMAGE, r"in \[0, 1\], not -1 to -1$"),
         (torch.zeros(2, 1, 4, 5), IMAGE, "are n×3×4×5, not 2×1×4×5$"),

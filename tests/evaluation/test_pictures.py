@@ -172,6 +172,7 @@ def test_the_range_of_real_values_is_that_of_the_data() -> None:
     assert value_range(DataSpec(shape=(1, 8, 8), domain="real")) == (0.0, 1.0)
     assert describe_range((0.0, 1.0)) == ""
     assert describe_range((-1.0, 1.0)) == "black is -1, white is 1"
+    assert describe_range((-1e-7, 300.0)) == "black is 0, white is 300"
     assert describe_range((1e-13, 300.0)) == "black is 0, white is 300"
 
 
