@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -196,8 +197,8 @@ def export_weights(run: Run, path: Path) -> Exported:
         load_into(again, load_weights(temporary), path)
         for part in ("encoder", "decoder"):
             graph, other = make_graph(model, part), make_graph(again, part)
-            difference = max(difference, largest_difference(graph, other, model, part))
-        _check(difference, "the model")
+            difference = largest_difference(graph, other, model, part)
+            _check(difference, f"the {part}")
 
     atomic_write(path, write)
     with safe_open(path, framework="pt") as file:
@@ -256,13 +257,19 @@ def input_names(model: BaseVAE, part: Part) -> list[str]:
 
 @torch.no_grad()
 def largest_difference(graph: Graph, exported: Model, model: BaseVAE, part: Part) -> float:
-    """The largest difference between the graph and the exported model; see TOLERANCE."""
+    """The largest difference between the graph and the exported model; see TOLERANCE.
+
+    NaN if one of them gives values that are not finite.
+    """
     largest = 0.0
     for n in _CHECKED_BATCH_SIZES:
         given = example_inputs(model, part, n)
         for ours, theirs in zip(graph(*given), exported(*given), strict=True):
             scale = max(1.0, float(ours.abs().max()))
-            largest = max(largest, float((ours - theirs).abs().max()) / scale)
+            difference = float((ours - theirs).abs().max())
+            if not math.isfinite(difference):
+                return math.nan
+            largest = max(largest, difference / scale)
     return largest
 
 
@@ -277,6 +284,8 @@ def _program(graph: Graph, model: BaseVAE, part: Part) -> torch.export.ExportedP
 
 
 def _check(difference: float, what: str) -> None:
+    if math.isnan(difference):
+        raise RunError(f"{what} gives values that are not finite: nothing was written")
     if not difference <= TOLERANCE:
         raise RunError(
             f"{what} as exported differs from PyTorch by {difference:.2g}: nothing was written"

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 import vaezoo
+from vaezoo.checkpoint.format import load_weights, save_weights
 from vaezoo.cli.main import main
 from vaezoo.report.summary import read_runs
 
@@ -283,6 +285,51 @@ def test_interpolate(
         capsys, "interpolate", str(run), "5", "nofile.png", "-o", "b.png"
     )
     assert ".webp" in refused(capsys, "interpolate", str(run), "5", "6", "-o", "b.jpeg")
+
+
+@pytest.fixture
+def diverged(run: Path, tmp_path: Path) -> Path:
+    """Finite weights, so large that no output is."""
+    return with_weights(run, tmp_path / "diverged", lambda w: 1e30 * torch.randn(w.shape))
+
+
+def with_weights(run: Path, out: Path, change: Callable[[Tensor], Tensor]) -> Path:
+    shutil.copytree(run, out)
+    weights = load_weights(out / "model.safetensors")
+    save_weights(
+        out / "model.safetensors",
+        {name: change(w) if w.is_floating_point() else w for name, w in weights.items()},
+    )
+    return out
+
+
+def test_values_that_are_not_finite_are_said_and_are_null_in_json(
+    diverged: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, command in enumerate(
+        (
+            ["sample", str(diverged), "-n", "3"],
+            ["reconstruct", str(diverged), "0", "1"],
+            ["traverse", str(diverged)],
+            ["interpolate", str(diverged), "0", "1"],
+        )
+    ):
+        assert main([*command, "-o", f"{number}.png"]) == 0
+        assert "with values that are not finite" in capsys.readouterr().out
+        found = printed(capsys, *command, "-o", f"{number}.png", "--overwrite", "--json")
+        if command[0] == "reconstruct":
+            assert found["mse"] == [None, None]
+    assert "has diverged" in refused(capsys, "embed", str(diverged))
+    weights = ["--format", "safetensors", "-o", "w.safetensors"]
+    assert "not finite: nothing was written" in refused(capsys, "export", str(diverged), *weights)
+    assert not Path("w.safetensors").exists()
+
+
+def test_a_decoder_that_ignores_all_latents_has_no_traversal(
+    run: Path, tmp_path: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deaf = with_weights(run, tmp_path / "deaf", torch.zeros_like)
+    assert "no latent dimension changes" in refused(capsys, "traverse", str(deaf))
 
 
 def test_embed(

@@ -68,6 +68,11 @@ def print_result(as_json: bool, value: Any, text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON on stdout, in characters that stdout's encoding has."""
+    """Print a value as JSON on stdout, in characters that stdout's encoding has.
+
+    JSON has no number for infinity and for NaN: they are null.
+    """
     readable = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    print(json.dumps(value, indent=2, ensure_ascii=not readable, allow_nan=False))
+    text = json.dumps(value, indent=2, ensure_ascii=not readable)
+    finite = json.loads(text, parse_constant=lambda name: None)
+    print(json.dumps(finite, indent=2, ensure_ascii=not readable, allow_nan=False))

@@ -61,10 +61,13 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _with_range(text: str, shown: ValueRange | None) -> str:
+def _describe(text: str, shown: ValueRange | None, x: Tensor) -> str:
+    """The text, with the range of the picture, and how many examples of x are not finite."""
     from vaezoo.evaluation.pictures import UNIT, describe_range
 
-    return "; ".join(filter(None, (text, describe_range(shown or UNIT))))
+    broken = int((~x.isfinite()).flatten(1).any(1).sum())
+    warning = f"{_count(broken, 'example')} with values that are not finite" if broken else ""
+    return "; ".join(filter(None, (text, describe_range(shown or UNIT), warning)))
 
 
 @click.command()
@@ -92,7 +95,7 @@ def sample_command(
     else:
         save_grid(out, x, shown=shown)
     values = {"samples": count, "temperature": temperature, "value_range": shown}
-    return values, _with_range(_count(count, "sample"), shown)
+    return values, _describe(_count(count, "sample"), shown, x)
 
 
 @click.command()
@@ -124,7 +127,7 @@ def reconstruct_command(run: Run, images: tuple[str, ...], label: str | None, ou
     if shown is not None:
         text += f" above the reconstruction{'s' if len(images) > 1 else ''}"
     values = {"images": [*images], "mse": errors, "value_range": shown}
-    return values, _with_range(text, shown)
+    return values, _describe(text, shown, reconstructed)
 
 
 @click.command()
@@ -162,20 +165,26 @@ def traverse_command(
     its posterior means where the model's KL is not a sum over dimensions. Dimensions that do not
     change the decoder's output are left out.
     """
+    import torch
+
+    from vaezoo.errors import DataError
     from vaezoo.evaluation.pictures import save_rows, value_range
 
     run.check_has_pictures()
     shown = value_range(run.data_spec)
     count = steps or (9 if out.suffix.lower() == ".png" else 24)
     found = run.traverse(rows, steps=count, start=start, label=label, examples=examples)
+    if not found.rows:
+        raise DataError("no latent dimension changes the decoder's output: there is no traversal")
     sizes = [f"{r.std:.2f} std" if r.kl is None else f"{r.kl:.2f} nats" for r in found.rows]
     names = [f"z{row.number}  {size}" for row, size in zip(found.rows, sizes, strict=True)]
     save_rows(out, [row.images for row in found.rows], names, shown)
+    images = torch.cat([row.images for row in found.rows])
     order = "their KL" if found.order == "kl" else "the standard deviation of their posterior means"
     text = f"{_count(len(found.rows), 'latent dimension')}, ordered by {order}"
     if found.num_ignored:
         text += f"\n{found.num_ignored} left out: they do not change the decoder's output"
-    return {**found.to_dict(), "value_range": shown}, _with_range(text, shown)
+    return {**found.to_dict(), "value_range": shown}, _describe(text, shown, images)
 
 
 @click.command()
@@ -214,7 +223,9 @@ def interpolate_command(
     found = run.interpolate(a, b, steps=count, method=method, label=label)
     save_rows(out, [torch.cat([found.a, found.images, found.b])], [""], shown)
     text = f"from {a} to {b} in {len(found.images)} steps"
-    return {"method": method, **found.to_dict(), "value_range": shown}, _with_range(text, shown)
+    return {"method": method, **found.to_dict(), "value_range": shown}, _describe(
+        text, shown, found.images
+    )
 
 
 @click.command()

@@ -105,6 +105,8 @@ def embed_points(
     """
     if len(points) < 3:
         raise DataError(f"{len(points)} examples are too few to embed: give 3 or more")
+    if not points.isfinite().all():
+        raise DataError("the latents are not finite: the model has diverged")
     if method == "pca":
         return pca_plane(points)
     what = f"--method {method}"
