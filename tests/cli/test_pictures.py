@@ -169,7 +169,7 @@ def test_what_cannot_be_written_is_refused_in_one_line(
     assert "number of a test example" in refused(
         capsys, "reconstruct", str(vectors), "a.png", "-o", "b.npz"
     )
-    assert "a .csv file holds vectors" in refused(capsys, "sample", str(run), "-o", "s.csv")
+    assert "ends in .png or .npz" in refused(capsys, "sample", str(run), "-o", "s.csv")
     assert {path.name for path in in_tmp.iterdir()} == {"samples.npz", "reconstructed.npz"}
 
 

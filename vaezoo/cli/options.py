@@ -24,8 +24,6 @@ FILE = click.Path(path_type=Path)
 IMAGE = (".png",)
 ANIMATION = (".png", ".gif", ".webp")
 """The endings of pictures that a command writes: still ones, and those that may move."""
-VALUES = (".npz", ".csv")
-"""The endings of files with the values of examples."""
 
 
 def list_option(
@@ -166,7 +164,6 @@ def picture_options(
     """
     kinds = "a PNG" + (", or a GIF or WebP with an animation" if endings == ANIMATION else "")
     if or_values:
-        endings = (*endings, *VALUES)
         kinds += ". Or the values: .npz, the default for vectors, or .csv (vectors only)"
     out_options = out_option(default, f"The picture to write: {kinds}.")
 
@@ -175,22 +172,23 @@ def picture_options(
         def write(
             run: Path, out: Path, overwrite: bool, device: str, as_json: bool, **own: Any
         ) -> None:
-            source = click.get_current_context().get_parameter_source("out")
-            is_default = or_values and source is ParameterSource.DEFAULT
-            if not is_default:
+            if not or_values:
                 check_writable(out, overwrite, endings)
 
             from vaezoo.runs.run import load_run
 
             opened = load_run(run, device)
-            if is_default:
-                out = out if opened.data_spec.is_image else out.with_suffix(".npz")
-                check_writable(out, overwrite)
-            values, text = function(opened, out=out, **own)
-            has_values = out.suffix.lower() in VALUES
-            files = {"picture": None if has_values else str(out)}
             if or_values:
-                files["values"] = str(out) if has_values else None
+                is_image = opened.data_spec.is_image
+                source = click.get_current_context().get_parameter_source("out")
+                if source is ParameterSource.DEFAULT and not is_image:
+                    out = out.with_suffix(".npz")
+                check_writable(out, overwrite, (".png", ".npz") if is_image else (".npz", ".csv"))
+            values, text = function(opened, out=out, **own)
+            is_picture = out.suffix.lower() in ANIMATION
+            files = {"picture": str(out) if is_picture else None}
+            if or_values:
+                files["values"] = None if is_picture else str(out)
             print_result(as_json, {**files, **values}, f"{out}: {text}")
 
         return out_options(device_option(json_option(write)))

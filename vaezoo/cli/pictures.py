@@ -19,42 +19,34 @@ Result = tuple[dict[str, Any], str]
 """What a command returns: the content of its JSON, and a text."""
 
 
-def _shown_range(run: Run, out: Path) -> ValueRange | None:
-    """The values that are black and white in the picture; None if the file holds values.
+def _save(run: Run, out: Path, y: Tensor | None = None, **stacks: Tensor) -> ValueRange | None:
+    """Write examples as a picture, or their values; a .csv file has `x`, a row for each example.
 
-    DataError if examples of this data cannot be written to a file of this ending.
+    stacks: as for save_grid, by the names that they have in an .npz file. y: their classes.
+    Returns the values that are black and white in the picture; None if there is none.
     """
-    from vaezoo.errors import DataError
-    from vaezoo.evaluation.pictures import value_range
-
-    ending = out.suffix.lower()
-    if ending == ".csv" and run.data_spec.is_image:
-        raise DataError(f"{out}: a .csv file holds vectors, and this data is images: give .npz")
-    if ending in options.VALUES:
-        return None
-    if not run.data_spec.is_image:
-        raise DataError(f"{out}: vectors have no picture: give a name that ends in .npz or .csv")
-    return value_range(run.data_spec)
-
-
-def _save_values(path: Path, **arrays: Tensor) -> None:
-    """Write arrays of examples by name; a .csv file has the first, a row for each example."""
     import numpy as np
 
+    from vaezoo.evaluation.pictures import save_grid, value_range
     from vaezoo.io import atomic_write
 
-    named: dict[str, Any] = {name: array.numpy() for name, array in arrays.items()}
+    if out.suffix.lower() == ".png":
+        shown = value_range(run.data_spec)
+        save_grid(out, *stacks.values(), shown=shown)
+        return shown
+    arrays: dict[str, Any] = {name: stack.numpy() for name, stack in stacks.items()}
+    arrays |= {} if y is None else {"y": y.numpy()}
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
-            if path.suffix.lower() == ".npz":
-                np.savez(file, **named)
+            if out.suffix.lower() == ".npz":
+                np.savez(file, **arrays)
             else:
-                first = next(iter(named.values()))
-                header = ",".join(f"x{i}" for i in range(first.shape[1]))
-                np.savetxt(file, first, "%.9g", ",", header=header, comments="")
+                header = ",".join(f"x{i}" for i in range(arrays["x"].shape[1]))
+                np.savetxt(file, arrays["x"], "%.9g", ",", header=header, comments="")
 
-    atomic_write(path, write)
+    atomic_write(out, write)
+    return None
 
 
 def _count(number: int, what: str) -> str:
@@ -83,17 +75,11 @@ def sample_command(
     run: Run, count: int, label: str | None, temperature: float, seed: int, out: Path
 ) -> Result:
     """Draw examples from the prior of the model in the folder RUN: one picture, or values."""
-    from vaezoo.evaluation.pictures import save_grid
     from vaezoo.runs.run import sample_labels
 
-    shown = _shown_range(run, out)
     number = None if label is None else run.class_index(label)
     x = run.sample(count, label=number, temperature=temperature, seed=seed)
-    if shown is None:
-        y = sample_labels(run.model, count, number)
-        _save_values(out, x=x, **({} if y is None else {"y": y}))
-    else:
-        save_grid(out, x, shown=shown)
+    shown = _save(run, out, sample_labels(run.model, count, number), x=x)
     values = {"samples": count, "temperature": temperature, "value_range": shown}
     return values, _describe(_count(count, "sample"), shown, x)
 
@@ -112,20 +98,12 @@ def reconstruct_command(run: Run, images: tuple[str, ...], label: str | None, ou
     """
     import torch
 
-    from vaezoo.evaluation.pictures import save_grid
-
-    shown = _shown_range(run, out)
     examples = [run.example(image) for image in images]
     x = torch.cat([example.x for example in examples]).cpu()
     reconstructed = run.reconstruct(x, run.classes_of(examples, label))
-    if shown is None:
-        _save_values(out, x=reconstructed, originals=x)
-    else:
-        save_grid(out, x, reconstructed, shown=shown)
+    shown = _save(run, out, originals=x, x=reconstructed)
     errors = (x - reconstructed).square().flatten(1).mean(1).tolist()
-    text = _count(len(images), "original")
-    if shown is not None:
-        text += f" above the reconstruction{'s' if len(images) > 1 else ''}"
+    text = _count(len(images), "reconstruction")
     values = {"images": [*images], "mse": errors, "value_range": shown}
     return values, _describe(text, shown, reconstructed)
 
