@@ -103,7 +103,7 @@ def reconstruct_command(run: Run, images: tuple[str, ...], label: str | None, ou
     reconstructed = run.reconstruct(x, run.classes_of(examples, label))
     shown = _save(run, out, originals=x, x=reconstructed)
     errors = (x - reconstructed).square().flatten(1).mean(1).tolist()
-    text = _count(len(images), "reconstruction")
+    text = _count(len(images), "reconstructed example")
     values = {"images": [*images], "mse": errors, "value_range": shown}
     return values, _describe(text, shown, reconstructed)
 
