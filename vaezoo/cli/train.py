@@ -203,6 +203,8 @@ def _print_summary(summary: Mapping[str, Any], path: Path, data: DataSpec) -> No
         click.echo(f"held out: {elbo.format(**summary)}, {r2}")
     else:
         click.echo(f"held out: {r2}; ELBO: {summary['notes']['elbo']}")
+    for finding in summary.get("findings", ()):
+        click.echo(f"note: {finding['message']}")
     speed = "{steps:,} steps, {images_per_second:,.0f} images/s, {wall_seconds:.0f} s"
     click.echo(speed.format(**summary))
     pictures = {

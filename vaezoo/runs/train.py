@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import platform
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from vaezoo.distributed.launch import (
 )
 from vaezoo.errors import DataError, OptionError
 from vaezoo.evaluation.evaluate import Evaluation, default_metrics, evaluate
+from vaezoo.evaluation.findings import Finding, find_problems
 from vaezoo.evaluation.pictures import save_grid, value_range
 from vaezoo.evaluation.plots import save_curves
 from vaezoo.io import write_json
@@ -256,14 +258,34 @@ def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
             model = trainer.model.eval()
             context = eval_context(model, config, splits, seed=config.train.seed)
             evaluation = evaluate(context, default_metrics())
+            findings = _training_findings(trainer, evaluation)
             if trainer.folder.is_writer:
                 summary = _summary(trainer, evaluation, progress)
                 with local_only():
+                    if not any(finding.kind == "divergence" for finding in findings):
+                        findings += find_problems(context, evaluation)
+                    summary["findings"] = [asdict(finding) for finding in findings]
                     _draw_pictures(trainer, config, splits)
                 # The summary comes last: it shows that the run is complete.
                 write_json(trainer.folder.summary, summary)
     barrier()
     return Run(trainer.folder.path, str(device))
+
+
+def _training_findings(trainer: Trainer, evaluation: Evaluation) -> list[Finding]:
+    """Whether training diverged or skipped steps. All processes must call this."""
+    found, r2 = [], evaluation.reconstruction_r2
+    lr = f"train again with --lr {min(trainer.options.lr / 10, 1e-3):g}"
+    if r2 is None or r2 < 0.05:  # else it learned something, and the losses need not be computed
+        loss, start = trainer.validation_loss(), trainer.untrained_loss()
+        if not loss <= start:
+            message = f"training diverged: the validation loss (the negative ELBO) is {loss:.4g}, "
+            message += f"and that of an untrained model {start:.4g}: {lr}"
+            found.append(Finding("divergence", loss if math.isfinite(loss) else None, message))
+    if skipped := trainer.progress.skipped:
+        message = f"{skipped:,} of {trainer.progress.step:,} steps were skipped: their loss or "
+        found.append(Finding("skipped_steps", skipped, f"{message}gradient was not finite: {lr}"))
+    return found
 
 
 def _draw_pictures(trainer: Trainer, config: RunConfig, splits: Splits) -> None:

@@ -240,13 +240,27 @@ class Trainer:
         seed, together = self.options.seed, self.options.shard
         return evaluate_loss(model, loss, self.validation, self._context(), seed, together)
 
+    def validation_loss(self) -> float:
+        """The negative ELBO on held-out data, or the loss if there is no ELBO; NaN if not finite.
+
+        A loss against a discriminator is no measure of a model: infinity stands for it.
+        """
+        return self._validation_loss(self.model, self.loss)
+
     def untrained_loss(self) -> float:
-        """The validation loss of a new model."""
+        """`validation_loss` of a new model."""
         with seeded(self.options.seed, self.runtime.device):
             model = self.rebuild()
         loss = loss_of(model).to(self.runtime.device)
         broadcast_module(model, loss)
-        return self._validation_terms(model, loss)["loss"]
+        return self._validation_loss(model, loss)
+
+    def _validation_loss(self, model: BaseVAE, loss: BaseLoss) -> float:
+        terms = self._validation_terms(model, loss)
+        value = -terms.get("elbo", -terms["loss"])
+        if not math.isfinite(value + terms["loss"]):
+            return math.nan
+        return value if "elbo" in terms or len(self.train_step.phases) == 1 else math.inf
 
     def _failed(self, error: NonFiniteError) -> TrainingError:
         """Return to the newest checkpoint whose validation loss is sane, and say how to go on.
@@ -256,20 +270,17 @@ class Trainer:
         self.writer.wait()
         what, lr = f"training failed: {error}", min(self.options.lr / 10, 1e-3)
         start = self.untrained_loss()
-        if not math.isfinite(start):
+        if math.isnan(start):
             return TrainingError(
-                f"{what}; the loss of the untrained model is {start} too: check the data and the "
-                "options of the model and the loss"
+                f"{what}; the loss of the untrained model is not finite either: check the data and "
+                "the options of the model and the loss"
             )
-
-        def is_sane() -> bool:
-            return self._validation_terms(self.model, self.loss)["loss"] <= start + abs(start)
-
+        sane = start + abs(start)
         if not on_rank0_broadcast(lambda: self.folder.has_progress):  # the folder is removed
             return TrainingError(f"{what}; train again with --lr {lr:g}")
         if not self.checkpoints.paths():
             where = "from the beginning: there is no checkpoint yet"
-        elif found := self.checkpoints.keep_newest(is_sane):
+        elif found := self.checkpoints.keep_newest(lambda: self.validation_loss() <= sane):
             if self.folder.is_writer:
                 save_weights(self.folder.weights, full_state_dict(self.model.state_dict()))
             where = f"from step {found}, the last checkpoint whose validation loss is sane"

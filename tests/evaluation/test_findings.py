@@ -1,0 +1,69 @@
+"""Findings: what is wrong with a trained model, in numbers and one line each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import vaezoo
+from small_jobs import SMALL_JOB
+from vaezoo.evaluation.findings import gaussian_kl
+
+QUICK: dict[str, Any] = {**SMALL_JOB, "epochs": None, "steps": 40}
+
+
+def findings(out: Path, model: str, **options: Any) -> dict[str, dict[str, Any]]:
+    job = {k: v for k, v in QUICK.items() if model != "vq_vae" or k != "latent_dim"}
+    run = vaezoo.train(model, out=out, **{**job, **options})
+    for finding in run.summary["findings"]:
+        assert "\n" not in finding["message"]
+    return {finding["kind"]: finding for finding in run.summary["findings"]}
+
+
+def test_a_healthy_run_has_none(tmp_path: Path) -> None:
+    assert findings(tmp_path / "r", "vanilla", steps=150) == {}
+
+
+def test_divergence_names_both_losses_and_a_rate(tmp_path: Path) -> None:
+    found = findings(tmp_path / "r", "iaf", lr=10.0)
+    assert set(found) == {"divergence"}
+    assert found["divergence"]["value"] > 1e5
+    assert "--lr 0.001" in found["divergence"]["message"]
+
+
+def test_posterior_collapse_names_the_rate(tmp_path: Path) -> None:
+    found = findings(tmp_path / "r", "vanilla", beta=1000.0, steps=150)
+    rate = found["posterior_collapse"]["value"]
+    assert 0 <= rate < 1
+    assert f"{rate:.2g} nats per example" in found["posterior_collapse"]["message"]
+    assert "of 4 are not used" in found["posterior_collapse"]["message"]
+
+
+def test_a_prior_that_does_not_match_the_latents(tmp_path: Path) -> None:
+    found = findings(tmp_path / "r", "vanilla", beta=1e-6, steps=300, lr=1e-2)
+    assert set(found) == {"prior_mismatch"}
+    assert found["prior_mismatch"]["value"] > 4  # one nat for each of 4 latents
+
+
+def test_skipped_steps_are_counted(tmp_path: Path) -> None:
+    found = findings(tmp_path / "r", "vanilla", lr=1e20, steps=8, on_nonfinite="skip")
+    assert found["skipped_steps"]["value"] >= 6
+    assert "of 8 steps were skipped" in found["skipped_steps"]["message"]
+
+
+def test_a_codebook_of_one_code(tmp_path: Path) -> None:
+    options = {"hidden": (4, 4), "codes": 512, "dead_code_steps": None, "prior_steps": 0}
+    found = findings(tmp_path / "r", "vq_vae", steps=5, **options)
+    assert found["codebook_collapse"]["value"] < 0.02
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (3.0, 0.0), (1.0, 2.0), (0.1, -1.0)])
+def test_the_kl_of_gaussians_is_the_closed_form(scale: float, shift: float) -> None:
+    """KL(N(m, s²) ‖ N(0, 1)) = ½ (s² + m² − 1 − ln s²), for each of two latents."""
+    noise = torch.randn(200_000, 2, generator=torch.Generator().manual_seed(0)).double()
+    other = torch.randn(200_000, 2, generator=torch.Generator().manual_seed(1)).double()
+    kl = scale**2 + shift**2 - 1 - 2 * torch.tensor(scale).log().item()
+    assert gaussian_kl(scale * noise + shift, other) == pytest.approx(kl, rel=0.02, abs=1e-3)
