@@ -47,7 +47,7 @@ SOURCES = (
 )
 LEFT_OUT = re.compile(
     r"/(__init__|plugin|options|spec)\.py|vaezoo_(torchvision|tensorboard)/"
-    r"|vaezoo/data/(cache|folder|image_tree)|vaezoo/evaluation/plots|vaezoo/models/memory"
+    r"|vaezoo_files/(folder|placements)|vaezoo/data/(cache|image_files)|vaezoo/evaluation/plots|vaezoo/models/memory"
 )
 """Registration, options, reading of files, charts: no mathematics."""
 

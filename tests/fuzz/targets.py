@@ -30,14 +30,15 @@ from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.checkpoint.format import load_into, load_weights
 from vaezoo.config import build_config, load_config, parse_settings, resolve_components
 from vaezoo.data import cache as image_cache
-from vaezoo.data.arrays import NpzDataset
 from vaezoo.data.decode import decode_image, is_grey
-from vaezoo.data.options import DecodeOptions, NpzOptions
+from vaezoo.data.options import DecodeOptions
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import VaezooError
 from vaezoo.evaluation.plots import save_curves
 from vaezoo.runs.build import build_model
 from vaezoo.runs.run import Run
+from vaezoo_files.npz import NpzDataset
+from vaezoo_files.options import NpzOptions
 from vaezoo_torchvision.celeba import read_partition, split_by_partition
 from vaezoo_torchvision.sets import read_idx
 

@@ -19,13 +19,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vaezoo.data import arrays
-from vaezoo.data.arrays import NpzDataset
 from vaezoo.data.decode import UnreadableImageError, decode_image
-from vaezoo.data.options import DecodeOptions, NpzOptions
+from vaezoo.data.options import DecodeOptions
 from vaezoo.errors import DataError, RunError
 from vaezoo.io import parse_json, read_json, read_regular
 from vaezoo.plugins.sources import import_file
+from vaezoo_files import npz as arrays
+from vaezoo_files.npz import NpzDataset
+from vaezoo_files.options import NpzOptions
 
 FUZZ = Path(__file__).parent
 fuzz, mutate, targets = (

@@ -108,7 +108,7 @@ def test_no_image_is_decoded_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def refuse(*_: object) -> None:
         raise AssertionError("an image was decoded again")
 
-    monkeypatch.setattr("vaezoo.data.folder.decode_all", refuse)
+    monkeypatch.setattr("vaezoo.data.image_files.decode_all", refuse)
     again = CelebaDataset(options).load()
     assert numbers(again.train) == numbers(first.train)
     assert again.fingerprint == first.fingerprint

@@ -12,13 +12,17 @@ from vaezoo.bench.job import MODES, Case, Job, Mode
 from vaezoo.cli import options
 from vaezoo.cli.output import make_console, print_table
 from vaezoo.config import parse_settings
-from vaezoo.data.options import FolderOptions
+from vaezoo.data.options import ImageSize
 from vaezoo.errors import OptionError
-from vaezoo.options import parse
+from vaezoo.options import Options, parse
 from vaezoo.plugins.registry import registry
 
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 _PRECISIONS = ("auto", "fp32", "tf32", "bf16")
+
+
+class _Size(Options):
+    image_size: ImageSize
 
 
 @click.command()
@@ -94,7 +98,7 @@ def command(
     sections = parse_settings(settings)
     if sections["train"] or sections["data"]:
         raise OptionError("--set: bench takes options of models and losses only")
-    shape = (channels, *parse(FolderOptions, {"image_size": image_size}, "bench").image_size)
+    shape = (channels, *parse(_Size, {"image_size": image_size}, "bench").image_size)
 
     from vaezoo.bench.job import run_jobs
     from vaezoo.bench.machine import describe_machine

@@ -1,11 +1,11 @@
-"""The plugin of the core: a loss and data sets."""
+"""The plugin of the core: the loss that every model can use."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from vaezoo.plugins.hookspecs import hookimpl
-from vaezoo.plugins.specs import DatasetSpec, LossSpec
+from vaezoo.plugins.specs import LossSpec
 
 
 @hookimpl
@@ -19,27 +19,5 @@ def register_losses(register: Callable[[LossSpec], None]) -> None:
             paper="Kingma & Welling 2013, arXiv:1312.6114; beta: Higgins et al. 2017",
             tags=("elbo", "beta"),
             requires=("elbo",),
-        )
-    )
-
-
-@hookimpl
-def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
-    register(
-        DatasetSpec(
-            name="folder",
-            target="vaezoo.data.folder:FolderDataset",
-            options="vaezoo.data.options:FolderOptions",
-            summary="Any tree of images, a folder a class or flat: give --root",
-            tags=("images", "files", "folder"),
-        )
-    )
-    register(
-        DatasetSpec(
-            name="npz",
-            target="vaezoo.data.arrays:NpzDataset",
-            options="vaezoo.data.options:NpzOptions",
-            summary="Arrays of images or vectors in an .npz file: give --root",
-            tags=("images", "vectors", "files", ".npz"),
         )
     )

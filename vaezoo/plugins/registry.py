@@ -123,7 +123,7 @@ def _suggest(word: str, specs: list[Spec]) -> str:
     path = Path(word)
     files = [spec for spec in specs if spec.kind == "dataset" and "files" in spec.tags]
     if files and (path.suffix or path.exists() or os.sep in word):
-        kind = "folder" if path.is_dir() or not path.suffix else path.suffix.lower()
+        kind = "directory" if path.is_dir() or not path.suffix else path.suffix.lower()
         fitting = [f"--data {s.name} --root {shlex.quote(word)}" for s in files if kind in s.tags]
         if fitting:
             return f"; did you mean {' or '.join(fitting)}?"

@@ -212,7 +212,7 @@ def _single_process(
 
 def run(jobs: Sequence[GradientJob], count: int, folder: Path) -> None:
     """Start `count` processes, which write their results into a folder."""
-    work = {"jobs": [job.to_json() for job in jobs], "count": count, "folder": str(folder)}
+    work = {"jobs": [job.to_json() for job in jobs], "count": count, "directory": str(folder)}
     command = [sys.executable, "-m", "vaezoo.testing.multi_process", json.dumps(work)]
     environment = {**os.environ, **subprocess_environment(), "OMP_NUM_THREADS": "1"}
     seconds = _SECONDS * len(jobs)
@@ -245,7 +245,7 @@ def _file(folder: str, number: int, rank: int) -> Path:
 
 def main() -> None:
     work, rank = json.loads(sys.argv[1]), int(sys.argv[2])
-    folder, count = work["folder"], work["count"]
+    folder, count = work["directory"], work["count"]
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=count
     )

@@ -2,44 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vaezoo.data import decode
-from vaezoo.data.base import BaseDataset, Splits, hash_content, make_splits, random_split
-from vaezoo.data.cache import Append, CachedImages, cached_images
-from vaezoo.data.decode import UnreadableImageError, decode_all, is_grey
-from vaezoo.data.image_tree import (
-    ImageFile,
-    ImageTree,
-    Placement,
-    assign_placements,
-    find_images,
+from vaezoo import BaseDataset, Splits
+from vaezoo.data.base import (
+    SplitIndices,
+    hash_content,
+    hold_out_validation,
+    make_splits,
+    random_split,
 )
-from vaezoo.data.options import DecodeOptions, FolderOptions
+from vaezoo.data.decode import UnreadableImageError, is_grey
+from vaezoo.data.image_files import ImageFile, ImageTree, cached_files, find_images
 from vaezoo.errors import DataError, printable
+
+from .options import FolderOptions
+from .placements import Placement, assign_placements
 
 VERSION = 1
 """The version of fingerprints of folders."""
 
 GREY_SAMPLES = 32
 """Images, evenly over the folder, in which colour is looked for."""
-
-
-class SplitIndices(NamedTuple):
-    """Positions of the images of each split, int64 [n], and in words how they were chosen."""
-
-    train: Tensor
-    validation: Tensor
-    test: Tensor
-    description: str
 
 
 class FolderDataset(BaseDataset):
@@ -188,43 +179,6 @@ class FolderDataset(BaseDataset):
 def _first_three(texts: Sequence[str]) -> str:
     more = f", and {len(texts) - 3:,} more" if len(texts) > 3 else ""
     return "; ".join(texts[:3]) + more
-
-
-def hold_out_validation(splits: SplitIndices, count: int, seed: int) -> SplitIndices:
-    """The splits with `count` training examples held out for validation, where that is not 0."""
-    if not count:
-        return splits
-    left, held_out, _ = random_split(len(splits.train), 0, count, seed)
-    description = f"{splits.description}; {count:,} held out of training by seed {seed}"
-    return SplitIndices(splits.train[left], splits.train[held_out], splits.test, description)
-
-
-def cached_files(
-    name: str,
-    root: Path,
-    images: Sequence[ImageFile],
-    shape: tuple[int, int, int],
-    options: DecodeOptions,
-    check: Callable[[list[tuple[int, str]]], object],
-) -> CachedImages:
-    """Decode image files, or map them if the same files were decoded in the same way before.
-
-    name: of the data set. check: takes the (position, reason) of files that cannot be read, which
-    `info["unreadable"]` keeps; it raises if they are too many, and then nothing is stored.
-    """
-    how = {name: getattr(options, name) for name in DecodeOptions.model_fields}
-    # Not where the folder lies: a copy that was moved is not decoded again.
-    key = hashlib.sha256(json.dumps([decode.VERSION, how], sort_keys=True).encode())
-    for image in images:
-        key.update(json.dumps([image.name, *image.state]).encode())
-
-    def build(append: Append) -> dict[str, Any]:
-        paths = [root / image.name for image in images]
-        unreadable, animated = decode_all(paths, shape, options, append)
-        check(unreadable)
-        return {"unreadable": unreadable, "animated": animated}
-
-    return cached_images(f"{name} {key.hexdigest()}", shape, len(images), build)
 
 
 def _find(root: Path) -> ImageTree:

@@ -14,19 +14,15 @@ from numpy.lib.format import MAGIC_PREFIX, read_array
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vaezoo.data.base import (
-    BaseDataset,
-    Splits,
-    TensorSplit,
-    hash_content,
-    hash_examples,
-    random_split,
-)
-from vaezoo.data.options import SPLIT_SEED, NpzOptions
-from vaezoo.data.spec import DataSpec, Domain
+from vaezoo import BaseDataset, DataSpec, Splits, TensorSplit
+from vaezoo.data.base import hash_content, hash_examples, random_split
+from vaezoo.data.options import SPLIT_SEED
+from vaezoo.data.spec import Domain
 from vaezoo.errors import DataError, printable
 from vaezoo.io import open_regular
 from vaezoo.runtime.memory import available_memory
+
+from .options import NpzOptions
 
 Array = NDArray[Any]
 

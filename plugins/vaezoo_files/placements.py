@@ -1,19 +1,9 @@
-"""The image files below a folder, and the split and class that their folders stand for."""
+"""The split and the class of each image that its folders stand for."""
 
 from __future__ import annotations
 
-import heapq
-import os
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal, NamedTuple
-
-from vaezoo.data.decode import SUFFIXES
-
-IGNORED = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN"))
-"""Folders that operating systems leave behind. Names that begin with a dot are ignored too."""
 
 Role = Literal["all", "train", "validation", "test"]
 """The split of an image; "all" where the folders do not say."""
@@ -30,94 +20,11 @@ ROLES: Mapping[str, Role] = {
 """Names of folders, in lower case, that hold a split."""
 
 
-@dataclass(frozen=True, order=True)
-class ImageFile:
-    """A file whose name is that of an image.
-
-    name: relative to the folder, with / on every system. state: size in bytes, time of modification
-    in ns, mode: what changes when the file does; zeros for a file that is not there, such as a
-    broken link.
-    """
-
-    name: str
-    state: tuple[int, int, int] = (0, 0, 0)
-
-
-@dataclass
-class ImageTree:
-    """images: sorted by name. unreadable: (folder, reason). others: numbers of files by suffix."""
-
-    images: list[ImageFile] = field(default_factory=list)
-    unreadable: list[tuple[str, str]] = field(default_factory=list)
-    others: Counter[str] = field(default_factory=Counter)
-
-
 class Placement(NamedTuple):
     """The split and the class of an image, as the folders that it lies in say."""
 
     role: Role
     class_name: str | None
-
-
-def find_images(root: Path) -> ImageTree:
-    """Find the image files in a folder and below it. OSError if the folder cannot be read.
-
-    Links to files and to other folders are followed. Each folder is read once, by its real name
-    rather than a link, so that loops end; a link to a folder above the root is not followed.
-    """
-    tree = ImageTree()
-    seen = {_identity(folder) for folder in Path(os.path.realpath(root)).parents}
-    folders, links = [""], list[str]()
-    while folders or links:
-        name = folders.pop() if folders else heapq.heappop(links)
-        try:
-            identity = _identity(root / name)
-            if identity in seen:
-                continue
-            seen.add(identity)
-            with os.scandir(root / name) as entries:
-                for entry in entries:
-                    path = f"{name}/{entry.name}" if name else entry.name
-                    _add_entry(entry, path, tree, folders, links)
-        except OSError as error:
-            if not name:
-                raise
-            tree.unreadable.append((f"{name}/", (error.strerror or str(error)).lower()))
-    tree.images.sort()
-    tree.unreadable.sort()
-    return tree
-
-
-def _add_entry(
-    entry: os.DirEntry[str], name: str, tree: ImageTree, folders: list[str], links: list[str]
-) -> None:
-    if entry.name.startswith(".") or entry.name in IGNORED:
-        return
-    try:
-        is_folder = entry.is_dir()
-    except OSError:  # a link to itself, or into a folder that may not be read
-        is_folder = False
-    if is_folder:
-        if entry.is_symlink():
-            heapq.heappush(links, name)
-        else:
-            folders.append(name)
-        return
-    suffix = os.path.splitext(entry.name)[1].lower()
-    if suffix not in SUFFIXES:
-        tree.others[suffix or "unnamed kind"] += 1
-        return
-    try:
-        status = entry.stat()
-        state = (status.st_size, status.st_mtime_ns, status.st_mode)
-    except OSError:
-        state = (0, 0, 0)  # decoding it says what is wrong
-    tree.images.append(ImageFile(name, state))
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
-    return status.st_dev, status.st_ino
 
 
 _Paths = dict[int, tuple[str, ...]]

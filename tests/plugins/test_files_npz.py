@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from vaezoo.data import arrays as arrays_module
-from vaezoo.data.arrays import NpzDataset
 from vaezoo.data.base import Splits
-from vaezoo.data.options import NpzOptions
 from vaezoo.errors import DataError
+from vaezoo_files import npz as arrays_module
+from vaezoo_files.npz import NpzDataset
+from vaezoo_files.options import NpzOptions
 
 Array = NDArray[Any]
 

@@ -15,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vaezoo.data import decode, image_tree
+from vaezoo.data import decode, image_files
 from vaezoo.data.base import Split, Splits
-from vaezoo.data.folder import FolderDataset
-from vaezoo.data.image_tree import assign_placements, find_images
-from vaezoo.data.options import FolderOptions
+from vaezoo.data.image_files import find_images
 from vaezoo.errors import DataError
+from vaezoo_files.folder import FolderDataset
+from vaezoo_files.options import FolderOptions
+from vaezoo_files.placements import assign_placements
 
 
 def make(root: Path, names: Iterable[str], colour: bool = True) -> Path:
@@ -323,7 +324,7 @@ def test_an_unreadable_folder_is_skipped_and_listed(
             raise PermissionError(13, "Permission denied")
         return scandir(path)
 
-    monkeypatch.setattr(image_tree.os, "scandir", guarded)
+    monkeypatch.setattr(image_files.os, "scandir", guarded)
     splits = load(root)
     assert list(splits.skipped) == [("locked/", "permission denied")]
     assert splits.spec.class_names == ("a", "b")

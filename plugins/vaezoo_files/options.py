@@ -1,0 +1,50 @@
+"""Options of the data sets of files. This module imports no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from vaezoo.data.options import DecodeOptions, DiskOptions, ImageSize
+
+
+class FolderOptions(DiskOptions, DecodeOptions):
+    """Options of `folder`."""
+
+    image_size: ImageSize = Field((64, 64), description="height and width, as 64 or 96x64")
+    channels: Literal["auto", "1", "3"] = Field(
+        "auto", description="1: grey, 3: colour, auto: grey if a first look finds no colour"
+    )
+    split: Literal["random", "sorted"] = Field(
+        "random",
+        description="if there are no train and test folders: random by split_seed, or sorted: the "
+        "first in the order of their paths are for training",
+    )
+    test_fraction: float = Field(
+        0.25, gt=0, lt=1, description="fraction held out if there is no test folder"
+    )
+    split_seed: int = Field(0, ge=0, lt=2**32, description="seed of the random split")
+    max_skipped: float = Field(
+        0.1, ge=0, le=1, description="refuse the folder if a larger fraction cannot be read"
+    )
+
+
+class NpzOptions(DiskOptions):
+    """Options of `npz`: root is the file."""
+
+    layout: Literal["auto", "nchw", "nhwc"] = Field(
+        "auto",
+        description="axes of an array of images with channels: nchw: channels before height and "
+        "width; nhwc: after; auto: the axis of at most 4 values is that of the channels",
+    )
+    standardize: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: the model gets real-valued data with a mean of 0 and a standard "
+        "deviation of 1, and all results are in the data's units; off: as it is",
+    )
+
+    test_fraction: float = Field(
+        0.25, gt=0, lt=1, description="fraction held out if the file has no test array"
+    )
+    split_seed: int = Field(0, ge=0, lt=2**32, description="seed of the random split")
