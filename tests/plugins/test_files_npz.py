@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vaezoo.data.base import Splits
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import DataError
 from vaezoo_files import npz as arrays_module
 from vaezoo_files.npz import NpzDataset
@@ -215,6 +216,20 @@ def test_binarize(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).random((6, 5, 5))
     assert "--binarize" in refused(tmp_path, threshold, x=noise)
     assert "--binarize" in refused(tmp_path, threshold, x=noise * 3)
+
+
+@pytest.mark.parametrize("domain", ["binary", "unit", "real"])
+def test_image_files_are_read_for_data_of_levels_only(tmp_path: Path, domain: Any) -> None:
+    pixels = levels(5, 5)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    dataset = NpzDataset(NpzOptions(root=tmp_path / "data.npz"))
+    spec = DataSpec(shape=(1, 5, 5), domain=domain)
+    if domain == "real":
+        with pytest.raises(DataError, match="give the number of a test example"):
+            dataset.read_images([tmp_path / "a.png"], spec)
+    else:
+        read = dataset.read_images([tmp_path / "a.png"], spec)
+        assert np.array_equal(read[0, 0].numpy(), pixels)
 
 
 def test_an_unknown_class_stays_unknown(tmp_path: Path) -> None:
