@@ -29,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -84,6 +84,12 @@ class Mutant:
 
 def checksum(*parts: object) -> str:
     return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:16]
+
+
+def digest(tests: Sequence[str]) -> str:
+    """A checksum of the test file: once it has changed, it must pass again without a mutant."""
+    path = ROOT / tests[0]
+    return checksum(path.read_text()) if path.exists() else ""
 
 
 def source_files() -> list[str]:
@@ -288,7 +294,8 @@ class Trees:
             self.free.put(tree)
         if code not in (0, 5):  # 5: no tests, where -k selects none
             raise SystemExit(f"without a mutant these tests fail: {' '.join(tests)}: {why}")
-        return {"tests": tests, "seconds": round(time.monotonic() - begun, 1)}
+        took = round(time.monotonic() - begun, 1)
+        return {"tests": tests, "digest": digest(tests), "seconds": took}
 
     def test(
         self, mutant: Mutant, mutated: str, plan: list[list[Tests]], seconds: dict[Tests, float]
@@ -336,8 +343,10 @@ def main() -> int:
     seconds: dict[Tests, float] = {}
     for line in args.results.read_text().splitlines() if args.results.exists() else []:
         entry = json.loads(line)
-        if "tests" in entry:
+        if "tests" in entry and entry["digest"] == digest(entry["tests"]):
             seconds[tuple(entry["tests"])] = entry["seconds"]
+        elif "tests" in entry:
+            seconds.pop(tuple(entry["tests"]), None)
         else:
             results[entry["id"]] = entry
     waiting = [
@@ -360,7 +369,7 @@ def main() -> int:
             stages = 2 if args.quick else None
             plans = {mutant.file: tests_of(mutant.file)[:stages] for mutant, _ in waiting}
             needed = {tests for plan in plans.values() for stage in plan for tests in stage}
-            fresh = sorted(needed if args.again else needed - {*seconds})
+            fresh = sorted(needed - {*seconds})
             for entry in pool.map(lambda tests: keep(trees.check(tests)), fresh):
                 seconds[tuple(entry["tests"])] = entry["seconds"]
                 print(f"{entry['seconds']} s without a mutant: {entry['tests']}", flush=True)
