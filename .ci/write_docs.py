@@ -105,6 +105,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo.data.decode": ("UnreadableImageError", "is_grey"),
     "vaezoo.data.loader": ("BatchLoader",),
     "vaezoo.data.options": ("SPLIT_SEED", "Binarize", "DecodeOptions", "DiskOptions", "ImageSize"),
+    "vaezoo.runtime": ("report_progress",),
     "vaezoo.checkpoint.format": ("load_into", "load_weights", "save_weights"),
     "vaezoo.evaluation.latents": ("ACTIVE_VARIANCE", "LatentKls", "LatentMoments"),
     "vaezoo.evaluation.metric": (

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, MixtureSameFamily, MultivariateNormal
 
+from vaezoo.runtime import report_progress
+
 _TINY = 1e-12
 
 
@@ -57,7 +59,8 @@ class GaussianMixtureSampler(nn.Module):
         nearest = torch.cdist(z, _kmeans_plus_plus(z, len(self.weights))).argmin(1)
         resp = nn.functional.one_hot(nearest, len(self.weights)).to(z.dtype)
         history: list[float] = []
-        for _ in range(iterations):
+        for iteration in range(iterations):
+            report_progress("fitting the sampler, iteration", iteration, iterations)
             parameters = _m_step(z, resp, prior)
             log_joint, penalty = _e_step(z, parameters, prior)
             history.append(float(log_joint.logsumexp(1).mean()) - penalty)

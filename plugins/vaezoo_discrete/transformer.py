@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vaezoo.runtime import report_progress
+
 Cache = tuple[Tensor, Tensor]
 """Keys and values of the previous positions, each [batch, heads, positions, features]."""
 
@@ -86,7 +88,8 @@ class CodeTransformer(nn.Module):
         self.requires_grad_(True)
         optimizer = torch.optim.Adam(self.parameters(), lr=_LR, betas=(0.9, 0.95))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(steps))
-        for _ in range(steps):
+        for step in range(steps):
+            report_progress("fitting the prior, step", step, steps)
             batch = torch.randint(len(indices), (_BATCH_SIZE,), device=indices.device)
             loss = -self.log_prob(indices[batch].long()).mean() / self.length
             loss.backward()

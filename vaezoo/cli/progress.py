@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 
 from vaezoo.cli.output import is_rank0
 from vaezoo.training.loggers import ProgressCallback, TrainMetrics
 
 _LINE_SECONDS = 5.0
-"""At most one plain line of training in this time."""
+"""At most one plain line of each kind in this time: of training, of validation, of other work."""
+_CUT = Column(no_wrap=True, overflow="ellipsis", ratio=1)
 _BAR_SECONDS = 0.1
 _QUIET_SECONDS = 10.0
 """At most one plain line of other work in this time, so that short work prints nothing."""
@@ -54,59 +57,131 @@ class Progress:
             print(f"vaezoo: {text}, {done:,} of {total:,}", file=sys.stderr, flush=True)
 
 
-def make_progress_callback() -> ProgressCallback:
+def make_progress_callback() -> ProgressBar | ProgressLines:
     """A progress bar if stdout is a terminal, else plain lines."""
     return ProgressBar() if sys.stdout.isatty() else ProgressLines()
 
 
 class _Notes(ProgressCallback):
-    """A callback that shows each validation as a note."""
+    """A callback that shows validations as notes: the last one, and others every few seconds."""
+
+    def __init__(self) -> None:
+        self.validated, self.validation = -math.inf, ""
+        self.worked = time.perf_counter()
 
     def on_validation_end(self, epoch: int, record: Mapping[str, Any]) -> None:
         bits = record["bits_per_dim"]
         tail = "" if bits is None else f", {bits:.4f} bits per dimension"
-        self.on_note(f"epoch {epoch}, validation: {_format_terms(record['terms'])} nats{tail}")
+        terms = _format_terms(record["terms"])
+        self.validation = f"epoch {epoch}, validation: {terms} nats{tail}"
+        if time.perf_counter() - self.validated >= _LINE_SECONDS:
+            self._note_validation()
+
+    def _note_validation(self) -> None:
+        if self.validation:
+            self.on_note(self.validation)
+            self.validated, self.validation = time.perf_counter(), ""
+
+    def on_train_end(self) -> None:
+        self._note_validation()
+
+    def close(self) -> None:
+        """Called at the end of all work, also after an error."""
 
 
 class ProgressBar(_Notes):
     """A progress bar of training, with loss terms, images per second and time left."""
 
-    def on_train_start(self, title: str, total_steps: int, done: int) -> None:
+    training = False
+
+    def __init__(self) -> None:
+        super().__init__()
         self.console = Console()
-        self.console.print(title, highlight=False)
-        self.bar = Bar(
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}"),
+        self.bar: Bar | None = None
+        self.work: TaskID | None = None
+
+    def _start_bar(self, transient: bool) -> Bar:
+        """A bar whose text is cut where the line is too short for it; numbers stay."""
+        bar = Bar(
+            BarColumn(bar_width=24 if self.console.width >= 80 else 8),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[text]}", table_column=_CUT, markup=False),
             console=self.console,
+            expand=True,
+            transient=transient,
         )
+        bar.start()
+        return bar
+
+    def on_train_start(self, title: str, total_steps: int, done: int) -> None:
+        self._end_work()
+        self.console.print(title, highlight=False)
+        self.bar = self._start_bar(transient=False)
         self.task = self.bar.add_task("", total=total_steps, completed=done, text="")
-        self.pending = 0
+        self.training, self.pending = True, 0
         self.drawn = time.perf_counter()
-        self.bar.start()
+
+    def on_progress(self, what: str, done: int, total: int) -> None:
+        if self.work is None and (done >= total or time.perf_counter() - self.worked < 1.0):
+            return
+        if self.bar is None:
+            self.bar = self._start_bar(transient=True)
+        if self.work is None:
+            self.work = self.bar.add_task("", total=total, text=what)
+        self.bar.update(self.work, completed=done, total=total, text=what)
+        if done >= total:
+            self._end_work()
+
+    def _end_work(self) -> None:
+        """Remove the bar of other work than training."""
+        self.worked = time.perf_counter()
+        if self.bar is not None and self.work is not None:
+            self.bar.remove_task(self.work)
+            self.work = None
+            if not self.training:
+                self.bar.stop()
+                self.bar = None
 
     def on_step_end(self) -> None:
         self.pending += 1
         now = time.perf_counter()
-        if now - self.drawn > _BAR_SECONDS:
+        if now - self.drawn > _BAR_SECONDS and self.bar is not None:
+            if self.work is not None:
+                self._end_work()
             self.bar.advance(self.task, self.pending)
             self.pending, self.drawn = 0, now
 
     def on_log(self, metrics: TrainMetrics) -> None:
         text = f"{metrics.images_per_second:,.0f} images/s · {_format_terms(metrics.terms)}"
         self.pending = 0
-        self.bar.update(self.task, completed=metrics.step, text=text)
+        if self.bar is not None:
+            self.bar.update(self.task, completed=metrics.step, text=text)
 
     def on_note(self, text: str) -> None:
         self.console.print(text, highlight=False)
 
     def on_train_end(self) -> None:
-        self.bar.stop()
+        super().on_train_end()
+        self.close()
+
+    def close(self) -> None:
+        """Remove what is still shown, also after an error."""
+        self.training = False
+        self._end_work()
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
 
 
 class ProgressLines(_Notes):
-    """A line of training progress every few seconds, for logs and pipes."""
+    """A line of progress every few seconds, for logs and pipes."""
+
+    def on_progress(self, what: str, done: int, total: int) -> None:
+        now = time.perf_counter()
+        if now - self.worked >= _LINE_SECONDS and is_rank0():
+            self.worked = now
+            self.on_note(f"{what} {done:,} of {total:,}")
 
     def on_train_start(self, title: str, total_steps: int, done: int) -> None:
         self.printed = time.perf_counter()
@@ -114,6 +189,7 @@ class ProgressLines(_Notes):
 
     def on_log(self, metrics: TrainMetrics) -> None:
         now = time.perf_counter()
+        self.worked = now
         if now - self.printed < _LINE_SECONDS:
             return
         self.printed = now

@@ -165,12 +165,12 @@ def command(
     from vaezoo.cli.progress import make_progress_callback
     from vaezoo.runs.train import resume_run, start_run
 
-    progress = make_progress_callback()
-    if resume is None:
-        folder = None if out is None else Path(out)
-        run = start_run(parsed, folder, progress, auto_resume=auto_resume)
-    else:
-        run = resume_run(Path(resume), parsed, progress)
+    with contextlib.closing(make_progress_callback()) as progress:
+        if resume is None:
+            folder = None if out is None else Path(out)
+            run = start_run(parsed, folder, progress, auto_resume=auto_resume)
+        else:
+            run = resume_run(Path(resume), parsed, progress)
     if is_rank0():
         _print_summary(run.summary, run.path, run.data_spec)
 

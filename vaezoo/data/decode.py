@@ -26,6 +26,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from vaezoo.data.cache import Append
 from vaezoo.data.options import DecodeOptions
 from vaezoo.errors import DataError
+from vaezoo.runtime import report_progress
 
 VERSION = 1
 """The version of the decoding: images cached by another version are not used."""
@@ -134,6 +135,7 @@ def decode_all(
         decode = partial(_decode_task, shape=shape, options=options)
         for start in range(0, len(paths), chunk):
             part = paths[start : start + chunk]
+            report_progress("reading images", start, len(paths))
             tasks = [part[i : i + TASK_IMAGES] for i in range(0, len(part), TASK_IMAGES)]
             results = [result for task in pool.map(decode, tasks) for result in task]
             unreadable += [(start + i, r) for i, r in enumerate(results) if isinstance(r, str)]

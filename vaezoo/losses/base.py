@@ -16,6 +16,7 @@ from vaezoo.data.spec import DataSpec
 from vaezoo.distributed import all_reduce, local_only
 from vaezoo.models.base import BaseVAE
 from vaezoo.options import Options
+from vaezoo.runtime import report_progress
 from vaezoo.runtime.device import evaluation_mode, seeded
 
 
@@ -113,6 +114,8 @@ def evaluate_loss(
     sums: dict[str, Tensor] = {}
     with evaluation_mode(model, loss), torch.no_grad():
         for number, batch, counts in batches.sharded(all_to_all=together):
+            done = number * batches.batch_size
+            report_progress("validation, example", done, len(batches.split))
             with seeded(seed + number, batches.device), local_only():
                 output = loss(model, batch, context)
             for name, value in {"loss": output.loss, **output.terms}.items():

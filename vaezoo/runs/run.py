@@ -50,6 +50,7 @@ from vaezoo.models.distributions import mode
 from vaezoo.options import check_arguments
 from vaezoo.runs.build import TooLargeError, build_dataset, build_model, limit_memory
 from vaezoo.runs.provenance import load_components
+from vaezoo.runtime import report_progress
 from vaezoo.runtime.device import resolve_device, seeded
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -470,6 +471,7 @@ def eval_context(
         split_name=split,
         data_name=config.components.data.name,
         seed=seed,
+        on_progress=report_progress,
     )
 
 

@@ -40,6 +40,7 @@ from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import Spec
 from vaezoo.runs.build import build_dataset, build_model
 from vaezoo.runs.run import Run, check_same_data, draw_samples, eval_context, eval_loader
+from vaezoo.runtime import listen_to_progress
 from vaezoo.runtime.device import Runtime, device_name, resolve_device, seeded, tune_malloc
 from vaezoo.training.crash import save_on_error
 from vaezoo.training.loggers import ProgressCallback, attach_loggers, check_loggers
@@ -71,7 +72,7 @@ def start_run(
         raise OptionError("--auto-resume: give --out, where the run is found again")
     if may_restart() and out is None:
         raise OptionError("torchrun --max-restarts: give --out, where the job finds its run again")
-    with process_group(config.train.device):
+    with process_group(config.train.device), listen_to_progress(callback.on_progress):
         restarted = out is not None and was_restarted()
 
         def has_begun(out: Path) -> bool:
@@ -91,7 +92,7 @@ def resume_run(path: Path, config: RunConfig, callback: ProgressCallback) -> Run
 
     config: the run's, or one that trains longer. RunError if another process trains the run.
     """
-    with process_group(config.train.device):
+    with process_group(config.train.device), listen_to_progress(callback.on_progress):
         runtime = resolve_runtime(config.train.device, config.train.precision)
         is_writer = runtime.rank == 0
         folder = RunFolder.existing(path) if is_writer else RunFolder(path, is_writer=False)

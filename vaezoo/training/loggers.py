@@ -40,6 +40,9 @@ class ProgressCallback:
     def on_validation_end(self, epoch: int, record: Mapping[str, Any]) -> None:
         """A validation is done. record: its line of metrics.jsonl."""
 
+    def on_progress(self, what: str, done: int, total: int) -> None:
+        """`done` of `total` parts of other long work are finished: reading, fitting, evaluating."""
+
     def on_note(self, text: str) -> None:
         """A message for the user, in one line."""
 

@@ -137,6 +137,8 @@ class TrainStep:
                     group["lr"] = rate
 
     def _compute_loss(self, number: int, batch: Batch, context: StepContext) -> LossOutput:
+        if self.compiling and number == 0:
+            self.note("compiling the loss, which takes up to minutes")
         state = torch.get_rng_state() if self.compiling else None
         try:
             output = self._run(number, batch, context)
