@@ -181,6 +181,7 @@ class ProgressLines(_Notes):
         now = time.perf_counter()
         if now - self.worked >= _LINE_SECONDS and is_rank0():
             self.worked = now
+            self._note_validation()
             self.on_note(f"{what} {done:,} of {total:,}")
 
     def on_train_start(self, title: str, total_steps: int, done: int) -> None:
