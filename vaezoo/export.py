@@ -34,9 +34,7 @@ PARTS: tuple[Part, ...] = ("encoder", "decoder")
 
 
 class EncoderGraph(nn.Module):
-    """The encoder: x [batch, *data.shape] and, for a conditional model, y [batch].
-
-    x is in the data's units.
+    """The encoder: x [batch, *data.shape], in the data's units, and y [batch] if it takes classes.
 
     Outputs: z [batch, *latent_shape], the posterior's mode; for a Gaussian posterior also its
     standard deviation `scale`, in the same shape.
@@ -59,10 +57,7 @@ class EncoderGraph(nn.Module):
 
 
 class DecoderGraph(nn.Module):
-    """The decoder: z [batch, *latent_shape] and y [batch] to the mean x [batch, *data.shape].
-
-    x is in the data's units.
-    """
+    """The decoder: z [batch, *latent_shape] and y to the mean x [batch, *data.shape]."""
 
     output_names = ("x",)
 
@@ -155,7 +150,7 @@ def export_part(run: Run, part: Part, format_: Format, path: Path) -> Exported:
 
     def write(temporary: Path) -> None:
         nonlocal difference
-        with _silence_exporters(), _one_line_errors(part, format_):
+        with _quiet_exporter(part, format_):
             if format_ == "onnx":
                 data = onnx_bytes(graph, model, part, metadata)
                 exported = onnx_model(data)
@@ -293,22 +288,8 @@ def _check(difference: float, what: str) -> None:
 
 
 @contextlib.contextmanager
-def _one_line_errors(part: Part, format_: Format) -> Iterator[None]:
-    """Report what an exporter raises in one line."""
-    try:
-        yield
-    except OSError:
-        raise  # of the disk: reported by the caller
-    except Exception as error:  # exporters raise anything
-        reason = " ".join(str(error).split())[:_MAX_REASON_LENGTH] or type(error).__name__
-        raise RunError(
-            f"the {part} of this model cannot be exported with --format {format_}: {reason}"
-        ) from error
-
-
-@contextlib.contextmanager
-def _silence_exporters() -> Iterator[None]:
-    """Hide warnings, logs and prints of the exporters."""
+def _quiet_exporter(part: Part, format_: Format) -> Iterator[None]:
+    """Hide what an exporter warns, logs and prints, and report what it raises in one line."""
     before, sink = logging.root.manager.disable, io.StringIO()
     logging.disable(logging.WARNING)
     try:
@@ -318,5 +299,12 @@ def _silence_exporters() -> Iterator[None]:
             contextlib.redirect_stderr(sink),
         ):
             yield
+    except OSError:
+        raise  # of the disk: reported by the caller
+    except Exception as error:  # exporters raise anything
+        reason = " ".join(str(error).split())[:_MAX_REASON_LENGTH] or type(error).__name__
+        raise RunError(
+            f"the {part} of this model cannot be exported with --format {format_}: {reason}"
+        ) from error
     finally:
         logging.disable(before)

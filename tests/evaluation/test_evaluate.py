@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 
 from vaezoo import BaseVAE, DataSpec, Options, TensorSplit
 from vaezoo.data.loader import BatchLoader
-from vaezoo.evaluation.evaluate import Evaluation, default_metrics, evaluate
+from vaezoo.evaluation.evaluate import Evaluation, evaluate, select_metrics
 from vaezoo.evaluation.metric import EvalContext
 from vaezoo.models.distributions import diagonal_normal
 from vaezoo.models.likelihoods import GaussianLikelihood
@@ -44,7 +44,7 @@ def examples(count: int = 500, values: int = 3) -> Tensor:
 def measure(model: BaseVAE, x: Tensor, batch: int = 64, samples: int = 0) -> Evaluation:
     batches = BatchLoader(TensorSplit(x), batch_size=batch, device=torch.device("cpu"))
     setting = EvalContext(model, frozenset(ALL), batches, importance_samples=samples)
-    return evaluate(setting, default_metrics())
+    return evaluate(setting, select_metrics(["default"]))
 
 
 def test_bounds_of_a_model_without_gap() -> None:
@@ -119,7 +119,7 @@ def test_means_are_over_examples_not_batches(batch: int) -> None:
 def test_no_number_where_there_is_none() -> None:
     batches = BatchLoader(TensorSplit(examples()), batch_size=64, device=torch.device("cpu"))
     setting = EvalContext(Known(3, 0.5), frozenset(), batches, importance_samples=5)
-    result = evaluate(setting, default_metrics())
+    result = evaluate(setting, select_metrics(["default"]))
     assert result.elbo is None
     assert result.rate is None
     assert result.log_likelihood is None

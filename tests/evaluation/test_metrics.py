@@ -21,8 +21,8 @@ from vaezoo.errors import OptionError, UnknownNameError
 from vaezoo.evaluation.accumulators import Accumulator
 from vaezoo.evaluation.evaluate import (
     _describe,
+    all_metrics,
     comparability,
-    default_metrics,
     evaluate,
     select_metrics,
 )
@@ -98,8 +98,8 @@ class TestChoosing:
         assert likelihood == {"elbo", "log_likelihood", "rate", "distortion", "bits_per_dim"}
         everything = {s.name for s in select_metrics(["all"])}
         assert everything == {s.name for s in registry().specs("metric")}
-        assert select_metrics(["default"]) == default_metrics()
-        assert {s.name for s in default_metrics()} < everything
+        assert select_metrics(["default"]) == [s for s in all_metrics() if s.default]
+        assert {s.name for s in select_metrics(["default"])} < everything
 
     def test_mistakes_are_told(self) -> None:
         with pytest.raises(UnknownNameError, match="did you mean 'ssim'"):
@@ -108,7 +108,7 @@ class TestChoosing:
             select_metrics([])
 
     def test_what_is_heavy_is_not_default(self) -> None:
-        for found in default_metrics():
+        for found in select_metrics(["default"]):
             assert found.group not in ("samples", "factors")
             assert not found.extra
 
@@ -168,7 +168,7 @@ class TestOnePass:
 class TestLatents:
     def test_a_row_for_each(self) -> None:
         """The first follows its example; the second is the prior whatever the example is."""
-        result = evaluate(setting(), default_metrics())
+        result = evaluate(setting(), select_metrics(["default"]))
         first, second = result.latents
         assert first["latent"] == 0
         assert first["active"]
@@ -192,7 +192,7 @@ class TestLatents:
         batches = BatchLoader(TensorSplit(x), batch_size=64, device=torch.device("cpu"))
         model = Plain([0.0101**0.5, 0.0099**0.5], [1.0, 1.0])
         tags = frozenset(("elbo", "importance"))
-        result = evaluate(EvalContext(model, tags, batches), default_metrics())
+        result = evaluate(EvalContext(model, tags, batches), select_metrics(["default"]))
         assert result.active_units == 1
         assert [row["active"] for row in result.latents] == [True, False]
         variances = [row["mean_variance"] for row in result.latents]
@@ -205,11 +205,15 @@ class TestLatents:
             x[:loud] = 3.0
             batches = BatchLoader(TensorSplit(x), batch_size=64, device=torch.device("cpu"))
             tags = frozenset(("elbo", "importance"))
-            result = evaluate(EvalContext(Plain([1.0], [1.0]), tags, batches), default_metrics())
+            result = evaluate(
+                EvalContext(Plain([1.0], [1.0]), tags, batches), select_metrics(["default"])
+            )
             assert result.latents[0]["collapsed"] is collapsed
 
     def test_what_has_diverged_is_no_number(self) -> None:
-        result = evaluate(setting(Plain([float("nan"), 0.0], [0.5, 1.0])), default_metrics())
+        result = evaluate(
+            setting(Plain([float("nan"), 0.0], [0.5, 1.0])), select_metrics(["default"])
+        )
         first, second = result.latents
         assert first["rate"] is None
         assert first["active"] is None

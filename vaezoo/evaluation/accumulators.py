@@ -1,8 +1,4 @@
-"""Accumulators: sums over examples on the device, in double precision where it has that.
-
-Each of several processes may add some of the examples: an accumulator is one tensor, and those of
-the other processes are merged into it.
-"""
+"""Accumulators: sums over examples on the device, in double precision where it has that."""
 
 from __future__ import annotations
 

@@ -81,11 +81,6 @@ _TOP_LEVEL = tuple(Evaluation.__dataclass_fields__)[:10]
 """The metrics that Evaluation has as attributes."""
 
 
-def default_metrics() -> list[MetricSpec]:
-    """Those that are evaluated unless others are asked for."""
-    return [spec for spec in all_metrics() if spec.default]
-
-
 def select_metrics(words: Iterable[str]) -> list[MetricSpec]:
     """Metrics by name, by group, `default` or `all`, each once, in the order of the registry."""
     known, wanted = all_metrics(), set()
@@ -105,13 +100,10 @@ def evaluate(context: EvalContext, specs: Sequence[MetricSpec]) -> Evaluation:
     """Compute metrics in one pass over every example of the split.
 
     The noise of a batch follows from the context's seed and the batch's number; the generators and
-    the modules' modes are left as they were.
-
-    Several processes share the batches: all of them must call it, and each gets the values that
-    one process would compute. States that are not mergeable see every batch, on rank 0.
-
-    A metric that fails has no value, and a note says why. If every one of them fails, the model
-    is at fault, and the error is raised.
+    the modules' modes are left as they were. Several processes share the batches: all must call
+    it, and each gets the values that one process would compute; states that are not mergeable see
+    every batch, on rank 0. A metric that fails has no value, and a note says why. If every one
+    fails, the model is at fault, and the error is raised.
     """
     missing = {s.name: next((w for w in s.requires if not context.has(w)), None) for s in specs}
     kinds = {spec.name: _load(spec) for spec in specs if missing[spec.name] is None}

@@ -240,9 +240,6 @@ class TraversalRow:
     values: list[float]
     images: Tensor
 
-    def to_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("number", "kl", "std", "values")}
-
 
 @dataclass(frozen=True)
 class Traversal:
@@ -259,11 +256,12 @@ class Traversal:
     start: Tensor
 
     def to_dict(self) -> dict[str, Any]:
+        names = ("number", "kl", "std", "values")
         return {
             "order": self.order,
             "num_ignored": self.num_ignored,
             "start": self.start.tolist(),
-            "rows": [row.to_dict() for row in self.rows],
+            "rows": [{name: getattr(row, name) for name in names} for row in self.rows],
         }
 
 

@@ -1,7 +1,4 @@
-"""Plots as PNG files: lines, bars and scatter plots, drawn with matplotlib.
-
-matplotlib is imported when a plot is drawn: its import takes almost a second.
-"""
+"""Plots as PNG files, by matplotlib: imported when a plot is drawn, which takes a second."""
 
 from __future__ import annotations
 

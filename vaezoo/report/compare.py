@@ -130,18 +130,13 @@ def group_by_config(
 
     configs: resolved, by section and option. data: identifies the data that each was trained on.
     """
-    groups: list[tuple[Any, list[int]]] = []
-    for i, (config, fingerprint) in enumerate(zip(configs, data, strict=True)):
-        without_seed = {
-            section: {name: value for name, value in options.items() if (section, name) != _SEED}
-            for section, options in config.items()
-        }
-        key = (fingerprint, without_seed)
-        members = next((members for known, members in groups if known == key), None)
-        if members is None:
-            groups.append((key, members := []))
-        members.append(i)
-    return [members for _, members in groups]
+    without_seed = [
+        {s: {n: v for n, v in options.items() if (s, n) != _SEED} for s, options in config.items()}
+        for config in configs
+    ]
+    keys = list(zip(data, without_seed, strict=True))
+    groups = [[i for i, other in enumerate(keys) if other == key] for key in keys]
+    return [group for i, group in enumerate(groups) if group[0] == i]
 
 
 def group_name(names: Sequence[str]) -> str:

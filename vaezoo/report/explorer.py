@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -101,11 +99,6 @@ def make_explorable(run: Run, summary: RunSummary, number: int) -> ExplorableRun
     except VaezooError as error:
         no_encoder = str(error)
     return ExplorableRun(_describe(run, summary, number, no_encoder), decoder, encoder)
-
-
-def encode_block(content: bytes) -> str:
-    """Bytes as text for the page: gzip, then base64. The same text for the same bytes."""
-    return base64.b64encode(gzip.compress(content, compresslevel=9, mtime=0)).decode()
 
 
 def _export_checked(run: Run, part: Part) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from importlib.resources import files
 from vaezoo import __version__
 from vaezoo.report import charts, compare, tables
 from vaezoo.report.compare import format_number
-from vaezoo.report.explorer import ExplorableRun, OnnxRuntimeWeb, encode_block
+from vaezoo.report.explorer import ExplorableRun, OnnxRuntimeWeb
 from vaezoo.report.summary import RunSummary
 
 
@@ -75,8 +76,12 @@ def _blocks(
         contents += [(f"decoder-{i}", run.decoder), (f"encoder-{i}", run.encoder)]
     if runtime is not None:
         contents += [("ort-script", runtime.script), ("ort-wasm", runtime.wasm)]
-    blocks = [(name, encode_block(content)) for name, content in contents if content is not None]
-    return [("explorables", description), *blocks]
+    blocks = [("explorables", description)]
+    for name, content in contents:
+        if content is not None:  # without a time, so that the same bytes give the same text
+            compressed = gzip.compress(content, compresslevel=9, mtime=0)
+            blocks.append((name, base64.b64encode(compressed).decode()))
+    return blocks
 
 
 def _content_security_policy(scripts: Sequence[str]) -> str:

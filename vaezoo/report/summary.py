@@ -59,11 +59,9 @@ class RunSummary:
 
     group: runs of one group were trained on the same data; their curves share a chart.
     config: by section, as in config.yaml; options: the same, by `section.name`.
-    numbers: by name. The `comparable` of a number is "" if it is not known.
-    history: the readable lines of metrics.jsonl. latents_source, traversal_source: where these
-        come from. remarks: what is missing, and why; no_traversal is one of them.
-    samples, reconstructions: PNG files. value_range: what their black and white stand for, "" for
-        0 and 1.
+    numbers: by name; `comparable` is "" if it is not known. history: of metrics.jsonl.
+    latents_source, traversal_source: where these come from. remarks: what is missing, and why.
+    samples, reconstructions: PNG files. value_range: their black and white; "" for 0 and 1.
     """
 
     name: str

@@ -29,7 +29,7 @@ from vaezoo.distributed.launch import (
     was_restarted,
 )
 from vaezoo.errors import DataError, OptionError
-from vaezoo.evaluation.evaluate import Evaluation, default_metrics, evaluate
+from vaezoo.evaluation.evaluate import Evaluation, evaluate, select_metrics
 from vaezoo.evaluation.findings import Finding, find_problems
 from vaezoo.evaluation.pictures import save_grid, value_range
 from vaezoo.evaluation.plots import save_curves
@@ -258,7 +258,7 @@ def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
         with trainer.interruptible():
             model = trainer.model.eval()
             context = eval_context(model, config, splits, seed=config.train.seed)
-            evaluation = evaluate(context, default_metrics())
+            evaluation = evaluate(context, select_metrics(["default"]))
             findings = _training_findings(trainer, evaluation)
             if trainer.folder.is_writer:
                 summary = _summary(trainer, evaluation, progress)
