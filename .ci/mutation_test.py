@@ -86,9 +86,9 @@ def checksum(*parts: object) -> str:
     return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:16]
 
 
-def digest(tests: Sequence[str]) -> str:
+def digest(tests: Sequence[str], root: Path = ROOT) -> str:
     """A checksum of the test file: once it has changed, it must pass again without a mutant."""
-    path = ROOT / tests[0]
+    path = root / tests[0]
     return checksum(path.read_text()) if path.exists() else ""
 
 
@@ -295,7 +295,7 @@ class Trees:
         if code not in (0, 5):  # 5: no tests, where -k selects none
             raise SystemExit(f"without a mutant these tests fail: {' '.join(tests)}: {why}")
         took = round(time.monotonic() - begun, 1)
-        return {"tests": tests, "digest": digest(tests), "seconds": took}
+        return {"tests": tests, "digest": digest(tests, tree), "seconds": took}
 
     def test(
         self, mutant: Mutant, mutated: str, plan: list[list[Tests]], seconds: dict[Tests, float]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,10 @@ import torch
 
 import vaezoo
 from small_jobs import SMALL_JOB
-from vaezoo.evaluation.findings import gaussian_kl
+from vaezoo import TensorSplit
+from vaezoo.data.loader import BatchLoader
+from vaezoo.evaluation.findings import find_problems, gaussian_kl
+from vaezoo.evaluation.metric import EvalContext
 
 QUICK: dict[str, Any] = {**SMALL_JOB, "epochs": None, "steps": 40}
 
@@ -58,6 +62,30 @@ def test_a_codebook_of_one_code(tmp_path: Path) -> None:
     options = {"hidden": (4, 4), "codes": 512, "dead_code_steps": None, "prior_steps": 0}
     found = findings(tmp_path / "r", "vq_vae", steps=5, **options)
     assert found["codebook_collapse"]["value"] < 0.02
+
+
+@pytest.mark.parametrize(
+    ("collapsed", "said"),
+    [([True, False, True], "nats per example, and 2 of 3 are not used:"), ([False], "example:")],
+)
+def test_posterior_collapse_names_the_latents_that_are_not_used(
+    collapsed: list[bool], said: str
+) -> None:
+    model = vaezoo.create_model("vanilla", (1, 8, 8), hidden=(4,), latent_dim=3)
+    batches = BatchLoader(
+        TensorSplit(torch.zeros(4, 1, 8, 8)), batch_size=2, device=torch.device("cpu")
+    )
+    rows = [{"collapsed": one} for one in collapsed]
+    evaluation: Any = SimpleNamespace(rate=0.25, reconstruction_r2=0.1, latents=rows)
+    (finding,) = find_problems(EvalContext(model, frozenset(), batches), evaluation)
+    assert (finding.kind, finding.value) == ("posterior_collapse", 0.25)
+    assert f"the latents hold 0.25 nats per {said.removeprefix('nats per ')}" in finding.message
+
+
+def test_a_single_sample_has_no_kl_and_two_have() -> None:
+    z = torch.tensor([[0.0], [1.0], [3.0]]).double()
+    assert gaussian_kl(z[:1], z) == gaussian_kl(z, z[:1]) == 0.0
+    assert gaussian_kl(z[:2], z[1:]) > 0.1
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (3.0, 0.0), (1.0, 2.0), (0.1, -1.0)])

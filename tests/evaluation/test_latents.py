@@ -15,7 +15,7 @@ import vaezoo
 from vaezoo import BaseVAE, DataSpec, Options, TensorSplit
 from vaezoo.data.loader import BatchLoader
 from vaezoo.errors import OptionError
-from vaezoo.evaluation import latents
+from vaezoo.evaluation import evaluate, findings, latents, metric
 from vaezoo.evaluation.latents import (
     LatentStats,
     interpolate,
@@ -65,8 +65,10 @@ def batches(n: int = 400) -> BatchLoader:
 
 
 def test_what_was_found_cannot_be_changed() -> None:
-    kinds = [kind for kind in vars(latents).values() if dataclasses.is_dataclass(kind)]
-    assert len(kinds) >= 4
+    modules = (latents, evaluate, findings, metric)
+    parts = [kind for module in modules for kind in vars(module).values()]
+    kinds = [kind for kind in parts if dataclasses.is_dataclass(kind) and isinstance(kind, type)]
+    assert len(kinds) >= 8
     for kind in kinds:
         assert kind.__dataclass_params__.frozen, kind
 

@@ -232,6 +232,13 @@ def test_image_files_are_read_for_data_of_levels_only(tmp_path: Path, domain: An
         assert np.array_equal(read[0, 0].numpy(), pixels)
 
 
+@pytest.mark.parametrize(("count", "more"), [(10, False), (11, True)])
+def test_ten_names_of_other_arrays_are_shown(tmp_path: Path, count: int, more: bool) -> None:
+    said = refused(tmp_path, **{f"other{number}": levels(4, 5, 5) for number in range(count)})
+    assert "other9" in said
+    assert ("other9, ...:" in said) == more
+
+
 def test_an_unknown_class_stays_unknown(tmp_path: Path) -> None:
     splits = load(tmp_path, x=levels(6, 5, 5), y=[-1, 7, 3, -1, 7, 3])
     _, labels = everything(splits)
