@@ -145,11 +145,6 @@ def train(
     config: a YAML file. callback: is called as training goes on; by default nothing is shown.
     options: of training, model, loss and data, by their names: `epochs=5, beta=4, image_size=32`.
     """
-    if not isinstance(data, str | None):
-        raise OptionError(
-            f"data is the name of a data set, not a {type(data).__name__}: store arrays by "
-            'numpy.savez(FILE, images=...), and give data="npz", root=FILE'
-        )
     sections = {} if config is None else load_config(Path(config))
     components = resolve_components(model, loss, data, sections)
     resolved = build_config(components, sections, split_by_section(components, options))

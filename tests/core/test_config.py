@@ -63,7 +63,7 @@ def test_layers_below_keep_what_the_ones_above_leave_alone() -> None:
 @pytest.mark.parametrize(
     ("data", "model", "sections", "line", "epochs", "steps"),
     [
-        ({}, {}, {}, {}, 10, None),
+        ({}, {}, {}, {}, None, None),
         ({"epochs": 1}, {}, {}, {}, 1, None),
         ({"epochs": 1}, {}, {}, {"steps": 5}, None, 5),
         ({"epochs": 1}, {"steps": 9}, {}, {}, None, 9),
@@ -79,6 +79,23 @@ def test_epochs_and_steps_overrule_each_other(
 ) -> None:
     config = build_config(components(data, model), {"train": sections}, {"train": line})
     assert (config.train.epochs, config.train.steps) == (epochs, steps)
+
+
+@pytest.mark.parametrize(
+    ("given", "per_epoch", "total"),
+    [
+        ({}, 5, 1000),
+        ({}, 99, 1000),
+        ({}, 101, 1010),
+        ({"epochs": 10}, 5, 50),
+        ({"steps": 3}, 5, 3),
+    ],
+)
+def test_training_by_default_is_ten_epochs_and_never_a_few_steps(
+    given: Any, per_epoch: int, total: int
+) -> None:
+    """Ten epochs of a small table would be a few steps, which train nothing."""
+    assert build_config(components(), {}, {"train": given}).train.total_steps(per_epoch) == total
 
 
 def test_epochs_and_steps_in_one_layer_are_refused() -> None:

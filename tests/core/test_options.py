@@ -80,7 +80,7 @@ def chosen(cls: type[Options]) -> st.SearchStrategy[dict[str, Any]]:
 
 
 def _that_ends(chosen: dict[str, Any]) -> dict[str, Any]:
-    """Training takes epochs or steps, not both and not neither."""
+    """Training takes epochs or steps, not both."""
     if chosen.get("steps") or chosen.get("epochs", 1) is None:
         return {name: value for name, value in chosen.items() if name != "epochs"}
     return chosen

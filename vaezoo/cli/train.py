@@ -234,8 +234,6 @@ def _grouped(ctx: click.Context) -> list[tuple[str, list[click.Parameter]]]:
         for info in describe(cls)
     }
     defaults = components.defaults()
-    if "steps" in defaults["train"]:
-        defaults["train"]["epochs"] = "none"
     groups: dict[str, list[click.Parameter]] = {section: [] for section in SECTIONS}
     for flat, (section, name) in components.flat_names().items():
         groups[section].append(_option(flat, infos[section, name], defaults[section].get(name)))

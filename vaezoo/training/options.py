@@ -14,7 +14,11 @@ class TrainOptions(Options):
     """The options of training, as `vaezoo train --help` shows them."""
 
     epochs: int | None = Field(
-        10, ge=1, le=10**9, description="number of passes over the training data"
+        None,
+        ge=1,
+        le=10**9,
+        description="number of passes over the training data; if neither this nor --steps is "
+        "given: 10, or as many as 1,000 steps take",
     )
     steps: int | None = Field(
         None, ge=1, le=10**12, description="number of training steps, instead of --epochs"
@@ -94,6 +98,10 @@ class TrainOptions(Options):
             if values.get("epochs") is not None:
                 raise ValueError("give --epochs or --steps, not both")
             return {**values, "epochs": None}
-        if isinstance(values, Mapping) and "epochs" in values and values["epochs"] is None:
-            raise ValueError("give --epochs or --steps: one of them is needed")
         return values
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """The number of training steps; 10 epochs of a few examples alone would train nothing."""
+        if self.epochs is not None:
+            return self.epochs * steps_per_epoch
+        return self.steps or max(10 * steps_per_epoch, 1000)

@@ -69,7 +69,7 @@ class Trainer:
             if not several:
                 raise OptionError("--shard needs several processes: leave it out")
             apply_fsdp(self.model, self.loss)
-        self.total_steps = options.steps or (options.epochs or 1) * len(self.train)
+        self.total_steps = options.total_steps(len(self.train))
         self.train_step = make_train_step(
             self.model, self.loss, options, self.runtime, self.total_steps, self.callback.on_note
         )
