@@ -77,7 +77,7 @@ def test_posterior_collapse_names_the_latents_that_are_not_used(
     )
     rows = [{"collapsed": one} for one in collapsed]
     evaluation: Any = SimpleNamespace(rate=0.25, reconstruction_r2=0.1, latents=rows)
-    (finding,) = find_problems(EvalContext(model, frozenset(), batches), evaluation)
+    finding, *_ = find_problems(EvalContext(model, frozenset(), batches), evaluation)
     assert (finding.kind, finding.value) == ("posterior_collapse", 0.25)
     assert f"the latents hold 0.25 nats per {said.removeprefix('nats per ')}" in finding.message
 
