@@ -36,8 +36,15 @@ RESERVED = (
 """Words that the command line and `vaezoo.train` have for themselves."""
 
 RESUMABLE = (
-    *("epochs", "steps", "patience", "device", "compile", "graph", "log", "shard", "lr"),
-    *("grad_clip", "on_nonfinite", "checkpoint_seconds", "checkpoint_every", "keep_checkpoints"),
+    *("epochs", "steps", "patience", "device", "threads", "compile", "graph", "log", "shard"),
+    *(
+        "lr",
+        "grad_clip",
+        "on_nonfinite",
+        "checkpoint_seconds",
+        "checkpoint_every",
+        "keep_checkpoints",
+    ),
     "root",
 )
 """The options of training and data that may change when a run is resumed. root: if the data moved;

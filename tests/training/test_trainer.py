@@ -21,9 +21,11 @@ from small_jobs import SMALL_JOB, StopAfter
 from vaezoo.errors import OptionError, RunError, RunStopped, TrainingError
 from vaezoo.losses.elbo import ELBOLoss
 from vaezoo.runs.train import resume_run
+from vaezoo.runtime.device import Runtime
 from vaezoo.training.loggers import ProgressCallback, TrainMetrics
 from vaezoo.training.options import TrainOptions
 from vaezoo.training.train_step import TrainStep, lr_scale, should_compile
+from vaezoo.training.trainer import Trainer
 
 TINY = {**SMALL_JOB, "epochs": 3, "log_every": 4}  # 18 steps
 
@@ -380,3 +382,16 @@ def test_a_graph_needs_a_gpu(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="--graph on: cpu has no CUDA graphs"):
         vaezoo.train("vanilla", out=tmp_path / "r", graph="on", **TINY)
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(("rates", "noted"), [([700, 720, 150, 60], 1), ([60, 700, 200], 0)])
+def test_a_fall_of_the_speed_is_noted_once(
+    tmp_path: Path, notes: Any, rates: list[float], noted: int
+) -> None:
+    trainer = Trainer.__new__(Trainer)
+    trainer.callback, trainer.runtime = notes, Runtime(torch.device("cpu"), "fp32")
+    trainer._best_rate, trainer._noted_speed = 0.0, False
+    for rate in [*rates, rates[-1]]:
+        trainer._check_speed(rate, 3.0)
+    assert len(notes.lines) == noted
+    assert all("from 720 to 60 images/s" in line for line in notes.lines)

@@ -41,7 +41,14 @@ from vaezoo.plugins.specs import Spec
 from vaezoo.runs.build import build_dataset, build_model
 from vaezoo.runs.run import Run, check_same_data, draw_samples, eval_context, eval_loader
 from vaezoo.runtime import listen_to_progress
-from vaezoo.runtime.device import Runtime, device_name, resolve_device, seeded, tune_malloc
+from vaezoo.runtime.device import (
+    Runtime,
+    device_name,
+    resolve_device,
+    seeded,
+    set_threads,
+    tune_malloc,
+)
 from vaezoo.training.crash import save_on_error
 from vaezoo.training.loggers import ProgressCallback, attach_loggers, check_loggers
 from vaezoo.training.signals import SignalHandler
@@ -211,6 +218,8 @@ def _make_trainer(
     loss = loss_of(model)
     for module in (model, loss):
         module.to(runtime.device).to(memory_format=torch.channels_last)
+    if config.train.threads is not None:
+        set_threads(config.train.threads)
     tune_malloc()
 
     def rebuild() -> BaseVAE:

@@ -5,8 +5,10 @@ Imports no torch.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and the total."""
@@ -28,3 +30,29 @@ def listen_to_progress(listener: OnProgress) -> Iterator[None]:
         yield
     finally:
         _listeners.remove(listener)
+
+
+def available_cpus(root: Path = Path("/")) -> int:
+    """The CPUs that this process may use: its affinity, and the quota of its control groups.
+
+    Containers and job schedulers set the quota. root: where /proc and /sys are.
+    """
+    limits = [float(os.cpu_count() or 1)]
+    with suppress(AttributeError):  # macOS and Windows have no affinity
+        limits.append(float(len(os.sched_getaffinity(0))))
+    groups: list[str] = []
+    with suppress(OSError):
+        groups = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    for line in [*groups, "0::/", "1:cpu:/"]:  # in a container the group is at the top
+        _, controllers, group = line.split(":", 2)
+        for version, names in ((2, ["cpu.max"]), (1, ["cpu.cfs_quota_us", "cpu.cfs_period_us"])):
+            if version == 1 and "cpu" not in controllers.split(","):
+                continue
+            top = root / "sys/fs/cgroup" / ("" if version == 2 else controllers)
+            for folder in {top / group.lstrip("/"), *(top / group.lstrip("/")).parents}:
+                with suppress(OSError, ValueError):
+                    texts = [(folder / name).read_text(encoding="ascii") for name in names]
+                    quota, period = map(int, " ".join(texts).split())
+                    if quota > 0 and period > 0:
+                        limits.append(quota / period)
+    return max(1, int(min(limits)))

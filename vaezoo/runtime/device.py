@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaezoo.errors import OptionError
+from vaezoo.runtime import available_cpus
 
 _KEEP = (1 << 31) - 1
 """Bytes: freed buffers up to this size stay in the process, and as much at the end of its heap."""
@@ -40,7 +41,11 @@ class Runtime:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of this name; `auto` prefers a GPU. OptionError if it does not exist."""
+    """The device of this name; `auto` prefers a GPU. OptionError if it does not exist.
+
+    It also limits torch's threads to the CPUs of this process.
+    """
+    set_threads(None)
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
@@ -117,6 +122,11 @@ def no_validate_args() -> Iterator[None]:
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """The autocast context of a forward pass; it does nothing unless the precision is bf16."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def set_threads(threads: int | None) -> None:
+    """Set torch's CPU threads; None: torch's own number, at most the CPUs of this process."""
+    torch.set_num_threads(threads or min(torch.get_num_threads(), available_cpus()))
 
 
 def tune_malloc() -> bool:

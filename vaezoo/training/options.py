@@ -46,6 +46,12 @@ class TrainOptions(Options):
     device: str = Field(
         "auto", description="device: cpu, cuda, cuda:1, mps; auto: a GPU if there is one"
     )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="CPU threads; none: one a core, at most the CPUs that affinity and container "
+        "allow",
+    )
     precision: Literal["auto", "fp32", "tf32", "bf16"] = Field(
         "auto",
         description="number format of the networks; auto: tf32 on GPUs that have it, bf16 on "

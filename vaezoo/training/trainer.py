@@ -39,6 +39,9 @@ from vaezoo.training.signals import SignalHandler, StopRequested
 from vaezoo.training.state import Best, TrainingState, finite_means
 from vaezoo.training.train_step import lr_scale
 
+_SWING = 5.0
+"""A change of speed by more than this factor is not of the model's making."""
+
 
 @dataclass(eq=False)
 class Trainer:
@@ -79,6 +82,7 @@ class Trainer:
         self.checkpoints = CheckpointManager(self.state, self.folder, self.writer, options)
         self.in_step = False
         self._notes: list[str] = []
+        self._best_rate, self._noted_speed = 0.0, False
         self._log_clock = 0.0  # the time from which the next log line counts
 
     @property
@@ -195,6 +199,7 @@ class Trainer:
         names = self.train_step.names
         terms = dict(zip(names, finite_means(rows, len(names)), strict=True))
         rate = images / seconds
+        self._check_speed(rate, seconds)
         step = self.progress.step
         record: dict[str, Any] = {
             "kind": "train",
@@ -207,6 +212,17 @@ class Trainer:
         }
         self.folder.append_metrics(record)
         self.callback.on_log(TrainMetrics(step, self.total_steps, epoch, rate, terms))
+
+    def _check_speed(self, rate: float, seconds: float) -> None:
+        """Note once that training became more than five times slower on a CPU."""
+        slower = self._best_rate > _SWING * rate and seconds > 1
+        if slower and self.runtime.device.type == "cpu" and not self._noted_speed:
+            self._noted_speed = True
+            self.callback.on_note(
+                f"the speed fell from {self._best_rate:,.0f} to {rate:,.0f} images/s: another "
+                "process may use these CPUs; if it stays, a smaller --threads is often faster"
+            )
+        self._best_rate = max(self._best_rate, rate)
 
     def _validate(self, epoch: int) -> None:
         self.state.validation_due = True
