@@ -144,6 +144,17 @@ def test_several_processes_train_the_same_model_as_one(done: Done, alone: Path) 
     assert apart(done.folder / "same", alone) < 0.02
 
 
+def test_real_values_are_standardised_as_by_one_process(done: Done, tmp_path: Path) -> None:
+    """By the statistics of the same training examples, which rank 0 gives to the others."""
+    JOB.write_table(tmp_path / "table.npz")
+    JOB.train_on_table(tmp_path / "table.npz", tmp_path / "one")
+    runs = [vaezoo.load_run(path) for path in (tmp_path / "one", done.folder / "on_table")]
+    assert runs[0].data_spec == runs[1].data_spec
+    for name in ("mse", "reconstruction_r2"):
+        assert runs[1].summary[name] == pytest.approx(runs[0].summary[name], rel=0.01)
+    assert runs[0].summary["mse"] > 100  # in the units of the data
+
+
 def test_batch_norm_uses_the_whole_batch(done: Done, tmp_path: Path) -> None:
     JOB.train("autoencoder", tmp_path / "one", **JOB.NORMED)
     # 0.04 and 0.16 as it is, 0.4 and more where each process goes by its own examples.

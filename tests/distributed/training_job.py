@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -84,6 +85,17 @@ def said(work: Callable[[], Any]) -> str:
 
 def train(model: str, out: Path, **options: Any) -> Any:
     return vaezoo.train(model, out=out, **{**JOB, **options})
+
+
+def write_table(path: Path) -> None:
+    """Two columns of very different ranges."""
+    values = np.random.default_rng(0).standard_normal((120, 2))
+    np.savez(path, x=values * [3.0, 1000.0] + [10.0, -500.0])
+
+
+def train_on_table(table: Path, out: Path) -> None:
+    options = {name: JOB[name] for name in ("network", "hidden", "batch_size", "device")}
+    vaezoo.train("autoencoder", data="npz", root=table, out=out, latent_dim=1, steps=20, **options)
 
 
 def stop(model: str, out: Path, steps_before: int = 8, **options: Any) -> str:
@@ -238,6 +250,10 @@ def main() -> None:
         "measured": measured(),
     }
     train("autoencoder", folder / "same")
+    if rank == 0:
+        write_table(folder / "table.npz")
+    dist.barrier()
+    train_on_table(folder / "table.npz", folder / "on_table")
     train("autoencoder", folder / "normed", **NORMED)
     results["broken"] = broken(folder)
     results["clipped"] = clipped(folder)
