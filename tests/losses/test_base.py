@@ -71,6 +71,15 @@ def test_only_a_sharded_model_computes_every_batch_in_every_process(
     assert asked == [False, True]
 
 
+def test_progress_is_in_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(
+        "vaezoo.losses.base.report_progress", lambda what, done, total: seen.append((done, total))
+    )
+    found(4)
+    assert seen == [(0, 10), (4, 10), (8, 10)]
+
+
 def test_the_noise_follows_from_the_seed_and_leaves_the_generator_alone() -> None:
     torch.manual_seed(5)
     first = found(4)["noise"]
