@@ -95,7 +95,7 @@ def did_you_mean(words: Iterable[str]) -> str:
     return f"; did you mean {listed}?" if listed else ""
 
 
-def find_similar(name: str, known: Iterable[str], cutoff: float = 0.5) -> list[str]:
+def find_similar(name: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
     """At most three known names that are similar; one, if it differs by case or a plural only."""
     plain = {word.lower(): word for word in known}
     name = name.lower()

@@ -108,6 +108,11 @@ def test_answers_without_torch(line: str) -> None:
         ("train vanilla --num-workers 4", "there is no option '--num-workers' ("),
         ("train --model vanilla", "there is no option '--model': give MODEL without it"),
         ("train vanilla --set train.learning_rate=1", "did you mean 'lr'?"),
+        ("train vanilla sprites", "data set sprites is given as --data sprites"),
+        ("train vanilla beta_tc", "loss beta_tc is given as --loss beta_tc"),
+        ("train vanilla word", "unexpected extra argument (word)"),
+        ("sample RUN -n many", "'many' is not a valid integer. ("),
+        ("--plugin ./nope list", "./nope: it is neither FILE.py nor a module, as package.module"),
         ("sample RUN --num-samples 3", "there is no option '--num-samples'; did you mean '-n'? "),
         ("evaluate RUN --gpu 0", "there is no option '--gpu'; did you mean '--device'? "),
         (

@@ -208,7 +208,8 @@ def _usage_message(error: click.ClickException) -> str:
             elif flag.strip("-") in (param.name, (param.name or "").rstrip("s")):
                 what += f": give {param.make_metavar(ctx)} without it"
         what += did_you_mean(find_options(flag, helps)) if ": give" not in what else ""
-    return f"{what} ({path} --help shows all)"
+    what = what.replace("valid integer range", "valid integer")
+    return f"{what.replace('valid float range', 'valid number')} ({path} --help shows all)"
 
 
 def _fail(message: str, code: int) -> int:

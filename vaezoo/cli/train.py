@@ -75,6 +75,12 @@ class TrainCommand(click.Command):
                     f"{error.option_name} is an option of {owners}, and this is for {line}"
                 ) from None
             raise
+        except click.UsageError as error:
+            for spec in [*registry().specs("loss"), *registry().specs("dataset")]:
+                if f"extra argument ({spec.name})" in error.format_message():
+                    flag = f"--{spec.kind.removesuffix('set')} {spec.name}"
+                    raise OptionError(f"{title(spec)} is given as {flag}") from None
+            raise
 
     def _find_names(self, ctx: click.Context, args: list[str]) -> tuple[str | None, dict[str, Any]]:
         """MODEL and the options that are known already, before those of the model are."""

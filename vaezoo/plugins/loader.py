@@ -171,6 +171,8 @@ def load_named(source: PluginSource) -> PluginRecord:
     with _isolated(record):
         record.version = source.version()
         where = source.where
+        if not source.is_file and not all(map(str.isidentifier, where.split("."))):
+            raise VaezooError("it is neither FILE.py nor a module, as package.module")
         module = import_file(where) if source.is_file else importlib.import_module(where)
         record.location = str(getattr(module, "__file__", "") or "")
         hooked = _manager_of(module).get_hookcallers(module)
