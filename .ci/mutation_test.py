@@ -46,8 +46,8 @@ SOURCES = (
     "vaezoo/bench/*.py",
 )
 LEFT_OUT = re.compile(
-    r"/(__init__|plugin|options|spec)\.py|vaezoo_(torchvision|tensorboard)/"
-    r"|vaezoo_files/(folder|placements)|vaezoo/data/(cache|image_files)|vaezoo/evaluation/plots|vaezoo/models/memory"
+    r"/(__init__|plugin|options|spec)\.py|vaezoo_tensorboard/"
+    r"|vaezoo_files/(celeba|folder|image_files|locator|placements|torchvision_sets)|vaezoo/data/cache|vaezoo/evaluation/plots|vaezoo/models/memory"
 )
 """Registration, options, reading of files, charts: no mathematics."""
 

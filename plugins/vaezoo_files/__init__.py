@@ -1,1 +1,1 @@
-"""Data sets of the user's own files: a folder of images, an .npz file of arrays."""
+"""Data sets of files: folders of images, arrays, and the sets that torchvision knows."""

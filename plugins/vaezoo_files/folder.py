@@ -12,17 +12,18 @@ import torch
 from torch import Tensor
 
 from vaezoo import BaseDataset, Splits
-from vaezoo.data.base import (
-    SplitIndices,
-    hash_content,
-    hold_out_validation,
-    make_splits,
-    random_split,
-)
+from vaezoo.data.base import hash_content, make_splits, random_split
 from vaezoo.data.decode import UnreadableImageError, is_grey
-from vaezoo.data.image_files import ImageFile, ImageTree, cached_files, find_images
 from vaezoo.errors import DataError, printable
 
+from .image_files import (
+    ImageFile,
+    ImageTree,
+    SplitIndices,
+    cached_files,
+    find_images,
+    hold_out_validation,
+)
 from .options import FolderOptions
 from .placements import Placement, assign_placements
 

@@ -37,10 +37,10 @@ from vaezoo.errors import VaezooError
 from vaezoo.evaluation.plots import save_curves
 from vaezoo.runs.build import build_model
 from vaezoo.runs.run import Run
+from vaezoo_files.celeba import read_partition, split_by_partition
 from vaezoo_files.npz import NpzDataset
 from vaezoo_files.options import NpzOptions
-from vaezoo_torchvision.celeba import read_partition, split_by_partition
-from vaezoo_torchvision.sets import read_idx
+from vaezoo_files.torchvision_sets import read_idx
 
 
 @dataclass(frozen=True)

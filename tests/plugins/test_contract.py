@@ -19,7 +19,7 @@ from vaezoo.testing import check_dataset, parametrize_with_checks
 
 Options = dict[str, Any]
 
-torchvision_sets: Any = import_file(str(Path(__file__).parent / "test_torchvision_sets.py"))
+torchvision_sets: Any = import_file(str(Path(__file__).parent / "test_files_torchvision_sets.py"))
 
 
 def ours(kind: Kind) -> list[Spec]:

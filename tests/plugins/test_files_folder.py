@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vaezoo.data import decode, image_files
+from vaezoo.data import decode
 from vaezoo.data.base import Split, Splits
-from vaezoo.data.image_files import find_images
 from vaezoo.errors import DataError
+from vaezoo_files import image_files
 from vaezoo_files.folder import FolderDataset
+from vaezoo_files.image_files import find_images
 from vaezoo_files.options import FolderOptions
 from vaezoo_files.placements import assign_placements
 

@@ -330,21 +330,3 @@ class Batch(NamedTuple):
 
     x: Tensor
     y: Tensor | None = None
-
-
-class SplitIndices(NamedTuple):
-    """Positions of the images of each split, int64 [n], and in words how they were chosen."""
-
-    train: Tensor
-    validation: Tensor
-    test: Tensor
-    description: str
-
-
-def hold_out_validation(splits: SplitIndices, count: int, seed: int) -> SplitIndices:
-    """The splits with `count` training examples held out for validation, where that is not 0."""
-    if not count:
-        return splits
-    left, held_out, _ = random_split(len(splits.train), 0, count, seed)
-    description = f"{splits.description}; {count:,} held out of training by seed {seed}"
-    return SplitIndices(splits.train[left], splits.train[held_out], splits.test, description)

@@ -32,8 +32,9 @@ VERSION = 1
 """The version of the decoding: images cached by another version are not used."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"),
+    *(".bmp", ".dib", ".gif", ".tif", ".tiff"),
 )
 """Endings, in lower case, of the names of image files."""
 

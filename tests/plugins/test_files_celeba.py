@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from vaezoo.errors import DataError
-from vaezoo_torchvision.celeba import CelebaDataset
-from vaezoo_torchvision.options import CelebaOptions
+from vaezoo_files.celeba import CelebaDataset
+from vaezoo_files.options import CelebaOptions
 
 ROLES = [0, 0, 0, 0, 0, 0, 1, 1, 2, 2, 2]
 
@@ -108,7 +108,7 @@ def test_no_image_is_decoded_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def refuse(*_: object) -> None:
         raise AssertionError("an image was decoded again")
 
-    monkeypatch.setattr("vaezoo.data.image_files.decode_all", refuse)
+    monkeypatch.setattr("vaezoo_files.image_files.decode_all", refuse)
     again = CelebaDataset(options).load()
     assert numbers(again.train) == numbers(first.train)
     assert again.fingerprint == first.fingerprint

@@ -15,12 +15,12 @@ from typing import NamedTuple
 import torch
 
 from vaezoo import BaseDataset, Splits
-from vaezoo.data.base import SplitIndices, hash_content, hold_out_validation, make_splits
-from vaezoo.data.image_files import cached_files, find_images
+from vaezoo.data.base import hash_content, make_splits
 from vaezoo.data.options import SPLIT_SEED
 from vaezoo.errors import DataError
 from vaezoo.io import read_regular
 
+from .image_files import SplitIndices, cached_files, find_images, hold_out_validation
 from .locator import DatasetLocator
 from .options import CelebaOptions
 

@@ -1,4 +1,4 @@
-"""The image files below a folder, and their decoded images in the cache."""
+"""The image files below a folder, their decoded images in the cache, and their splits."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from vaezoo.data import decode
+from torch import Tensor
+
+from vaezoo.data.base import random_split
 from vaezoo.data.cache import Append, CachedImages, cached_images
-from vaezoo.data.decode import SUFFIXES, decode_all
+from vaezoo.data.decode import SUFFIXES, VERSION, decode_all
 from vaezoo.data.options import DecodeOptions
 
 IGNORED = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN"))
@@ -41,6 +43,15 @@ class ImageTree:
     images: list[ImageFile] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
+
+
+class SplitIndices(NamedTuple):
+    """Positions of the images of each split, int64 [n], and in words how they were chosen."""
+
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+    description: str
 
 
 def find_images(root: Path) -> ImageTree:
@@ -119,7 +130,7 @@ def cached_files(
     """
     how = {name: getattr(options, name) for name in DecodeOptions.model_fields}
     # Not where the folder lies: a copy that was moved is not decoded again.
-    key = hashlib.sha256(json.dumps([decode.VERSION, how], sort_keys=True).encode())
+    key = hashlib.sha256(json.dumps([VERSION, how], sort_keys=True).encode())
     for image in images:
         key.update(json.dumps([image.name, *image.state]).encode())
 
@@ -130,3 +141,12 @@ def cached_files(
         return {"unreadable": unreadable, "animated": animated}
 
     return cached_images(f"{name} {key.hexdigest()}", shape, len(images), build)
+
+
+def hold_out_validation(splits: SplitIndices, count: int, seed: int) -> SplitIndices:
+    """The splits with `count` training examples held out for validation, where that is not 0."""
+    if not count:
+        return splits
+    left, held_out, _ = random_split(len(splits.train), 0, count, seed)
+    description = f"{splits.description}; {count:,} held out of training by seed {seed}"
+    return SplitIndices(splits.train[left], splits.train[held_out], splits.test, description)

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from vaezoo.cli.main import main
 from vaezoo.data.base import TensorSplit
 from vaezoo.errors import DataError, VaezooError
-from vaezoo_torchvision import sets as torchvision_sets
-from vaezoo_torchvision.options import EmnistOptions, TorchvisionOptions
-from vaezoo_torchvision.sets import (
+from vaezoo_files import torchvision_sets
+from vaezoo_files.options import EmnistOptions, TorchvisionOptions
+from vaezoo_files.torchvision_sets import (
     Cifar10Dataset,
     EmnistDataset,
     FashionMnistDataset,
