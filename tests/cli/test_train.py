@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -346,6 +347,19 @@ def test_the_same_line_begins_a_run_goes_on_and_then_does_nothing(
     assert "not both" in refused(capsys, *line, "--resume", "mine")
     opened = vaezoo.train(config=config, out="mine", auto_resume=True)
     assert opened.summary["steps"] == 8
+
+
+def test_image_size_is_advised_where_the_data_has_it(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez("small.npz", images=np.zeros((20, 4, 4), "uint8"))
+    said = refused(capsys, "train", "vanilla", "--data", "npz", "--root", "small.npz")
+    assert said == "vaezoo: vanilla takes images of 8×8 or more, not 4×4\n"
+    Path("images").mkdir()
+    for i in range(8):
+        Image.new("RGB", (4, 4), (i, 0, 0)).save(f"images/{i}.png")
+    line = ["train", "vanilla", "--data", "folder", "--root", "images", "--image-size", "4"]
+    assert "not 4×4: give --image-size 8 or more" in refused(capsys, *line)
 
 
 def test_a_run_goes_on_with_its_data_in_another_folder(
