@@ -61,7 +61,9 @@ def test_skipped_steps_are_counted(tmp_path: Path) -> None:
 def test_a_codebook_of_one_code(tmp_path: Path) -> None:
     options = {"hidden": (4, 4), "codes": 512, "dead_code_steps": None, "prior_steps": 0}
     found = findings(tmp_path / "r", "vq_vae", steps=5, **options)
-    assert found["codebook_collapse"]["value"] < 0.02
+    used = found["codebook_collapse"]["value"] * 512
+    assert used == pytest.approx(round(used))
+    assert 1 <= round(used) <= 10
 
 
 @pytest.mark.parametrize(

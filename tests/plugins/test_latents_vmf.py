@@ -269,3 +269,12 @@ def test_a_latent_of_one_number_is_refused() -> None:
     data = DataSpec(shape=(6,), domain="real")
     with pytest.raises(OptionError, match="--latent-dim"):
         create_model("vmf_vae", data, network="mlp", latent_dim=1)
+
+
+def test_the_last_feature_is_the_concentration_and_the_others_the_direction() -> None:
+    model = create_model("vmf_vae", (1, 8, 8), latent_dim=3, hidden=(4,))
+    features = torch.tensor([[3.0, 0.0, 4.0, -2.0], [0.0, -5.0, 0.0, 7.0]])
+    model.encoder = torch.nn.Identity()
+    posterior = model.encode(features)
+    assert torch.allclose(posterior.loc, torch.tensor([[0.6, 0.0, 0.8], [0.0, -1.0, 0.0]]))
+    assert torch.allclose(posterior.concentration, 1 + torch.tensor([-2.0, 7.0]).exp().log1p())
