@@ -74,13 +74,16 @@ def given_to_the_loss(
 
 
 def test_what_a_loss_gets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """96 training examples in 6 batches of 16, twice; after each epoch 24 held-out examples."""
+    """96 training examples in 6 batches of 16, twice; after each epoch 24 held-out examples.
+
+    At the end the held-out examples are seen twice more, for the findings about the training.
+    """
     calls = given_to_the_loss(tmp_path / "r", monkeypatch)
-    steps = [*range(6), 6, *range(6, 12), 12]
+    steps = [*range(6), 6, *range(6, 12), 12, 12, 12]
     assert [int(context.global_step) for _, context in calls] == steps
     assert {context.num_examples for _, context in calls} == {96}
     assert {context.total_steps for _, context in calls} == {12}
-    assert [len(batch.x) for batch, _ in calls] == [16] * 6 + [24] + [16] * 6 + [24]
+    assert [len(batch.x) for batch, _ in calls] == [16] * 6 + [24] + [16] * 6 + [24] * 3
 
 
 def test_the_order_of_examples_follows_from_the_seed(
