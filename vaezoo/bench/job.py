@@ -63,30 +63,15 @@ class Job:
 
 def empty_row(model: str, case: Case, status: str, reason: str = "") -> dict[str, Any]:
     """The row of a case without numbers. reason: why there are none."""
-    return {
-        "model": model,
-        **asdict(case),
-        "graph": False,
-        "shape": None,
-        "end_to_end": False,
-        "images_per_second": None,
-        "images_per_second_windows": [],
-        "latency_ms": None,
-        "flops_per_image": None,
-        "flops_missed": {},
-        "bytes_per_image": None,
-        "gemm_share": None,
-        "copy_share": None,
-        "peak_share": None,
-        "peak_source": None,
-        "bound_by": None,
-        "peak_memory_bytes": None,
-        "parameters": None,
-        "first_step_seconds": None,
-        "warm_up_seconds": None,
-        "status": status,
-        "reason": reason,
-    }
+    numbers = (
+        "graph shape end_to_end images_per_second images_per_second_windows latency_ms "
+        "flops_per_image flops_missed bytes_per_image gemm_share copy_share peak_share peak_source "
+        "bound_by peak_memory_bytes parameters first_step_seconds warm_up_seconds"
+    )
+    row = {"model": model, **asdict(case), **dict.fromkeys(numbers.split())}
+    row |= {"graph": False, "end_to_end": False}
+    row |= {"images_per_second_windows": [], "flops_missed": {}}
+    return {**row, "status": status, "reason": reason}
 
 
 def bound_by(
