@@ -80,15 +80,13 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "level_sizes",
     ),
     "vaezoo.nn.networks": (
-        "GatedLinear",
         "MLPDecoder",
         "MLPEncoder",
         "make_decoder",
         "make_encoder",
     ),
     "vaezoo.losses.base": ("loss_of",),
-    "vaezoo.losses.elbo": ("ELBOLoss", "elbo_terms"),
-    "vaezoo.losses.options": ("ELBOOptions",),
+    "vaezoo.losses.elbo": ("elbo_terms",),
     "vaezoo.data.base": (
         "Standardizer",
         "domain_of",

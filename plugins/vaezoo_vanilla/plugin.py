@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vaezoo import GaussianOptions, InputSpec, ModelSpec, hookimpl
+from pydantic import Field
+
+from vaezoo import GaussianOptions, InputSpec, LossSpec, ModelSpec, Options, hookimpl
 
 
 class VanillaOptions(GaussianOptions):
     """The shared options of models with a Gaussian posterior: see `vaezoo info vanilla`."""
+
+
+class ELBOOptions(Options):
+    """The weight of the KL divergence, and its warm-up."""
+
+    beta: float = Field(
+        1.0, ge=0, description="weight of the KL in nats; 1 is the ELBO (Higgins et al. 2017)"
+    )
+    warmup: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="fraction of the training in which beta rises from 0 (Bowman et al. 2015)",
+    )
 
 
 @hookimpl
@@ -24,5 +40,20 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             tags=("elbo", "importance", "convolutional", "gaussian"),
             loss="elbo",
             input_spec=InputSpec(min_size=8, vectors=True),
+        )
+    )
+
+
+@hookimpl
+def register_losses(register: Callable[[LossSpec], None]) -> None:
+    register(
+        LossSpec(
+            name="elbo",
+            target="vaezoo_vanilla.loss:ELBOLoss",
+            options="vaezoo_vanilla.plugin:ELBOOptions",
+            summary="The negative ELBO with a weight on the KL: distortion + beta · rate",
+            paper="Kingma & Welling 2013, arXiv:1312.6114; beta: Higgins et al. 2017",
+            tags=("elbo", "beta"),
+            requires=("elbo",),
         )
     )

@@ -75,7 +75,7 @@ import sys
 import torch.distributed as dist
 import vaezoo_adversarial.factor_vae, vaezoo_discrete.vq, vaezoo_objectives.beta_tc
 import vaezoo_objectives.dip_vae, vaezoo_objectives.mmd, vaezoo_objectives.sigma_vae
-from vaezoo.losses.elbo import ELBOLoss
+from vaezoo_vanilla.loss import ELBOLoss
 
 def forget(module, *names):
     for name in {*names} & {*vars(module)}:

@@ -18,11 +18,11 @@ from torch import Tensor
 import vaezoo
 from vaezoo.cli.main import main
 from vaezoo.errors import OptionError
-from vaezoo.losses.elbo import ELBOLoss
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.sources import import_file
 from vaezoo.runs.build import build_model, meta_device
 from vaezoo.training.loggers import ProgressCallback
+from vaezoo_vanilla.loss import ELBOLoss
 
 SCRIPT = Path(__file__).with_name("training_job.py")
 ROOT = SCRIPT.parents[2]

@@ -36,11 +36,11 @@ from vaezoo.distributed.fsdp import apply_fsdp
 from vaezoo.distributed.launch import all_reduce_max, gather_objects, on_rank0_broadcast
 from vaezoo.errors import VaezooError
 from vaezoo.losses.base import StepContext, evaluate_loss
-from vaezoo.losses.elbo import ELBOLoss
 from vaezoo.models.base import BaseVAE
 from vaezoo.runs.train import resume_run
 from vaezoo.training.loggers import ProgressCallback
 from vaezoo.training.train_step import Adam
+from vaezoo_vanilla.loss import ELBOLoss
 
 JOB: dict[str, Any] = {
     "data": "sprites",

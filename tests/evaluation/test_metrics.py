@@ -378,7 +378,7 @@ class TestOnesOwn:
     def test_a_target_that_is_no_metric(self) -> None:
         wrong = MetricSpec(
             name="wrong",
-            target="vaezoo.losses.elbo:ELBOLoss",
+            target="vaezoo_vanilla.loss:ELBOLoss",
             summary="A loss",
             formula="1",
             direction="higher",

@@ -157,9 +157,9 @@ train:
 RECORD = {
     "format": 2,
     "model": {"name": "vanilla", "plugin": "vanilla", "distribution": "vaezoo", "version": "0"},
-    "loss": {"name": "elbo", "plugin": "builtin", "distribution": "vaezoo", "version": "0"},
+    "loss": {"name": "elbo", "plugin": "vanilla", "distribution": "vaezoo", "version": "0"},
     "data": {
-        **{"name": "sprites", "plugin": "builtin", "distribution": "vaezoo", "version": "0"},
+        **{"name": "sprites", "plugin": "sprites", "distribution": "vaezoo", "version": "0"},
         "spec": {"shape": [1, 16, 16], "domain": "unit", "class_names": ["a"], "num_examples": 64},
         "splits": {"train": 64, "validation": 16, "test": 16},
         **{"description": "at random", "fingerprint": "0", "skipped": [], "factor_names": []},

@@ -12,11 +12,12 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from vaezoo import BaseVAE, Batch, DataSpec, LossOutput, Options, StepContext
 from vaezoo.errors import OptionError
-from vaezoo.losses.elbo import ELBOLoss, elbo_terms
-from vaezoo.losses.options import ELBOOptions
+from vaezoo.losses.elbo import elbo_terms
 from vaezoo.models.distributions import diagonal_normal
 from vaezoo.models.likelihoods import GaussianLikelihood
 from vaezoo.options import parse
+from vaezoo_vanilla.loss import ELBOLoss
+from vaezoo_vanilla.plugin import ELBOOptions
 
 
 class Coarse(BaseVAE):

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal
 
 from vaezoo import BaseVAE, Batch, DataSpec, Options, StepContext
-from vaezoo.losses.elbo import ELBOLoss
-from vaezoo.losses.options import ELBOOptions
 from vaezoo.models.distributions import diagonal_normal
 from vaezoo.models.likelihoods import GaussianLikelihood
+from vaezoo_vanilla.loss import ELBOLoss
+from vaezoo_vanilla.plugin import ELBOOptions
 
 EXAMPLES, VALUES, LATENTS = 400, 6, 2
 STEPS = 2000

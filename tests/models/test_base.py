@@ -19,10 +19,10 @@ from torch.distributions import (
 )
 
 from vaezoo import BaseVAE, Batch, DataSpec, Options, StepContext
-from vaezoo.losses.elbo import ELBOLoss
-from vaezoo.losses.options import ELBOOptions
 from vaezoo.models.distributions import diagonal_normal, kl_divergence, log_mean_exp
 from vaezoo.runtime.device import evaluation_mode
+from vaezoo_vanilla.loss import ELBOLoss
+from vaezoo_vanilla.plugin import ELBOOptions
 
 NOISE = 0.6
 CONTEXT = StepContext(torch.tensor(0), 1, 16)

@@ -14,13 +14,13 @@ from torch.nn import functional as F
 
 import vaezoo
 from vaezoo import BaseVAE, Batch, DataSpec, Options, StepContext
-from vaezoo.losses.elbo import ELBOLoss
-from vaezoo.losses.options import ELBOOptions
 from vaezoo.models.distributions import Delta, diagonal_normal
 from vaezoo_adversarial.discriminators import ConvDiscriminator, MLPDiscriminator, cross_entropy
 from vaezoo_adversarial.factor_vae import FactorVAELoss, permute_dimensions
 from vaezoo_adversarial.options import FactorVAEOptions
 from vaezoo_adversarial.vae_gan import feature_distortion
+from vaezoo_vanilla.loss import ELBOLoss
+from vaezoo_vanilla.plugin import ELBOOptions
 
 CONTEXT = StepContext(torch.tensor(0), 10, 100)
 

@@ -22,7 +22,6 @@ from vaezoo.checkpoint.format import list_checkpoints, step_of
 from vaezoo.data.base import Batch
 from vaezoo.data.loader import BatchLoader
 from vaezoo.errors import OptionError, RunError, RunStopped, TrainingError, VaezooError
-from vaezoo.losses.elbo import ELBOLoss
 from vaezoo.models.base import BaseVAE
 from vaezoo.runs.train import resume_run
 from vaezoo.training import checkpoints as saver
@@ -32,6 +31,7 @@ from vaezoo.training.loggers import ProgressCallback
 from vaezoo.training.options import TrainOptions
 from vaezoo.training.signals import SignalHandler, StopAtOnce, StopRequested
 from vaezoo.training.train_step import TrainStep
+from vaezoo_vanilla.loss import ELBOLoss
 
 MonkeyPatch = pytest.MonkeyPatch
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 import vaezoo
 from vaezoo.errors import OptionError
-from vaezoo.losses.elbo import ELBOLoss
 from vaezoo.runtime.device import Runtime
 from vaezoo.training.cuda_graph import CUDAGraphStep, make_train_step
 from vaezoo.training.options import TrainOptions
+from vaezoo_vanilla.loss import ELBOLoss
 
 pytestmark = pytest.mark.cuda
 

@@ -15,9 +15,9 @@ import vaezoo
 from small_jobs import SMALL_JOB
 from vaezoo.data.base import Batch
 from vaezoo.losses.base import StepContext
-from vaezoo.losses.elbo import ELBOLoss
 from vaezoo.models.base import BaseVAE
 from vaezoo.training.train_step import Adam
+from vaezoo_vanilla.loss import ELBOLoss
 
 
 def trained(kind: type[torch.optim.Adam], steps: int, fused: bool) -> list[Tensor]:

@@ -19,13 +19,13 @@ from safetensors.torch import load_file
 import vaezoo
 from small_jobs import SMALL_JOB, StopAfter
 from vaezoo.errors import OptionError, RunError, RunStopped, TrainingError
-from vaezoo.losses.elbo import ELBOLoss
 from vaezoo.runs.train import resume_run
 from vaezoo.runtime.device import Runtime
 from vaezoo.training.loggers import ProgressCallback, TrainMetrics
 from vaezoo.training.options import TrainOptions
 from vaezoo.training.train_step import TrainStep, lr_scale, should_compile
 from vaezoo.training.trainer import Trainer
+from vaezoo_vanilla.loss import ELBOLoss
 
 TINY = {**SMALL_JOB, "epochs": 3, "log_every": 4}  # 18 steps
 

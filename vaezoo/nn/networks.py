@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import DataError
@@ -35,24 +34,11 @@ class MLPDecoder(nn.Sequential):
         super().__init__(*_layers(widths, gated), last, nn.Unflatten(1, data.shape))
 
 
-class GatedLinear(nn.Module):
-    """h ⊙ sigmoid(g), both linear in the input (Dauphin et al. 2016, equation 1).
-
-    [..., in_features] -> [..., out_features].
-    """
-
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__()
-        self.both = nn.Linear(in_features, 2 * out_features)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.glu(self.both(x), dim=-1)
-
-
 def _layers(widths: Sequence[int], gated: bool) -> list[nn.Module]:
+    """Linear layers with ReLU, or gated: h ⊙ sigmoid(g) (Dauphin et al. 2016, equation 1)."""
     layers: list[nn.Module] = []
-    for sizes in pairwise(widths):
-        layers += [GatedLinear(*sizes)] if gated else [nn.Linear(*sizes), nn.ReLU()]
+    for a, b in pairwise(widths):
+        layers += [nn.Linear(a, 2 * b), nn.GLU()] if gated else [nn.Linear(a, b), nn.ReLU()]
     return layers
 
 
