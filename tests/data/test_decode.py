@@ -16,6 +16,7 @@ from PIL import Image
 from vaezoo.data.decode import (
     BACKGROUND,
     UnreadableImageError,
+    _draft,
     _has_more_scans,
     _scale_16_bits,
     decode_image,
@@ -273,6 +274,14 @@ def test_a_jpeg_decoded_small_is_nearly_the_same(tmp_path: Path, fit: str) -> No
     shape, options = (3, 20, 30), DecodeOptions(fit=fit)
     error = decode(tmp_path / "a.jpg", shape, options) - decode(tmp_path / "a.png", shape, options)
     assert np.abs(error).max() <= 6
+
+
+@pytest.mark.parametrize("fit", ["crop", "stretch", "pad"])
+def test_a_jpeg_that_shrinks_much_is_decoded_at_an_eighth(tmp_path: Path, fit: str) -> None:
+    Image.new("RGB", (1600, 1600)).save(tmp_path / "a.jpg")
+    with Image.open(tmp_path / "a.jpg") as image:
+        _draft(image, (20, 20), DecodeOptions(fit=fit))
+        assert image.size == (200, 200)
 
 
 def test_a_jpeg_decoded_small_and_turned_keeps_its_detail(tmp_path: Path) -> None:

@@ -23,9 +23,9 @@ from torch.distributions import Distribution
 from vaezoo import BaseVAE, DataSpec, Options, Splits, TensorSplit
 from vaezoo.data.loader import BatchLoader
 from vaezoo.evaluation.evaluate import evaluate, select_metrics
-from vaezoo.evaluation.metric import EvalContext
+from vaezoo.evaluation.metric import EvalContext, MetricUnavailable
 from vaezoo.models.distributions import diagonal_normal
-from vaezoo_disentanglement import scores
+from vaezoo_disentanglement import metrics, scores
 
 GRID = (4, 6, 8)
 COPIES = 10
@@ -324,6 +324,16 @@ def test_a_score_is_the_mean_over_draws_of_half_of_the_examples(
     assert "960 examples" in number.comparable
     assert number.examples == 960
     assert len({tuple(entropies.tolist()) for entropies in drawn}) == repeats
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_forests_need_scikit_learn(monkeypatch: pytest.MonkeyPatch, installed: bool) -> None:
+    monkeypatch.setattr(metrics, "find_spec", lambda name: object() if installed else None)
+    if installed:
+        metrics._require_sklearn()
+    else:
+        with pytest.raises(MetricUnavailable, match="scikit-learn"):
+            metrics._require_sklearn()
 
 
 def test_seeds_of_forests_are_spread_over_31_bits() -> None:

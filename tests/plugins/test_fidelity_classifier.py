@@ -94,6 +94,17 @@ def test_it_learns_and_is_kept() -> None:
     assert torch.equal(first.network(x), anew.network(x))
 
 
+def test_its_accuracy_is_the_fraction_of_test_examples_that_it_knows() -> None:
+    splits = data()
+    found = trained(splits)
+    test = BatchLoader(splits.test, batch_size=64, device=CPU)
+    right = 0
+    for batch in test.sequential():
+        (logits,) = found.network.logits(batch.x)
+        right += int((logits.argmax(1) == batch.y).sum())
+    assert found.accuracy == pytest.approx(right / 200)
+
+
 def test_other_data_has_its_own() -> None:
     trained(data())
     trained(data(fingerprint="others"))
