@@ -122,6 +122,8 @@ class Scores:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
         self.scores, self.weights = iter(scores), list[dict[str, torch.Tensor]]()
         monkeypatch.setattr("vaezoo.training.trainer.evaluate_loss", self._evaluate_loss)
+        # The findings about the training would take scores too.
+        monkeypatch.setattr("vaezoo.runs.train._training_findings", lambda *_: [])
 
     def _evaluate_loss(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
         self.weights.append({k: v.clone() for k, v in model.state_dict().items()})
