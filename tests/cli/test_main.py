@@ -256,3 +256,25 @@ def test_ctrl_c_while_modules_are_imported_is_one_line() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "vaezoo: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, "1000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "active"}, "None"),
+    ],
+)
+def test_threads_do_not_spin_unless_the_user_says_so(given: dict[str, str], found: str) -> None:
+    """libgomp reads it when torch is imported: later it has no effect."""
+    script = (
+        "import os, sys, vaezoo.__main__\n"
+        "import vaezoo.cli.main as cli\n"
+        "cli.main = lambda: print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)\n"
+        "vaezoo.__main__.main()\n"
+    )
+    own = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    env = {name: value for name, value in os.environ.items() if name not in own} | given
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env)
+    assert done.stdout == f"{found} False\n", done.stderr
