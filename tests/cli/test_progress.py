@@ -85,15 +85,23 @@ def test_a_pipe_gets_a_line_of_other_work_at_times(
 def test_other_work_has_a_bar_that_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.StringIO()
     console = Console(file=file, width=80, force_terminal=True, color_system=None)
-    monkeypatch.setattr(progress, "Console", lambda: console)
+    monkeypatch.setattr(progress, "Console", lambda **_: console)
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
     now = clock(monkeypatch)
     bar = ProgressBar()
     for done in (0, 10, 20):
-        now[0] += 2
+        now[0] += 0.6
         bar.on_progress("reading images", done, 100)
-    assert bar.bar is not None
-    assert bar.bar.tasks[0].completed == 20
+    assert bar.work.bar is not None
+    reading = bar.work.bar
+    assert [(task.description, task.completed) for task in reading.tasks] == [
+        ("reading images", 20)
+    ]
     bar.on_train_start("title", 10, 0)
-    assert [task.fields["text"] for task in bar.bar.tasks] == [""]
+    assert not reading.live.is_started
+    assert bar.bar is not None
+    now[0] += 0.6
+    bar.on_progress("fitting the prior, step", 5, 9)
+    assert bar.bar.tasks[0].fields["text"] == "fitting the prior, step 5 of 9"
     bar.close()
     assert bar.bar is None

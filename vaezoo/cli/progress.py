@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Column
 
@@ -20,12 +20,13 @@ _LINE_SECONDS = 5.0
 """At most one plain line of each kind in this time: of training, of validation, of other work."""
 _CUT = Column(no_wrap=True, overflow="ellipsis", ratio=1)
 _BAR_SECONDS = 0.1
+_WAIT_SECONDS = 1.0
 _QUIET_SECONDS = 10.0
 """At most one plain line of other work in this time, so that short work prints nothing."""
 
 
 class Progress:
-    """Progress of work on stderr, while it is open as a context manager.
+    """Progress of work on stderr, while it is open as a context manager. A bar appears after 1 s.
 
     prefix: text before what `update` is given.
     """
@@ -38,9 +39,6 @@ class Progress:
             self.bar = Bar(console=Console(stderr=True), transient=True)
 
     def __enter__(self) -> Progress:
-        if self.bar is not None:
-            self.bar.start()
-            self.task = self.bar.add_task("", total=None)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -51,7 +49,11 @@ class Progress:
         """Show that `done` of `total` parts of something are finished."""
         text = f"{self.prefix}{what}"
         if self.bar is not None:
-            self.bar.update(self.task, description=text, completed=done, total=total)
+            if not self.bar.tasks and time.perf_counter() - self.printed > _WAIT_SECONDS:
+                self.bar.add_task("")
+                self.bar.start()
+            for task in self.bar.task_ids:
+                self.bar.update(task, description=text, completed=done, total=total)
         elif is_rank0() and time.perf_counter() - self.printed > _QUIET_SECONDS:
             self.printed = time.perf_counter()
             print(f"vaezoo: {text}, {done:,} of {total:,}", file=sys.stderr, flush=True)
@@ -92,63 +94,39 @@ class _Notes(ProgressCallback):
 class ProgressBar(_Notes):
     """A progress bar of training, with loss terms, images per second and time left."""
 
-    training = False
-
     def __init__(self) -> None:
         super().__init__()
         self.console = Console()
         self.bar: Bar | None = None
-        self.work: TaskID | None = None
+        self.work = Progress()
 
-    def _start_bar(self, transient: bool) -> Bar:
-        """A bar whose text is cut where the line is too short for it; numbers stay."""
-        bar = Bar(
+    def on_train_start(self, title: str, total_steps: int, done: int) -> None:
+        self.close()
+        self.console.print(title, highlight=False)
+        # The text is cut where a line is too short; numbers stay.
+        self.bar = Bar(
             BarColumn(bar_width=24 if self.console.width >= 80 else 8),
             MofNCompleteColumn(table_column=Column(no_wrap=True)),
             TimeRemainingColumn(table_column=Column(no_wrap=True)),
             TextColumn("{task.fields[text]}", table_column=_CUT, markup=False),
             console=self.console,
             expand=True,
-            transient=transient,
         )
-        bar.start()
-        return bar
-
-    def on_train_start(self, title: str, total_steps: int, done: int) -> None:
-        self._end_work()
-        self.console.print(title, highlight=False)
-        self.bar = self._start_bar(transient=False)
         self.task = self.bar.add_task("", total=total_steps, completed=done, text="")
-        self.training, self.pending = True, 0
-        self.drawn = time.perf_counter()
+        self.pending, self.drawn = 0, time.perf_counter()
+        self.bar.start()
 
     def on_progress(self, what: str, done: int, total: int) -> None:
-        if self.work is None and (done >= total or time.perf_counter() - self.worked < 1.0):
-            return
         if self.bar is None:
-            self.bar = self._start_bar(transient=True)
-        if self.work is None:
-            self.work = self.bar.add_task("", total=total, text=what)
-        self.bar.update(self.work, completed=done, total=total, text=what)
-        if done >= total:
-            self._end_work()
-
-    def _end_work(self) -> None:
-        """Remove the bar of other work than training."""
-        self.worked = time.perf_counter()
-        if self.bar is not None and self.work is not None:
-            self.bar.remove_task(self.work)
-            self.work = None
-            if not self.training:
-                self.bar.stop()
-                self.bar = None
+            self.work.update(what, done, total)
+        elif time.perf_counter() - self.drawn > _BAR_SECONDS:
+            self.bar.update(self.task, text=f"{what} {done:,} of {total:,}")
+            self.drawn = time.perf_counter()
 
     def on_step_end(self) -> None:
         self.pending += 1
         now = time.perf_counter()
         if now - self.drawn > _BAR_SECONDS and self.bar is not None:
-            if self.work is not None:
-                self._end_work()
             self.bar.advance(self.task, self.pending)
             self.pending, self.drawn = 0, now
 
@@ -166,9 +144,9 @@ class ProgressBar(_Notes):
         self.close()
 
     def close(self) -> None:
-        """Remove what is still shown, also after an error."""
-        self.training = False
-        self._end_work()
+        """End the bar, and remove that of other work."""
+        self.work.__exit__()
+        self.work = Progress()
         if self.bar is not None:
             self.bar.stop()
             self.bar = None

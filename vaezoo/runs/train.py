@@ -287,7 +287,7 @@ def _training_findings(trainer: Trainer, evaluation: Evaluation) -> list[Finding
     found, r2 = [], evaluation.reconstruction_r2
     lr = f"train again with --lr {min(trainer.options.lr / 10, 1e-3):g}"
     if r2 is None or r2 < 0.05:  # else it learned something, and the losses need not be computed
-        loss, start = trainer.validation_loss(), trainer.untrained_loss()
+        loss, start = trainer.validation_loss(), trainer.validation_loss(untrained=True)
         if not loss <= start:
             message = f"training diverged: the validation loss (the negative ELBO) is {loss:.4g}, "
             message += f"and that of an untrained model {start:.4g}: {lr}"

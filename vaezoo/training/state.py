@@ -24,10 +24,15 @@ from vaezoo.checkpoint.format import (
     set_random_state,
 )
 from vaezoo.distributed import all_reduce, world_size
-from vaezoo.distributed.fsdp import distribute_like, full_state_dict
+from vaezoo.distributed.fsdp import all_finite, distribute_like, full_state_dict
+from vaezoo.errors import TrainingError
 from vaezoo.losses.base import BaseLoss
 from vaezoo.models.base import BaseVAE
 from vaezoo.training.train_step import TrainStep
+
+
+class NonFiniteError(TrainingError):
+    """A loss or a gradient was not finite. The message says what and when."""
 
 
 @dataclass
@@ -74,6 +79,48 @@ class TrainingState:
         self.global_step += 1
         self.metric_buffer.add(values)
         self.score = None
+
+    def check(self) -> None:
+        """NonFiniteError if the weights, or losses since the last log line, are not finite.
+
+        A gradient that is not finite shows in the weights, which Adam has updated with it.
+        """
+        if self.train_step.names and self.train_step.guard is None:
+            self.check_steps(self.metric_buffer.peek())
+        self.check_weights()
+
+    def check_steps(self, rows: Sequence[Sequence[float]]) -> int:
+        """NonFiniteError if a step was not finite; with a guard, if it skipped too many.
+
+        rows: the values of the last steps, as the metric buffer has them. Returns how many of them
+        were skipped.
+        """
+        found = self._find_nonfinite(rows)
+        if self.train_step.guard is None:
+            if found:
+                raise NonFiniteError(" became ".join(found))
+            return 0
+        before = self.progress.skipped
+        self.progress.skipped, too_many = self.train_step.guard.read()
+        if too_many:
+            reason = " was ".join(found) if found else "a gradient was not finite"
+            raise NonFiniteError(f"{self.progress.skipped} steps had to be skipped: {reason}")
+        return self.progress.skipped - before
+
+    def check_weights(self) -> None:
+        if not all_finite(self.model.parameters()):
+            raise NonFiniteError(f"the weights are not finite after step {self.progress.step}")
+
+    def _find_nonfinite(self, rows: Sequence[Sequence[float]]) -> tuple[str, str] | None:
+        """The name and value of the first loss that is not finite, or of its term."""
+        losses = self.train_step.loss_names
+        for step, values in enumerate(rows, self.progress.step - len(rows) + 1):
+            named = dict(zip(self.train_step.names, values, strict=True))
+            found = [name for name, value in named.items() if not math.isfinite(value)]
+            if {*found} & {*losses}:
+                name = min(found, key=lambda name: name in losses)
+                return name, f"{named[name]} at step {step}"
+        return None
 
     def count_time(self) -> None:
         """Add the wall time since the last call."""

@@ -1,8 +1,8 @@
 """The training loop: epochs, steps, log lines, validation, early stopping and checkpoints.
 
-The Trainer owns four parts. `train_step` takes a step, `state` holds all that changes,
-`checkpoints` saves and restores the state, and `monitor` stops training when it is not finite.
-The loop does not wait for the device between two log lines.
+The Trainer owns three parts. `train_step` takes a step, `state` holds all that changes, and
+`checkpoints` saves and restores the state. The loop does not wait for the device between two log
+lines.
 """
 
 from __future__ import annotations
@@ -33,10 +33,9 @@ from vaezoo.runtime.device import Runtime, precision_context, seeded
 from vaezoo.training.checkpoints import AsyncWriter, CheckpointManager
 from vaezoo.training.cuda_graph import make_train_step
 from vaezoo.training.loggers import ProgressCallback, TrainMetrics
-from vaezoo.training.monitor import NonFiniteError, NonFiniteMonitor
 from vaezoo.training.options import TrainOptions
 from vaezoo.training.signals import SignalHandler, StopRequested
-from vaezoo.training.state import Best, TrainingState, finite_means
+from vaezoo.training.state import Best, NonFiniteError, TrainingState, finite_means
 from vaezoo.training.train_step import lr_scale
 
 _SWING = 5.0
@@ -78,7 +77,6 @@ class Trainer:
         )
         self.state = TrainingState(self.model, self.loss, self.train_step, options.log_every)
         self.writer = AsyncWriter()
-        self.monitor = NonFiniteMonitor(self.state)
         self.checkpoints = CheckpointManager(self.state, self.folder, self.writer, options)
         self.in_step = False
         self._notes: list[str] = []
@@ -118,7 +116,7 @@ class Trainer:
 
     def _train(self) -> None:
         """Train to the last step and save a checkpoint of it."""
-        self.monitor.check_weights()
+        self.state.check_weights()
         self.model.train()
         self.loss.train()
         if self.state.validation_due:  # a signal stopped it
@@ -142,7 +140,7 @@ class Trainer:
         if self.checkpoints.is_saved:
             return
         start = time.perf_counter()
-        self.monitor.check()
+        self.state.check()
         self.state.count_time()
         self.checkpoints.save()
         self._log_clock += time.perf_counter() - start  # images per second leave this time out
@@ -189,8 +187,8 @@ class Trainer:
     def _log(self, epoch: int) -> None:
         """Write a log line. Reading the metric buffer is the only synchronisation of the loop."""
         rows = self.state.metric_buffer.pop()
-        skipped = self.monitor.check_steps(rows)
-        self.monitor.check_weights()
+        skipped = self.state.check_steps(rows)
+        self.state.check_weights()
         now = time.perf_counter()
         seconds, self._log_clock = now - self._log_clock, now
         images = len(rows) * self.options.batch_size
@@ -256,22 +254,18 @@ class Trainer:
         seed, together = self.options.seed, self.options.shard
         return evaluate_loss(model, loss, self.validation, self._context(), seed, together)
 
-    def validation_loss(self) -> float:
+    def validation_loss(self, *, untrained: bool = False) -> float:
         """The negative ELBO on held-out data, or the loss if there is no ELBO; NaN if not finite.
 
         A loss against a discriminator is no measure of a model: infinity stands for it.
+        untrained: of a new model.
         """
-        return self._validation_loss(self.model, self.loss)
-
-    def untrained_loss(self) -> float:
-        """`validation_loss` of a new model."""
-        with seeded(self.options.seed, self.runtime.device):
-            model = self.rebuild()
-        loss = loss_of(model).to(self.runtime.device)
-        broadcast_module(model, loss)
-        return self._validation_loss(model, loss)
-
-    def _validation_loss(self, model: BaseVAE, loss: BaseLoss) -> float:
+        model, loss = self.model, self.loss
+        if untrained:
+            with seeded(self.options.seed, self.runtime.device):
+                model = self.rebuild()
+            loss = loss_of(model).to(self.runtime.device)
+            broadcast_module(model, loss)
         terms = self._validation_terms(model, loss)
         value = -terms.get("elbo", -terms["loss"])
         if not math.isfinite(value + terms["loss"]):
@@ -285,7 +279,7 @@ class Trainer:
         """
         self.writer.wait()
         what, lr = f"training failed: {error}", min(self.options.lr / 10, 1e-3)
-        start = self.untrained_loss()
+        start = self.validation_loss(untrained=True)
         if math.isnan(start):
             return TrainingError(
                 f"{what}; the loss of the untrained model is not finite either: check the data and "
