@@ -13,14 +13,15 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def main() -> int:
     """Run the command line. Ctrl-C while modules are imported ends the process with one line."""
-    # A thread that waits for one without a CPU sleeps soon, and leaves its own CPU to it. libgomp
-    # reads this when torch is imported. benchmarks/README.md has the figures.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # Not KeyboardInterrupt: it would be a traceback here, and some imports catch it.
     signal.signal(signal.SIGINT, _interrupt)
     from vaezoo.cli.main import main as run
+    from vaezoo.runtime import is_crowded
 
+    # OpenMP reads it when torch is imported. Threads that wait then sleep, and leave their CPUs to
+    # those they wait for; on an idle machine this is slower (benchmarks/README.md).
+    if "train" in sys.argv and "GOMP_SPINCOUNT" not in os.environ and is_crowded():
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     return run()
 

@@ -259,22 +259,28 @@ def test_ctrl_c_while_modules_are_imported_is_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "found"),
+    ("crowded", "command", "given", "found"),
     [
-        ({}, "1000"),
-        ({"GOMP_SPINCOUNT": "7"}, "7"),
-        ({"OMP_WAIT_POLICY": "active"}, "None"),
+        (True, "train", {}, "passive"),
+        (False, "train", {}, "None"),
+        (True, "list", {}, "None"),
+        (True, "train", {"OMP_WAIT_POLICY": "active"}, "active"),
+        (True, "train", {"GOMP_SPINCOUNT": "7"}, "None"),
     ],
 )
-def test_threads_do_not_spin_unless_the_user_says_so(given: dict[str, str], found: str) -> None:
-    """libgomp reads it when torch is imported: later it has no effect."""
+def test_threads_sleep_on_a_crowded_machine_unless_the_user_says_how_they_wait(
+    crowded: bool, command: str, given: dict[str, str], found: str
+) -> None:
+    """OpenMP reads it when torch is imported: later it has no effect."""
     script = (
-        "import os, sys, vaezoo.__main__\n"
+        "import os, sys, vaezoo.__main__, vaezoo.runtime\n"
         "import vaezoo.cli.main as cli\n"
-        "cli.main = lambda: print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)\n"
+        "cli.main = lambda: print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)\n"
+        f"vaezoo.runtime.is_crowded = lambda: {crowded}\n"
         "vaezoo.__main__.main()\n"
     )
     own = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
     env = {name: value for name, value in os.environ.items() if name not in own} | given
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env)
+    call = [sys.executable, "-c", script, command]
+    done = subprocess.run(call, capture_output=True, text=True, env=env)
     assert done.stdout == f"{found} False\n", done.stderr

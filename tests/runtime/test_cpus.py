@@ -11,7 +11,7 @@ import torch
 
 import vaezoo
 from small_jobs import SMALL_JOB
-from vaezoo.runtime import available_cpus
+from vaezoo.runtime import available_cpus, is_crowded
 from vaezoo.runtime import device as device_module
 from vaezoo.runtime.device import resolve_device, set_threads
 from vaezoo.training.loggers import ProgressCallback
@@ -73,6 +73,19 @@ class TestQuota:
     def test_affinity(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5, 9}, raising=False)
         assert available_cpus(tmp_path) == 3
+
+
+@pytest.mark.parametrize(
+    ("running", "cores", "crowded"), [(1, 2, False), (2, 2, True), (2, 4, False), (3, 4, True)]
+)
+def test_a_machine_is_crowded_if_others_use_half_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, running: int, cores: int, crowded: bool
+) -> None:
+    """One of the running processes is this one."""
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    write(tmp_path, proc__loadavg=f"9.50 9.00 9.00 {running}/321 4242\n")
+    assert is_crowded(tmp_path) == crowded
+    assert not is_crowded(tmp_path / "nothing")
 
 
 def test_threads_are_at_most_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:

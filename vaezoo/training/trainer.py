@@ -218,7 +218,8 @@ class Trainer:
             self._noted_speed = True
             self.callback.on_note(
                 f"the speed fell from {self._best_rate:,.0f} to {rate:,.0f} images/s: another "
-                "process may use these CPUs; if it stays, a smaller --threads is often faster"
+                "process may use these CPUs; if it stays, OMP_WAIT_POLICY=passive before the "
+                "command, or a smaller --threads, is faster"
             )
         self._best_rate = max(self._best_rate, rate)
 
