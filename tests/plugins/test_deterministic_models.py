@@ -170,7 +170,8 @@ class TestRun:
     ) -> None:
         words = "--examples 120 --test 24 --image-size 16 --hidden 8,8 --latent-dim 4 --steps 2"
         assert main(["train", "autoencoder", *words.split(), "--batch-size", "16"]) == 0
-        found = [line for line in capsys.readouterr().out.splitlines() if line.startswith("held out")]
+        lines = capsys.readouterr().out.splitlines()
+        found = [line for line in lines if line.startswith("held out")]
         assert len(found) == 1
         assert re.fullmatch(
             r"held out: reconstruction R² -?\d+\.\d{3}; ELBO: this model has no ELBO", found[0]
