@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.distributions import kl_divergence
 
 from vaezoo.evaluation.evaluate import Evaluation
 from vaezoo.evaluation.metric import EvalContext
-from vaezoo.models.distributions import sample_prior
+from vaezoo.models.distributions import diagonal_normal, sample_prior
 from vaezoo.runtime.device import evaluation_mode, seeded
 
 MIN_RATE = 1.0
@@ -44,7 +45,7 @@ def find_problems(context: EvalContext, evaluation: Evaluation) -> list[Finding]
     elif r2 is not None and r2 < 0:
         message = f"reconstructions are worse than the mean of the data (R² {r2:.2f}): "
         found.append(Finding("poor_reconstruction", r2, message + "train longer, or lower --lr"))
-    if not getattr(context.model, "prior_is_fitted", True):
+    if not context.model.prior_is_fitted:
         message = "the prior was not fitted, so that samples are poor: train with --prior-steps"
         found.append(Finding("unfitted_prior", None, message))
     with evaluation_mode(context.model), seeded(context.seed, context.device), torch.no_grad():
@@ -90,6 +91,5 @@ def gaussian_kl(z: Tensor, prior: Tensor) -> float:
     """Nats between diagonal Gaussians with the moments of two sets of samples, [n, latents]."""
     if min(len(z), len(prior)) < 2:
         return 0.0
-    ratio = z.var(0).clamp(min=1e-12) / prior.var(0).clamp(min=1e-12)
-    offset = (z.mean(0) - prior.mean(0)).square() / prior.var(0).clamp(min=1e-12)
-    return float(0.5 * (ratio + offset - 1 - ratio.log()).sum())
+    q, p = (diagonal_normal(x.mean(0), x.var(0).clamp(min=1e-12).sqrt()) for x in (z, prior))
+    return float(kl_divergence(q, p))

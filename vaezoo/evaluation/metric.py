@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -19,10 +18,8 @@ from vaezoo.evaluation.accumulators import Accumulator, RunningMoments
 from vaezoo.models.base import BaseVAE
 from vaezoo.models.distributions import kl_divergence, mode
 from vaezoo.plugins.specs import METRIC_REQUIRES
+from vaezoo.runtime import OnProgress
 from vaezoo.runtime.device import seeded
-
-OnProgress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and the total."""
 
 FeatureChoice = Literal["auto", "inception", "classifier"]
 

@@ -16,10 +16,11 @@ from vaezoo.checkpoint.folder import RunFolder, metrics_line
 from vaezoo.config import load_config
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import RunError, VaezooError
-from vaezoo.evaluation.metric import MetricResult, OnProgress, no_progress
+from vaezoo.evaluation.metric import MetricResult, no_progress
 from vaezoo.evaluation.pictures import describe_range, to_rgb, value_range
 from vaezoo.io import read_json
 from vaezoo.runs.run import Run
+from vaezoo.runtime import OnProgress
 
 _ROWS, _STEPS = 8, 9
 """Of a traversal: latents, and values of each."""

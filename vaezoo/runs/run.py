@@ -43,14 +43,14 @@ from vaezoo.evaluation.latents import (
     reject_discrete,
     traverse,
 )
-from vaezoo.evaluation.metric import EvalContext, FeatureChoice, OnProgress, no_progress
+from vaezoo.evaluation.metric import EvalContext, FeatureChoice, no_progress
 from vaezoo.io import read_json
 from vaezoo.models.base import BaseVAE
 from vaezoo.models.distributions import mode
 from vaezoo.options import check_arguments
 from vaezoo.runs.build import TooLargeError, build_dataset, build_model, limit_memory
 from vaezoo.runs.provenance import load_components
-from vaezoo.runtime import report_progress
+from vaezoo.runtime import OnProgress, report_progress
 from vaezoo.runtime.device import resolve_device, seeded
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
