@@ -65,7 +65,6 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo.models.likelihoods": (
         "BernoulliLikelihood",
         "GaussianLikelihood",
-        "Likelihood",
         "SMALLEST_SCALE",
         "make_likelihood",
     ),

@@ -23,11 +23,18 @@ _EXPORTS = {
     "vaezoo.evaluation.metric": "MetricState",
     "vaezoo.losses.base": "BaseLoss LossOutput Phase StepContext",
     "vaezoo.models.base": "BaseVAE EncoderDecoderVAE VAEOutput VectorVAE",
+    "vaezoo.models.bottleneck": "Bottleneck",
+    "vaezoo.models.likelihood": "Likelihood",
+    "vaezoo.models.network": "Network",
+    "vaezoo.models.sampler": "LatentSpec Sampler",
     "vaezoo.models.options": "GaussianOptions LikelihoodOptions NetworkOptions",
     "vaezoo.nn.options": "BackboneOptions",
     "vaezoo.options": "Options",
     "vaezoo.plugins.hookspecs": "hookimpl",
-    "vaezoo.plugins.specs": "DatasetSpec InputSpec LoggerSpec LossSpec MetricSpec ModelSpec",
+    "vaezoo.plugins.specs": (
+        "BottleneckSpec DatasetSpec InputSpec LikelihoodSpec LoggerSpec LossSpec MetricSpec "
+        "ModelSpec NetworkSpec SamplerSpec"
+    ),
     "vaezoo.training.loggers": "BaseLogger",
 }
 _HOME = {name: module for module, names in _EXPORTS.items() for name in names.split()}
@@ -55,18 +62,27 @@ if TYPE_CHECKING:
     from vaezoo.models.base import EncoderDecoderVAE as EncoderDecoderVAE
     from vaezoo.models.base import VAEOutput as VAEOutput
     from vaezoo.models.base import VectorVAE as VectorVAE
+    from vaezoo.models.bottleneck import Bottleneck as Bottleneck
+    from vaezoo.models.likelihood import Likelihood as Likelihood
+    from vaezoo.models.network import Network as Network
     from vaezoo.models.options import GaussianOptions as GaussianOptions
     from vaezoo.models.options import LikelihoodOptions as LikelihoodOptions
     from vaezoo.models.options import NetworkOptions as NetworkOptions
+    from vaezoo.models.sampler import LatentSpec as LatentSpec
+    from vaezoo.models.sampler import Sampler as Sampler
     from vaezoo.nn.options import BackboneOptions as BackboneOptions
     from vaezoo.options import Options as Options
     from vaezoo.plugins.hookspecs import hookimpl as hookimpl
+    from vaezoo.plugins.specs import BottleneckSpec as BottleneckSpec
     from vaezoo.plugins.specs import DatasetSpec as DatasetSpec
     from vaezoo.plugins.specs import InputSpec as InputSpec
+    from vaezoo.plugins.specs import LikelihoodSpec as LikelihoodSpec
     from vaezoo.plugins.specs import LoggerSpec as LoggerSpec
     from vaezoo.plugins.specs import LossSpec as LossSpec
     from vaezoo.plugins.specs import MetricSpec as MetricSpec
     from vaezoo.plugins.specs import ModelSpec as ModelSpec
+    from vaezoo.plugins.specs import NetworkSpec as NetworkSpec
+    from vaezoo.plugins.specs import SamplerSpec as SamplerSpec
     from vaezoo.training.loggers import BaseLogger as BaseLogger
 
 

@@ -83,7 +83,7 @@ def test_answers_without_torch(line: str) -> None:
         ("info", "Missing argument 'NAME'"),
         (
             "info vanila",
-            "there is no model, loss, data set, metric or logger 'vanila'; did you mean 'vanilla'?",
+            "nothing of the name 'vanila' is registered; did you mean 'vanilla'?",
         ),
         ("info vanilla --kind losses", "there is no loss 'vanilla'"),
         ("train vanila", "there is no model 'vanila'; did you mean 'vanilla'?"),

@@ -40,7 +40,7 @@ _PLUGIN_FIELDS = ("name", "status", "distribution", "version", "module", "locati
 @options.kind_option(list(PLURALS), "models", "What to list.")
 @options.json_option
 def list_command(kind: str, as_json: bool) -> None:
-    """List the models, losses, data sets, metrics and loggers."""
+    """List the models, or what else is registered: their parts, losses, data sets, metrics, ..."""
     known = registry()
     specs = known.specs(PLURALS.get(kind))
     if as_json:

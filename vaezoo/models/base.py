@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 
 from vaezoo.data.spec import DataSpec
 from vaezoo.models.distributions import diagonal_normal, log_mean_exp, mode, sample_prior
-from vaezoo.models.likelihoods import Likelihood
+from vaezoo.models.likelihood import Likelihood
 from vaezoo.options import Options
 
 if TYPE_CHECKING:

@@ -7,8 +7,6 @@ log-probability is in nats per example.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,33 +15,11 @@ from torch.distributions import Bernoulli, Distribution
 from vaezoo.data.spec import DataSpec, Domain
 from vaezoo.errors import DataError
 from vaezoo.models.distributions import IsotropicNormal, independent, to_float32
+from vaezoo.models.likelihood import Likelihood
 from vaezoo.models.options import LikelihoodOptions
 
 SMALLEST_SCALE = 1 / 256
 """The lower limit of a Gaussian's scale, one grey level. Below it the density diverges."""
-
-
-class Likelihood(nn.Module, ABC):
-    """Base of likelihoods: maps the decoder's raw output to a distribution over examples."""
-
-    normalised_on: ClassVar[tuple[Domain, ...]]
-    """The domains of data on which it is a normalised likelihood, and has bits per dimension."""
-
-    @abstractmethod
-    def forward(self, raw: Tensor) -> Distribution:
-        """p(x|z), event shape `shape`. raw: the decoder's output, unbounded, [batch, *shape]."""
-
-    def bits_per_dim(self, nats: float, data: DataSpec) -> float | None:
-        """Bits per dimension of a negative log-likelihood in nats per example.
-
-        The probability of one of 256 grey levels is taken to be the density times the width of a
-        level, 1/255. None where the likelihood is not normalised on the data (a Bernoulli on grey
-        values), and for real data, which has no levels.
-        """
-        if data.domain == "real" or data.domain not in self.normalised_on:
-            return None
-        bits = nats / (data.numel * math.log(2))
-        return bits + math.log2(255) if data.domain == "unit" else bits
 
 
 class BernoulliLikelihood(Likelihood):
@@ -53,6 +29,9 @@ class BernoulliLikelihood(Likelihood):
     """
 
     normalised_on = ("binary",)
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
 
     def forward(self, raw: Tensor) -> Distribution:
         return independent(Bernoulli(logits=to_float32(raw), validate_args=False), raw.dim() - 1)
@@ -74,7 +53,7 @@ class GaussianLikelihood(Likelihood):
     normalised_on = ("unit", "real")
 
     def __init__(self, scale: float, learned: bool, domain: Domain, log_det: float = 0.0) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.squash = domain != "real"
         self.log_det = log_det
         log_scale = torch.tensor(math.log(scale))

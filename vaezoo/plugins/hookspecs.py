@@ -1,4 +1,4 @@
-"""The five hooks of a plugin. Each is called once with a `register` function."""
+"""The hooks of a plugin. Each is called once with a `register` function."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ from collections.abc import Callable
 
 import pluggy
 
-from vaezoo.plugins.specs import DatasetSpec, LoggerSpec, LossSpec, MetricSpec, ModelSpec
+from vaezoo.plugins.specs import (
+    BottleneckSpec,
+    DatasetSpec,
+    LikelihoodSpec,
+    LoggerSpec,
+    LossSpec,
+    MetricSpec,
+    ModelSpec,
+    NetworkSpec,
+    SamplerSpec,
+)
 
 hookspec = pluggy.HookspecMarker("vaezoo")
 hookimpl = pluggy.HookimplMarker("vaezoo")
@@ -15,6 +25,26 @@ hookimpl = pluggy.HookimplMarker("vaezoo")
 @hookspec
 def register_models(register: Callable[[ModelSpec], None]) -> None:
     """Call `register` with a ModelSpec for each model that the plugin brings."""
+
+
+@hookspec
+def register_networks(register: Callable[[NetworkSpec], None]) -> None:
+    """Call `register` with a NetworkSpec for each network that the plugin brings."""
+
+
+@hookspec
+def register_bottlenecks(register: Callable[[BottleneckSpec], None]) -> None:
+    """Call `register` with a BottleneckSpec for each bottleneck that the plugin brings."""
+
+
+@hookspec
+def register_likelihoods(register: Callable[[LikelihoodSpec], None]) -> None:
+    """Call `register` with a LikelihoodSpec for each likelihood that the plugin brings."""
+
+
+@hookspec
+def register_samplers(register: Callable[[SamplerSpec], None]) -> None:
+    """Call `register` with a SamplerSpec for each sampler that the plugin brings."""
 
 
 @hookspec

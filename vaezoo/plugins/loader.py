@@ -18,7 +18,18 @@ import pluggy
 from vaezoo.errors import VaezooError, nearest
 from vaezoo.plugins import hookspecs
 from vaezoo.plugins.sources import PluginSource, import_file
-from vaezoo.plugins.specs import DatasetSpec, LoggerSpec, LossSpec, MetricSpec, ModelSpec, Spec
+from vaezoo.plugins.specs import (
+    BottleneckSpec,
+    DatasetSpec,
+    LikelihoodSpec,
+    LoggerSpec,
+    LossSpec,
+    MetricSpec,
+    ModelSpec,
+    NetworkSpec,
+    SamplerSpec,
+    Spec,
+)
 
 GROUP = "vaezoo"
 MORE = "VAEZOO_PLUGINS"
@@ -29,6 +40,10 @@ _LONGEST_ERROR = 400
 
 _HOOKS: dict[str, type[Spec]] = {
     "register_models": ModelSpec,
+    "register_networks": NetworkSpec,
+    "register_bottlenecks": BottleneckSpec,
+    "register_likelihoods": LikelihoodSpec,
+    "register_samplers": SamplerSpec,
     "register_losses": LossSpec,
     "register_datasets": DatasetSpec,
     "register_metrics": MetricSpec,
@@ -165,7 +180,7 @@ def load(entry: EntryPoint) -> PluginRecord:
 def load_named(source: PluginSource) -> PluginRecord:
     """Import a module or file that the user named, and collect its specs.
 
-    Without hooks, the models, losses and data sets that it defines are its specs.
+    Without hooks, its classes of a kind that vaezoo knows (a BaseVAE, a Network) are its specs.
     """
     record = PluginRecord(str(source), source.where, "", "")
     with _isolated(record):
@@ -178,7 +193,7 @@ def load_named(source: PluginSource) -> PluginRecord:
         hooked = _manager_of(module).get_hookcallers(module)
         record.specs = collect(module) if hooked else source.specs(module)
         if not any(source.picks(spec) for spec in record.specs):
-            what = source.attribute or "model, loss or data set"
+            what = source.attribute or "class that vaezoo knows"
             raise VaezooError(f"{source.where} brings no {what}")
     return record
 

@@ -22,7 +22,7 @@ from vaezoo.plugins.loader import (
     warn_problems,
 )
 from vaezoo.plugins.sources import PluginSource, is_source
-from vaezoo.plugins.specs import Kind, ModelSpec, Spec
+from vaezoo.plugins.specs import PARTS, Kind, ModelSpec, Spec
 
 WORDS: dict[Kind, str] = {kind: kind for kind in get_args(Kind)} | {"dataset": "data set"}
 PLURALS: dict[str, Kind] = {f"{kind}es" if kind == "loss" else f"{kind}s": kind for kind in WORDS}
@@ -104,7 +104,7 @@ class Registry:
     def find(self, name: str) -> list[Spec]:
         """Every spec of that name or of that source, of any kind, or UnknownNameError.
 
-        A metric is left out if something else has its name, as the loss `elbo` has.
+        A metric or a part is left out if something else has its name, as the loss `elbo` has.
         """
         if is_source(name):
             source = PluginSource.parse(name)
@@ -112,10 +112,10 @@ class Registry:
         found = [self.get(kind, name) for kind in WORDS if (kind, name) in self._specs]
         if not found:
             raise UnknownNameError(
-                f"there is no model, loss, data set, metric or logger {quoted(name)}"
+                f"nothing of the name {quoted(name)} is registered"
                 f"{_suggest(name, self.specs())} (vaezoo list --kind all shows them)"
             )
-        return [spec for spec in found if spec.kind != "metric"] or found
+        return [spec for spec in found if spec.kind not in ("metric", *PARTS)] or found
 
 
 def _suggest(word: str, specs: list[Spec]) -> str:

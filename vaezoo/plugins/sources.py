@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import inspect
 import re
@@ -15,12 +16,26 @@ from typing import Any
 
 from vaezoo.errors import VaezooError
 from vaezoo.io import full_path
-from vaezoo.plugins.specs import DatasetSpec, InputSpec, LossSpec, ModelSpec, Spec
+from vaezoo.plugins.specs import (
+    BottleneckSpec,
+    DatasetSpec,
+    InputSpec,
+    LikelihoodSpec,
+    LossSpec,
+    ModelSpec,
+    NetworkSpec,
+    SamplerSpec,
+    Spec,
+)
 
 _ONE_CLASS = re.compile(r"(.+\.py|[A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 
 _KINDS: dict[tuple[str, str], type[Spec]] = {
     ("vaezoo.models.base", "BaseVAE"): ModelSpec,
+    ("vaezoo.models.network", "Network"): NetworkSpec,
+    ("vaezoo.models.bottleneck", "Bottleneck"): BottleneckSpec,
+    ("vaezoo.models.likelihood", "Likelihood"): LikelihoodSpec,
+    ("vaezoo.models.sampler", "Sampler"): SamplerSpec,
     ("vaezoo.losses.base", "BaseLoss"): LossSpec,
     ("vaezoo.data.base", "BaseDataset"): DatasetSpec,
 }
@@ -71,7 +86,8 @@ class PluginSource:
             known = ", ".join(cls.__name__ for cls in _classes(module)) or "none"
             raise VaezooError(f"{self.where} has no class {self.attribute} (it has {known})")
         if not isinstance(found, type) or kind_of_class(found) is None:
-            raise VaezooError(f"{self.attribute} is no BaseVAE, BaseLoss or BaseDataset class")
+            bases = ", ".join(name for _, name in _KINDS)
+            raise VaezooError(f"{self.attribute} is no class that derives from one of {bases}")
         return [spec_of_class(found)]
 
     def picks(self, spec: Spec) -> bool:
@@ -106,7 +122,7 @@ def _read(path: str) -> bytes:
 
 
 def _classes(module: ModuleType) -> list[type]:
-    """The models, losses and data sets that a module defines itself, abstract ones left out."""
+    """The classes of a kind that a module defines itself, abstract ones left out."""
     return [
         found
         for name, found in vars(module).items()
@@ -119,13 +135,17 @@ def _classes(module: ModuleType) -> list[type]:
 
 
 def kind_of_class(found: type) -> type[Spec] | None:
-    """The class of spec that a class is registered by; None if it is no model, loss or data set."""
+    """The class of spec that a class is registered by; None if it has none of the bases."""
     names = [(base.__module__, base.__qualname__) for base in found.__mro__[1:]]
     return next((kind for name, kind in _KINDS.items() if name in names), None)
 
 
 def spec_of_class(found: type) -> Spec:
-    """The spec of a class without hooks: its name, its docstring and its `options` annotation."""
+    """The spec of a class without hooks: its name, its docstring, its `options` annotation.
+
+    Its class attributes `tags`, `input_spec`, `requires`, `domains`, `default_loss` and `parts`
+    are fields of the spec, where its kind has them.
+    """
     kind = kind_of_class(found)
     assert kind is not None
     fields: dict[str, Any] = {
@@ -137,7 +157,14 @@ def spec_of_class(found: type) -> Spec:
     if kind is ModelSpec:
         conditional = ("labels",) if getattr(found, "conditional", False) else ()
         fields["tags"] = ("elbo", "importance", *conditional)
+        fields["parts"] = dict.fromkeys(getattr(found, "parts", ()), "")
+        if hasattr(found, "default_loss"):
+            fields["loss"] = found.default_loss
+    if kind in (ModelSpec, NetworkSpec):
         fields["input_spec"] = InputSpec(vectors=True)
+    known = {field.name for field in dataclasses.fields(kind)}
+    for name in {"tags", "input_spec", "requires", "domains"} & known:
+        fields[name] = getattr(found, name, fields.get(name, getattr(kind, name, ())))
     return kind(**fields)
 
 

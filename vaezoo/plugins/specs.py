@@ -8,15 +8,19 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
-from vaezoo.data.spec import DataSpec
+from vaezoo.data.spec import DataSpec, Domain
 from vaezoo.errors import DataError, VaezooError
 
 API_VERSION = 2
 """The version of the plugin interface. A spec that was written for another version is refused."""
 
-Kind = Literal["model", "loss", "dataset", "metric", "logger"]
+PartKind = Literal["network", "bottleneck", "likelihood", "sampler"]
+Kind = Literal["model", PartKind, "loss", "dataset", "metric", "logger"]
+
+PARTS: tuple[PartKind, ...] = get_args(PartKind)
+"""The kinds of parts that models are made of, in the order in which they are shown."""
 
 CAPABILITIES: Mapping[str, str] = {
     "elbo": "its rate and distortion add up to a bound on the log-likelihood",
@@ -159,6 +163,11 @@ _CHECKS: Mapping[str, _Check] = {
             "a mapping from names to values",
         ),
     ),
+    "parts": (
+        lambda value: isinstance(value, Mapping) and {*value} <= {*PARTS},
+        f"a mapping from {', '.join(PARTS)} to names",
+    ),
+    "domains": _words_of(get_args(Domain)),
     "base": (lambda value: value is None or _is_name(value), "the name of a model"),
     "loss": (
         lambda value: isinstance(value, LossSpec) or _is_name(value),
@@ -168,6 +177,7 @@ _CHECKS: Mapping[str, _Check] = {
     "direction": _one_of(("higher", "lower", "neither")),
     "group": _one_of(METRIC_GROUPS),
     "metric.requires": _words_of(METRIC_REQUIRES),
+    "sampler.requires": _words_of(("continuous", "discrete")),
     "comparable_keys": _words_of(METRIC_COMPARABLE_KEYS),
 }
 """By field, or kind and field: a condition on its value, and in words what it must be."""
@@ -229,6 +239,63 @@ class Spec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PartSpec(Spec):
+    """A part that models are made of: see Spec.
+
+    default: True if it is used in a model that does not name its part of this kind.
+    """
+
+    kind: ClassVar[PartKind]
+    default: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec(PartSpec):
+    """A network: see Spec. Its tag `grid` says that it has a grid of features.
+
+    target: a subclass of vaezoo.Network. input_spec: what data it accepts.
+    """
+
+    kind: ClassVar[PartKind] = "network"
+    input_spec: InputSpec = InputSpec()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BottleneckSpec(PartSpec):
+    """A bottleneck: see Spec. Its tags of CAPABILITIES are those of a model with it.
+
+    target: a subclass of vaezoo.Bottleneck. requires: the tags that the network must have.
+    """
+
+    kind: ClassVar[PartKind] = "bottleneck"
+    requires: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LikelihoodSpec(PartSpec):
+    """A likelihood: see Spec.
+
+    target: a subclass of vaezoo.Likelihood, or a function of the same arguments that makes one.
+    domains: the domains of data that it accepts.
+    """
+
+    kind: ClassVar[PartKind] = "likelihood"
+    domains: tuple[Domain, ...] = get_args(Domain)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerSpec(PartSpec):
+    """A sampler, a prior that is fitted after training: see Spec.
+
+    target: a subclass of vaezoo.Sampler. requires: the latents that it fits: "continuous",
+        "discrete" (codes), or () for both.
+    """
+
+    kind: ClassVar[PartKind] = "sampler"
+    requires: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class LossSpec(Spec):
     """A loss: see Spec. requires: the capability tags that a model must have for it."""
 
@@ -242,16 +309,23 @@ class ModelSpec(Spec):
 
     loss: the loss that it is trained with by default: the name of a registered one, or a LossSpec,
         which is registered with the model.
+    parts: the parts that it is made of: for each kind the name of the default one; "" for the one
+        that is marked as default.
+    part_options: for each kind of part, defaults of that part that differ from its own.
+    part_requires: for each kind of part, tags that a part of it must have in this model.
     model_options, loss_options, train_options: defaults that differ from those of the classes.
     input_spec: what data it accepts.
     base: the name of a registered model whose class and options this one has, for a model that
-        differs only in its loss or its defaults. `target` and `options` are then left out; `tags`
-        and `input_spec` are those of the base unless given.
+        differs only in its parts, its loss or its defaults. `target` and `options` are then left
+        out; `tags`, `input_spec` and each part are those of the base unless given.
     """
 
     kind: ClassVar[Kind] = "model"
     target: str = ""
     loss: str | LossSpec = "elbo"
+    parts: Mapping[PartKind, str] = field(default_factory=dict)
+    part_options: Mapping[PartKind, Mapping[str, Any]] = field(default_factory=dict)
+    part_requires: Mapping[PartKind, tuple[str, ...]] = field(default_factory=dict)
     model_options: Mapping[str, Any] = field(default_factory=dict)
     loss_options: Mapping[str, Any] = field(default_factory=dict)
     train_options: Mapping[str, Any] = field(default_factory=dict)
@@ -276,12 +350,25 @@ class ModelSpec(Spec):
     def inherit(self, base: ModelSpec) -> ModelSpec:
         """This variant with the fields that it has from its base filled in."""
         filled = copy.copy(self)
+
+        def same(kind: PartKind) -> bool:
+            return self.parts.get(kind) in (None, base.parts.get(kind))
+
         # Not by dataclasses.replace: it would refuse a variant that has a target.
         for name, value in {
             "target": base.target,
             "options": base.options,
             "input_spec": base.input_spec if self.input_spec == InputSpec() else self.input_spec,
             "tags": self.tags or base.tags,
+            "parts": {**base.parts, **self.parts},
+            "part_options": {
+                kind: {
+                    **(base.part_options.get(kind, {}) if same(kind) else {}),
+                    **self.part_options.get(kind, {}),
+                }
+                for kind in {**base.part_options, **self.part_options}
+            },
+            "part_requires": {**base.part_requires, **self.part_requires},
             "model_options": {**base.model_options, **self.model_options},
             "train_options": {**base.train_options, **self.train_options},
         }.items():
