@@ -35,9 +35,7 @@ class VAEGANLoss(BaseLoss):
     def __init__(self, options: VAEGANOptions, model: BaseVAE, data: DataSpec) -> None:
         super().__init__(options, model, data)
         if not data.is_image:
-            raise DataError(
-                f"loss vae_gan compares images, and this data is vectors of {data.shape[0]} values"
-            )
+            raise DataError(f"loss vae_gan compares images, and this data is {data.describe()}")
         # Only the likelihood's mean is used: a learned scale would get no gradient.
         model.likelihood.requires_grad_(False)
         self.discriminator = ConvDiscriminator(

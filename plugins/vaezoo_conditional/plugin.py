@@ -34,6 +34,6 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             summary="Conditional VAE: encoder, decoder and prior get the class label",
             paper="Sohn, Lee & Yan 2015, Learning Structured Output Representation, NeurIPS",
             tags=("elbo", "importance", "labels", "gaussian"),
-            input_spec=InputSpec(min_size=8, vectors=True, labels=True),
+            input_spec=InputSpec(ndims=(0, 1, 2, 3), min_size=8, labels=True),
         )
     )

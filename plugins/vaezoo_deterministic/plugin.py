@@ -27,7 +27,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             ),
             # Of a fixed scale: its log-likelihood is the mean squared error.
             model_options={"likelihood": "gaussian"},
-            input_spec=InputSpec(min_size=8, vectors=True),
+            input_spec=InputSpec(ndims=(0, 1, 2, 3), min_size=8),
         )
     )
     register(

@@ -63,6 +63,6 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             summary="Categorical latents, trained with Gumbel-softmax samples",
             paper="Jang et al. 2016, arXiv:1611.01144; Maddison et al. 2016, arXiv:1611.00712",
             tags=("elbo", "importance", "discrete"),
-            input_spec=InputSpec(min_size=8, vectors=True),
+            input_spec=InputSpec(ndims=(0, 1, 2, 3), min_size=8),
         )
     )

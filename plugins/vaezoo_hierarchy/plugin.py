@@ -33,6 +33,6 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             tags=("elbo", "importance", "hierarchy"),
             # Without warm-up the upper levels are not used, as the paper found.
             loss_options={"warmup": 0.1},
-            input_spec=InputSpec(min_size=8, vectors=True),
+            input_spec=InputSpec(ndims=(0, 1, 2, 3), min_size=8),
         )
     )

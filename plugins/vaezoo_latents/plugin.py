@@ -43,6 +43,6 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
                 summary=summary,
                 paper=paper,
                 tags=("elbo", "importance", *tags),
-                input_spec=InputSpec(min_size=8, vectors=True),
+                input_spec=InputSpec(ndims=(0, 1, 2, 3), min_size=8),
             )
         )

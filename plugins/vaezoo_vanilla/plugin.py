@@ -39,7 +39,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             paper="Kingma & Welling 2013, arXiv:1312.6114",
             tags=("elbo", "importance", "convolutional", "gaussian"),
             loss="elbo",
-            input_spec=InputSpec(min_size=8, vectors=True),
+            input_spec=InputSpec(ndims=(0, 1, 2, 3), min_size=8),
         )
     )
 

@@ -111,7 +111,7 @@ def test_info_of_the_reference_model(say: Say) -> None:
     shown = say("info", "vanilla")
     for said in (
         "model vanilla",
-        "images from 8×8, any number of channels",
+        "vectors, signals from 8, images from 8×8 or volumes from 8×8×8, any number of channels",
         "integer ≥ 1",
         "integers, with commas between or none, each ≥ 1",
         "auto, bernoulli, gaussian, gaussian_learned",

@@ -78,7 +78,10 @@ WRONG: list[tuple[Callable[[Run], Any], str]] = [
     (lambda run: vaezoo.train("vanilla", auto_resume=True), "give --out"),
     (lambda run: vaezoo.create_model("vanilla"), "create_model: data: missing required argument"),
     (lambda run: vaezoo.create_model("vanilla", IMAGES), "DataSpec | Splits | tuple[int, ...]"),
-    (lambda run: vaezoo.create_model("vanilla", (3, 64)), "(3, 64) is not (channels, height"),
+    (
+        lambda run: vaezoo.create_model("vanilla", (3,) * 5),
+        "is not (values,) or (channels, *sizes)",
+    ),
     (lambda run: vaezoo.create_model(5, (3, 64, 64)), "name: should be a valid string, not 5"),
     (lambda run: vaezoo.create_model("vanilla", (3, 4, 4)), "8×8 or more, not 4×4"),
     (lambda run: vaezoo.load_data(5), "load_data: name: should be a valid string, not 5"),

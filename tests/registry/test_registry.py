@@ -132,7 +132,7 @@ def test_a_model_may_bring_its_loss_in_one_entry() -> None:
 def test_a_variant_may_take_less_than_its_base() -> None:
     """Its objective may look at images only."""
     base = ModelSpec(
-        name="base", target="far:Base", summary="B", input_spec=InputSpec(vectors=True)
+        name="base", target="far:Base", summary="B", input_spec=InputSpec(ndims=(0, 2))
     )
     variant = ModelSpec(name="variant", base="base", summary="V", input_spec=InputSpec(min_size=8))
     found = Registry([record("one", variant, base)]).get("model", "variant")

@@ -138,7 +138,7 @@ def test_one_class_of_a_file(bare: Path) -> None:
     assert isinstance(spec, ModelSpec)
     assert spec.summary == "Says nothing of x."
     assert spec.tags == ("elbo", "importance")
-    assert spec.input_spec == InputSpec(vectors=True)
+    assert spec.input_spec == InputSpec(ndims=(0, 1, 2, 3))
     assert spec.load_options()().size == 3
     assert issubclass(spec.load(), vaezoo.BaseVAE)
     assert (record.name, record.location) == (f"{bare}:TinyVAE", str(bare))

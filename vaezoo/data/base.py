@@ -142,7 +142,8 @@ class BaseDataset(ABC):
 
         if not spec.is_image:
             raise DataError(
-                "this data set has vectors, not images: give the number of a test example"
+                f"this data set has {spec.describe()}, not images: "
+                "give the number of a test example"
             )
         shape = (spec.channels, spec.height, spec.width)
         given: object = self.options
@@ -203,7 +204,7 @@ def check_examples(x: Any, spec: DataSpec) -> Tensor:
         advice = ""
         if shape == spec.shape:
             advice = ": one example is x[None]"
-        elif spec.is_image and shape[1:] == (*spec.shape[1:], spec.channels):
+        elif spec.ndim and shape[1:] == (*spec.shape[1:], spec.channels):
             advice = ": the channels come first"
         found = "×".join(map(str, shape)) or "one number"
         raise DataError(f"examples of this data are {expected}, not {found}{advice}")

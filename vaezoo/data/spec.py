@@ -10,6 +10,9 @@ from typing import Any, Literal, get_args
 Domain = Literal["binary", "unit", "real"]
 """binary: 0 or 1. unit: 256 levels in [0, 1]. real: any number."""
 
+NAMES = ("vectors", "signals", "images", "volumes")
+"""What examples are called, by their number of spatial dimensions."""
+
 MAX_VALUES = 1 << 28
 """The most values of one example that a file may declare: a gigabyte of 32-bit floats."""
 
@@ -18,8 +21,8 @@ MAX_VALUES = 1 << 28
 class DataStatistics:
     """Statistics of the training examples of real-valued data, in the data's units.
 
-    mean, std: what standardises the values: a number for each channel of an image, or for each
-        value of a vector; 0 and 1 if they are not standardised. std is never 0.
+    mean, std: what standardises the values: a number for each channel, or for each value of a
+        vector; 0 and 1 if they are not standardised. std is never 0.
     minimum, maximum: of all values.
     """
 
@@ -46,7 +49,8 @@ class DataStatistics:
 class DataSpec:
     """The shape and the kind of the data.
 
-    shape: (channels, height, width) of an image, or (values,) of a vector.
+    shape: (values,) of a vector, (channels, length) of a signal, (channels, height, width) of an
+        image, or (channels, depth, height, width) of a volume.
     domain: what the values are; the default likelihood follows from it.
     class_names: the names of the classes, empty when there are no labels.
     num_examples: the number of training examples (losses on batch statistics need it).
@@ -61,24 +65,46 @@ class DataSpec:
 
     def __post_init__(self) -> None:
         numbers = isinstance(self.shape, tuple) and all(isinstance(n, int) for n in self.shape)
-        if not numbers or len(self.shape) not in (1, 3) or min(self.shape) < 1:
-            raise ValueError(f"shape {self.shape} is not (channels, height, width) or (values,)")
-
-    @property
-    def is_image(self) -> bool:
-        return len(self.shape) == 3
+        if not numbers or not 1 <= len(self.shape) <= len(NAMES) or min(self.shape) < 1:
+            raise ValueError(
+                f"shape {self.shape} is not (values,) or (channels, *sizes) with 1 to 3 sizes"
+            )
 
     @property
     def channels(self) -> int:
+        """The number of channels, or of values of a vector."""
         return self.shape[0]
 
     @property
+    def spatial_shape(self) -> tuple[int, ...]:
+        """The sizes after the channels: () of a vector, (height, width) of an image."""
+        return self.shape[1:]
+
+    @property
+    def ndim(self) -> int:
+        """The number of spatial dimensions: 0 of a vector, to 3 of a volume."""
+        return len(self.spatial_shape)
+
+    @property
+    def is_image(self) -> bool:
+        return self.ndim == 2
+
+    @property
     def height(self) -> int:
-        return self.shape[1]
+        """The rows of an image; ValueError for other data."""
+        height, _ = self.spatial_shape
+        return height
 
     @property
     def width(self) -> int:
-        return self.shape[2]
+        """The columns of an image; ValueError for other data."""
+        _, width = self.spatial_shape
+        return width
+
+    def describe(self) -> str:
+        """What an example is, in words: "images of 3×32×32", "vectors of 5 values"."""
+        values = " values" if self.ndim == 0 else ""
+        return f"{NAMES[self.ndim]} of {'×'.join(map(str, self.shape))}{values}"
 
     @property
     def numel(self) -> int:
@@ -106,7 +132,7 @@ class DataSpec:
         examples = values.get("num_examples")
         if not isinstance(shape, list) or not all(type(n) is int for n in shape):
             raise ValueError("its shape is not a list of whole numbers")
-        if len(shape) not in (1, 3) or not 1 <= math.prod(shape) <= MAX_VALUES:
+        if not 1 <= len(shape) <= len(NAMES) or not 1 <= math.prod(shape) <= MAX_VALUES:
             raise ValueError(f"an example of it has no values, or more than {MAX_VALUES:,}")
         if domain not in get_args(Domain):
             raise ValueError("its domain is unknown")

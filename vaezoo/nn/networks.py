@@ -45,7 +45,7 @@ def _layers(widths: Sequence[int], gated: bool) -> list[nn.Module]:
 def make_encoder(options: BackboneOptions, data: DataSpec, out_features: int) -> nn.Sequential:
     """A network from examples to features: [batch, *data.shape] -> [batch, out_features].
 
-    DataError when the network is for images and the data is vectors.
+    DataError when the network is for images and the data is not.
     """
     body: ConvEncoder | MLPEncoder
     hidden = options.hidden_sizes()
@@ -72,6 +72,6 @@ def make_decoder(options: BackboneOptions, data: DataSpec, in_features: int) -> 
 def _check_image(options: BackboneOptions, data: DataSpec) -> None:
     if not data.is_image:
         raise DataError(
-            f"--network {options.network} is for images, and this data is vectors of "
-            f"{data.shape[0]} values: give --network mlp"
+            f"--network {options.network} is for images, and this data is {data.describe()}: "
+            "give --network mlp"
         )

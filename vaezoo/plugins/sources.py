@@ -161,7 +161,7 @@ def spec_of_class(found: type) -> Spec:
         if hasattr(found, "default_loss"):
             fields["loss"] = found.default_loss
     if kind in (ModelSpec, NetworkSpec):
-        fields["input_spec"] = InputSpec(vectors=True)
+        fields["input_spec"] = InputSpec(ndims=(0, 1, 2, 3))
     known = {field.name for field in dataclasses.fields(kind)}
     for name in {"tags", "input_spec", "requires", "domains"} & known:
         fields[name] = getattr(found, name, fields.get(name, getattr(kind, name, ())))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
-from vaezoo.data.spec import DataSpec, Domain
+from vaezoo.data.spec import NAMES, DataSpec, Domain
 from vaezoo.errors import DataError, VaezooError
 
 API_VERSION = 2
@@ -38,7 +38,7 @@ METRIC_REQUIRES: Mapping[str, str] = {
     "density": "its posterior is a point and has no density",
     "discrete": "its latents are no codes",
     "continuous": "its latents are codes",
-    "images": "the data is vectors, not images",
+    "images": "the data is not images",
     "bounded": "it is a measure of values in [0, 1], and this data is real",
     "factors": "the factors of variation of this data are not known",
 }
@@ -71,25 +71,35 @@ METRIC_GROUPS: Mapping[str, str] = {
 class InputSpec:
     """The data that a model accepts; checked before anything is allocated.
 
-    min_size: smallest height and width in pixels. max_size: largest, or None for no limit.
-    channels: the channel counts it accepts, None for any.
-    vectors: True if it (also) accepts flat vectors, False if it accepts images only.
+    ndims: the numbers of spatial dimensions that it accepts: 0 for vectors, 1 for signals, 2 for
+        images, 3 for volumes.
+    min_size: smallest size along each of them. max_size: largest, or None for no limit.
+    channels: the channel counts it accepts, None for any; of vectors it accepts any length.
+    shape: the only shape it accepts, for a model of fixed size; None for any.
     labels: True if it needs class labels.
     """
 
+    ndims: tuple[int, ...] = (2,)
     min_size: int = 1
     max_size: int | None = None
     channels: tuple[int, ...] | None = None
-    vectors: bool = False
+    shape: tuple[int, ...] | None = None
     labels: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shape is not None:
+            object.__setattr__(self, "ndims", (len(self.shape) - 1,))
+        if not self.ndims or not {*self.ndims} <= {*range(len(NAMES))}:
+            raise VaezooError(f"ndims of an InputSpec are out of 0, 1, 2, 3, not {self.ndims!r}")
 
     def describe(self) -> str:
         """The accepted data in one line."""
-        most = "" if self.max_size is None else f" to {self.max_size}×{self.max_size}"
-        channels = "any number of" if self.channels is None else _either(self.channels)
-        parts = [f"images from {self.min_size}×{self.min_size}{most}", f"{channels} channels"]
-        if self.vectors:
-            parts.append("flat vectors too")
+        if self.shape is not None:
+            parts = [DataSpec(shape=self.shape).describe()]
+        else:
+            sizes = [self._sizes(n) for n in self.ndims]
+            channels = "any number of" if self.channels is None else _either(self.channels)
+            parts = [_either(sizes)] + [f"{channels} channels"] * any(self.ndims)
         if self.labels:
             parts.append("with class labels")
         return ", ".join(parts)
@@ -99,29 +109,44 @@ class InputSpec:
 
         resizable: whether the data set has the option image_size.
         """
-        vector = "" if self.vectors else f"images, and this data is vectors of {data.numel} values"
-        problem = self._problem_of_image(data, resizable) if data.is_image else vector
-        if problem:
+        if self.shape not in (None, data.shape):
+            raise DataError(f"{model} takes {self.describe()}, and this data is {data.describe()}")
+        if data.ndim not in self.ndims:
+            names = _either(NAMES[n] for n in self.ndims)
+            raise DataError(f"{model} takes {names}, and this data is {data.describe()}")
+        if problem := self._problem_of_size(data, resizable):
             raise DataError(f"{model} takes {problem}")
         if self.labels and not data.class_names:
             raise DataError(f"{model} needs class labels, and this data has none")
 
-    def _problem_of_image(self, data: DataSpec, resizable: bool) -> str:
-        size = f"{data.height}×{data.width}"
+    def _sizes(self, ndim: int) -> str:
+        low, high = (_times([size] * ndim) for size in (self.min_size, self.max_size))
+        most = f" to {high}" if self.max_size is not None else ""
+        return f"{NAMES[ndim]} from {low}{most}" if ndim else NAMES[0]
+
+    def _problem_of_size(self, data: DataSpec, resizable: bool) -> str:
+        if data.ndim == 0:
+            return ""
         for limit, fits, word in (
-            (self.min_size, min(data.height, data.width) >= self.min_size, "more"),
-            (self.max_size, max(data.height, data.width) <= (self.max_size or math.inf), "less"),
+            (self.min_size, min(data.spatial_shape) >= self.min_size, "more"),
+            (self.max_size, max(data.spatial_shape) <= (self.max_size or math.inf), "less"),
         ):
             if not fits:
                 advice = f": give --image-size {limit} or {word}" if resizable else ""
-                return f"images of {limit}×{limit} or {word}, not {size}{advice}"
+                limits = f"{NAMES[data.ndim]} of {_times([limit] * data.ndim)} or {word}"
+                return f"{limits}, not {_times(data.spatial_shape)}{advice}"
         if self.channels is not None and data.channels not in self.channels:
             return f"{_either(self.channels)} channels, not {data.channels}"
         return ""
 
 
-def _either(numbers: Iterable[int]) -> str:
-    return " or ".join(map(str, numbers))
+def _either(found: Iterable[object]) -> str:
+    *others, last = map(str, found)
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _times(sizes: Iterable[object]) -> str:
+    return "×".join(map(str, sizes))
 
 
 def _matches(pattern: str) -> Callable[[Any], bool]:

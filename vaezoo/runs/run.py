@@ -314,7 +314,8 @@ class Run:
     def check_has_pictures(self) -> None:
         """DataError if the data is not images."""
         if not self.data_spec.is_image:
-            raise DataError("this run's data is vectors: there are no pictures of them")
+            what = self.data_spec.describe()
+            raise DataError(f"this run's data is {what}: there are no pictures of them")
 
     @check_arguments
     def encode_example(self, example: Batch, label: int | None = None) -> Tensor:

@@ -188,7 +188,7 @@ def _load(config: RunConfig, kept: DataSpec | None = None) -> tuple[Splits, Base
     splits = replace(splits, spec=on_rank0_broadcast(lambda: kept or splits.spec))
     check_loggers(config.train.log)
     if config.data.flip and not splits.spec.is_image:
-        raise DataError("--flip mirrors images, and this data is vectors")
+        raise DataError(f"--flip mirrors images, and this data is {splits.spec.describe()}")
     resizable = "image_size" in type(config.data).model_fields
     config.components.model.input_spec.check(
         splits.spec, config.components.model.name, resizable=resizable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -40,22 +40,37 @@ def labelled(shape: tuple[int, ...], domain: Domain = "unit") -> DataSpec:
     return DataSpec(shape=shape, domain=domain, class_names=classes, num_examples=EXAMPLES)
 
 
-def small_image(takes: InputSpec) -> DataSpec:
-    """The image of most checks: 16×16 with one channel, or the nearest that the model accepts."""
-    return labelled(((takes.channels or (1,))[0], *_sides(takes, 16, 16)))
+def small_data(takes: InputSpec, ndim: int | None = None) -> DataSpec:
+    """The data of most checks: a 16×16 image with one channel, or the nearest that is accepted.
+
+    ndim: the number of spatial dimensions; by default 2, or the first that the model accepts.
+    """
+    if takes.shape is not None:
+        return labelled(takes.shape)
+    ndim = ndim if ndim is not None else 2 if 2 in takes.ndims else takes.ndims[0]
+    if ndim == 0:
+        return labelled((12,), "real")
+    return labelled(((takes.channels or (1,))[0], *_sides(takes, *(16, 16, 8)[:ndim])))
 
 
 def edge_cases(takes: InputSpec) -> Iterator[DataSpec]:
-    """Data specs at the limits of an InputSpec: sizes, channels, domains, labels, vectors."""
+    """Data specs at the limits of an InputSpec: sizes, channels, domains, labels, ranks."""
     low = max(takes.min_size, 4)
-    for sides in ((28, 28), (32, 32), (64, 64), (low, low), (low, low + 9), (37, 29)):
-        for channels in takes.channels or (1, 3):
-            yield labelled((channels, *_sides(takes, *sides)))
-    shape = small_image(takes).shape
+    of_ndim = {
+        1: ((64,), (low + 9,)),
+        2: ((28, 28), (32, 32), (64, 64), (low, low), (low, low + 9), (37, 29)),
+        3: ((8, 16, 16), (low, low + 1, low + 3)),
+    }
+    for ndim in sorted(takes.ndims, key=(2, 1, 3, 0).index) if takes.shape is None else ():
+        for sides in of_ndim.get(ndim, ()):
+            for channels in takes.channels or (1, 3):
+                yield labelled((channels, *_sides(takes, *sides)))
+    shape = small_data(takes).shape
+    yield labelled(shape)
     yield labelled(shape, "binary")
     if not takes.labels:
         yield DataSpec(shape=shape, num_examples=EXAMPLES)
-    if takes.vectors:
+    if 0 in takes.ndims and takes.shape is None:
         yield from (labelled((12,), "real"), labelled((5,), "unit"), labelled((30,), "binary"))
 
 
@@ -67,13 +82,13 @@ def _sides(takes: InputSpec, *sides: int) -> list[int]:
 def make_batch(data: DataSpec, count: int) -> Batch:
     """Different examples with few degrees of freedom; the same ones each time.
 
-    Images are blurred spots at different positions; vectors are sums of three sine waves.
+    Vectors are sums of three sine waves; other data is blurred spots at different positions.
     """
     number = torch.arange(count)
     # Multiples of irrational numbers fill the square evenly.
     across, down = (number * 0.7549) % 1.0, (number * 0.5698) % 1.0
-    if data.is_image:
-        x = _spots(across, down, data)
+    if data.ndim:
+        x = _spots([down, across, (number * 0.4302) % 1.0], data)
     else:
         position = torch.arange(data.numel) / data.numel
         weights = torch.stack([across, down, 1 - across]) - 0.5
@@ -86,15 +101,16 @@ def make_batch(data: DataSpec, count: int) -> Batch:
     return Batch(x, number % len(data.class_names) if data.class_names else None)
 
 
-def _spots(across: Tensor, down: Tensor, data: DataSpec) -> Tensor:
-    rows = (torch.arange(data.height) + 0.5) / data.height
-    columns = (torch.arange(data.width) + 0.5) / data.width
-    squares = (rows[None, :, None] - down[:, None, None]).square() + (
-        columns[None, None, :] - across[:, None, None]
-    ).square()
+def _spots(centers: Sequence[Tensor], data: DataSpec) -> Tensor:
+    """A spot for each example. centers: of each spatial dimension, [n] in 0 to 1."""
+    squares = torch.zeros(len(centers[0]), *[1] * data.ndim)
+    for axis, (size, center) in enumerate(zip(data.spatial_shape, centers, strict=False)):
+        distance = (torch.arange(size) + 0.5) / size - center[:, None]
+        around = (len(center), *[1] * axis, size, *[1] * (data.ndim - axis - 1))
+        squares = squares + distance.square().view(around)
     spots = torch.exp(-squares / (2 * 0.2**2))
     shades = torch.linspace(1.0, 0.5, data.channels)
-    return spots[:, None] * shades[None, :, None, None]
+    return spots[:, None] * shades.view(-1, *[1] * data.ndim)
 
 
 Named = str | Spec | type
@@ -169,14 +185,15 @@ class ModelWithLoss(Subject):
     @functools.cached_property
     def data(self) -> DataSpec:
         """A small image; a small vector if the model does not accept images."""
-        image = small_image(self.model_spec.input_spec)
+        takes = self.model_spec.input_spec
+        first = small_data(takes)
         try:
-            self.build(image)
+            self.build(first)
         except DataError:
-            if not self.model_spec.input_spec.vectors:
+            if 0 not in takes.ndims or takes.shape is not None:
                 raise
-            return labelled((12,), "real")
-        return image
+            return small_data(takes, 0)
+        return first
 
     def build(self, data: DataSpec | None = None, seed: int = 0, **options: Any) -> BaseVAE:
         """A new model with its loss at `model.loss`, in training mode, on the CPU.
