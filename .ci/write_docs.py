@@ -77,6 +77,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "Rescale",
         "ResidualBlock",
         "level_sizes",
+        "rescaling",
     ),
     "vaezoo.nn.networks": (
         "MLPDecoder",

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vaezoo import DataSpec
 from vaezoo.models.distributions import to_float32
-from vaezoo.nn.conv import Rescale, level_sizes
+from vaezoo.nn.conv import level_sizes, rescaling
 
 
 class MLPDiscriminator(nn.Module):
@@ -36,18 +37,18 @@ class ConvDiscriminator(nn.Module):
     """The convolutional discriminator of Larsen et al. (2015, table 1), for images of any size.
 
     5×5 convolutions with ReLU; all but the first halve the image (rounding up) and have batch norm;
-    then a dense layer. Images in [0, 1], [batch, channels, height, width] -> the logit of being
-    real, [batch], and the features of the last convolution, [batch, n].
+    then a dense layer. Images, [batch, *data.shape] -> the logit of being real, [batch], and the
+    features of the last convolution, [batch, n].
     """
 
-    def __init__(self, shape: Sequence[int], hidden: Sequence[int], features: int) -> None:
+    def __init__(self, data: DataSpec, hidden: Sequence[int], features: int) -> None:
         super().__init__()
-        levels = [nn.Conv2d(shape[0], hidden[0], 5, padding=2), nn.ReLU()]
+        levels = [nn.Conv2d(data.channels, hidden[0], 5, padding=2), nn.ReLU()]
         for before, channels in itertools.pairwise(hidden):
             halve = nn.Conv2d(before, channels, 5, stride=2, padding=2)
             levels += [halve, nn.BatchNorm2d(channels), nn.ReLU()]
-        height, width = level_sizes(shape, len(hidden) - 1)[-1]
-        self.features = nn.Sequential(Rescale(), *levels, nn.Flatten())
+        height, width = level_sizes(data.shape, len(hidden) - 1)[-1]
+        self.features = nn.Sequential(*rescaling(data), *levels, nn.Flatten())
         self.head = nn.Sequential(
             nn.Linear(hidden[-1] * height * width, features),
             nn.BatchNorm1d(features),

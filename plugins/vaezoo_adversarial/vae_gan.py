@@ -39,7 +39,7 @@ class VAEGANLoss(BaseLoss):
         # Only the likelihood's mean is used: a learned scale would get no gradient.
         model.likelihood.requires_grad_(False)
         self.discriminator = ConvDiscriminator(
-            data.shape, options.discriminator_hidden, options.discriminator_features
+            data, options.discriminator_hidden, options.discriminator_features
         )
         model.min_batch_size = max(2, model.min_batch_size)  # the discriminator has batch norm
 

@@ -51,14 +51,14 @@ class CodePosterior(BaseDistribution):
 class CodePrior(BaseDistribution):
     """p(z) over the code vectors of a grid: uniform, or by an autoregressive network.
 
-    grid: (rows, columns). network: gives p(indices); a uniform prior uses only its device.
+    grid: as (rows, columns). network: gives p(indices); a uniform prior uses only its device.
     temperature: divides the network's logits in `sample`; `log_prob` is at temperature 1.
     """
 
     def __init__(
         self,
         quantizer: Quantizer,
-        grid: tuple[int, int],
+        grid: tuple[int, ...],
         network: CodeTransformer,
         *,
         uniform: bool = False,

@@ -36,7 +36,7 @@ class GridVAE(EncoderDecoderVAE):
             data,
             latent_shape=(code_dim, *grid),
             encoder=nn.Sequential(
-                ConvDown(data.shape, hidden, residual), nn.Conv2d(channels, code_dim, 1)
+                ConvDown(data, hidden, residual), nn.Conv2d(channels, code_dim, 1)
             ),
             decoder=nn.Sequential(
                 nn.Conv2d(code_dim, channels, 3, padding=1),

@@ -336,7 +336,9 @@ class TestDiscriminators:
 
     @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 28, 28), (1, 13, 40), (3, 64, 64)])
     def test_image(self, shape: tuple[int, ...]) -> None:
-        odds, features = ConvDiscriminator(shape, (4, 6, 8, 8), 5)(torch.rand(2, *shape))
+        odds, features = ConvDiscriminator(DataSpec(shape=shape), (4, 6, 8, 8), 5)(
+            torch.rand(2, *shape)
+        )
         down = [math.ceil(math.ceil(math.ceil(n / 2) / 2) / 2) for n in shape[1:]]
         assert odds.shape == (2,)
         assert features.shape == (2, 8 * down[0] * down[1])

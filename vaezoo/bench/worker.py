@@ -29,7 +29,14 @@ from vaezoo.errors import BrokenPluginError, OptionError, VaezooError
 from vaezoo.losses.base import StepContext, loss_of
 from vaezoo.models.distributions import mode
 from vaezoo.runs.build import build_model
-from vaezoo.runtime.device import Runtime, autocast, precision_context, resolve_device, tune_malloc
+from vaezoo.runtime.device import (
+    Runtime,
+    autocast,
+    move_module,
+    precision_context,
+    resolve_device,
+    tune_malloc,
+)
 from vaezoo.training.cuda_graph import make_train_step
 from vaezoo.training.options import TrainOptions
 
@@ -57,7 +64,7 @@ class Workload:
             raise OptionError(f"{job.model} needs a batch of {self.model.min_batch_size} or more")
         loss = loss_of(self.model)
         for module in (self.model, loss):
-            module.to(device).to(memory_format=torch.channels_last)
+            move_module(module, device)
         step = torch.tensor(_STEPS // 2, device=device)
         self.context = StepContext(step, _STEPS, num_examples=_EXAMPLES)
         self.batch = self._noise(job)

@@ -1,30 +1,38 @@
-"""Convolutional encoder and decoder for images of any size, with residual blocks if wanted."""
+"""Convolutional encoder and decoder for signals, images and volumes of any size."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
 
+from vaezoo.data.spec import DataSpec
 from vaezoo.nn.strided import StridedConv2d, StridedConvTranspose2d
+
+_CONV: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_TRANSPOSE: dict[int, type[nn.Module]] = {1: nn.ConvTranspose1d, 3: nn.ConvTranspose3d}
+_NORM: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+"""The layers by the number of spatial dimensions."""
 
 
 class ResidualBlock(nn.Module):
-    """x + f(x), f two 3×3 convolutions with batch norm before each (He et al. 2016, equation 1).
+    """x + f(x), f two convolutions of width 3 with batch norm before each.
 
-    [batch, channels, height, width] -> the same shape.
+    He et al. 2016, equation 1. [batch, channels, *sizes] -> the same shape, with `ndim` sizes.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, ndim: int = 2) -> None:
         super().__init__()
+        conv, norm = _CONV[ndim], _NORM[ndim]
         self.body = nn.Sequential(
-            nn.BatchNorm2d(channels),
+            norm(channels),
             nn.LeakyReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.BatchNorm2d(channels),
+            conv(channels, channels, 3, padding=1),
+            norm(channels),
             nn.LeakyReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
+            conv(channels, channels, 3, padding=1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -32,21 +40,27 @@ class ResidualBlock(nn.Module):
 
 
 class ConvDown(nn.Sequential):
-    """Stride-2 3×3 convolutions with batch norm and LeakyReLU.
+    """Stride-2 convolutions of width 3 with batch norm and LeakyReLU.
 
-    [batch, channels, height, width] in [0, 1] -> [batch, hidden[-1], *level_sizes(...)[-1]]. Each
-    level halves the image, rounding up. residual: a residual block after each level.
+    [batch, *data.shape] -> [batch, hidden[-1], *level_sizes(...)[-1]]. Each level halves each
+    side, rounding up. Values in [0, 1] are rescaled first, real ones are not. residual: a
+    residual block after each level.
     """
 
-    def __init__(self, shape: Sequence[int], hidden: Sequence[int], residual: bool = False) -> None:
-        layers: list[nn.Module] = [Rescale()]
-        for in_channels, channels in pairwise([shape[0], *hidden]):
-            layers += _level(StridedConv2d(in_channels, channels), channels, residual)
+    def __init__(self, data: DataSpec, hidden: Sequence[int], residual: bool = False) -> None:
+        layers: list[nn.Module] = rescaling(data)
+        for in_channels, channels in pairwise([data.channels, *hidden]):
+            convolution = (
+                StridedConv2d(in_channels, channels)
+                if data.ndim == 2
+                else _CONV[data.ndim](in_channels, channels, 3, stride=2, padding=1, bias=False)
+            )
+            layers += _level(convolution, channels, data.ndim, residual)
         super().__init__(*layers)
 
 
 class ConvUp(nn.Sequential):
-    """The mirror of ConvDown: transposed convolutions, then a last 3×3 convolution.
+    """The mirror of ConvDown: transposed convolutions, then a last convolution of width 3.
 
     [batch, hidden[-1], *level_sizes(...)[-1]] -> [batch, *shape], unbounded. Each level has the
     size that it has in ConvDown, odd sizes too. residual: a residual block after each level.
@@ -54,23 +68,27 @@ class ConvUp(nn.Sequential):
 
     def __init__(self, shape: Sequence[int], hidden: Sequence[int], residual: bool = False) -> None:
         layers: list[nn.Module] = []
+        ndim = len(shape) - 1
         sizes = pairwise(reversed(level_sizes(shape, len(hidden))))
         widths = pairwise([*reversed(hidden), hidden[0]])
         for (size, out_size), (in_channels, channels) in zip(sizes, widths, strict=True):
-            # A 3×3 stride-2 transposed convolution maps n to 2n - 1, and with padding 1 to 2n.
-            padding = (out_size[0] - (2 * size[0] - 1), out_size[1] - (2 * size[1] - 1))
-            convolution = StridedConvTranspose2d(in_channels, channels, padding)
-            layers += _level(convolution, channels, residual)
-        super().__init__(*layers, nn.Conv2d(hidden[0], shape[0], 3, padding=1))
+            # Width 3 and stride 2 transposed map n to 2n - 1, and with output padding 1 to 2n.
+            extra = tuple(out - (2 * n - 1) for n, out in zip(size, out_size, strict=True))
+            convolution = (
+                StridedConvTranspose2d(in_channels, channels, (extra[0], extra[1]))
+                if ndim == 2
+                else _TRANSPOSE[ndim](in_channels, channels, 3, 2, 1, extra, bias=False)
+            )
+            layers += _level(convolution, channels, ndim, residual)
+        super().__init__(*layers, _CONV[ndim](hidden[0], shape[0], 3, padding=1))
 
 
 class ConvEncoder(nn.Sequential):
-    """ConvDown, then flat: [batch, *shape] in [0, 1] -> [batch, out_features]."""
+    """ConvDown, then flat: [batch, *data.shape] -> [batch, out_features]."""
 
-    def __init__(self, shape: Sequence[int], hidden: Sequence[int], residual: bool = False) -> None:
-        super().__init__(*ConvDown(shape, hidden, residual), nn.Flatten())
-        height, width = level_sizes(shape, len(hidden))[-1]
-        self.out_features = hidden[-1] * height * width
+    def __init__(self, data: DataSpec, hidden: Sequence[int], residual: bool = False) -> None:
+        super().__init__(*ConvDown(data, hidden, residual), nn.Flatten())
+        self.out_features = hidden[-1] * math.prod(level_sizes(data.shape, len(hidden))[-1])
 
 
 class ConvDecoder(nn.Sequential):
@@ -81,15 +99,15 @@ class ConvDecoder(nn.Sequential):
     ) -> None:
         smallest = (hidden[-1], *level_sizes(shape, len(hidden))[-1])
         super().__init__(
-            nn.Linear(in_features, smallest[0] * smallest[1] * smallest[2]),
+            nn.Linear(in_features, math.prod(smallest)),
             nn.Unflatten(1, smallest),
             *ConvUp(shape, hidden, residual),
         )
 
 
-def level_sizes(shape: Sequence[int], levels: int) -> list[tuple[int, int]]:
-    """Height and width of the image and of each level below it: halves, rounded up."""
-    return [(-(-shape[1] // 2**n), -(-shape[2] // 2**n)) for n in range(levels + 1)]
+def level_sizes(shape: Sequence[int], levels: int) -> list[tuple[int, ...]]:
+    """The sizes after the channels, of the data and of each level below: halves, rounded up."""
+    return [tuple(-(-size // 2**n) for size in shape[1:]) for n in range(levels + 1)]
 
 
 class Rescale(nn.Module):
@@ -99,7 +117,12 @@ class Rescale(nn.Module):
         return 2.0 * x - 1.0
 
 
-def _level(convolution: nn.Module, channels: int, residual: bool) -> list[nn.Module]:
+def rescaling(data: DataSpec) -> list[nn.Module]:
+    """The first layers of an encoder: Rescale; none for real values, which are standardised."""
+    return [] if data.domain == "real" else [Rescale()]
+
+
+def _level(convolution: nn.Module, channels: int, ndim: int, residual: bool) -> list[nn.Module]:
     """The layers of one level: convolution, batch norm, LeakyReLU, and the residual block."""
-    level = nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.LeakyReLU(inplace=True))
-    return [level, ResidualBlock(channels)] if residual else [level]
+    level = nn.Sequential(convolution, _NORM[ndim](channels), nn.LeakyReLU(inplace=True))
+    return [level, ResidualBlock(channels, ndim)] if residual else [level]

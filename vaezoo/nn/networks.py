@@ -9,7 +9,7 @@ from torch import nn
 
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import DataError
-from vaezoo.nn.conv import ConvDecoder, ConvEncoder, Rescale
+from vaezoo.nn.conv import ConvDecoder, ConvEncoder, rescaling
 from vaezoo.nn.options import BackboneOptions
 
 
@@ -17,8 +17,7 @@ class MLPEncoder(nn.Sequential):
     """Dense layers: [batch, *shape] -> [batch, out_features]."""
 
     def __init__(self, data: DataSpec, hidden: Sequence[int], gated: bool = False) -> None:
-        # Real numbers have no range to rescale from.
-        start = [nn.Flatten()] if data.domain == "real" else [Rescale(), nn.Flatten()]
+        start = [*rescaling(data), nn.Flatten()]
         super().__init__(*start, *_layers([data.numel, *hidden], gated))
         self.out_features = hidden[-1]
 
@@ -45,15 +44,15 @@ def _layers(widths: Sequence[int], gated: bool) -> list[nn.Module]:
 def make_encoder(options: BackboneOptions, data: DataSpec, out_features: int) -> nn.Sequential:
     """A network from examples to features: [batch, *data.shape] -> [batch, out_features].
 
-    DataError when the network is for images and the data is not.
+    DataError when the network has convolutions and the data is vectors.
     """
     body: ConvEncoder | MLPEncoder
     hidden = options.hidden_sizes()
     if "mlp" in options.network:
         body = MLPEncoder(data, hidden, gated=options.network == "gated_mlp")
     else:
-        _check_image(options, data)
-        body = ConvEncoder(data.shape, hidden, residual=options.network == "resnet")
+        _check_not_vectors(options, data)
+        body = ConvEncoder(data, hidden, residual=options.network == "resnet")
     return nn.Sequential(body, nn.Linear(body.out_features, out_features))
 
 
@@ -65,13 +64,13 @@ def make_decoder(options: BackboneOptions, data: DataSpec, in_features: int) -> 
     hidden = options.hidden_sizes()
     if "mlp" in options.network:
         return MLPDecoder(in_features, data, hidden, gated=options.network == "gated_mlp")
-    _check_image(options, data)
+    _check_not_vectors(options, data)
     return ConvDecoder(in_features, data.shape, hidden, residual=options.network == "resnet")
 
 
-def _check_image(options: BackboneOptions, data: DataSpec) -> None:
-    if not data.is_image:
+def _check_not_vectors(options: BackboneOptions, data: DataSpec) -> None:
+    if data.ndim == 0:
         raise DataError(
-            f"--network {options.network} is for images, and this data is {data.describe()}: "
+            f"--network {options.network} has convolutions, and this data is {data.describe()}: "
             "give --network mlp"
         )

@@ -44,6 +44,7 @@ from vaezoo.runtime import listen_to_progress
 from vaezoo.runtime.device import (
     Runtime,
     device_name,
+    move_module,
     resolve_device,
     seeded,
     set_threads,
@@ -217,14 +218,14 @@ def _make_trainer(
 ) -> Trainer:
     loss = loss_of(model)
     for module in (model, loss):
-        module.to(runtime.device).to(memory_format=torch.channels_last)
+        move_module(module, runtime.device)
     if config.train.threads is not None:
         set_threads(config.train.threads)
     tune_malloc()
 
     def rebuild() -> BaseVAE:
         again = build_model(config.components, config.model, config.loss, splits.spec)
-        return again.to(runtime.device).to(memory_format=torch.channels_last)
+        return move_module(again, runtime.device)
 
     return Trainer(
         model,

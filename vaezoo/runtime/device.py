@@ -26,6 +26,8 @@ _HUGE = 3 << 29
 _HUGE_PAGE = 1 << 21
 _MADV_HUGEPAGE = 14
 
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -154,6 +156,16 @@ def tune_malloc() -> bool:
         libc.madvise(first, start + _HUGE - first, _MADV_HUGEPAGE)
         libc.free(start)
     return True
+
+
+def move_module(module: ModuleT, device: torch.device) -> ModuleT:
+    """Move a module to a device, the weights of 2-D convolutions as channels-last."""
+    module.to(device)
+    # Module.to(memory_format=) refuses the weights of 3-D convolutions.
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return module
 
 
 def device_name(device: torch.device) -> str:
