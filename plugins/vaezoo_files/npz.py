@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import zipfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,9 @@ _MAX_CHANNELS = 4
 
 _MAX_CLASSES = 65_536
 
+_LARGEST_COUNT = 1 << 24
+"""Up to here float32 holds every whole number."""
+
 _OBJECTS = "it holds Python objects, which are never loaded: store plain numbers"
 
 _PIECE = 1 << 20
@@ -70,8 +73,10 @@ class NpzDataset(BaseDataset):
             sizes = " and ".join("×".join(map(str, shape)) for shape in shapes)
             raise DataError(f"{path}: examples to train on and to test with differ: {sizes}")
         arrays = {f"{path}: {found[role][0]}": examples[role] for role in roles}
-        tensors, domain = infer_domain(arrays)
+        tensors, domain = infer_domain(arrays, counts=self.options.values == "counts")
         if self.options.binarize != "none":
+            if domain == "count":
+                raise DataError("--binarize makes values 0 or 1, and --values counts keeps them")
             if tensors[0].dtype != torch.uint8:
                 raise DataError(
                     f"{path}: --binarize takes 8-bit levels, or floats that are multiples of 1/255"
@@ -97,14 +102,15 @@ class NpzDataset(BaseDataset):
             validation=validation if len(validation) else test,
             test=test,
             description=f"{_describe(found, examples, domain, classes)}: {counts}, {chosen}",
-            notes=_hints(tensors, domain),
+            notes=_hints(examples.values(), tensors, domain),
             fingerprint=_fingerprint(train, validation, test),
         )
 
     def read_images(self, paths: Sequence[Path], spec: DataSpec) -> Tensor:
-        if spec.domain == "real":
+        if not spec.is_bounded:
+            what = "counts" if spec.domain == "count" else "real numbers"
             raise DataError(
-                "the values of this data are real numbers, not 8-bit levels as in image files: "
+                f"the values of this data are {what}, not 8-bit levels as in image files: "
                 "give the number of a test example"
             )
         return super().read_images(paths, spec)
@@ -236,15 +242,19 @@ def _describe(
         what = f"{colours}images of {'×'.join(map(str, sides))} pixels (height×width)"
     else:
         what = f"vectors of {first:,} values"
-    values = {"binary": "0 or 1", "unit": "in [0, 1]", "real": "real numbers"}[domain]
+    values = {"binary": "0 or 1", "unit": "in [0, 1]", "real": "real numbers", "count": "counts"}
     labelled = f", in {len(classes)} classes" if classes else ""
-    return f"{shapes}, taken for {count:,} {what}, {values}{labelled}"
+    return f"{shapes}, taken for {count:,} {what}, {values[domain]}{labelled}"
 
 
-def _hints(tensors: Sequence[Tensor], domain: Domain) -> list[str]:
-    """What the values of images look like, if they are read as something else."""
+def _hints(arrays: Iterable[Array], tensors: Sequence[Tensor], domain: Domain) -> list[str]:
+    """What the values look like, if they are read as something else. arrays: as in the file."""
     low = min(float(values.min()) for values in tensors)
     high = max(float(values.max()) for values in tensors)
+    whole = all(values.dtype.kind in "ui" for values in arrays)
+    if domain == "unit" and whole and high < (255 if tensors[0].dim() == 2 else 128):
+        taken = f"its whole numbers from {low:.4g} to {high:.4g} are taken as 8-bit levels"
+        return [f"{taken}: if they are counts, give --values counts"]
     if domain != "real" or tensors[0].dim() != 4 or low < 0 or not 127 < high <= 255:
         return []
     taken = f"its values from {low:.4g} to {high:.4g} are taken as real numbers"
@@ -296,7 +306,7 @@ def _fingerprint(*splits: TensorSplit) -> str:
     return hash_content(*parts)
 
 
-def infer_domain(arrays: Mapping[str, Array]) -> tuple[list[Tensor], Domain]:
+def infer_domain(arrays: Mapping[str, Array], counts: bool = False) -> tuple[list[Tensor], Domain]:
     """Infer the domain of the arrays of one data set together, and convert them.
 
     arrays: by the name that error messages use. Returns them as tensors, all of them uint8 (0 to
@@ -307,10 +317,12 @@ def infer_domain(arrays: Mapping[str, Array]) -> tuple[list[Tensor], Domain]:
     - floats in [0, 1] that all equal k / 255 within one unit in the last place: levels, uint8 k;
     - other floats in [0, 1]: unit, float32; other floats: real, float32.
 
+    counts: take whole numbers from 0, of any type, as counts, float32.
+
     DataError for all others: other whole numbers (their scale is not known), NaN, infinity, complex
     numbers, text.
     """
-    domain, kind, scale = _infer(arrays)
+    domain, kind, scale = _infer_counts(arrays) if counts else _infer(arrays)
     return [_tensor(values, kind, scale) for values in arrays.values()], domain
 
 
@@ -329,12 +341,28 @@ def _infer(arrays: Mapping[str, Array]) -> tuple[Domain, type, int]:
         if low < 0 or high > 255:
             raise DataError(
                 f"{next(iter(arrays))}: whole numbers from {low:g} to {high:g} are not "
-                "levels (0 to 255): store floats, scaled as you want them"
+                "levels (0 to 255): if they are counts, give --values counts, else store floats, "
+                "scaled as you want them"
             )
         return "unit", np.uint8, 1
     if low < 0 or high > 1:
         return "real", np.float32, 1
     return ("unit", np.uint8, 255) if _all(arrays, _is_level) else ("unit", np.float32, 1)
+
+
+def _infer_counts(arrays: Mapping[str, Array]) -> tuple[Domain, type, int]:
+    """As _infer, for counts. DataError if they are none."""
+    for name, values in arrays.items():
+        _kind(name, values)
+    low, high = _range(arrays)
+    if low < 0 or not _all(arrays, lambda piece: piece == np.rint(piece)):
+        raise DataError(
+            f"{next(iter(arrays))}: --values counts takes whole numbers from 0, and "
+            + (f"its smallest value is {low:g}" if low < 0 else "some of its values are not whole")
+        )
+    if high > _LARGEST_COUNT:
+        raise DataError(f"{next(iter(arrays))}: counts go to 2^24, and its largest is {high:g}")
+    return "count", np.float32, 1
 
 
 def _kind(name: str, values: Array) -> str:

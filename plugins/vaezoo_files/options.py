@@ -38,6 +38,11 @@ class NpzOptions(DiskOptions):
         description="axes of an array of images with channels: nchw: channels before height and "
         "width; nhwc: after; auto: the axis of at most 4 values is that of the channels",
     )
+    values: Literal["auto", "counts"] = Field(
+        "auto",
+        description="what numbers are: auto: grey levels, 0 and 1, or real numbers, whichever they "
+        "can be; counts: whole numbers from 0, used as they are",
+    )
     standardize: Literal["auto", "off"] = Field(
         "auto",
         description="auto: the model gets real-valued data with a mean of 0 and a standard "

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 import vaezoo
-from vaezoo import DataSpec, TensorSplit
+from vaezoo import BaseDataset, DataSpec, Splits, TensorSplit
 from vaezoo.data import base
-from vaezoo.data.base import check_examples, compute_statistics
+from vaezoo.data.base import check_examples, compute_statistics, load_splits
+from vaezoo.data.loader import BatchLoader
+from vaezoo.data.options import DataOptions
 from vaezoo.data.spec import DataStatistics
 from vaezoo.errors import DataError
 
@@ -85,6 +87,7 @@ def jsonable(values: dict[str, object]) -> dict[str, object]:
 
 IMAGE = DataSpec(shape=(3, 4, 5))
 TABLE = DataSpec(shape=(3,), domain="real")
+COUNTS = DataSpec(shape=(3,), domain="count")
 
 
 @pytest.mark.parametrize(
@@ -104,6 +107,8 @@ TABLE = DataSpec(shape=(3,), domain="real")
         (np.full((2, 3, 4, 5), np.nan), IMAGE, "hold NaN or infinity"),
         (np.zeros((2, 4)), TABLE, "are n×3, not 2×4"),
         (np.zeros((2, 3), complex), TABLE, "not complex"),
+        ([[1.0, 2.0, 0.5]], COUNTS, "are counts: whole numbers from 0$"),
+        ([[1, -2, 3]], COUNTS, "are counts: whole numbers from 0$"),
     ],
 )
 def test_examples_of_another_kind_are_refused(x: Any, spec: DataSpec, said: str) -> None:
@@ -116,3 +121,23 @@ def test_arrays_of_the_right_kind_are_taken() -> None:
     torch.testing.assert_close(check_examples(x, IMAGE), torch.from_numpy(x).float())
     assert check_examples(np.ones((2, 3, 4, 5), bool), IMAGE).dtype == torch.float32
     assert check_examples([[1000.0, -5.0, 3]], TABLE).tolist() == [[1000.0, -5.0, 3.0]]
+    assert check_examples([[1000, 0, 3]], COUNTS).tolist() == [[1000.0, 0.0, 3.0]]
+
+
+def test_counts_are_not_standardised() -> None:
+    counts = torch.tensor([[0.0, 3, 900], [2, 5, 100], [4, 1, 0]])
+    splits = Splits(COUNTS, *[TensorSplit(counts)] * 3, description="")
+
+    class Counts(BaseDataset):
+        def load(self) -> Splits:
+            return splits
+
+    spec = load_splits(Counts(DataOptions())).spec
+    assert spec.statistics is not None
+    assert (spec.statistics.minimum, spec.statistics.maximum) == (0.0, 900.0)
+    assert spec.log_det == 0.0
+    loader = BatchLoader(splits.train, batch_size=3, device=torch.device("cpu"), spec=spec)
+    assert next(iter(loader.sequential())).x.equal(counts)
+    assert not spec.is_bounded
+    assert not TABLE.is_bounded
+    assert IMAGE.is_bounded

@@ -388,3 +388,53 @@ def test_image_files_for_grey_and_for_real_data(tmp_path: Path) -> None:
     real = load(tmp_path, x=images.astype(np.float32) - 7).spec
     with pytest.raises(DataError, match="not 8-bit levels"):
         dataset.read_images([tmp_path / "a.png"], real)
+
+
+def test_counts_are_taken_as_they_are(tmp_path: Path) -> None:
+    counts = np.random.default_rng(0).poisson(3.0, (40, 6))
+    counts[0, 0] = 70_000
+    for dtype in (np.int64, np.uint32, np.float64):
+        splits = load(tmp_path, {"values": "counts"}, x=counts.astype(dtype))
+        assert splits.spec.domain == "count"
+        assert "counts" in splits.description
+        assert not splits.notes
+        x, _ = everything(splits)
+        assert x.dtype == torch.float32
+        assert rows(x) == rows(counts.astype(np.float32))
+
+
+def test_image_files_have_no_counts(tmp_path: Path) -> None:
+    load(tmp_path, x=levels(4, 5, 5))
+    spec = DataSpec(shape=(1, 5, 5), domain="count")
+    with pytest.raises(DataError, match="counts, not 8-bit levels"):
+        NpzDataset(NpzOptions(root=tmp_path / "data.npz")).read_images([], spec)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([[0, 1], [-1, 4]], "whole numbers from 0, and its smallest value is -1"),
+        ([[0, 1], [0.5, 4]], "some of its values are not whole"),
+        ([[0, 1], [3, 2**24 + 2]], "counts go to 2^24, and its largest is 1.67772e+07"),
+        ([[0, 1], [np.nan, 4]], "NaN or infinity"),
+        ([["a", "b"]], "numbers, or true and false, are needed"),
+    ],
+)
+def test_what_are_no_counts(tmp_path: Path, values: Any, said: str) -> None:
+    assert said in refused(tmp_path, {"values": "counts"}, x=np.array(values))
+
+
+def test_counts_are_not_binarized(tmp_path: Path) -> None:
+    options = {"values": "counts", "binarize": "threshold"}
+    assert "--values counts keeps them" in refused(tmp_path, options, x=np.arange(8).reshape(4, 2))
+
+
+def test_whole_numbers_like_counts_are_pointed_out(tmp_path: Path) -> None:
+    low = np.random.default_rng(0).integers(0, 60, (9, 8))
+    (note,) = load(tmp_path, x=low).notes
+    assert "0 to 59 are taken as 8-bit levels: if they are counts, give --values counts" in note
+    assert load(tmp_path, x=low.reshape(9, 2, 4)).notes
+    assert not load(tmp_path, x=low / 255).notes
+    high = np.concatenate((low, np.full((1, 8), 255)))
+    assert not load(tmp_path, x=high).notes
+    assert "if they are counts, give --values counts" in refused(tmp_path, x=low + 250)

@@ -22,7 +22,7 @@ _PIECE = 1 << 20
 
 
 class Split(ABC):
-    """Examples by index, as uint8 levels (0 to 255), or as float32 for real data."""
+    """Examples by index, as uint8 levels (0 to 255), or as float32 for real data and counts."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -152,13 +152,13 @@ class BaseDataset(ABC):
 
 
 def load_splits(dataset: BaseDataset) -> Splits:
-    """Load a data set; with statistics of its training examples if its values are real numbers."""
+    """Load a data set; with statistics of its training examples unless its values are in [0, 1]."""
     splits = dataset.load()
     spec = splits.spec
-    if spec.domain != "real" or spec.statistics is not None:
+    if spec.is_bounded or spec.statistics is not None:
         return splits
     statistics = compute_statistics(splits.train)
-    if getattr(dataset.options, "standardize", "auto") == "off":
+    if spec.domain == "count" or getattr(dataset.options, "standardize", "auto") == "off":
         count = len(statistics.mean)
         statistics = replace(statistics, mean=(0.0,) * count, std=(1.0,) * count)
     return replace(splits, spec=replace(spec, statistics=statistics))
@@ -213,7 +213,9 @@ def check_examples(x: Any, spec: DataSpec) -> Tensor:
     values = given.float()
     if not values.isfinite().all():
         raise DataError("examples hold NaN or infinity")
-    if spec.domain != "real" and len(values) and not 0 <= values.min() <= values.max() <= 1:
+    if spec.domain == "count" and not ((values >= 0) & (values == values.round())).all():
+        raise DataError("values of this data are counts: whole numbers from 0")
+    if spec.is_bounded and len(values) and not 0 <= values.min() <= values.max() <= 1:
         low, high = float(values.min()), float(values.max())
         advice = ": divide 8-bit levels by 255" if low >= 0 and 1 < high <= 255 else ""
         raise DataError(f"values of this data are in [0, 1], not {low:g} to {high:g}{advice}")
@@ -325,8 +327,8 @@ def hash_content(*parts: bytes | Tensor | None) -> str:
 class Batch(NamedTuple):
     """A batch of examples and their classes.
 
-    x: [batch, *shape], float in [0, 1], or standardised if the data is real-valued. y: class
-    numbers or None.
+    x: [batch, *shape], float in [0, 1], standardised if the data is real-valued, or counts. y:
+    class numbers or None.
     """
 
     x: Tensor

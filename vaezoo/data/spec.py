@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-Domain = Literal["binary", "unit", "real"]
-"""binary: 0 or 1. unit: 256 levels in [0, 1]. real: any number."""
+Domain = Literal["binary", "unit", "real", "count"]
+"""binary: 0 or 1. unit: 256 levels in [0, 1]. real: any number. count: whole numbers from 0."""
 
 NAMES = ("vectors", "signals", "images", "volumes")
 """What examples are called, by their number of spatial dimensions."""
@@ -19,7 +19,7 @@ MAX_VALUES = 1 << 28
 
 @dataclass(frozen=True, kw_only=True)
 class DataStatistics:
-    """Statistics of the training examples of real-valued data, in the data's units.
+    """Statistics of the training examples of real numbers or counts, in the data's units.
 
     mean, std: what standardises the values: a number for each channel, or for each value of a
         vector; 0 and 1 if they are not standardised. std is never 0.
@@ -54,7 +54,7 @@ class DataSpec:
     domain: what the values are; the default likelihood follows from it.
     class_names: the names of the classes, empty when there are no labels.
     num_examples: the number of training examples (losses on batch statistics need it).
-    statistics: of the training examples of real-valued data, by which it is standardised.
+    statistics: of the training examples of unbounded data; real values are standardised by it.
     """
 
     shape: tuple[int, ...]
@@ -88,6 +88,11 @@ class DataSpec:
     @property
     def is_image(self) -> bool:
         return self.ndim == 2
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether values are in [0, 1]: neither real numbers nor counts."""
+        return self.domain in ("binary", "unit")
 
     @property
     def height(self) -> int:

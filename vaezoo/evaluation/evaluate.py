@@ -250,7 +250,8 @@ def _likelihood(context: EvalContext) -> str:
     elif data.domain not in likelihood.normalised_on:
         measure = f"{type(likelihood).__name__} off its domain"
     else:
-        measure = "probability" if data.domain == "binary" else "density"
+        is_mass = likelihood.is_discrete or data.domain in ("binary", "count")
+        measure = "probability" if is_mass else "density"
     return measure + (" given the label" if model.conditional else "")
 
 

@@ -121,7 +121,7 @@ class EvalContext:
             "density": "deterministic" not in self.capabilities,
             "continuous": "discrete" not in self.capabilities,
             "images": data.is_image,
-            "bounded": data.domain != "real",
+            "bounded": data.is_bounded,
             "factors": self.splits is not None and bool(self.splits.factor_names),
         }.get(requirement, requirement in self.capabilities)
 

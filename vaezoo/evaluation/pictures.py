@@ -32,8 +32,8 @@ UNIT: ValueRange = (0.0, 1.0)
 
 
 def value_range(data: DataSpec) -> ValueRange:
-    """0 and 1; for real values, the smallest and the largest of the training examples."""
-    if data.domain != "real" or data.statistics is None:
+    """0 and 1; for real values and counts, the smallest and largest of the training examples."""
+    if data.is_bounded or data.statistics is None:
         return UNIT
     low, high = data.statistics.minimum, data.statistics.maximum
     return low, high if high > low else low + 1.0

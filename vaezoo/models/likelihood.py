@@ -27,6 +27,9 @@ class Likelihood(nn.Module, ABC):
     normalised_on: ClassVar[tuple[Domain, ...]] = ()
     """The domains of data on which it is a normalised likelihood, and has bits per dimension."""
 
+    is_discrete: ClassVar[bool] = False
+    """Whether it gives grey levels probabilities, not a density."""
+
     def __init__(self, options: Options, data: DataSpec) -> None:
         super().__init__()
         self.options = options
@@ -44,11 +47,12 @@ class Likelihood(nn.Module, ABC):
     def bits_per_dim(self, nats: float, data: DataSpec) -> float | None:
         """Bits per dimension of a negative log-likelihood in nats per example.
 
-        The probability of one of 256 grey levels is taken to be the density times the width of a
-        level, 1/255. None where the likelihood is not normalised on the data (a Bernoulli on grey
-        values), and for real data, which has no levels.
+        The probability of one of 256 grey levels is that of a discrete likelihood, else taken to be
+        the density times the width of a level, 1/255. None where the likelihood is not normalised
+        on the data (a Bernoulli on grey values), and for real data, which has no levels.
         """
         if data.domain == "real" or data.domain not in self.normalised_on:
             return None
         bits = nats / (data.numel * math.log(2))
-        return bits + math.log2(255) if data.domain == "unit" else bits
+        is_density = data.domain == "unit" and not self.is_discrete
+        return bits + math.log2(255) if is_density else bits

@@ -93,8 +93,8 @@ def make_explorable(run: Run, summary: RunSummary, number: int) -> ExplorableRun
         return None
     encoder, no_encoder = None, ""
     try:
-        if run.data_spec.domain == "real":
-            raise OptionError("image files have 8-bit levels, and this data has real values")
+        if not run.data_spec.is_bounded:
+            raise OptionError("image files have 8-bit levels, and this data has other values")
         encoder = _export_checked(run, "encoder")
     except VaezooError as error:
         no_encoder = str(error)

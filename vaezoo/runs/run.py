@@ -408,8 +408,8 @@ def draw_samples(
 ) -> Tensor:
     """n samples of a model in evaluation mode, in the data's units, on the CPU.
 
-    They are the same for the same seed: draws of p(x|z) for real-valued vectors, else its mean,
-    because noise hides what a picture shows.
+    They are the same for the same seed: draws of p(x|z) for counts and real-valued vectors, else
+    its mean, because noise hides what a picture shows.
     """
     if not model.prior_is_fitted:
         warnings.warn(
@@ -418,7 +418,7 @@ def draw_samples(
             VaezooWarning,
             stacklevel=2,
         )
-    mean = model.data.is_image or model.data.domain != "real"
+    mean = model.data.is_bounded or (model.data.is_image and model.data.domain == "real")
     y = sample_labels(model, n, label)
     parts = []
     with seeded(seed, model.device):

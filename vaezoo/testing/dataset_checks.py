@@ -84,7 +84,7 @@ def examples(data: LoadedDataset) -> None:
         fail_if(x.shape != shape, f"{name}: get_batch gives {tuple(x.shape)}, not {shape}")
         known = x.dtype in (torch.uint8, torch.float32)
         fail_if(not known, f"{name}: get_batch gives {x.dtype}, not uint8 or float32")
-        wrong = x.dtype == torch.float32 and spec.domain != "real"
+        wrong = x.dtype == torch.float32 and spec.is_bounded
         fail_if(wrong, f"{name}: {spec.domain} data must be uint8, not float32")
         fail_if(not x.float().isfinite().all(), f"{name}: an example is not finite")
         _check_labels(name, y, len(index), spec.class_names)
@@ -105,6 +105,8 @@ def values(data: LoadedDataset) -> None:
         fail_if(wrong, f"{name}: the domain is binary, and a value is neither 0 nor 1")
         wrong = domain == "unit" and not ((x >= 0) & (x <= 1)).all()
         fail_if(wrong, f"{name}: a value is outside [0, 1]")
+        wrong = domain == "count" and not ((x >= 0) & (x == x.round())).all()
+        fail_if(wrong, f"{name}: the domain is count, and a value is no whole number from 0")
 
 
 @check("follow a seed in the options, and fingerprint what the splits hold")

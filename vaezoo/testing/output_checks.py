@@ -190,7 +190,7 @@ def _check_tensor(found: Tensor, shape: tuple[int, ...], what: str) -> None:
 
 def _check_range(mean: Tensor, data: DataSpec, what: str) -> None:
     """CheckFailed if a mean is outside of [0, 1] where the data is not."""
-    wrong = data.domain != "real" and not ((mean >= 0) & (mean <= 1)).all()
+    wrong = data.is_bounded and not ((mean >= 0) & (mean <= 1)).all()
     fail_if(wrong, f"{what} goes from {mean.min():.3g} to {mean.max():.3g}, past [0, 1]")
 
 

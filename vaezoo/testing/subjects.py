@@ -98,6 +98,8 @@ def make_batch(data: DataSpec, count: int) -> Batch:
             x = torch.sigmoid(2 * x)
     if data.domain == "binary":
         x = (x >= 0.5).float()
+    if data.domain == "count":
+        x = (8 * x).round()
     return Batch(x, number % len(data.class_names) if data.class_names else None)
 
 
