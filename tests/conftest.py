@@ -7,11 +7,13 @@ import re
 import subprocess
 import sys
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from fork_server import ForkServer
 
 # A busy machine is no failure: what a test may take is not a matter of one example's time.
 settings.register_profile("vaezoo", deadline=None)
@@ -45,7 +47,12 @@ def documented() -> Callable[[str], list[str]]:
     return keys
 
 
+LONG = ("test_guides.py", "test_training_jobs.py", "test_gradients.py", "test_write.py")
+"""Files whose tests or fixtures take longest: they run first, so that no process ends with one."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
     if "slow" not in config.option.markexpr:
         for item in items:
             if item.get_closest_marker("slow"):
@@ -66,8 +73,33 @@ def pytest_configure() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.fixture(scope="session")
+def torch_server() -> Iterator[ForkServer]:
+    """Starts processes that have torch imported."""
+    server = ForkServer(
+        "torch.distributed.fsdp",
+        "torchvision.utils",
+        "matplotlib.backends.backend_agg",
+        "vaezoo.runs.train",
+        "vaezoo.evaluation.plots",
+        "vaezoo.testing.contract",
+    )
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def names_server() -> Iterator[ForkServer]:
+    """Starts processes that have the libraries of `vaezoo list` imported, and nothing of vaezoo."""
+    server = ForkServer("click", "pluggy", "pydantic", "rich.console", "rich.table", "yaml")
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def environment(tmp_path_factory: pytest.TempPathFactory, in_tmp: Path) -> Callable[..., str]:
+def environment(
+    tmp_path_factory: pytest.TempPathFactory, in_tmp: Path, torch_server: ForkServer
+) -> Callable[..., str]:
     """Runs a command in a new virtual environment that sees what is installed here.
 
     Nothing is downloaded: packages are built with what there is, and bring no others.
@@ -78,16 +110,14 @@ def environment(tmp_path_factory: pytest.TempPathFactory, in_tmp: Path) -> Calla
     (site / "outside.pth").write_text("\n".join(path for path in sys.path if Path(path).is_dir()))
     python = home / "bin" / "python"
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHONPATH", "VAEZOO_P"))}
+    clean |= {"PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0"}
 
     def run(program: str, *args: str) -> str:
-        command = [python, *args] if program == "python" else [python, "-m", program, *args]
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            env={**clean, "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0"},
-        )
+        if program in ("python", "pip"):  # these import no torch
+            command = [python, *(["-m", "pip"] if program == "pip" else []), *args]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=clean)
+        else:
+            done = torch_server.run([python, "-m", program, *args], env=clean, packages=site)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -1,18 +1,22 @@
 """Gradients of several processes equal those of one, for all models of the zoo; the collectives.
 
-One group of processes does all of it, because starting a process takes longer than the work.
+One group of processes does all of it, because starting a process takes longer than the work. They
+are forked from one that has torch imported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from fork_server import ForkServer
 from vaezoo.distributed import all_gather, all_reduce, local_chunk, local_only, rank, world_size
 from vaezoo.plugins.registry import registry
+from vaezoo.testing import multi_process
 from vaezoo.testing.multi_process import compare
 from vaezoo.testing.subjects import ModelWithLoss
 
@@ -29,6 +33,15 @@ MORE = {
     "vanilla, residual": ModelWithLoss("vanilla", options={"network": "resnet"}),
 }
 """Options that take other code paths than the defaults."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forked(torch_server: ForkServer) -> Iterator[None]:
+    honest = multi_process.subprocess
+    names = {name: getattr(honest, name) for name in ("DEVNULL", "PIPE", "TimeoutExpired")}
+    multi_process.subprocess = SimpleNamespace(Popen=torch_server.start, **names)
+    yield
+    multi_process.subprocess = honest
 
 
 @pytest.fixture(scope="module")

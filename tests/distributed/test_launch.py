@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from datetime import timedelta
 import pytest
 import torch.distributed as dist
 
+from fork_server import ForkServer
 from vaezoo.distributed.launch import agree_on_prefix
 from vaezoo.errors import ProcessLostError
 
@@ -65,15 +65,13 @@ with process_group("cpu"):
 """
 
 
-def test_a_restarted_job_connects_with_the_same_store() -> None:
+def test_a_restarted_job_connects_with_the_same_store(torch_server: ForkServer) -> None:
     """As torchrun does it. The second rank of the second attempt starts late."""
     server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     for late in ("0", "2"):
         running = [
-            subprocess.Popen(
+            torch_server.start(
                 [sys.executable, "-c", PROCESS],
-                stdout=subprocess.PIPE,
-                text=True,
                 env={
                     **os.environ,
                     "OMP_NUM_THREADS": "1",
@@ -89,4 +87,4 @@ def test_a_restarted_job_connects_with_the_same_store() -> None:
             for rank in range(2)
         ]
         printed = [process.communicate(timeout=60)[0].strip() for process in running]
-        assert printed == [str(os.getpid())] * 2
+        assert printed == [str(torch_server.pid)] * 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import vaezoo
+from fork_server import ForkServer
 from vaezoo.cli.main import main
 from vaezoo.errors import OptionError
 from vaezoo.plugins.registry import registry
@@ -47,17 +47,17 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Done:
+def two(tmp_path_factory: pytest.TempPathFactory, torch_server: ForkServer) -> Done:
     folder = tmp_path_factory.mktemp("two")
     JOB.stop("autoencoder", folder / "stopped_by_one")
     for name, options in JOB.LARGE.items():
         JOB.stop(name, folder / f"{name}_by_one", steps_before=2, **options)
-    return run(folder, 2)
+    return run(torch_server, folder, 2)
 
 
 @pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory) -> Done:
-    return run(tmp_path_factory.mktemp("three"), 3)
+def three(tmp_path_factory: pytest.TempPathFactory, torch_server: ForkServer) -> Done:
+    return run(torch_server, tmp_path_factory.mktemp("three"), 3)
 
 
 @pytest.fixture(params=["two", "three"])
@@ -66,17 +66,12 @@ def done(request: pytest.FixtureRequest) -> Done:
     return found
 
 
-def run(folder: Path, count: int) -> Done:
+def run(server: ForkServer, folder: Path, count: int) -> Done:
     folders = [ROOT, ROOT / "plugins", ROOT / "tests" / "helpers", os.environ.get("PYTHONPATH", "")]
     path = os.pathsep.join(map(str, folders))
     env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     running = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(folder), str(rank), str(count)],
-            stderr=subprocess.PIPE,
-            text=True,
-            env=env,
-        )
+        server.start([sys.executable, SCRIPT, folder, str(rank), str(count)], env=env)
         for rank in range(count)
     ]
     try:  # one that ends takes the others with it: the time is for a machine that is busy

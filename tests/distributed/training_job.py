@@ -37,6 +37,7 @@ from vaezoo.distributed.launch import all_reduce_max, gather_objects, on_rank0_b
 from vaezoo.errors import VaezooError
 from vaezoo.losses.base import StepContext, evaluate_loss
 from vaezoo.models.base import BaseVAE
+from vaezoo.runs import train as training
 from vaezoo.runs.train import resume_run
 from vaezoo.training.loggers import ProgressCallback
 from vaezoo.training.train_step import Adam
@@ -72,6 +73,16 @@ LARGE: dict[str, dict[str, Any]] = {
     "vae_gan": {**_FEW, "discriminator_hidden": (32, 128)},
 }
 """Small versions of the model with the most parameters, and of one with three phases."""
+
+
+DRAW = training._draw_pictures
+DRAWN = ("same", "whole", "sharded")
+"""The runs whose pictures are drawn, which takes longer than to train them."""
+
+
+def draw_some(trainer: Any, *args: Any) -> None:
+    if trainer.folder.path.name in DRAWN:
+        DRAW(trainer, *args)
 
 
 def said(work: Callable[[], Any]) -> str:
@@ -238,6 +249,7 @@ def more(folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
+    training._draw_pictures = draw_some
     folder, rank, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     meeting = f"file://{folder}/meeting"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count)

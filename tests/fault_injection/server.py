@@ -18,7 +18,6 @@ import faults
 
 def main() -> None:
     import matplotlib.backends.backend_agg  # noqa: F401 (what the first plot would import)
-    import torch._dynamo  # noqa: F401 (what the first optimizer would import)
 
     import vaezoo.cli.main
     import vaezoo.cli.train
