@@ -53,9 +53,9 @@ class NpzDataset(BaseDataset):
 
     NAMES has the names of the arrays: the examples, their class numbers from 0 (-1: unknown), and
     the same for testing. The numbers that occur are the names of the classes. Without test arrays
-    `options.test_fraction` of the examples are held out at random. Images are [n, H, W], [n, H, W,
-    C] or [n, C, H, W]: see `options.layout`; vectors are [n, values]. `infer_domain` says which
-    values are allowed. Pickled objects are never loaded.
+    `options.test_fraction` of the examples are held out at random. Vectors are [n, values]; signals
+    have one axis more, images two, volumes three: `options.layout` says where the channels are.
+    `infer_domain` says which values are allowed. Pickled objects are never loaded.
     """
 
     options: NpzOptions
@@ -66,7 +66,8 @@ class NpzDataset(BaseDataset):
         path = self.options.root
         found = _read(path)
         roles = [role for role in ("train", "test") if role in found]
-        layout = self.options.layout
+        name, array = found["train"]
+        layout = _find_layout(path, name, array, self.options.layout)
         examples = {role: _to_channels_first(path, *found[role], layout) for role in roles}
         shapes = {values.shape[1:] for values in examples.values()}
         if len(shapes) > 1:
@@ -91,6 +92,9 @@ class NpzDataset(BaseDataset):
         )
         train, validation, test, chosen = self._split(tensors, labels)
         counts = f"{len(train):,} to train on, {len(test):,} to test"
+        axes = _axes(layout, array.ndim)
+        if self.options.layout == "auto":
+            axes += ", guessed: --layout changes it"
         return Splits(
             spec=DataSpec(
                 shape=tuple(tensors[0].shape[1:]),
@@ -101,7 +105,7 @@ class NpzDataset(BaseDataset):
             train=train,
             validation=validation if len(validation) else test,
             test=test,
-            description=f"{_describe(found, examples, domain, classes)}: {counts}, {chosen}",
+            description=f"{_describe(found, examples, domain, classes, axes)}: {counts}, {chosen}",
             notes=_hints(examples.values(), tensors, domain),
             fingerprint=_fingerprint(train, validation, test),
         )
@@ -200,30 +204,48 @@ def _names(path: Path, members: Collection[str]) -> dict[str, str]:
     return names
 
 
-def _to_channels_first(path: Path, name: str, values: Array, layout: str) -> Array:
-    """Arrange examples as [n, C, H, W] or [n, values]. layout: of NpzOptions."""
+def _axes(layout: str, ndim: int) -> str:
+    """The names of an array's axes: "n×C×H×W"."""
+    sizes = ndim - 1 - (layout != "no_channels")
+    spatial = {0: "", 1: "×L", 2: "×H×W", 3: "×D×H×W"}[sizes]
+    first, last = (layout == where for where in ("channels_first", "channels_last"))
+    return f"n{'×C' * first}{spatial}{'×C' * last}"
+
+
+def _find_layout(path: Path, name: str, values: Array, layout: str) -> str:
+    """The layout of an array, where none is given: DataError if it could be another one too."""
     shape = "×".join(map(str, values.shape)) or "one number"
-    if values.ndim not in (2, 3, 4):
-        raise DataError(
-            f"{path}: {name} is {shape}: images are [n, H, W], [n, H, W, C] or [n, C, H, W], "
-            "vectors [n, values]"
-        )
     if not values.size:
         raise DataError(f"{path}: {name} is empty ({shape})")
+    if not 2 <= values.ndim <= (4 if layout == "no_channels" else 5):
+        raise DataError(
+            f"{path}: {name} is {shape}: vectors are [n, values], signals [n, C, L], images "
+            "[n, C, H, W] and volumes [n, C, D, H, W], and the channels C may come last too"
+        )
+    if layout != "auto":
+        return layout
     if values.ndim == 2:
-        return values
-    if values.ndim == 3:
+        return "channels_first"
+    first, last = (values.shape[axis] <= _MAX_CHANNELS for axis in (1, -1))
+    if first != last:
+        return "channels_first" if first else "channels_last"
+    if values.ndim == 3 and not first:
+        return "no_channels"
+    choices = ["channels_first", "channels_last", "no_channels"][: 3 if values.ndim < 5 else 2]
+    which = "more than one" if first else "none"
+    meant = " or ".join(f"{_axes(choice, values.ndim)} (--layout {choice})" for choice in choices)
+    raise DataError(
+        f"{path}: {name} is {shape}, and {which} of its ends is at most {_MAX_CHANNELS} long, as "
+        f"channels are: say whether it is {meant}"
+    )
+
+
+def _to_channels_first(path: Path, name: str, values: Array, layout: str) -> Array:
+    """Arrange examples as [n, C, ...]; layout: of NpzOptions, but not auto."""
+    _find_layout(path, name, values, layout)
+    if layout == "no_channels":
         return values[:, None]
-    if layout == "auto":
-        first, last = (values.shape[axis] <= _MAX_CHANNELS for axis in (1, 3))
-        if first == last:
-            which = "both" if first else "neither"
-            raise DataError(
-                f"{path}: {name} is {shape}: n×C×H×W or n×H×W×C, and {which} can be meant, as C is "
-                f"{_MAX_CHANNELS} at most and sides are longer: give --layout nchw or --layout nhwc"
-            )
-        layout = "nchw" if first else "nhwc"
-    return values if layout == "nchw" else values.transpose(0, 3, 1, 2)
+    return values if layout == "channels_first" else np.moveaxis(values, -1, 1)
 
 
 def _describe(
@@ -231,17 +253,22 @@ def _describe(
     examples: Mapping[Any, Array],
     domain: Domain,
     classes: Sequence[str],
+    axes: str,
 ) -> str:
     """What the arrays were taken for, in words. found: name and array by role, as in the file."""
     arrays = [found[role] for role in examples]
     shapes = ", ".join(f"{name} {'×'.join(map(str, array.shape))}" for name, array in arrays)
     count = sum(map(len, examples.values()))
-    first, *sides = next(iter(examples.values())).shape[1:]
-    if sides:
-        colours = {1: "grey ", 3: "colour "}.get(first, f"{first}-channel ")
-        what = f"{colours}images of {'×'.join(map(str, sides))} pixels (height×width)"
-    else:
-        what = f"vectors of {first:,} values"
+    channels, *sides = next(iter(examples.values())).shape[1:]
+    several = "" if channels == 1 else f"{channels}-channel "
+    colors = {1: "grey ", 3: "colour "}.get(channels, several)
+    size = "×".join(map(str, sides))
+    what = {
+        0: f"vectors of {channels:,} values",
+        1: f"{several}signals of {size} values ({axes})",
+        2: f"{colors}images of {size} pixels ({axes})",
+        3: f"{several}volumes of {size} voxels ({axes})",
+    }[len(sides)]
     values = {"binary": "0 or 1", "unit": "in [0, 1]", "real": "real numbers", "count": "counts"}
     labelled = f", in {len(classes)} classes" if classes else ""
     return f"{shapes}, taken for {count:,} {what}, {values[domain]}{labelled}"
@@ -255,7 +282,7 @@ def _hints(arrays: Iterable[Array], tensors: Sequence[Tensor], domain: Domain) -
     if domain == "unit" and whole and high < (255 if tensors[0].dim() == 2 else 128):
         taken = f"its whole numbers from {low:.4g} to {high:.4g} are taken as 8-bit levels"
         return [f"{taken}: if they are counts, give --values counts"]
-    if domain != "real" or tensors[0].dim() != 4 or low < 0 or not 127 < high <= 255:
+    if domain != "real" or tensors[0].dim() < 4 or low < 0 or not 127 < high <= 255:
         return []
     taken = f"its values from {low:.4g} to {high:.4g} are taken as real numbers"
     return [f"{taken}: if they are 8-bit levels, store them as uint8"]

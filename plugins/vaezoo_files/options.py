@@ -33,10 +33,11 @@ class FolderOptions(DiskOptions, DecodeOptions):
 class NpzOptions(DiskOptions):
     """Options of `npz`: root is the file."""
 
-    layout: Literal["auto", "nchw", "nhwc"] = Field(
+    layout: Literal["auto", "channels_first", "channels_last", "no_channels"] = Field(
         "auto",
-        description="axes of an array of images with channels: nchw: channels before height and "
-        "width; nhwc: after; auto: the axis of at most 4 values is that of the channels",
+        description="where the channels of signals, images and volumes are: channels_first: after "
+        "the examples; channels_last: at the end; no_channels: there is no such axis; auto: the "
+        "axis of at most 4 values, and grey images if a three-dimensional array has none",
     )
     values: Literal["auto", "counts"] = Field(
         "auto",

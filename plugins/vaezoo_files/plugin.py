@@ -72,8 +72,8 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
             name="npz",
             target="vaezoo_files.npz:NpzDataset",
             options="vaezoo_files.options:NpzOptions",
-            summary="Arrays of images or vectors in an .npz file: give --root",
-            tags=("images", "vectors", "files", ".npz"),
+            summary="Vectors, signals, images or volumes, arrays in an .npz file: give --root",
+            tags=("images", "vectors", "signals", "volumes", "tables", "files", ".npz"),
         )
     )
     for name, cls, summary, form, paper in _SETS:

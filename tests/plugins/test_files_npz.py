@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from vaezoo.data.base import Splits
+from vaezoo.data.base import Splits, load_splits
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import DataError
 from vaezoo_files import npz as arrays_module
@@ -278,9 +278,18 @@ def test_classes_are_the_numbers_that_occur(tmp_path: Path, dtype: type) -> None
     [
         (
             {"x": levels(8, 64, 9)},
-            "x 8×64×9, taken for 8 grey images of 64×9 pixels (h",
+            "x 8×64×9, taken for 8 grey images of 64×9 pixels (n×H×W, guessed: --layout",
         ),
-        ({"x": levels(8, 5, 7, 3)}, "x 8×5×7×3, taken for 8 colour images of 5×7 pixels"),
+        (
+            {"x": levels(8, 5, 7, 3)},
+            "x 8×5×7×3, taken for 8 colour images of 5×7 pixels (n×H×W×C, g",
+        ),
+        (
+            {"x": levels(8, 2, 9)},
+            "taken for 8 2-channel signals of 9 values (n×C×L, guessed: --lay",
+        ),
+        ({"x": levels(8, 9, 1)}, "taken for 8 signals of 9 values (n×L×C, guessed: --layout"),
+        ({"x": levels(8, 1, 9, 7, 5)}, "8 volumes of 9×7×5 voxels (n×C×D×H×W, guessed: --lay"),
         ({"data": levels(8, 2, 7, 8) / 3}, "taken for 8 2-channel images of 7×8 pixels"),
         (
             {"x": np.eye(8, 6)},
@@ -302,12 +311,56 @@ def test_it_says_what_the_arrays_were_taken_for(
     assert splits.record()["description"] == splits.description
 
 
-def test_the_layout_can_be_given(tmp_path: Path) -> None:
-    """Where no axis, or each, could be that of the channels."""
-    x = levels(4, 12, 32, 33)
-    assert load(tmp_path, {"layout": "nchw"}, x=x).spec.shape == (12, 32, 33)
-    assert load(tmp_path, {"layout": "nhwc"}, x=x).spec.shape == (33, 12, 32)
-    assert load(tmp_path, {"layout": "nhwc"}, x=levels(4, 3, 9, 3)).spec.shape == (3, 3, 9)
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    shape=st.lists(st.integers(1, 14), min_size=1, max_size=4).map(tuple),
+    layout=st.sampled_from(["channels_first", "channels_last", "no_channels"]),
+    real=st.booleans(),
+)
+def test_the_layout_can_be_given(
+    tmp_path: Path, shape: tuple[int, ...], layout: str, real: bool
+) -> None:
+    """Of any rank and size, where no axis or each could be that of the channels."""
+    shape = shape if len(shape) < 4 or layout != "no_channels" else shape[1:]
+    stored = levels(4, *shape).astype(np.float32) * 1.5 - 7 if real else levels(4, *shape)
+    right = {
+        "channels_first": lambda x: x,
+        "channels_last": lambda x: x.transpose(-1, *range(x.ndim - 1)),
+        "no_channels": lambda x: x[None],
+    }[layout]
+    splits = load(tmp_path, {"layout": layout}, x=stored, x_test=stored)
+    assert splits.spec.shape == right(stored[0]).shape
+    assert "guessed" not in splits.description
+    examples = splits.test.get_batch(torch.arange(4))[0].numpy()
+    if stored.max() > 1:  # else they are bits, stored as 0 and 255
+        assert all(
+            np.array_equal(x, right(given)) for x, given in zip(examples, stored, strict=True)
+        )
+
+
+def test_the_layout_of_test_arrays_is_that_of_the_others(tmp_path: Path) -> None:
+    assert load(tmp_path, x=levels(4, 2, 9), x_test=levels(4, 2, 9)).spec.shape == (2, 9)
+    said = refused(tmp_path, x=levels(4, 2, 9), x_test=levels(4, 9, 2))
+    assert "differ: 2×9 and 9×2" in said
+
+
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_real_values_are_standardised_for_each_channel(tmp_path: Path, ndim: int) -> None:
+    generator = np.random.default_rng(0)
+    sizes = (5, 6, 7)[:ndim]
+    x = generator.normal(size=(40, *sizes, 12)) * np.arange(1, 13) + np.arange(12)
+    options = {"layout": "channels_last", "split_seed": 3}
+    np.savez(tmp_path / "data.npz", x=x)
+    splits = load_splits(NpzDataset(NpzOptions(root=tmp_path / "data.npz", **options)))
+    statistics = splits.spec.statistics
+    assert statistics is not None
+    assert len(statistics.mean) == splits.spec.channels == 12
+    train = splits.train.get_batch(torch.arange(30))[0].double().numpy()
+    axes = (0, *range(2, ndim + 2))
+    assert statistics.mean == pytest.approx(train.mean(axes), rel=1e-5)
+    assert statistics.std == pytest.approx(train.std(axes), rel=1e-5)
 
 
 def test_floats_like_8_bit_levels_are_pointed_out(tmp_path: Path) -> None:
@@ -325,10 +378,19 @@ def test_floats_like_8_bit_levels_are_pointed_out(tmp_path: Path) -> None:
         ({"pictures": levels(4, 5, 5)}, "holds pictures: the array of the examples must be"),
         ({"x": levels(4, 5, 5), "images": levels(4, 5, 5)}, "holds both images and x"),
         ({"x": levels(4, 5, 5), "labels": [0] * 4, "y": [0] * 4}, "holds both labels and y"),
-        ({"x": levels(4, 3, 9, 3)}, "and both can be meant"),
-        ({"x": levels(4, 9, 9, 9)}, "n×C×H×W or n×H×W×C, and neither can be meant"),
-        ({"x": levels(4)}, "x is 4: images are"),
-        ({"x": levels(2, 1, 5, 5, 5)}, "images are"),
+        ({"x": levels(4, 3, 9, 3)}, "4×3×9×3, and more than one of its ends is at most 4 long, as"),
+        ({"x": levels(4, 9, 9, 9)}, "none of its ends"),
+        (
+            {"x": levels(4, 9, 9, 9)},
+            "n×C×H×W (--layout channels_first) or n×H×W×C (--layout channels_last) or n×D×H×W (--l",
+        ),
+        ({"x": levels(4, 3, 4)}, "n×C×L (--layout channels_first) or n×L×C (--layout channels_la"),
+        (
+            {"x": levels(2, 5, 5, 5, 5)},
+            "n×C×D×H×W (--layout channels_first) or n×D×H×W×C (--layout channels_last)",
+        ),
+        ({"x": levels(4)}, "x is 4: vectors are [n, values], signals"),
+        ({"x": levels(2, 1, 5, 5, 5, 5)}, "images [n, C, H, W] and volumes [n, C, D, H, W]"),
         ({"x": np.uint8(3)}, "x is one number"),
         ({"x": levels(0, 5, 5)}, "is empty"),
         ({"x": levels(5, 0)}, "is empty"),
