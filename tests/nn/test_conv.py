@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from vaezoo.data.spec import DataSpec
+from vaezoo.data.spec import DataSpec, Domain
 from vaezoo.nn.conv import ConvDecoder, ConvDown, ConvEncoder, ConvUp, level_sizes
 from vaezoo.nn.networks import make_encoder
 from vaezoo.nn.options import BackboneOptions
@@ -124,12 +124,16 @@ def test_of_images_it_is_these_layers(residual: bool) -> None:
 @pytest.mark.parametrize("shape", [(2, 13), (3, 9, 8), (1, 5, 6, 7)])
 @pytest.mark.parametrize("network", ["conv", "resnet", "mlp"])
 def test_real_values_are_not_rescaled(shape: tuple[int, ...], network: str) -> None:
-    """Standardised values go to the first layer as they are; those in [0, 1] as 2 x - 1."""
+    """Standardised values go to the first layer as they are, others as 2 x - 1 or log(1 + x)."""
     options = BackboneOptions(network=network, hidden=HIDDEN)
     networks = {}
-    for domain in ("unit", "binary", "real"):
+    domains: tuple[Domain, ...] = ("unit", "binary", "real", "count")
+    for domain in domains:
         torch.manual_seed(0)
         networks[domain] = make_encoder(options, DataSpec(shape=shape, domain=domain), 5).eval()
     x = torch.rand(2, *shape)
     assert networks["unit"](x).equal(networks["real"](2 * x - 1))
     assert networks["binary"](x).equal(networks["unit"](x))
+    counts = (100 * x).round()
+    found, right = networks["count"](counts), networks["real"](torch.log(1 + counts))
+    assert torch.allclose(found, right, atol=1e-5)

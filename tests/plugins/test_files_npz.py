@@ -495,7 +495,7 @@ def test_whole_numbers_like_counts_are_pointed_out(tmp_path: Path) -> None:
     low = np.random.default_rng(0).integers(0, 60, (9, 8))
     (note,) = load(tmp_path, x=low).notes
     assert "0 to 59 are taken as 8-bit levels: if they are counts, give --values counts" in note
-    assert load(tmp_path, x=low.reshape(9, 2, 4)).notes
+    assert load(tmp_path, x=low.repeat(4, 1).reshape(9, 4, 8)).notes
     assert not load(tmp_path, x=low / 255).notes
     high = np.concatenate((low, np.full((1, 8), 255)))
     assert not load(tmp_path, x=high).notes

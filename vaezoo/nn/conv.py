@@ -43,8 +43,8 @@ class ConvDown(nn.Sequential):
     """Stride-2 convolutions of width 3 with batch norm and LeakyReLU.
 
     [batch, *data.shape] -> [batch, hidden[-1], *level_sizes(...)[-1]]. Each level halves each
-    side, rounding up. Values in [0, 1] are rescaled first, real ones are not. residual: a
-    residual block after each level.
+    side, rounding up. Values in [0, 1] and counts are rescaled first, real ones are not.
+    residual: a residual block after each level.
     """
 
     def __init__(self, data: DataSpec, hidden: Sequence[int], residual: bool = False) -> None:
@@ -117,9 +117,18 @@ class Rescale(nn.Module):
         return 2.0 * x - 1.0
 
 
+class Log1p(nn.Module):
+    """Counts from 0 to their log(1 + x), of any shape (as Lopez et al. 2018 for gene counts)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.log1p()
+
+
 def rescaling(data: DataSpec) -> list[nn.Module]:
-    """The first layers of an encoder: Rescale; none for real values, which are standardised."""
-    return [] if data.domain == "real" else [Rescale()]
+    """The first layers of an encoder: Rescale, Log1p of counts; none of standardised values."""
+    if data.domain == "real":
+        return []
+    return [Log1p() if data.domain == "count" else Rescale()]
 
 
 def _level(convolution: nn.Module, channels: int, ndim: int, residual: bool) -> list[nn.Module]:
