@@ -9,7 +9,16 @@ from pydantic import Field
 from vaezoo.data.options import DecodeOptions, DiskOptions, ImageSize
 
 
-class FolderOptions(DiskOptions, DecodeOptions):
+class SplitOptions(DiskOptions):
+    """How data is split that does not come with a test part."""
+
+    test_fraction: float = Field(
+        0.25, gt=0, lt=1, description="fraction held out if there is no test folder or array"
+    )
+    split_seed: int = Field(0, ge=0, lt=2**32, description="seed of the random split")
+
+
+class FolderOptions(SplitOptions, DecodeOptions):
     """Options of `folder`."""
 
     image_size: ImageSize = Field((64, 64), description="height and width, as 64 or 96x64")
@@ -21,16 +30,12 @@ class FolderOptions(DiskOptions, DecodeOptions):
         description="if there are no train and test folders: random by split_seed, or sorted: the "
         "first in the order of their paths are for training",
     )
-    test_fraction: float = Field(
-        0.25, gt=0, lt=1, description="fraction held out if there is no test folder"
-    )
-    split_seed: int = Field(0, ge=0, lt=2**32, description="seed of the random split")
     max_skipped: float = Field(
         0.1, ge=0, le=1, description="refuse the folder if a larger fraction cannot be read"
     )
 
 
-class NpzOptions(DiskOptions):
+class NpzOptions(SplitOptions):
     """Options of `npz`: root is the file."""
 
     layout: Literal["auto", "channels_first", "channels_last", "no_channels"] = Field(
@@ -49,11 +54,6 @@ class NpzOptions(DiskOptions):
         description="auto: the model gets real-valued data with a mean of 0 and a standard "
         "deviation of 1, and all results are in the data's units; off: as it is",
     )
-
-    test_fraction: float = Field(
-        0.25, gt=0, lt=1, description="fraction held out if the file has no test array"
-    )
-    split_seed: int = Field(0, ge=0, lt=2**32, description="seed of the random split")
 
 
 class TorchvisionOptions(DiskOptions):

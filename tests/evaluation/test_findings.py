@@ -15,6 +15,7 @@ from vaezoo import TensorSplit
 from vaezoo.data.loader import BatchLoader
 from vaezoo.evaluation.findings import find_problems, gaussian_kl
 from vaezoo.evaluation.metric import EvalContext
+from vaezoo.models.base import UNFITTED_PRIOR
 
 QUICK: dict[str, Any] = {**SMALL_JOB, "epochs": None, "steps": 40}
 
@@ -64,6 +65,15 @@ def test_a_codebook_of_one_code(tmp_path: Path) -> None:
     used = found["codebook_collapse"]["value"] * 512
     assert used == pytest.approx(round(used))
     assert 1 <= round(used) <= 10
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+def test_a_prior_that_is_not_fitted(tmp_path: Path, fitted: bool) -> None:
+    found = findings(tmp_path / "r", "vq_vae", hidden=(8, 8), prior_steps=2 if fitted else 0)
+    assert ("unfitted_prior" in found) == (not fitted)
+    if not fitted:
+        assert found["unfitted_prior"]["value"] is None
+        assert found["unfitted_prior"]["message"] == UNFITTED_PRIOR
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from torch.distributions import kl_divergence
 
 from vaezoo.evaluation.evaluate import Evaluation
 from vaezoo.evaluation.metric import EvalContext
+from vaezoo.models.base import UNFITTED_PRIOR
 from vaezoo.models.distributions import diagonal_normal, sample_prior
 from vaezoo.runtime.device import evaluation_mode, seeded
 
@@ -46,8 +47,7 @@ def find_problems(context: EvalContext, evaluation: Evaluation) -> list[Finding]
         message = f"reconstructions are worse than the mean of the data (R² {r2:.2f}): "
         found.append(Finding("poor_reconstruction", r2, message + "train longer, or lower --lr"))
     if not context.model.prior_is_fitted:
-        message = "the prior was not fitted, so that samples are poor: train with --prior-steps"
-        found.append(Finding("unfitted_prior", None, message))
+        found.append(Finding("unfitted_prior", None, UNFITTED_PRIOR))
     with evaluation_mode(context.model), seeded(context.seed, context.device), torch.no_grad():
         z, prior, codes = _latents(context)
     if z is not None and prior is not None:

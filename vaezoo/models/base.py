@@ -33,6 +33,12 @@ class VAEOutput(NamedTuple):
     likelihood: Distribution
 
 
+UNFITTED_PRIOR = (
+    "the prior of this model is not fitted, so that its samples look unlike the data: it is fitted "
+    "when training ends, unless an option of the model prevents it"
+)
+
+
 class BaseVAE(nn.Module, ABC):
     """A variational autoencoder (Kingma & Welling 2013): q(z|x), p(z) and p(x|z).
 

@@ -45,7 +45,7 @@ from vaezoo.evaluation.latents import (
 )
 from vaezoo.evaluation.metric import EvalContext, FeatureChoice, no_progress
 from vaezoo.io import read_json
-from vaezoo.models.base import BaseVAE
+from vaezoo.models.base import UNFITTED_PRIOR, BaseVAE
 from vaezoo.models.distributions import mode
 from vaezoo.options import check_arguments
 from vaezoo.runs.build import TooLargeError, build_dataset, build_model, limit_memory
@@ -412,12 +412,7 @@ def draw_samples(
     its mean, because noise hides what a picture shows.
     """
     if not model.prior_is_fitted:
-        warnings.warn(
-            "the prior of this model is not fitted, which happens when training ends, unless an "
-            "option prevents it: its samples look unlike the data",
-            VaezooWarning,
-            stacklevel=2,
-        )
+        warnings.warn(UNFITTED_PRIOR, VaezooWarning, stacklevel=2)
     mean = model.data.is_bounded or (model.data.is_image and model.data.domain == "real")
     y = sample_labels(model, n, label)
     parts = []
