@@ -1,0 +1,1 @@
+"""Likelihoods of images, of counts and of real values."""
