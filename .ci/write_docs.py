@@ -62,11 +62,12 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "log_mean_exp",
         "mode",
     ),
+    "vaezoo.models.bottleneck": ("Codebook",),
+    "vaezoo.models.options": ("LogvarRange",),
     "vaezoo.models.likelihoods": (
         "BernoulliLikelihood",
         "GaussianLikelihood",
         "SMALLEST_SCALE",
-        "make_likelihood",
     ),
     "vaezoo.nn.batch_norm": ("freeze_bn_stats",),
     "vaezoo.nn.conv": (
@@ -78,12 +79,6 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "ResidualBlock",
         "level_sizes",
         "rescaling",
-    ),
-    "vaezoo.nn.networks": (
-        "MLPDecoder",
-        "MLPEncoder",
-        "make_decoder",
-        "make_encoder",
     ),
     "vaezoo.losses.base": ("loss_of",),
     "vaezoo.losses.elbo": ("elbo_terms",),

@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "vaezoo.api": (
         "create_model list_datasets list_losses list_metrics "
-        "list_models load_data load_plugin load_run train"
+        "list_models list_parts load_data load_plugin load_run train"
     ),
     "vaezoo.data.base": "BaseDataset Batch Split Splits TensorSplit",
     "vaezoo.data.options": "DataOptions",
@@ -22,13 +22,12 @@ _EXPORTS = {
     "vaezoo.errors": "VaezooError",
     "vaezoo.evaluation.metric": "MetricState",
     "vaezoo.losses.base": "BaseLoss LossOutput Phase StepContext",
-    "vaezoo.models.base": "BaseVAE EncoderDecoderVAE VAEOutput VectorVAE",
+    "vaezoo.models.base": "BaseVAE EncoderDecoderVAE Parts VAEOutput",
     "vaezoo.models.bottleneck": "Bottleneck",
     "vaezoo.models.likelihood": "Likelihood",
     "vaezoo.models.network": "Network",
     "vaezoo.models.sampler": "LatentSpec Sampler",
-    "vaezoo.models.options": "GaussianOptions LikelihoodOptions NetworkOptions",
-    "vaezoo.nn.options": "BackboneOptions",
+    "vaezoo.models.options": "GaussianOptions LatentOptions",
     "vaezoo.options": "Options",
     "vaezoo.plugins.hookspecs": "hookimpl",
     "vaezoo.plugins.specs": (
@@ -60,17 +59,15 @@ if TYPE_CHECKING:
     from vaezoo.losses.base import StepContext as StepContext
     from vaezoo.models.base import BaseVAE as BaseVAE
     from vaezoo.models.base import EncoderDecoderVAE as EncoderDecoderVAE
+    from vaezoo.models.base import Parts as Parts
     from vaezoo.models.base import VAEOutput as VAEOutput
-    from vaezoo.models.base import VectorVAE as VectorVAE
     from vaezoo.models.bottleneck import Bottleneck as Bottleneck
     from vaezoo.models.likelihood import Likelihood as Likelihood
     from vaezoo.models.network import Network as Network
     from vaezoo.models.options import GaussianOptions as GaussianOptions
-    from vaezoo.models.options import LikelihoodOptions as LikelihoodOptions
-    from vaezoo.models.options import NetworkOptions as NetworkOptions
+    from vaezoo.models.options import LatentOptions as LatentOptions
     from vaezoo.models.sampler import LatentSpec as LatentSpec
     from vaezoo.models.sampler import Sampler as Sampler
-    from vaezoo.nn.options import BackboneOptions as BackboneOptions
     from vaezoo.options import Options as Options
     from vaezoo.plugins.hookspecs import hookimpl as hookimpl
     from vaezoo.plugins.specs import BottleneckSpec as BottleneckSpec

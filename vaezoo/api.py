@@ -19,9 +19,20 @@ from vaezoo.data.options import DataOptions
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import OptionError
 from vaezoo.models.base import BaseVAE
+from vaezoo.models.bottleneck import Bottleneck
+from vaezoo.models.likelihood import Likelihood
+from vaezoo.models.network import Network
 from vaezoo.options import check_arguments, parse
 from vaezoo.plugins.registry import registry
-from vaezoo.plugins.specs import DatasetSpec, LossSpec, MetricSpec, ModelSpec, Spec
+from vaezoo.plugins.specs import (
+    DatasetSpec,
+    LossSpec,
+    MetricSpec,
+    ModelSpec,
+    PartKind,
+    PartSpec,
+    Spec,
+)
 from vaezoo.runs.build import build_dataset, build_model
 from vaezoo.runs.run import Run, load_run
 from vaezoo.runs.train import start_run
@@ -45,6 +56,7 @@ __all__ = [
     "list_losses",
     "list_metrics",
     "list_models",
+    "list_parts",
     "load_data",
     "load_plugin",
     "load_run",
@@ -65,6 +77,11 @@ def list_losses() -> list[LossSpec]:
 def list_datasets() -> list[DatasetSpec]:
     """Every data set that a plugin brings, in the order of their names."""
     return cast("list[DatasetSpec]", registry().specs("dataset"))
+
+
+def list_parts(kind: PartKind) -> list[PartSpec]:
+    """Every network, bottleneck, likelihood or sampler that a plugin brings, by their names."""
+    return cast("list[PartSpec]", registry().specs(kind))
 
 
 def list_metrics() -> list[MetricSpec]:
@@ -101,14 +118,20 @@ def create_model(
     name: str,
     data: DataSpec | Splits | tuple[int, ...],
     *,
+    network: str | type | Network | None = None,
+    bottleneck: str | type | Bottleneck | None = None,
+    likelihood: str | type | Likelihood | None = None,
+    sampler: str | type | None = None,
     loss: str | None = None,
     **options: Any,
 ) -> BaseVAE:
     """Build a new model, untrained, on the CPU, with its loss at `model.loss`.
 
     data: a DataSpec, loaded data, or the shape of an example, such as (3, 64, 64).
+    network, bottleneck, likelihood, sampler: parts in place of the model's own: a name, a class, or
+        an object of a class that was built for this data.
     loss: the name of its loss, by default the model's own.
-    options: the model's and the loss's, as `vaezoo info` shows them: `latent_dim=16, beta=4`.
+    options: of the model, its parts and its loss, as `vaezoo info` shows them: `latent_dim=16`.
     """
     spec = data.spec if isinstance(data, Splits) else data
     if isinstance(spec, tuple):
@@ -116,13 +139,31 @@ def create_model(
             spec = DataSpec(shape=spec)
         except ValueError as error:
             raise OptionError(str(error)) from None
-    components = resolve_components(name, loss, None, {})
+    parts: dict[str, Any] = {
+        "network": network,
+        "bottleneck": bottleneck,
+        "likelihood": likelihood,
+        "sampler": sampler,
+    }
+    built = {kind: part for kind, part in parts.items() if not isinstance(part, str | type | None)}
+    classes = {kind: type(built[kind]) if kind in built else part for kind, part in parts.items()}
+    names = {kind: _register(part, kind) for kind, part in classes.items()}
+    components = resolve_components({"model": name, "loss": loss, **names}, {})
     given = split_by_section(components, options)
     foreign = [key for section in ("train", "data") for key in given[section]]
     if foreign:
         raise OptionError(f"{foreign[0]!r} is an option of training or data, not of a model")
-    config = build_config(components, {}, given)
-    return build_model(components, config.model, config.loss, spec)
+    return build_model(build_config(components, {}, given), spec, built)
+
+
+def _register(part: str | type | None, kind: str) -> str | None:
+    """The name of a part; a class is registered first. OptionError if it is of another kind."""
+    if not isinstance(part, type):
+        return part
+    spec = registry().add_class(part)
+    if spec.kind != kind:
+        raise OptionError(f"{kind}: {part.__name__} is a {spec.kind}")
+    return spec.name
 
 
 @check_arguments
@@ -130,6 +171,10 @@ def train(
     model: str | None = None,
     *,
     data: DatasetName = None,
+    network: str | None = None,
+    bottleneck: str | None = None,
+    likelihood: str | None = None,
+    sampler: str | None = None,
     loss: str | None = None,
     out: Path | str | None = None,
     config: Path | str | None = None,
@@ -139,14 +184,24 @@ def train(
 ) -> Run:
     """Train a model into a run folder, as `vaezoo train` does, and open the run.
 
-    model, data, loss: names; what is not given comes from the config file, else from the defaults.
+    model, data, loss, and the parts network, bottleneck, likelihood, sampler: names; what is not
+        given comes from the config file, else from the defaults.
     out: the run folder, which must be new or empty; by default the next free one under `runs`.
     auto_resume: resume the run at `out` if it has begun, and only open it if it has finished.
     config: a YAML file. callback: is called as training goes on; by default nothing is shown.
-    options: of training, model, loss and data, by their names: `epochs=5, beta=4, image_size=32`.
+    options: of training, model, parts, loss and data, by their names: `epochs=5, beta=4`.
     """
     sections = {} if config is None else load_config(Path(config))
-    components = resolve_components(model, loss, data, sections)
+    names = {
+        "model": model,
+        "network": network,
+        "bottleneck": bottleneck,
+        "likelihood": likelihood,
+        "sampler": sampler,
+        "loss": loss,
+        "data": data,
+    }
+    components = resolve_components(names, sections)
     resolved = build_config(components, sections, split_by_section(components, options))
     folder = None if out is None else Path(out)
     return start_run(resolved, folder, callback or ProgressCallback(), auto_resume=auto_resume)

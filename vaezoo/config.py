@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,14 +23,28 @@ from vaezoo.options import (
 )
 from vaezoo.plugins.registry import WORDS, registry
 from vaezoo.plugins.sources import is_source
-from vaezoo.plugins.specs import DatasetSpec, Kind, LossSpec, ModelSpec, Spec
+from vaezoo.plugins.specs import (
+    PARTS,
+    BottleneckSpec,
+    DatasetSpec,
+    Kind,
+    LossSpec,
+    ModelSpec,
+    PartKind,
+    PartSpec,
+    SamplerSpec,
+    Spec,
+)
 from vaezoo.training.options import TrainOptions
 
-SECTIONS = ("train", "model", "loss", "data")
+SECTIONS = ("train", "model", *PARTS, "loss", "data")
 """The sections of a config file, in the order in which a plain option name is looked for."""
 
+NO_PART = "none"
+"""Given as `--sampler none`: the prior of the model itself."""
+
 RESERVED = (
-    *("model", "loss", "data", "config", "set", "out", "resume", "auto_resume", "help"),
+    *("model", *PARTS, "loss", "data", "config", "set", "out", "resume", "auto_resume", "help"),
     "callback",
 )
 """Words that the command line and `vaezoo.train` have for themselves."""
@@ -58,33 +72,36 @@ MAX_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Components:
-    """The model, loss and data set of a run."""
+    """The model of a run, the parts that it is made of, its loss and its data set."""
 
     model: ModelSpec
     loss: LossSpec
     data: DatasetSpec
+    parts: Mapping[str, PartSpec] = field(default_factory=dict)
 
     def specs(self) -> dict[str, Spec]:
         """The specs by section."""
-        return {"model": self.model, "loss": self.loss, "data": self.data}
+        return {"model": self.model, **self.parts, "loss": self.loss, "data": self.data}
 
     def options(self) -> dict[str, type[Options]]:
         """The option classes by section, in the order of SECTIONS."""
-        return {
-            "train": TrainOptions,
-            "model": self.model.load_options(),
-            "loss": self.loss.load_options(),
-            "data": self.data.load_options() if self.data.options else DataOptions,
-        }
+        found = {section: spec.load_options() for section, spec in self.specs().items()}
+        if not self.data.options:
+            found["data"] = DataOptions
+        return {"train": TrainOptions, **found}
 
     def defaults(self) -> dict[str, dict[str, Any]]:
-        """The defaults that the specs set, by section."""
-        own_loss = self.loss.name == self.model.loss_name
+        """The defaults that the specs set, by section.
+
+        Those that a model sets for a part or for the loss hold for its own part or loss only.
+        """
+        own = {**self.model.parts, "loss": self.model.loss_name}
+        changed = {**self.model.part_options, "loss": self.model.loss_options}
+        specs = self.specs().items()
         return {
+            **{s: dict(changed.get(s, {})) if own.get(s) == spec.name else {} for s, spec in specs},
             "train": merge_layers([self.data.train_options, self.model.train_options]),
             "model": dict(self.model.model_options),
-            "loss": dict(self.model.loss_options) if own_loss else {},
-            "data": {},
         }
 
     def flat_names(self) -> dict[str, tuple[str, str]]:
@@ -104,18 +121,30 @@ class Components:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The full configuration of a run: its components and all their options."""
+    """The full configuration of a run: its components and all their options, by section."""
 
     components: Components
-    train: TrainOptions
-    model: Options
-    loss: Options
-    data: DataOptions
+    options: Mapping[str, Options]
+
+    @property
+    def train(self) -> TrainOptions:
+        return cast(TrainOptions, self.options["train"])
+
+    @property
+    def data(self) -> DataOptions:
+        return cast(DataOptions, self.options["data"])
+
+    def replace(self, section: str, **changes: Any) -> RunConfig:
+        """The configuration with other values of some options of a section."""
+        changed = self.options[section].model_copy(update=changes)
+        return RunConfig(self.components, {**self.options, section: changed})
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """The sections as plain values, as they are written to config.yaml."""
         specs = self.components.specs()
-        named = {s: {"name": spec.name, **to_dict(getattr(self, s))} for s, spec in specs.items()}
+        named = {s: {"name": spec.name, **to_dict(self.options[s])} for s, spec in specs.items()}
+        if "sampler" in self.components.model.parts and "sampler" not in named:
+            named["sampler"] = {"name": NO_PART}
         return {**named, "train": to_dict(self.train)}
 
     def to_yaml(self) -> str:
@@ -124,28 +153,115 @@ class RunConfig:
         return text
 
 
-def resolve_components(
-    model: str | None, loss: str | None, data: str | None, config: Sections
-) -> Components:
-    """Look the three names up: those given, else the config file's, else the defaults.
+def resolve_components(names: Mapping[str, str | None], config: Sections) -> Components:
+    """Look up the names by section: those given, else the config file's, else the defaults.
 
     What is given may be a file with a class, which is imported; what a config file names is not.
+    OptionError, in one line, if the loss or a part does not fit the model.
     """
-    spec = _pick("model", model, config, None)
+    spec = _pick("model", names.get("model"), config, None)
     if not isinstance(spec, ModelSpec):
         raise OptionError("say which model to train (vaezoo list shows them)")
+    parts = _resolve_parts(spec, names, config)
     components = Components(
-        model=spec,
-        loss=cast(LossSpec, _pick("loss", loss, config, spec.loss_name)),
-        data=resolve_dataset(data, config),
+        model=with_own_tags(spec, parts),
+        loss=cast(LossSpec, _pick("loss", names.get("loss"), config, spec.loss_name)),
+        data=resolve_dataset(names.get("data"), config),
+        parts=parts,
     )
-    missing = [tag for tag in components.loss.requires if tag not in components.model.tags]
-    if missing:
-        raise OptionError(
-            f"loss {components.loss.name} needs a model with {' and '.join(missing)}, which "
-            f"{components.model.name} is not: its own loss is {components.model.loss_name}"
-        )
+    if problem := find_conflict(components):
+        raise OptionError(problem)
     return components
+
+
+def _resolve_parts(
+    model: ModelSpec, names: Mapping[str, str | None], config: Sections
+) -> dict[str, PartSpec]:
+    """The parts of a model: those given, else the config file's, else the model's own."""
+    parts: dict[str, PartSpec] = {}
+    own_config = config.get("model", {}).get("name", model.name) == model.name
+    for kind in PARTS:
+        default, given = _default_part(model, kind), names.get(kind)
+        if default is None and kind != "sampler":
+            if given or (own_config and kind in config):
+                raise OptionError(f"{title(model)} builds its own {kind}: leave out --{kind}")
+            continue
+        if NO_PART in (given, given or config.get(kind, {}).get("name")) and kind == "sampler":
+            continue
+        found = _pick(kind, given, config, None if default is None else default.name)
+        if found is not None:
+            parts[kind] = cast(PartSpec, found)
+    return parts
+
+
+def with_own_tags(model: ModelSpec, parts: Mapping[str, PartSpec]) -> ModelSpec:
+    """The model with the tags that it has with these parts: they follow from the bottleneck."""
+    return model.with_bottleneck(_default_part(model, "bottleneck"), parts.get("bottleneck"))
+
+
+def default_parts(model: ModelSpec) -> dict[str, PartSpec]:
+    """The parts that a model is made of if no other is named."""
+    found = {kind: _default_part(model, kind) for kind in PARTS}
+    return {kind: spec for kind, spec in found.items() if spec is not None}
+
+
+def _default_part(model: ModelSpec, kind: PartKind) -> PartSpec | None:
+    """The part of a model by default; None if it is not made of such a part."""
+    name = model.parts.get(kind)
+    if name is None:
+        return None
+    marked = (spec.name for spec in registry().specs(kind) if cast(PartSpec, spec).default)
+    name = name or next(marked, "")
+    if not name:
+        raise OptionError(f"no installed plugin has a default {kind}: give --{kind}")
+    return cast(PartSpec, registry().get(kind, name))
+
+
+def find_conflict(components: Components) -> str:
+    """Why a model, its parts and its loss do not fit together, in one line; "" if they do."""
+    model, loss, parts = components.model, components.loss, components.parts
+    for kind, tags in model.part_requires.items():
+        if kind in parts and (missing := [tag for tag in tags if tag not in parts[kind].tags]):
+            return (
+                f"{title(model)} needs a {kind} with {' and '.join(missing)}, which "
+                f"{title(parts[kind])} is not"
+            )
+    network, bottleneck = parts.get("network"), parts.get("bottleneck")
+    if network is not None and isinstance(bottleneck, BottleneckSpec):
+        missing = [tag for tag in bottleneck.requires if tag not in network.tags]
+        if missing:
+            fitting = _names(s for s in registry().specs("network") if {*missing} <= {*s.tags})
+            return (
+                f"{title(bottleneck)} needs a network with {' and '.join(missing)}, which "
+                f"{title(network)} is not: give --network {fitting}"
+            )
+    sampler, latents = (
+        parts.get("sampler"),
+        "discrete" if "discrete" in model.tags else "continuous",
+    )
+    if isinstance(sampler, SamplerSpec) and sampler.requires and latents not in sampler.requires:
+        return (
+            f"{title(sampler)} is for {' and '.join(sampler.requires)} latents, and those of "
+            f"{title(model)} are {latents}"
+        )
+    missing = [tag for tag in loss.requires if tag not in model.tags]
+    if missing:
+        own = "" if loss.name == model.loss_name else f": its own loss is {model.loss_name}"
+        return (
+            f"{title(loss)} needs a model with {' and '.join(missing)}, which {model.name} is not"
+            f"{own or f': give --loss {_fitting_losses(model)}'}"
+        )
+    return ""
+
+
+def _fitting_losses(model: ModelSpec) -> str:
+    losses = cast("list[LossSpec]", registry().specs("loss"))
+    return _names(loss for loss in losses if {*loss.requires} <= {*model.tags})
+
+
+def _names(specs: Iterable[Spec]) -> str:
+    """Some names of specs: "conv or resnet"."""
+    return " or ".join([spec.name for spec in specs][:4]) or "another one"
 
 
 def resolve_dataset(name: str | None, config: Sections) -> DatasetSpec:
@@ -181,17 +297,18 @@ def build_config(components: Components, config: Sections, given: Sections) -> R
     for section, cls in components.options().items():
         layer = config.get(section, {})
         spec = specs.get(section)
-        # Options of the config file belong to the model, loss or data set that it names.
+        # Options of the config file belong to the model, part, loss or data set that it names.
         if spec is not None:
             own = layer.get("name", spec.name) == spec.name
             layer = {key: value for key, value in layer.items() if own and key != "name"}
         merged = merge_layers([defaults[section], layer, given.get(section, {})])
         values[section] = parse(cls, merged, "training" if spec is None else title(spec))
-    train, data = values["train"], values["data"]
-    assert isinstance(train, TrainOptions)
-    if not isinstance(data, DataOptions):
+    unused = [section for section, options in given.items() if options and section not in values]
+    if unused:
+        raise OptionError(f"{title(components.model)} has no {unused[0]} to set options of")
+    if not isinstance(values["data"], DataOptions):
         raise OptionError(f"{title(components.data)}: its options must derive from DataOptions")
-    return RunConfig(components, train, values["model"], values["loss"], data)
+    return RunConfig(components, values)
 
 
 def check_resumable(run: RunConfig, config: RunConfig) -> None:
@@ -199,10 +316,10 @@ def check_resumable(run: RunConfig, config: RunConfig) -> None:
     components = run.components.flat_names().items()
     flags = {field: cli_flag(flat) for flat, field in components}
     old, new = run.to_dict(), config.to_dict()
-    for section in ("model", "loss", "data", "train"):
+    for section in ("model", *PARTS, "loss", "data", "train"):
         flags[section, "name"] = "MODEL" if section == "model" else f"--{section}"
-        for name, value in old[section].items():
-            given = new[section].get(name)
+        for name, value in {"name": NO_PART, **old.get(section, {})}.items():
+            given = new.get(section, {"name": NO_PART}).get(name)
             if given != value and (section not in ("train", "data") or name not in RESUMABLE):
                 raise OptionError(
                     f"{flags[section, name]} {format_value(given)}: the run has "
@@ -217,11 +334,11 @@ def split_by_section(components: Components, flat: Mapping[str, Any]) -> dict[st
     sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     for name, value in flat.items():
         if name not in names:
-            classes = components.options()
+            classes, titles = components.options(), [*map(title, components.specs().values())]
             helps = {n: classes[s].model_fields[f].description or "" for n, (s, f) in names.items()}
             raise OptionError(
-                f"neither training, {title(components.model)}, {title(components.loss)} nor "
-                f"{title(components.data)} has an option {quoted(name)}"
+                f"neither training, {', '.join(titles[:-1])} nor {titles[-1]} has an option "
+                f"{quoted(name)}"
                 f"{did_you_mean(find_options(name, helps))}"
             )
         section, field = names[name]

@@ -179,7 +179,7 @@ def export_weights(run: Run, path: Path) -> Exported:
     """Export the weights to safetensors; the header holds all that is needed to build the model."""
     model = run.model
     config = run.config
-    again = build_model(config.components, config.model, config.loss, run.data_spec).eval()
+    again = build_model(config, run.data_spec).eval()
     difference = 0.0
 
     def write(temporary: Path) -> None:

@@ -67,7 +67,8 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
                 tags=("adversarial",),
                 requires=("gaussian",),
             ),
-            model_options={"likelihood": "gaussian", "latent_dim": 32},
+            parts={"likelihood": "gaussian"},
+            part_options={"bottleneck": {"latent_dim": 32}},
             input_spec=InputSpec(min_size=8),
         )
     )

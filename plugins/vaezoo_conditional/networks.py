@@ -7,8 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from vaezoo import DataSpec
-from vaezoo.nn.networks import make_decoder, make_encoder
+from vaezoo import Bottleneck, DataSpec, Network
 
 from .plugin import ConditionalOptions
 
@@ -19,36 +18,54 @@ def one_hot(y: Tensor, classes: int) -> Tensor:
 
 
 class LabelledEncoder(nn.Module):
-    """Examples and one-hot labels to features: [batch, *shape], [batch, classes] -> [batch, n].
+    """Examples and one-hot labels to a bottleneck's parameters.
 
-    The embedded label is concatenated to the example: as constant channels of an image, and as
-    further values of a vector.
+    [batch, *shape], [batch, classes] -> [batch, num_params, *grid]. The embedded label is
+    concatenated to the example: as constant channels for a network with a grid of features, and
+    as further values of a vector for others.
     """
 
-    def __init__(self, options: ConditionalOptions, data: DataSpec, out_features: int) -> None:
+    def __init__(
+        self, options: ConditionalOptions, data: DataSpec, network: Network, bottleneck: Bottleneck
+    ) -> None:
         super().__init__()
-        self.as_channels = "mlp" not in options.network
+        self.as_channels = bool(network.latent_grid)
         first, *rest = data.shape if self.as_channels else (data.numel,)
         labelled = replace(data, shape=(first + options.label_dim, *rest))
         self.embedding = nn.Linear(len(data.class_names), options.label_dim, bias=False)
-        self.network = make_encoder(options, labelled, out_features)
+        network = type(network)(network.options, labelled)
+        make = network.grid_encoder if bottleneck.grid else network.encoder
+        self.network = make(bottleneck.num_params)
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        embedded = self.embedding(label)
-        if self.as_channels:
-            embedded = embedded[:, :, None, None].expand(-1, -1, *x.shape[2:])
-        else:
-            x = x.flatten(1)
-        return self.network(torch.cat([x, embedded], dim=1))
+        x = x if self.as_channels else x.flatten(1)
+        return self.network(torch.cat([x, _everywhere(self.embedding(label), x)], dim=1))
 
 
 class LabelledDecoder(nn.Module):
-    """Latents and one-hot labels to examples: [batch, n], [batch, classes] -> [batch, *shape]."""
+    """Latents and one-hot labels to a likelihood's parameters.
 
-    def __init__(self, options: ConditionalOptions, data: DataSpec) -> None:
+    [batch, features, *grid], [batch, classes] -> [batch, *out_shape].
+    """
+
+    def __init__(
+        self,
+        options: ConditionalOptions,
+        data: DataSpec,
+        network: Network,
+        bottleneck: Bottleneck,
+        out_shape: tuple[int, ...],
+    ) -> None:
         super().__init__()
         self.embedding = nn.Linear(len(data.class_names), options.label_dim, bias=False)
-        self.network = make_decoder(options, data, options.latent_dim + options.label_dim)
+        make = network.grid_decoder if bottleneck.grid else network.decoder
+        self.network = make(bottleneck.out_features + options.label_dim, out_shape)
 
     def forward(self, z: Tensor, label: Tensor) -> Tensor:
-        return self.network(torch.cat([z, self.embedding(label)], dim=1))
+        return self.network(torch.cat([z, _everywhere(self.embedding(label), z)], dim=1))
+
+
+def _everywhere(label: Tensor, like: Tensor) -> Tensor:
+    """A label, [batch, n], at each position of `like`: [batch, n, *spatial]."""
+    spatial = like.shape[2:]
+    return label.reshape(*label.shape, *[1] * len(spatial)).expand(-1, -1, *spatial)

@@ -7,11 +7,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from vaezoo import GaussianOptions, InputSpec, ModelSpec, hookimpl
+from vaezoo import InputSpec, ModelSpec, Options, hookimpl
 
 
-class ConditionalOptions(GaussianOptions):
-    """A Gaussian posterior, the size of the label embedding, and the kind of prior."""
+class ConditionalOptions(Options):
+    """The size of the label embedding, and the kind of prior."""
 
     label_dim: int = Field(
         16, ge=1, le=10_000, description="size of the label embedding of encoder and decoder"
@@ -34,6 +34,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             summary="Conditional VAE: encoder, decoder and prior get the class label",
             paper="Sohn, Lee & Yan 2015, Learning Structured Output Representation, NeurIPS",
             tags=("elbo", "importance", "labels", "gaussian"),
-            input_spec=InputSpec(ndims=(0, 1, 2, 3), min_size=8, labels=True),
+            parts={"network": "conv", "bottleneck": "gaussian", "likelihood": "auto"},
+            input_spec=InputSpec(min_size=8, ndims=(0, 1, 2, 3), labels=True),
         )
     )

@@ -7,14 +7,24 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, MixtureSameFamily, MultivariateNormal
+from torch.distributions import (
+    Categorical,
+    Distribution,
+    MixtureSameFamily,
+    MultivariateNormal,
+    TransformedDistribution,
+)
+from torch.distributions.transforms import ReshapeTransform
 
+from vaezoo import LatentSpec, Options, Sampler
 from vaezoo.runtime import report_progress
+
+from .options import MixtureOptions
 
 _TINY = 1e-12
 
 
-class GaussianMixtureSampler(nn.Module):
+class GaussianMixtureSampler(Sampler):
     """Σ_k weight_k · N(mean_k, covariance_k) over vectors; a standard Gaussian until it is fitted.
 
     Its buffers are saved with the model and have the same shapes before and after fitting.
@@ -27,20 +37,33 @@ class GaussianMixtureSampler(nn.Module):
     means: Tensor
     factors: Tensor
 
-    def __init__(self, components: int, dim: int) -> None:
-        super().__init__()
+    def __init__(self, options: MixtureOptions, latent: LatentSpec) -> None:
+        super().__init__(options, latent)
+        self.shape = latent.shape
+        components, dim = options.components, math.prod(latent.shape)
         self.register_buffer("weights", torch.full((components,), 1.0 / components))
         self.register_buffer("means", torch.zeros(components, dim))
         self.register_buffer("factors", torch.eye(dim).repeat(components, 1, 1))
 
-    def distribution(self) -> Distribution:
-        """The mixture with its current parameters: batch shape (), event shape [dim]."""
+    @property
+    def is_fitted(self) -> bool:
+        return bool(self.means.any())
+
+    def distribution(self, y: Tensor | None = None) -> Distribution:
+        """The mixture with its current parameters: batch shape (), event shape `latent.shape`."""
         components = MultivariateNormal(self.means, scale_tril=self.factors, validate_args=False)
         weights = Categorical(self.weights, validate_args=False)
-        return MixtureSameFamily(weights, components, validate_args=False)
+        mixture = MixtureSameFamily(weights, components, validate_args=False)
+        if len(self.shape) == 1:
+            return mixture
+        shaped = ReshapeTransform(mixture.event_shape, torch.Size(self.shape))
+        return TransformedDistribution(mixture, shaped, validate_args=False)
+
+    def fit(self, latents: Tensor, y: Tensor | None = None) -> None:
+        self.fit_em(latents.flatten(1))
 
     @torch.no_grad()
-    def fit(
+    def fit_em(
         self, z: Tensor, *, ridge: float = 1e-6, tolerance: float = 1e-3, iterations: int = 200
     ) -> list[float]:
         """Fit the mixture to points by EM (Dempster et al. 1977).
@@ -70,6 +93,11 @@ class GaussianMixtureSampler(nn.Module):
         for buffer, value in zip((self.weights, self.means, self.factors), parameters, strict=True):
             buffer.copy_(value)
         return history
+
+
+def single_gaussian(options: Options, latent: LatentSpec) -> GaussianMixtureSampler:
+    """A mixture of one component."""
+    return GaussianMixtureSampler(MixtureOptions(components=1), latent)
 
 
 class _Parameters(NamedTuple):

@@ -6,21 +6,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from vaezoo import NetworkOptions, Options
+from vaezoo import Options
 
-SamplerName = Literal["standard_normal", "gaussian", "mixture"]
 RegulariserName = Literal["l2", "gradient_penalty", "spectral_norm", "none"]
 
 
-class AutoencoderOptions(NetworkOptions):
-    """Networks and likelihood, and the distribution of new latents."""
+class MixtureOptions(Options):
+    """The size of the mixture."""
 
-    sampler: SamplerName = Field(
-        "standard_normal",
-        description="distribution that latents of samples are drawn from: standard_normal, or, "
-        "fitted to the latents after training, a gaussian or a mixture of gaussians",
-    )
-    components: int = Field(10, ge=1, description="components of the mixture")
+    components: int = Field(10, ge=1, description="Gaussians of the mixture; 1: one Gaussian")
 
 
 class RAEOptions(Options):

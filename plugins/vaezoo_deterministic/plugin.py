@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vaezoo import InputSpec, LossSpec, ModelSpec, hookimpl
+from vaezoo import BottleneckSpec, LossSpec, ModelSpec, SamplerSpec, hookimpl
 
 _GHOSH = "Ghosh et al. 2019, arXiv:1903.12436"
 
@@ -15,8 +15,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
         ModelSpec(
             name="autoencoder",
             other_names=("ae", "convae"),
-            target="vaezoo_deterministic.model:Autoencoder",
-            options="vaezoo_deterministic.options:AutoencoderOptions",
+            base="vanilla",
             summary="Plain autoencoder: mean squared error, no constraint on the latents",
             paper="Hinton & Salakhutdinov 2006, doi:10.1126/science.1127647",
             tags=("deterministic", "convolutional"),
@@ -26,8 +25,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
                 summary="The distortion alone: mean squared error for a Gaussian likelihood",
             ),
             # Of a fixed scale: its log-likelihood is the mean squared error.
-            model_options={"likelihood": "gaussian"},
-            input_spec=InputSpec(ndims=(0, 1, 2, 3), min_size=8),
+            parts={"bottleneck": "point", "likelihood": "gaussian"},
         )
     )
     register(
@@ -45,6 +43,46 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
                 paper=_GHOSH,
                 requires=("deterministic",),
             ),
-            model_options={"sampler": "mixture"},
+            parts={"sampler": "gaussian_mixture"},
+        )
+    )
+
+
+@hookimpl
+def register_bottlenecks(register: Callable[[BottleneckSpec], None]) -> None:
+    register(
+        BottleneckSpec(
+            name="point",
+            other_names=("deterministic", "delta", "none", "ae"),
+            target="vaezoo_deterministic.point:PointBottleneck",
+            options="vaezoo:LatentOptions",
+            summary="The latent of an autoencoder: one point, no distribution",
+            paper="Hinton & Salakhutdinov 2006, doi:10.1126/science.1127647",
+            tags=("deterministic",),
+        )
+    )
+
+
+@hookimpl
+def register_samplers(register: Callable[[SamplerSpec], None]) -> None:
+    register(
+        SamplerSpec(
+            name="gaussian_mixture",
+            other_names=("gmm", "mixture", "mog"),
+            target="vaezoo_deterministic.mixture:GaussianMixtureSampler",
+            options="vaezoo_deterministic.options:MixtureOptions",
+            summary="Gaussians with full covariances, fitted to the latents by EM",
+            paper=_GHOSH,
+            requires=("continuous",),
+        )
+    )
+    register(
+        SamplerSpec(
+            name="gaussian",
+            other_names=("fullgaussian", "normal"),
+            target="vaezoo_deterministic.mixture:single_gaussian",
+            summary="One Gaussian with full covariance, fitted to the latents",
+            paper=_GHOSH,
+            requires=("continuous",),
         )
     )

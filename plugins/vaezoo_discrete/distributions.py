@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.types import _size
 
+from vaezoo.models.bottleneck import Codebook
 from vaezoo.models.distributions import BaseDistribution
 
 from .quantizer import Quantized, Quantizer
@@ -41,7 +42,11 @@ class CodePosterior(BaseDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """0 for its own codes, -inf for all others."""
-        same = (self.quantizer.codes_to_indices(value) == self.indices).flatten(-2).all(-1)
+        same = (
+            (self.quantizer.codes_to_indices(value) == self.indices)
+            .flatten(-(self.indices.dim() - 1))
+            .all(-1)
+        )
         return torch.where(same, 0.0, -math.inf)
 
     def kl_divergence(self, prior: CodePrior, z: Tensor) -> Tensor:
@@ -51,47 +56,46 @@ class CodePosterior(BaseDistribution):
 class CodePrior(BaseDistribution):
     """p(z) over the code vectors of a grid: uniform, or by an autoregressive network.
 
-    grid: as (rows, columns). network: gives p(indices); a uniform prior uses only its device.
+    codebook: maps indices to code vectors. grid: the spatial size. like: a tensor on the device.
+    network: gives p(indices); None for a uniform prior.
     temperature: divides the network's logits in `sample`; `log_prob` is at temperature 1.
     """
 
     def __init__(
         self,
-        quantizer: Quantizer,
+        codebook: Codebook,
         grid: tuple[int, ...],
-        network: CodeTransformer,
+        like: Tensor,
+        network: CodeTransformer | None = None,
         *,
-        uniform: bool = False,
         temperature: float = 1.0,
     ) -> None:
-        self.quantizer, self.grid, self.network = quantizer, grid, network
-        self.uniform, self.temperature = uniform, temperature
-        super().__init__((), (quantizer.code_dim, *grid))
+        self.codebook, self.grid, self.network = codebook, grid, network
+        self.like, self.temperature = like, temperature
+        super().__init__((), (codebook.code_dim, *grid))
 
     def with_temperature(self, temperature: float) -> CodePrior:
         """The prior with its logits divided by `temperature`; 0 takes the most likely code."""
-        return CodePrior(
-            self.quantizer, self.grid, self.network, uniform=self.uniform, temperature=temperature
-        )
+        return CodePrior(self.codebook, self.grid, self.like, self.network, temperature=temperature)
 
     @torch.no_grad()
     def sample(self, sample_shape: _size = ()) -> Tensor:
         shape = torch.Size(sample_shape)
         n, length = shape.numel(), math.prod(self.grid)
-        if self.uniform:
-            device = self.network.start.device
-            indices = torch.randint(self.quantizer.num_codes, (n, length), device=device)
+        if self.network is None:
+            size, device = (n, length), self.like.device
+            indices = torch.randint(self.codebook.num_codes, size, device=device)
         else:
             indices = self.network.sample(n, self.temperature)
-        return self.quantizer.indices_to_codes(indices.view(*shape, *self.grid))
+        return self.codebook.indices_to_codes(indices.view(*shape, *self.grid))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return self.log_prob_indices(self.quantizer.codes_to_indices(value))
+        return self.log_prob_indices(self.codebook.codes_to_indices(value))
 
     def log_prob_indices(self, indices: Tensor) -> Tensor:
-        """log p in nats: int64 [*batch, rows, columns] -> [*batch]."""
-        flat = indices.flatten(-2)
-        if self.uniform:
-            log_p = -flat.shape[-1] * math.log(self.quantizer.num_codes)
+        """log p in nats: int64 [*batch, *grid] -> [*batch]."""
+        flat = indices.flatten(-len(self.grid))
+        if self.network is None:
+            log_p = -flat.shape[-1] * math.log(self.codebook.num_codes)
             return torch.full(flat.shape[:-1], log_p, device=flat.device)
         return self.network.log_prob(flat.view(-1, flat.shape[-1])).view(flat.shape[:-1])

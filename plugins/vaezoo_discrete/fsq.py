@@ -7,11 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from vaezoo import DataSpec
 from vaezoo.errors import OptionError
 from vaezoo.models.distributions import to_float32
 
-from .grid import GridVAE
+from .bottleneck import QuantizerBottleneck
 from .options import MAX_CODES, FSQOptions
 from .quantizer import Quantized, Quantizer, straight_through
 
@@ -19,20 +18,18 @@ _EPS = 1e-3
 """The bound is wider than the outermost values by this fraction, so that features reach them."""
 
 
-class FSQVAE(GridVAE):
-    """An autoencoder whose latent channels are bounded and rounded (Mentzer et al. 2023).
+class FSQBottleneck(QuantizerBottleneck):
+    """Channels that are bounded and rounded (Mentzer et al. 2023).
 
     The codebook is the fixed grid of the rounded values. There is no codebook or commitment loss:
     the loss is the negative ELBO.
     """
 
-    options: FSQOptions
-
-    def __init__(self, options: FSQOptions, data: DataSpec) -> None:
+    def __init__(self, options: FSQOptions, grid: tuple[int, ...]) -> None:
         num_codes = math.prod(options.levels)
         if num_codes > MAX_CODES:
             raise OptionError(f"--levels make {num_codes:,} codes, and {MAX_CODES:,} are the most")
-        super().__init__(options, data, ScalarQuantizer(options.levels))
+        super().__init__(options, grid, ScalarQuantizer(options.levels, ndim=len(grid)))
 
 
 class ScalarQuantizer(Quantizer):
@@ -46,15 +43,16 @@ class ScalarQuantizer(Quantizer):
     middle: Tensor
     radix: Tensor
 
-    def __init__(self, levels: tuple[int, ...]) -> None:
+    def __init__(self, levels: tuple[int, ...], *, ndim: int = 2) -> None:
         super().__init__()
+        self.ndim = ndim
         self.num_codes, self.code_dim = math.prod(levels), len(levels)
         for name, values in {
             "levels": levels,
             "middle": [count // 2 for count in levels],
             "radix": [math.prod(levels[:i]) for i in range(len(levels))],
         }.items():
-            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+            self.register_buffer(name, torch.tensor(values).view(-1, *[1] * ndim), persistent=False)
 
     def forward(self, features: Tensor) -> Quantized:
         bounded = self.bound(features)
@@ -64,7 +62,7 @@ class ScalarQuantizer(Quantizer):
         return Quantized(quantized, self.codes_to_indices(codes), {})
 
     def bound(self, features: Tensor) -> Tensor:
-        """Features limited to the range of each channel's integers: [..., code_dim, rows, columns].
+        """Features limited to the range of each channel's integers: [..., code_dim, *grid].
 
         An even count n has no middle value: its integers are -n/2 to n/2 - 1. So the tanh is
         shifted by a half, and 0 stays at 0.
@@ -75,9 +73,9 @@ class ScalarQuantizer(Quantizer):
         return torch.tanh(to_float32(features) + shift) * reach - offset
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
-        digits = indices.unsqueeze(-3) // self.radix % self.levels
+        digits = indices.unsqueeze(-1 - self.ndim) // self.radix % self.levels
         return (digits - self.middle) / self.middle
 
     def codes_to_indices(self, z: Tensor) -> Tensor:
         digits = (z * self.middle).round().long() + self.middle
-        return (digits.clamp(min=0).minimum(self.levels - 1) * self.radix).sum(-3)
+        return (digits.clamp(min=0).minimum(self.levels - 1) * self.radix).sum(-1 - self.ndim)

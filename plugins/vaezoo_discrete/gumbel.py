@@ -13,16 +13,15 @@ from torch.distributions import (
     RelaxedOneHotCategorical,
 )
 
-from vaezoo import DataSpec, EncoderDecoderVAE
+from vaezoo import Bottleneck
 from vaezoo.errors import OptionError
 from vaezoo.models.distributions import independent, to_float32
-from vaezoo.nn.networks import make_decoder, make_encoder
 
 from .options import GumbelOptions
 
 
-class GumbelVAE(EncoderDecoderVAE):
-    """A VAE with categorical latents, [batch, latent_dim, classes], and a uniform prior.
+class GumbelBottleneck(Bottleneck):
+    """Categorical latents, [batch, latent_dim, classes], and a uniform prior.
 
     In evaluation mode the latents are one-hot: ELBO and importance weights are those of the
     categorical model, and the ELBO is a bound. In training mode they are relaxed (Jang et al. 2016,
@@ -32,31 +31,30 @@ class GumbelVAE(EncoderDecoderVAE):
 
     options: GumbelOptions
 
-    def __init__(self, options: GumbelOptions, data: DataSpec) -> None:
+    def __init__(self, options: GumbelOptions, grid: tuple[int, ...] = ()) -> None:
         if options.min_temperature > options.temperature:
             raise OptionError(
                 f"--min-temperature {options.min_temperature:g} is above --temperature "
                 f"{options.temperature:g}; give a smaller one"
             )
-        size = options.latent_dim * options.classes
-        super().__init__(
-            options,
-            data,
-            latent_shape=(options.latent_dim, options.classes),
-            encoder=make_encoder(options, data, size),
-            decoder=make_decoder(options, data, size),
-        )
+        super().__init__(options)
+        self.num_params = options.latent_dim * options.classes
+        self.latent_shape = (options.latent_dim, options.classes)
         self.temperature: Tensor
         self.register_buffer("temperature", torch.tensor(options.temperature))
 
-    def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
-        return self._distribution(to_float32(self.encoder(x)).unflatten(1, self.latent_shape))
+    @property
+    def out_features(self) -> int:
+        return self.num_params
 
-    def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
-        return super().decode(z.flatten(1))
+    def forward(self, params: Tensor) -> Distribution:
+        return self._distribution(to_float32(params).unflatten(1, self.latent_shape))
 
-    def prior(self, y: Tensor | None = None) -> Distribution:
-        return self._distribution(torch.zeros(self.latent_shape, device=self.device))
+    def decoder_input(self, z: Tensor) -> Tensor:
+        return z.flatten(1)
+
+    def prior(self) -> Distribution:
+        return self._distribution(self._origin.new_zeros(self.latent_shape))
 
     def on_train_step(self, step: Tensor) -> None:
         """Set the temperature: max(minimum, first · exp(-r · step)) (Jang et al. 2016, 4.2)."""

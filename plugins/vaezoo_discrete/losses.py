@@ -33,16 +33,17 @@ class VQLoss(CodesLoss):
     """The negative ELBO + |sg[features] - codes|² + commitment · |features - sg[codes]|².
 
     van den Oord et al. (2017), equation 3. Each distance is a sum over an example's grid, averaged
-    over the batch. The second term trains the codebook; with moving averages it is absent.
+    over the batch. The second term trains the codebook; with moving averages it is absent. A
+    bottleneck without learned codes has neither term.
     """
 
     options: VQLossOptions
 
     def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         loss, terms = super().forward(model, batch, context)
-        loss = loss + self.options.commitment * terms["commitment"].mean()
-        if "codebook" in terms:
-            loss = loss + terms["codebook"].mean()
+        for term, weight in (("commitment", self.options.commitment), ("codebook", 1.0)):
+            if term in terms:
+                loss = loss + weight * terms[term].mean()
         return LossOutput(loss, terms)
 
 

@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from vaezoo import LikelihoodOptions, NetworkOptions, Options
+from vaezoo import Options
 
 MAX_CODES = 1 << 20
 
-MAX_GRID = 8
-"""By default an image is halved until its grid has at most so many rows and columns."""
 
+class AutoregressiveOptions(Options):
+    """The transformer over codes, and its training."""
 
-class GridOptions(LikelihoodOptions):
-    """Networks around a grid of codes, and the prior that is fitted after training."""
+    test_defaults: ClassVar[Mapping[str, Any]] = {"prior_steps": 5}
 
-    test_defaults: ClassVar[Mapping[str, Any]] = {"hidden": (16, 16), "prior_steps": 5}
-
-    network: Literal["conv", "resnet"] = Field(
-        "resnet",
-        description="encoder and decoder: conv: strided convolutions; resnet: with residual blocks",
-    )
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
-        None,
-        min_length=1,
-        description="channels of each level, which halves the image; none: 32,64,128,... until "
-        "the grid is at most 8×8",
-    )
     prior_steps: int = Field(
         1000,
         ge=0,
-        description="training steps of the prior, 64 images each, after training; 0: it stays "
+        description="training steps of the prior, 64 examples each, after training; 0: it stays "
         "uniform",
     )
     prior_width: int = Field(
@@ -42,15 +28,8 @@ class GridOptions(LikelihoodOptions):
     )
     prior_layers: int = Field(3, ge=1, le=100, description="layers of the prior's transformer")
 
-    def channels(self, height: int, width: int) -> tuple[int, ...]:
-        """Channels of each level for images of this size."""
-        if self.hidden is not None:
-            return self.hidden
-        levels = max(1, math.ceil(math.log2(max(height, width) / MAX_GRID)))
-        return tuple(32 * 2**level for level in range(levels))
 
-
-class VQOptions(GridOptions):
+class VQOptions(Options):
     codes: int = Field(512, ge=2, le=MAX_CODES, description="number of codes in the codebook")
     code_dim: int = Field(64, ge=1, le=1 << 16, description="size of a code vector")
     codebook: Literal["ema", "gradient"] = Field(
@@ -68,7 +47,7 @@ class VQOptions(GridOptions):
     )
 
 
-class FSQOptions(GridOptions):
+class FSQOptions(Options):
     levels: tuple[Annotated[int, Field(ge=2)], ...] = Field(
         (8, 5, 5, 5),
         min_length=1,
@@ -77,7 +56,9 @@ class FSQOptions(GridOptions):
     )
 
 
-class GumbelOptions(NetworkOptions):
+class GumbelOptions(Options):
+    test_defaults: ClassVar[Mapping[str, Any]] = {"latent_dim": 4}
+
     latent_dim: int = Field(20, ge=1, description="number of categorical variables")
     classes: int = Field(10, ge=2, le=MAX_CODES, description="classes of each variable")
     temperature: float = Field(

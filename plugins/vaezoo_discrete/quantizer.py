@@ -13,8 +13,8 @@ class Quantized(NamedTuple):
     """The output of a quantizer.
 
     quantized: the code vectors, with the gradient of the features (straight through),
-        [batch, code_dim, rows, columns].
-    indices: of the codes, int64 [batch, rows, columns].
+        [batch, code_dim, *grid].
+    indices: of the codes, int64 [batch, *grid].
     losses: named terms that a loss may add, [batch] each, summed over an example's positions.
     """
 
@@ -24,18 +24,22 @@ class Quantized(NamedTuple):
 
 
 class Quantizer(nn.Module, ABC):
-    """Maps each feature vector to one of `num_codes` code vectors of size `code_dim`."""
+    """Maps each feature vector to one of `num_codes` code vectors of size `code_dim`.
+
+    ndim: the number of spatial dimensions of its features.
+    """
 
     num_codes: int
     code_dim: int
+    ndim: int
 
     @abstractmethod
     def forward(self, features: Tensor) -> Quantized:
-        """Quantize features, [batch, code_dim, rows, columns]."""
+        """Quantize features, [batch, code_dim, *grid]."""
 
     @abstractmethod
     def indices_to_codes(self, indices: Tensor) -> Tensor:
-        """Code vectors of indices: int64 [..., rows, columns] -> [..., code_dim, rows, columns]."""
+        """Code vectors of indices: int64 [..., *grid] -> [..., code_dim, *grid]."""
 
     @abstractmethod
     def codes_to_indices(self, z: Tensor) -> Tensor:

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vaezoo import DataSpec
 from vaezoo.distributed import all_gather, all_reduce, rank, world_size
 from vaezoo.models.distributions import to_float32
 
-from .grid import GridVAE
+from .bottleneck import QuantizerBottleneck
 from .options import VQOptions
 from .quantizer import Quantized, Quantizer, straight_through
 
@@ -22,24 +21,23 @@ _MIN_COUNT = 1e-6
 """A code with a smaller average count keeps its vector: its mean is not known."""
 
 
-class VQVAE(GridVAE):
-    """An autoencoder whose features are replaced by their nearest codes (van den Oord et al. 2017).
+class VQBottleneck(QuantizerBottleneck):
+    """Features are replaced by their nearest codes (van den Oord et al. 2017, 3.1 and 3.2).
 
-    Sections 3.1 and 3.2. The decoder's gradient passes straight through to the encoder; the
-    commitment term of the loss keeps the encoder's features near their codes.
+    The decoder's gradient passes straight through to the encoder; the commitment term of the loss
+    keeps the encoder's features near their codes.
     """
 
-    options: VQOptions
-
-    def __init__(self, options: VQOptions, data: DataSpec) -> None:
+    def __init__(self, options: VQOptions, grid: tuple[int, ...]) -> None:
         quantizer = VectorQuantizer(
             options.codes,
             options.code_dim,
             ema=options.codebook == "ema",
             decay=options.decay,
             dead_code_steps=options.dead_code_steps,
+            ndim=len(grid),
         )
-        super().__init__(options, data, quantizer)
+        super().__init__(options, grid, quantizer)
 
 
 class VectorQuantizer(Quantizer):
@@ -70,8 +68,10 @@ class VectorQuantizer(Quantizer):
         ema: bool = True,
         decay: float = 0.99,
         dead_code_steps: int | None = 100,
+        ndim: int = 2,
     ) -> None:
         super().__init__()
+        self.ndim = ndim
         self.num_codes, self.code_dim = num_codes, code_dim
         self.ema, self.decay, self.dead_code_steps = ema, decay, dead_code_steps
         codebook = torch.randn(num_codes, code_dim)
@@ -91,25 +91,30 @@ class VectorQuantizer(Quantizer):
             indices = self.codes_to_indices(features.detach())
             codes = self.indices_to_codes(indices)
             if self.training:
-                self._update_codebook(_vectors(features.detach()), indices.flatten())
+                self._update_codebook(self._vectors(features.detach()), indices.flatten())
         losses = {"commitment": _squared_distance(features, codes.detach())}
         if not self.ema:
             losses["codebook"] = _squared_distance(features.detach(), codes)
         return Quantized(straight_through(features, codes), indices, losses)
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
-        return F.embedding(indices, self.codebook).movedim(-1, -3)
+        return F.embedding(indices, self.codebook).movedim(-1, -1 - self.ndim)
 
     @torch.no_grad()
     def codes_to_indices(self, z: Tensor) -> Tensor:
         squares = self.codebook.square().sum(1)
-        vectors = _vectors(z)
+        vectors = self._vectors(z)
         # A graph that is exported for any batch size cannot split it.
         size = max(1, _MAX_DISTANCES // self.num_codes)
         chunks = (vectors,) if torch.compiler.is_exporting() else vectors.split(size)
         # |z - e|² without |z|², which is the same for all codes.
         nearest = [torch.addmm(squares, v, self.codebook.T, alpha=-2).argmin(1) for v in chunks]
-        return torch.cat(nearest).view(*z.shape[:-3], *z.shape[-2:])
+        shape = z.movedim(-1 - self.ndim, -1).shape[:-1]
+        return torch.cat(nearest).view(shape)
+
+    def _vectors(self, features: Tensor) -> Tensor:
+        """[..., code_dim, *grid] -> [positions, code_dim]."""
+        return features.movedim(-1 - self.ndim, -1).flatten(0, -2)
 
     @torch.no_grad()
     def _update_codebook(self, vectors: Tensor, indices: Tensor) -> None:
@@ -147,11 +152,6 @@ class VectorQuantizer(Quantizer):
         local = all_gather(drawn)[: self.num_codes] - n * rank()
         is_local = ((local >= 0) & (local < n))[:, None]
         return all_reduce(torch.where(is_local, vectors[local.clamp(0, n - 1)], 0.0))
-
-
-def _vectors(features: Tensor) -> Tensor:
-    """[..., code_dim, rows, columns] -> [positions, code_dim]."""
-    return features.movedim(-3, -1).flatten(0, -2)
 
 
 def _squared_distance(a: Tensor, b: Tensor) -> Tensor:

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaezoo import DataSpec, EncoderDecoderVAE
+from vaezoo import BaseVAE, DataSpec, Network, Parts
 from vaezoo.models.distributions import diagonal_normal, gaussian_from_params, to_float32
-from vaezoo.nn.networks import make_decoder, make_encoder
 
 from .plugin import LadderOptions
 from .top_down import LadderPosterior, TopDownPrior
@@ -23,11 +22,11 @@ class BottomUpEncoder(nn.Module):
     [batch, *shape] -> Gaussians over [batch, n], the lowest level first.
     """
 
-    def __init__(self, options: LadderOptions, data: DataSpec, sizes: Sequence[int]) -> None:
+    def __init__(self, options: LadderOptions, network: Network, sizes: Sequence[int]) -> None:
         super().__init__()
         self.logvar_range = options.logvar_range
         hidden = options.level_hidden
-        self.body = make_encoder(options, data, hidden)
+        self.body = network.encoder(hidden)
         self.layers = nn.ModuleList(
             nn.Sequential(
                 nn.BatchNorm1d(hidden),
@@ -69,18 +68,24 @@ class ConditionalPrior(nn.Module):
 class TopDownDecoder(nn.Module):
     """The decoder of the lowest level, and the conditional priors of all levels but the top one."""
 
-    def __init__(self, options: LadderOptions, data: DataSpec, sizes: Sequence[int]) -> None:
+    def __init__(
+        self,
+        options: LadderOptions,
+        network: Network,
+        sizes: Sequence[int],
+        out_shape: tuple[int, ...],
+    ) -> None:
         super().__init__()
         self.conditionals = nn.ModuleList(
             ConditionalPrior(n_above, options.level_hidden, n) for n, n_above in pairwise(sizes)
         )
-        self.body = make_decoder(options, data, sizes[0])
+        self.body = network.decoder(sizes[0], out_shape)
 
     def forward(self, lowest: Tensor) -> Tensor:
         return self.body(lowest)
 
 
-class LadderVAE(EncoderDecoderVAE):
+class LadderVAE(BaseVAE):
     """p(x|z_1) Π p(z_i | z_i+1) p(z_L), with top-down inference (Sønderby et al. 2016).
 
     A deterministic upward pass gives a Gaussian for each level. The downward pass merges it with
@@ -92,25 +97,23 @@ class LadderVAE(EncoderDecoderVAE):
     has none, so a level's distribution does not depend on the other examples of a batch.
     """
 
+    parts = ("network", "likelihood")
     options: LadderOptions
-    decoder: TopDownDecoder
 
-    def __init__(self, options: LadderOptions, data: DataSpec) -> None:
-        sizes = (options.latent_dim, *options.upper)
-        super().__init__(
-            options,
-            data,
-            latent_shape=(sum(sizes),),
-            encoder=BottomUpEncoder(options, data, sizes),
-            decoder=TopDownDecoder(options, data, sizes),
-        )
-        self.sizes = sizes
+    def __init__(self, options: LadderOptions, data: DataSpec, parts: Parts) -> None:
+        super().__init__(options, data)
+        self.sizes = (options.latent_dim, *options.upper)
+        self.latent_shape = (sum(self.sizes),)
+        self.likelihood = parts.likelihood
+        shape = self.likelihood.param_shape
+        self.encoder = BottomUpEncoder(options, parts.network, self.sizes)
+        self.decoder = TopDownDecoder(options, parts.network, self.sizes, shape)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> LadderPosterior:
         return LadderPosterior(self.encoder(x), self.prior())
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
-        return super().decode(z[:, : self.sizes[0]])
+        return self.likelihood(self.decoder(z[:, : self.sizes[0]]))
 
     def prior(self, y: Tensor | None = None) -> TopDownPrior:
         zeros = super().prior().mean[-self.sizes[-1] :]

@@ -1,14 +1,13 @@
-"""A VAE whose posterior is an inverse autoregressive flow (Kingma et al. 2016)."""
+"""A posterior by inverse autoregressive flow (Kingma et al. 2016)."""
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 from torch.types import _size
 
-from vaezoo import DataSpec, VectorVAE
+from vaezoo import Bottleneck
 from vaezoo.models.distributions import BaseDistribution, gaussian_from_params
-from vaezoo.nn.networks import make_encoder
 
 from .flow import Flow
 from .options import IAFOptions
@@ -51,34 +50,24 @@ class FlowPosterior(BaseDistribution):
         return z
 
 
-class FlowEncoder(nn.Module):
-    """Maps examples, [batch, *shape], to posteriors: the base's mean and variance, the context."""
-
-    def __init__(self, options: IAFOptions, data: DataSpec) -> None:
-        super().__init__()
-        self.options = options
-        n, context = options.latent_dim, options.context_dim
-        self.body = make_encoder(options, data, 2 * n + context)
-        self.flow = Flow(n, context, options.flow_hidden, options.flow_steps)
-
-    def forward(self, x: Tensor) -> FlowPosterior:
-        n = self.options.latent_dim
-        features = self.body(x)
-        base = gaussian_from_params(features[:, : 2 * n], logvar_range=self.options.logvar_range)
-        return FlowPosterior(base, self.flow, features[:, 2 * n :])
-
-
-class IAFVAE(VectorVAE):
+class IAFBottleneck(Bottleneck):
     """q(z|x) by inverse autoregressive flow (Kingma et al. 2016, algorithm 1), p(z) = N(0, 1).
 
-    One pass gives a sample and its density, which is all that training and the importance-weighted
-    bound need. The KL has no closed form: the rate is its single-sample estimate.
+    The encoder gives the base's mean and log-variance, and the context of every step. One pass
+    gives a sample and its density, which is all that training and the importance-weighted bound
+    need. The KL has no closed form: the rate is its single-sample estimate.
     """
 
     options: IAFOptions
 
-    def __init__(self, options: IAFOptions, data: DataSpec) -> None:
-        super().__init__(options, data, FlowEncoder(options, data))
+    def __init__(self, options: IAFOptions, grid: tuple[int, ...] = ()) -> None:
+        super().__init__(options)
+        n, context = options.latent_dim, options.context_dim
+        self.num_params = 2 * n + context
+        self.latent_shape = (n,)
+        self.flow = Flow(n, context, options.flow_hidden, options.flow_steps)
 
-    def encode(self, x: Tensor, y: Tensor | None = None) -> FlowPosterior:
-        return self.encoder(x)
+    def forward(self, params: Tensor) -> FlowPosterior:
+        n = self.options.latent_dim
+        base = gaussian_from_params(params[:, : 2 * n], logvar_range=self.options.logvar_range)
+        return FlowPosterior(base, self.flow, params[:, 2 * n :])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from vaezoo import GaussianOptions, NetworkOptions
+from vaezoo import Options
+from vaezoo.models.options import LogvarRange
 
 
-class VampPriorOptions(GaussianOptions):
+class VampPriorOptions(Options):
     pseudo_inputs: int = Field(
         500,
         ge=1,
@@ -24,8 +26,13 @@ class VampPriorOptions(GaussianOptions):
     )
 
 
-class IAFOptions(GaussianOptions):
+class IAFOptions(Options):
+    test_defaults: ClassVar[Mapping[str, Any]] = {"latent_dim": 4}
+
     latent_dim: int = Field(32, ge=1, description="size of the latent vector")
+    logvar_range: LogvarRange = Field(
+        (-20.0, 20.0), description="range that the Gaussian's log-variance is clamped to"
+    )
     flow_steps: int = Field(
         4, ge=0, le=100, description="autoregressive steps after the Gaussian; 0: none"
     )
@@ -37,5 +44,7 @@ class IAFOptions(GaussianOptions):
     )
 
 
-class SphericalOptions(NetworkOptions):
+class SphericalOptions(Options):
+    test_defaults: ClassVar[Mapping[str, Any]] = {"latent_dim": 4}
+
     latent_dim: int = Field(16, ge=2, description="dimension of the space around the sphere")

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 from torch.func import functional_call
 
-from vaezoo import DataSpec, VectorVAE
-from vaezoo.models.distributions import gaussian_from_params
-from vaezoo.nn.networks import make_encoder
+from vaezoo import DataSpec, EncoderDecoderVAE, Parts
 
 from .mixture import GaussianMixture
 from .options import VampPriorOptions
 
 
-class VampPriorVAE(VectorVAE):
+class VampPriorVAE(EncoderDecoderVAE):
     """A VAE with the prior p(z) = 1/K Σ_k q(z|u_k) (Tomczak & Welling 2017, equation 9).
 
     The K pseudo-inputs u_k are learned by the gradient of the ELBO. The KL to the mixture has no
@@ -31,17 +28,14 @@ class VampPriorVAE(VectorVAE):
 
     options: VampPriorOptions
 
-    def __init__(self, options: VampPriorOptions, data: DataSpec) -> None:
-        super().__init__(options, data, make_encoder(options, data, 2 * options.latent_dim))
+    def __init__(self, options: VampPriorOptions, data: DataSpec, parts: Parts) -> None:
+        super().__init__(options, data, parts)
         start = torch.empty(options.pseudo_inputs, *data.shape)
         self.pseudo = nn.Parameter(start.normal_(options.pseudo_mean, options.pseudo_std))
 
-    def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
-        return gaussian_from_params(self.encoder(x), logvar_range=self.options.logvar_range)
-
     def prior(self, y: Tensor | None = None) -> GaussianMixture:
         parameters = _apply_in_eval_mode(self.encoder, self.pseudo_inputs())
-        components = gaussian_from_params(parameters, logvar_range=self.options.logvar_range)
+        components = self.bottleneck(parameters)
         return GaussianMixture(components.mean, components.stddev)
 
     def pseudo_inputs(self) -> Tensor:

@@ -14,7 +14,7 @@ _TOLSTIKHIN = "Tolstikhin et al. 2017, arXiv:1711.01558"
 _BURGESS = "Burgess et al. 2018, arXiv:1804.03599"
 _RYBKIN = "Rybkin et al. 2020, arXiv:2006.13202"
 
-_FEW_LATENTS = {"latent_dim": 10}
+_FEW_LATENTS = {"bottleneck": {"latent_dim": 10}}
 """As in the papers on disentangling: one latent for each factor, and a few more."""
 _LARGE_BATCH = {"batch_size": 64}
 """The losses use statistics of a batch: 16 examples, the default of sprites, are too few."""
@@ -43,7 +43,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             base="vanilla",
             summary="beta-TCVAE: independent latents by a weight on their total correlation",
             paper=_CHEN,
-            model_options=_FEW_LATENTS,
+            part_options=_FEW_LATENTS,
             train_options=_LARGE_BATCH,
             loss=_loss(
                 "beta_tc",
@@ -60,7 +60,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             base="vanilla",
             summary="DIP-VAE I and II: uncorrelated latents by a penalty on their covariance",
             paper=_KUMAR,
-            model_options=_FEW_LATENTS,
+            part_options=_FEW_LATENTS,
             train_options=_LARGE_BATCH,
             loss=_loss(
                 "dip_vae",
@@ -99,7 +99,11 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             tags=("convolutional", "gaussian"),
             # At this scale the distortion is the squared error plus a constant. A small latent, so
             # that no region of the prior is without data.
-            model_options={"likelihood": "gaussian", "scale": math.sqrt(0.5), "latent_dim": 16},
+            parts={"likelihood": "gaussian"},
+            part_options={
+                "likelihood": {"scale": math.sqrt(0.5)},
+                "bottleneck": {"latent_dim": 16},
+            },
             train_options=_LARGE_BATCH,
             loss=LossSpec(
                 name="wae_mmd",
@@ -118,7 +122,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             base="vanilla",
             summary="beta-VAE whose rate follows a capacity in nats that rises during training",
             paper=_BURGESS,
-            model_options=_FEW_LATENTS,
+            part_options=_FEW_LATENTS,
             loss=_loss(
                 "capacity",
                 "capacity:Capacity",
@@ -135,7 +139,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             base="vanilla",
             summary="VAE with the optimal noise scale in closed form: no weight to tune",
             paper=_RYBKIN,
-            model_options={"likelihood": "gaussian_learned"},
+            parts={"likelihood": "gaussian_learned"},
             loss=LossSpec(
                 name="sigma_vae",
                 target="vaezoo_objectives.sigma_vae:SigmaVAELoss",

@@ -1,1 +1,1 @@
-"""The reference plugin, a convolutional VAE: read plugin.py, model.py, then loss.py."""
+"""The reference plugin, a convolutional VAE: read plugin.py, bottleneck.py, then loss.py."""

@@ -1,4 +1,4 @@
-"""The plugin's entry and its options. No torch here: `vaezoo list` and help work without it."""
+"""The plugin's entries and the loss's options. No torch here: `vaezoo list` works without it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ from collections.abc import Callable
 
 from pydantic import Field
 
-from vaezoo import GaussianOptions, InputSpec, LossSpec, ModelSpec, Options, hookimpl
-
-
-class VanillaOptions(GaussianOptions):
-    """The shared options of models with a Gaussian posterior: see `vaezoo info vanilla`."""
+from vaezoo import BottleneckSpec, InputSpec, LossSpec, ModelSpec, Options, hookimpl
 
 
 class ELBOOptions(Options):
@@ -33,13 +29,29 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
         ModelSpec(
             name="vanilla",
             other_names=("vae", "betavae", "standardvae", "convvae", "basicvae", "gaussianvae"),
-            target="vaezoo_vanilla.model:VanillaVAE",
-            options="vaezoo_vanilla.plugin:VanillaOptions",
+            # An encoder, a bottleneck, a decoder and a likelihood: all of it is in its parts.
+            target="vaezoo.models.base:EncoderDecoderVAE",
+            parts={"network": "conv", "bottleneck": "gaussian", "likelihood": "auto"},
             summary="Convolutional VAE with a Gaussian latent",
             paper="Kingma & Welling 2013, arXiv:1312.6114",
             tags=("elbo", "importance", "convolutional", "gaussian"),
             loss="elbo",
             input_spec=InputSpec(ndims=(0, 1, 2, 3), min_size=8),
+        )
+    )
+
+
+@hookimpl
+def register_bottlenecks(register: Callable[[BottleneckSpec], None]) -> None:
+    register(
+        BottleneckSpec(
+            name="gaussian",
+            target="vaezoo_vanilla.bottleneck:GaussianBottleneck",
+            options="vaezoo:GaussianOptions",
+            summary="Diagonal Gaussian posterior, standard Gaussian prior",
+            paper="Kingma & Welling 2013, arXiv:1312.6114",
+            tags=("elbo", "importance", "gaussian"),
+            default=True,
         )
     )
 

@@ -24,26 +24,26 @@ from torch import nn
 
 import vaezoo
 from vaezoo.models.distributions import gaussian_from_params
-from vaezoo.models.likelihoods import make_likelihood
 
 
-class MyOptions(vaezoo.LikelihoodOptions):
+class MyOptions(vaezoo.Options):
     size: int = Field(3, ge=1, description="size of the latent")
 
 
 class MyVAE(vaezoo.BaseVAE):
     """One layer each way."""
 
+    parts = ("likelihood",)
     options: MyOptions
 
-    def __init__(self, options, data):
+    def __init__(self, options, data, parts):
         super().__init__(options, data)
         self.latent_shape = (options.size,)
         self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(data.numel, 2 * options.size))
         self.decoder = nn.Sequential(
             nn.Linear(options.size, data.numel), nn.Unflatten(1, data.shape)
         )
-        self.likelihood = make_likelihood(options, data)
+        self.likelihood = parts.likelihood
 
     def encode(self, x, y=None):
         return gaussian_from_params(self.encoder(x))
@@ -180,10 +180,10 @@ def test_strict_makes_a_failure_an_error(in_tmp: Path, vaezoo: Vaezoo) -> None:
 def test_what_its_constructor_raises_is_one_line(in_tmp: Path, vaezoo: Vaezoo, base: str) -> None:
     """With the innermost line of the file, though the error came up deeper; nothing is left."""
     file = in_tmp / "wrong.py"
-    head = "from vaezoo import BaseLoss, BaseVAE, LikelihoodOptions, Options\n\n"
+    head = "from vaezoo import BaseLoss, BaseVAE, Options\n\n"
     wrong = "        super().__init__({})\n        int('three\\nfour')\n"
     file.write_text(
-        head + "class Wrong(BaseVAE):\n    options: LikelihoodOptions\n"
+        head + "class Wrong(BaseVAE):\n    options: Options\n"
         "    def __init__(self, options, data):\n" + wrong.format("options, data")
         + "    def encode(self, x, y=None): ...\n    def decode(self, z, y=None): ...\n"
         if base == "model"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,7 +110,7 @@ def apart(a: Path, b: Path) -> float:
     config = vaezoo.load_run(b).config
     torch.manual_seed(config.train.seed)
     spec = vaezoo.load_run(b).data_spec
-    start = build_model(config.components, config.model, config.loss, spec).state_dict()
+    start = build_model(config, spec).state_dict()
     first, second = (load_file(folder / "model.safetensors") for folder in (a, b))
     names = [name for name, tensor in start.items() if tensor.dim() > 1]
 
@@ -316,8 +315,7 @@ class TestSharded:
         config = vaezoo.load_run(folder).config
         with pytest.raises(OptionError, match="--shard needs several processes"):
             JOB.resume_run(folder, config, ProgressCallback())
-        train = config.train.model_copy(update={"shard": False})
-        JOB.resume_run(folder, replace(config, train=train), ProgressCallback())
+        JOB.resume_run(folder, config.replace("train", shard=False), ProgressCallback())
         assert_same_training(folder, whole)
         assert apart(folder, whole) < 0.05
 
@@ -346,8 +344,7 @@ class TestSharded:
     ) -> None:
         folder = two.folder / f"{name}_for_one"
         config = vaezoo.load_run(folder).config
-        train = config.train.model_copy(update={"shard": False})
-        JOB.resume_run(folder, replace(config, train=train), ProgressCallback())
+        JOB.resume_run(folder, config.replace("train", shard=False), ProgressCallback())
         for run in (folder, two.folder / f"{name}_by_one"):
             assert [x["step"] for x in lines(run, "train")] == [1, 2, 3, 4, 5]
             assert vaezoo.load_run(run).sample(2).isfinite().all()

@@ -11,7 +11,6 @@ import math
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +234,7 @@ def more(folder: Path) -> dict[str, Any]:
         resume(folder / f"{name}_sharded")
         stop(name, folder / f"{name}_for_one", shard=True, steps_before=2, **options)
         config = config_of(folder / f"{name}_by_one")
-        sharded = replace(config, train=config.train.model_copy(update={"shard": True}))
+        sharded = config.replace("train", shard=True)
         resume_run(folder / f"{name}_by_one", sharded, ProgressCallback())
     results["slope"] = said(
         lambda: train("rae", folder / "refused", shard=True, regulariser="gradient_penalty")

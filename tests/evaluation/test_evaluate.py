@@ -26,7 +26,9 @@ class Known(BaseVAE):
         super().__init__(Options(), DataSpec(shape=(values,), domain="real"))
         self.latent_shape = (values,)
         self.scale = scale
-        self.likelihood = GaussianLikelihood(scale, False, "real")
+        self.likelihood = GaussianLikelihood(
+            DataSpec(shape=self.data.shape, domain="real"), scale, learned=False
+        )
         self.unused = nn.Parameter(torch.zeros(1))
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:

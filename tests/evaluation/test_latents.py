@@ -39,7 +39,9 @@ class Dials(BaseVAE):
         super().__init__(Options(), DataSpec(shape=(1, 2, 2), domain="real"))
         self.latent_shape = (4,)
         self.sizes = torch.tensor(sizes)
-        self.likelihood = GaussianLikelihood(1.0, False, "real")
+        self.likelihood = GaussianLikelihood(
+            DataSpec(shape=self.data.shape, domain="real"), 1.0, learned=False
+        )
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
         mean = self.sizes * x.flatten(1)

@@ -47,7 +47,9 @@ class Plain(BaseVAE):
         super().__init__(Options(), DataSpec(shape=(len(slopes),), domain="real"))
         self.latent_shape = (len(slopes),)
         self.slopes, self.scales = torch.tensor(slopes), torch.tensor(scales)
-        self.likelihood = GaussianLikelihood(1.0, False, "real")
+        self.likelihood = GaussianLikelihood(
+            DataSpec(shape=self.data.shape, domain="real"), 1.0, learned=False
+        )
         self.encoded = 0
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
@@ -310,7 +312,7 @@ class TestComparable:
 
     def test_likelihoods_of_another_kind_keep_nats_apart(self) -> None:
         density, cross_entropy = Plain([1.0, 1.0], [1.0, 1.0]), Plain([1.0, 1.0], [1.0, 1.0])
-        cross_entropy.likelihood = BernoulliLikelihood()
+        cross_entropy.likelihood = BernoulliLikelihood(cross_entropy.data)
         given_label = Plain([1.0, 1.0], [1.0, 1.0])
         given_label.conditional = True  # type: ignore[misc]
         words = {self.words("elbo", setting(m)) for m in (density, cross_entropy, given_label)}
@@ -320,7 +322,7 @@ class TestComparable:
     def test_log_probabilities_of_0_and_1_are_no_densities(self) -> None:
         binary, real = Plain([1.0, 1.0], [1.0, 1.0]), Plain([1.0, 1.0], [1.0, 1.0])
         binary.data = DataSpec(shape=(2,), domain="binary")
-        binary.likelihood = BernoulliLikelihood()
+        binary.likelihood = BernoulliLikelihood(binary.data)
         assert "probability" in self.words("elbo", setting(binary))
         assert "density" in self.words("elbo", setting(real))
 

@@ -7,20 +7,20 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaezoo import BaseVAE, DataSpec, LikelihoodOptions
+from vaezoo import BaseVAE, DataSpec, Options, Parts
 from vaezoo.models.distributions import gaussian_from_params
-from vaezoo.models.likelihoods import make_likelihood
 
 
-class DroppingOptions(LikelihoodOptions):
+class DroppingOptions(Options):
     size: int = Field(3, ge=1, description="size of the latent")
 
 
 class Dropping(BaseVAE):
+    parts = ("likelihood",)
     options: DroppingOptions
     min_batch_size = 2
 
-    def __init__(self, options: DroppingOptions, data: DataSpec) -> None:
+    def __init__(self, options: DroppingOptions, data: DataSpec, parts: Parts) -> None:
         super().__init__(options, data)
         self.latent_shape = (options.size,)
         self.encoder = nn.Sequential(
@@ -37,7 +37,7 @@ class Dropping(BaseVAE):
             nn.Linear(32, data.numel),
             nn.Unflatten(1, data.shape),
         )
-        self.likelihood = make_likelihood(options, data)
+        self.likelihood = parts.likelihood
         self.drift: Tensor
         self.register_buffer("drift", torch.zeros(()))
 

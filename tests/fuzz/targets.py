@@ -193,12 +193,12 @@ REPORT = {
 
 def _read_config(path: Path) -> object:
     config = load_config(path)
-    return build_config(resolve_components(None, None, None, config), config, {}).to_yaml()
+    return build_config(resolve_components({}, config), config, {}).to_yaml()
 
 
 def _read_setting(path: Path) -> object:
     text = path.read_bytes().decode("utf-8", "surrogateescape")
-    components = resolve_components("vanilla", None, None, {})
+    components = resolve_components({"model": "vanilla"}, {})
     return build_config(components, {}, parse_settings([text])).to_yaml()
 
 
@@ -218,9 +218,11 @@ def _read_metrics(path: Path) -> object:
 
 @cache
 def _model() -> Any:
-    components = resolve_components("vanilla", None, None, {})
-    config = build_config(components, {}, {"model": {"latent_dim": 2, "hidden": [4]}})
-    return build_model(components, config.model, config.loss, DataSpec(shape=(1, 8, 8)))
+    components = resolve_components({"model": "vanilla"}, {})
+    config = build_config(
+        components, {}, {"bottleneck": {"latent_dim": 2}, "network": {"hidden": [4]}}
+    )
+    return build_model(config, DataSpec(shape=(1, 8, 8)))
 
 
 def _read_weights(path: Path) -> object:

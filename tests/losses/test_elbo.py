@@ -32,7 +32,9 @@ class Coarse(BaseVAE):
         self.latent_shape = (5,)
         self.encoder = nn.Linear(32 * 32, 10)
         self.decoder = nn.Linear(5, 32 * 32)
-        self.likelihood = GaussianLikelihood(0.3, False, "unit")
+        self.likelihood = GaussianLikelihood(
+            DataSpec(shape=self.data.shape, domain="unit"), 0.3, learned=False
+        )
         self.noise = torch.zeros(5)
         self.double()
 

@@ -28,7 +28,9 @@ class LinearVAE(BaseVAE):
         self.encoder = nn.Linear(VALUES, LATENTS)
         self.log_scale = nn.Parameter(torch.zeros(LATENTS))
         self.decoder = nn.Linear(LATENTS, VALUES)
-        self.likelihood = GaussianLikelihood(1.0, True, "real")
+        self.likelihood = GaussianLikelihood(
+            DataSpec(shape=self.data.shape, domain="real"), 1.0, learned=True
+        )
         self.double()
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:

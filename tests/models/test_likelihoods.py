@@ -8,19 +8,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import vaezoo
 from vaezoo import DataSpec
 from vaezoo.errors import DataError
-from vaezoo.models.likelihoods import (
-    BernoulliLikelihood,
-    GaussianLikelihood,
-    Likelihood,
-    make_likelihood,
-)
-from vaezoo.models.options import LikelihoodName, LikelihoodOptions
+from vaezoo.models.likelihood import Likelihood
+from vaezoo.models.likelihoods import BernoulliLikelihood, GaussianLikelihood
 
 BINARY = DataSpec(shape=(1, 2, 2), domain="binary")
 UNIT = DataSpec(shape=(3, 4, 2), domain="unit")
 REAL = DataSpec(shape=(6,), domain="real")
+
+
+def make_likelihood(name: str, data: DataSpec, **options: float) -> Likelihood:
+    model = vaezoo.create_model("vanilla", data, likelihood=name, network="mlp", **options)
+    return model.likelihood
 
 
 def example(*shape: int) -> tuple[Tensor, Tensor]:
@@ -31,8 +32,8 @@ def example(*shape: int) -> tuple[Tensor, Tensor]:
 
 
 def fixed(scale: float, domain: str = "unit") -> GaussianLikelihood:
-    likelihood = GaussianLikelihood(scale, False, domain)  # type: ignore[arg-type]
-    return likelihood.double()
+    data = DataSpec(shape=(1, 4, 4), domain=domain)  # type: ignore[arg-type]
+    return GaussianLikelihood(data, scale, learned=False).double()
 
 
 class TestBernoulli:
@@ -41,11 +42,13 @@ class TestBernoulli:
         logits = torch.tensor([[[[0.0, log3], [-log3, 5.0]]]], dtype=torch.float64)
         x = torch.tensor([[[[1.0, 1.0], [1.0, 0.0]]]], dtype=torch.float64)
         by_hand = math.log(0.5) + math.log(0.75) + math.log(0.25) - math.log(1 + math.exp(5.0))
-        assert BernoulliLikelihood()(logits).log_prob(x).item() == pytest.approx(by_hand, abs=1e-12)
+        assert BernoulliLikelihood(UNIT)(logits).log_prob(x).item() == pytest.approx(
+            by_hand, abs=1e-12
+        )
 
     def test_sums_over_the_image(self) -> None:
         raw, x = example(5, 3, 4, 2)
-        log_prob = BernoulliLikelihood()(raw).log_prob(x)
+        log_prob = BernoulliLikelihood(UNIT)(raw).log_prob(x)
         p = torch.sigmoid(raw)
         by_hand = (x * p.log() + (1 - x) * (1 - p).log()).sum((1, 2, 3))
         assert log_prob.shape == (5,)
@@ -53,14 +56,14 @@ class TestBernoulli:
 
     def test_mean_is_the_probability_and_draws_are_binary(self) -> None:
         raw, _ = example(5, 3, 4, 2)
-        likelihood = BernoulliLikelihood()(raw)
+        likelihood = BernoulliLikelihood(UNIT)(raw)
         assert torch.allclose(likelihood.mean, torch.sigmoid(raw), rtol=0, atol=1e-12)
         assert set(likelihood.sample().unique().tolist()) == {0.0, 1.0}
 
     def test_a_sure_decoder_pays_what_it_says(self) -> None:
         """-200 nats for a wrong pixel at logit 200: there is no epsilon."""
         raw = torch.full((1, 1, 1, 1), 200.0)
-        assert BernoulliLikelihood()(raw).log_prob(torch.zeros(1, 1, 1, 1)).item() == -200.0
+        assert BernoulliLikelihood(UNIT)(raw).log_prob(torch.zeros(1, 1, 1, 1)).item() == -200.0
 
 
 class TestGaussian:
@@ -92,7 +95,7 @@ class TestGaussian:
         assert difference.abs().item() < 1e-6
 
     def test_learned_scale_is_a_parameter_in_the_file(self) -> None:
-        likelihood = GaussianLikelihood(0.2, True, "unit")
+        likelihood = GaussianLikelihood(UNIT, 0.2, learned=True)
         assert [name for name, _ in likelihood.named_parameters()] == ["log_scale"]
         assert list(likelihood.state_dict()) == ["log_scale"]
         raw, x = example(3, 3, 4, 2)
@@ -101,7 +104,7 @@ class TestGaussian:
         assert likelihood.log_scale.grad.abs().item() > 1.0
 
     def test_fixed_scale_is_an_option_and_not_in_the_file(self) -> None:
-        likelihood = GaussianLikelihood(0.2, False, "unit")
+        likelihood = GaussianLikelihood(UNIT, 0.2, learned=False)
         assert list(likelihood.parameters()) == []
         assert list(likelihood.state_dict()) == []
         scale = likelihood(torch.zeros(1, 2)).stddev
@@ -110,7 +113,7 @@ class TestGaussian:
     def test_best_learned_scale_is_the_root_mean_squared_error(self) -> None:
         raw, x = example(16, 3, 4, 2)
         mse = ((x - (torch.tanh(raw) + 1) / 2) ** 2).mean().item()
-        likelihood = GaussianLikelihood(0.9, True, "unit").double()
+        likelihood = GaussianLikelihood(UNIT, 0.9, learned=True).double()
         optimizer = torch.optim.LBFGS(likelihood.parameters(), line_search_fn="strong_wolfe")
 
         def closure() -> Tensor:
@@ -127,7 +130,7 @@ class TestGaussian:
         best = 0.5 * math.log(((x - (torch.tanh(raw) + 1) / 2) ** 2).mean())
 
         def slope(log_scale: float) -> float:
-            likelihood = GaussianLikelihood(math.exp(log_scale), True, "unit").double()
+            likelihood = GaussianLikelihood(UNIT, math.exp(log_scale), learned=True).double()
             nn.init.constant_(likelihood.log_scale, log_scale)  # type: ignore[arg-type]
             likelihood(raw).log_prob(x).mean().backward()
             assert isinstance(likelihood.log_scale.grad, Tensor)
@@ -138,14 +141,14 @@ class TestGaussian:
         assert slope(best + 0.1) < -1.0
 
     def test_scale_stops_at_a_level_of_grey(self) -> None:
-        likelihood = GaussianLikelihood(1e-6, True, "unit")
+        likelihood = GaussianLikelihood(UNIT, 1e-6, learned=True)
         assert likelihood(torch.zeros(1, 1)).stddev.item() == pytest.approx(1 / 256)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["bernoulli", "gaussian_learned"])
-def test_half_precision_is_summed_in_full(name: LikelihoodName, dtype: torch.dtype) -> None:
-    likelihood = make_likelihood(LikelihoodOptions(likelihood=name), UNIT)
+def test_half_precision_is_summed_in_full(name: str, dtype: torch.dtype) -> None:
+    likelihood = make_likelihood(name, UNIT)
     raw, x = (t.to(dtype) for t in example(2, 3, 64, 64))
     log_prob = likelihood(raw).log_prob(x.float())
     assert log_prob.dtype == torch.float32
@@ -156,7 +159,7 @@ def test_half_precision_is_summed_in_full(name: LikelihoodName, dtype: torch.dty
 class TestBitsPerDim:
     def test_binary_by_hand(self) -> None:
         """A fair coin for each pixel is one bit a pixel."""
-        likelihood = BernoulliLikelihood()
+        likelihood = BernoulliLikelihood(UNIT)
         nats = -likelihood(torch.zeros(1, 1, 2, 2)).log_prob(torch.ones(1, 1, 2, 2)).item()
         assert nats == pytest.approx(4 * math.log(2))
         assert likelihood.bits_per_dim(nats, BINARY) == pytest.approx(1.0)
@@ -181,7 +184,7 @@ class TestBitsPerDim:
             assert a - b == pytest.approx(1 / math.log(2))
 
     def test_none_where_it_is_not_the_probability_of_the_data(self) -> None:
-        assert BernoulliLikelihood().bits_per_dim(100.0, UNIT) is None
+        assert BernoulliLikelihood(UNIT).bits_per_dim(100.0, UNIT) is None
         assert fixed(0.1).bits_per_dim(100.0, BINARY) is None
         assert fixed(0.1, "real").bits_per_dim(100.0, REAL) is None
 
@@ -198,24 +201,24 @@ class TestMakeLikelihood:
     def test_auto_follows_the_domain(
         self, data: DataSpec, kind: type[Likelihood], learned: bool
     ) -> None:
-        likelihood = make_likelihood(LikelihoodOptions(), data)
+        likelihood = make_likelihood("auto", data)
         assert type(likelihood) is kind
         assert bool(list(likelihood.parameters())) is learned
 
     def test_by_name(self) -> None:
-        bernoulli = make_likelihood(LikelihoodOptions(likelihood="bernoulli"), UNIT)
+        bernoulli = make_likelihood("bernoulli", UNIT)
         assert isinstance(bernoulli, BernoulliLikelihood)
-        gaussian = make_likelihood(LikelihoodOptions(likelihood="gaussian", scale=0.7), BINARY)
+        gaussian = make_likelihood("gaussian", BINARY, scale=0.7)
         assert list(gaussian.parameters()) == []
         assert gaussian(torch.zeros(1, 1)).stddev.item() == pytest.approx(0.7)
 
     def test_bernoulli_on_real_numbers_is_refused(self) -> None:
         with pytest.raises(DataError, match="real") as caught:
-            make_likelihood(LikelihoodOptions(likelihood="bernoulli"), REAL)
+            make_likelihood("bernoulli", REAL)
         assert "\n" not in str(caught.value)
 
     def test_real_data_is_not_squashed(self) -> None:
-        likelihood = make_likelihood(LikelihoodOptions(), REAL)
+        likelihood = make_likelihood("auto", REAL)
         assert likelihood(torch.full((1, 6), 9.0)).mean.unique().tolist() == [9.0]
 
     def test_a_likelihood_without_forward_is_abstract(self) -> None:

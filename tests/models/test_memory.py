@@ -78,12 +78,12 @@ def test_available_memory_knows_the_limit_of_the_process(monkeypatch: pytest.Mon
 def test_models_that_would_take_terabytes(
     options: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    components = resolve_components("vanilla", None, None, {})
+    components = resolve_components({"model": "vanilla"}, {})
     config = build_config(components, {}, {"model": options})
     monkeypatch.setattr(torch, "randn", None)  # nothing comes to be filled
     monkeypatch.setattr(nn.init, "uniform_", lambda tensor, *_, **__: asserted_meta(tensor))
     with pytest.raises(OptionError, match="does not fit in memory: make it smaller"):
-        build_model(components, config.model, config.loss, DataSpec(shape=(1, 32, 32)))
+        build_model(config, DataSpec(shape=(1, 32, 32)))
 
 
 def asserted_meta(tensor: torch.Tensor) -> torch.Tensor:

@@ -9,11 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from vaezoo.nn.networks import make_encoder
+from vaezoo.nn.options import BackboneOptions
 
 from vaezoo.data.spec import DataSpec, Domain
 from vaezoo.nn.conv import ConvDecoder, ConvDown, ConvEncoder, ConvUp, level_sizes
-from vaezoo.nn.networks import make_encoder
-from vaezoo.nn.options import BackboneOptions
 
 HIDDEN = (4, 6, 8)
 MOST = {1: 70, 2: 37, 3: 13}

@@ -96,7 +96,7 @@ class TestSampler:
         def never() -> Iterator[Batch]:
             raise AssertionError
 
-        model.fit_prior(never)
+        model.fit_sampler(never())
         assert model.prior().stddev.equal(torch.ones(5))
         assert not [name for name in model.state_dict() if "sampler" in name]
 
@@ -106,7 +106,7 @@ class TestSampler:
         assert model.sample(7).shape == (7, 1, 12, 9)
         assert torch.allclose(model.prior().mean, torch.zeros(5))
         assert model.prior().sample().shape == (5,)
-        model.fit_prior(passes(model))
+        model.fit_sampler(passes(model)())
         assert model.eval().sample(7).shape == (7, 1, 12, 9)
         assert model.sample(2, temperature=0.5).isfinite().all()
 
@@ -119,7 +119,7 @@ class TestSampler:
         state = {name: t.clone() for name, t in model.state_dict().items() if "sampler" not in name}
         model.decoder.eval()
         model.train()
-        model.fit_prior(passes(model))
+        model.fit_sampler(passes(model)())
         assert model.training
         assert model.encoder.training
         assert all(t.equal(model.state_dict()[name]) for name, t in state.items())
@@ -130,8 +130,8 @@ class TestSampler:
         assert torch.allclose(covariance, codes.T.cov(correction=0), rtol=1e-3, atol=1e-4)
 
     def test_mixture_draws_codes_like_those_it_was_fitted_to(self) -> None:
-        model = build(sampler="mixture", components=4).eval()
-        model.fit_prior(passes(model))
+        model = build(sampler="gaussian_mixture", components=4).eval()
+        model.fit_sampler(passes(model)())
         codes = torch.cat([model.encode(batch.x).mean for batch in passes(model)()])
         drawn = model.prior().sample(torch.Size((20_000,)))
         spread = codes.std(0)

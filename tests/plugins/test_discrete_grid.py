@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import vaezoo
-from vaezoo import Batch, DataSpec, StepContext
+from vaezoo import Batch, DataSpec, EncoderDecoderVAE, StepContext
 from vaezoo.errors import DataError, OptionError
 from vaezoo.models.distributions import sample_prior
 from vaezoo.runs.run import Run
-from vaezoo_discrete.grid import GridVAE
+from vaezoo_discrete.bottleneck import QuantizerBottleneck
 
 CONTEXT = StepContext(torch.tensor(0), 100, 64)
 SMALL: dict[str, Any] = {
@@ -37,11 +37,11 @@ EACH: dict[str, dict[str, Any]] = {
 every_kind = pytest.mark.parametrize("kind", list(EACH))
 
 
-def model(kind: str, shape: tuple[int, ...] = (1, 12, 12), **options: Any) -> GridVAE:
+def model(kind: str, shape: tuple[int, ...] = (1, 12, 12), **options: Any) -> EncoderDecoderVAE:
     torch.manual_seed(0)
     data = DataSpec(shape=shape, domain="binary")
     made = vaezoo.create_model(kind.split()[0], data=data, **EACH[kind] | options)
-    assert isinstance(made, GridVAE)
+    assert isinstance(made.bottleneck, QuantizerBottleneck)
     return made
 
 
@@ -49,7 +49,7 @@ def images(n: int = 6, shape: tuple[int, ...] = (1, 12, 12)) -> Tensor:
     return torch.rand(n, *shape, generator=torch.Generator().manual_seed(1)).round()
 
 
-def lived(kind: str, shape: tuple[int, ...] = (1, 12, 12), **options: Any) -> GridVAE:
+def lived(kind: str, shape: tuple[int, ...] = (1, 12, 12), **options: Any) -> EncoderDecoderVAE:
     """One whose batch norms and codebook have seen images; in evaluation mode."""
     grid = model(kind, shape, **options)
     for _ in range(20):
@@ -57,20 +57,20 @@ def lived(kind: str, shape: tuple[int, ...] = (1, 12, 12), **options: Any) -> Gr
     return grid.eval()
 
 
-def measure(grid: GridVAE, x: Tensor) -> vaezoo.LossOutput:
+def measure(grid: EncoderDecoderVAE, x: Tensor) -> vaezoo.LossOutput:
     assert grid.loss is not None
     output: vaezoo.LossOutput = grid.loss(grid, Batch(x), CONTEXT)
     return output
 
 
-def shuffle_prior(grid: GridVAE) -> None:
+def shuffle_prior(grid: EncoderDecoderVAE) -> None:
     """A prior that is anything but uniform."""
-    for parameter in grid.code_prior.parameters():
+    for parameter in grid.sampler.network.parameters():
         torch.nn.init.normal_(parameter, std=0.7)
 
 
-def count_codes(grid: GridVAE) -> int:
-    return math.prod(grid.grid)
+def count_codes(grid: EncoderDecoderVAE) -> int:
+    return math.prod(grid.bottleneck.grid)
 
 
 class TestShapes:
@@ -83,7 +83,7 @@ class TestShapes:
         grid, x = model(kind, shape, network=network), images(2, shape)
         rows, columns = -(-shape[1] // 4), -(-shape[2] // 4)
         posterior = grid.encode(x)
-        assert grid.latent_shape == (grid.quantizer.code_dim, rows, columns)
+        assert grid.latent_shape == (grid.bottleneck.quantizer.code_dim, rows, columns)
         assert posterior.event_shape == grid.latent_shape
         assert posterior.rsample().shape == (2, *grid.latent_shape)
         assert posterior.indices.shape == (2, rows, columns)
@@ -134,7 +134,7 @@ class TestLoss:
         grid, x = lived(kind, commitment=commitment), images()
         loss, terms = measure(grid, x)
         features = grid.encoder(x)
-        book = grid.quantizer.codebook[grid.encode(x).indices].permute(0, 3, 1, 2)
+        book = grid.bottleneck.quantizer.codebook[grid.encode(x).indices].permute(0, 3, 1, 2)
         distance = (features - book).square().sum((1, 2, 3))
         distortion = -grid.decode(book).log_prob(x)
         rate = count_codes(grid) * math.log(16)
@@ -149,7 +149,7 @@ class TestLoss:
         """The commitment moves the encoder, the codebook's term the codebook, neither the other."""
         grid, x = model("vq_vae by gradient"), images()
         terms = measure(grid, x).terms
-        encoder, book = list(grid.encoder.parameters()), [grid.quantizer.codebook]
+        encoder, book = list(grid.encoder.parameters()), [grid.bottleneck.quantizer.codebook]
         decoder = list(grid.decoder.parameters())
         for name, taught in {
             "commitment": encoder,
@@ -177,7 +177,7 @@ class TestLoss:
             grid.encoder[-1].weight.zero_()
         terms = measure(grid, x).terms
         assert terms["perplexity"].item() == pytest.approx(1, abs=1e-6)
-        assert terms["usage"].item() == pytest.approx(1 / grid.quantizer.num_codes)
+        assert terms["usage"].item() == pytest.approx(1 / grid.bottleneck.quantizer.num_codes)
 
     @every_kind
     def test_perplexity_and_usage_are_of_the_codes(self, kind: str) -> None:
@@ -187,7 +187,9 @@ class TestLoss:
         terms = measure(grid, x).terms
         perplexity = math.exp(-sum(p * math.log(p) for p in share.tolist()))
         assert terms["perplexity"].item() == pytest.approx(perplexity, rel=1e-5)
-        assert terms["usage"].item() == pytest.approx(len(share) / grid.quantizer.num_codes)
+        assert terms["usage"].item() == pytest.approx(
+            len(share) / grid.bottleneck.quantizer.num_codes
+        )
 
     @every_kind
     def test_asks_nothing_of_the_host(self, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,11 +232,11 @@ class TestBound:
             grid.encoder[-1].weight.mul_(20)
             grid.encoder[-1].bias.sub_(grid.encoder(x).mean((0, 2, 3)))
             if kind == "vq_vae":
-                grid.quantizer.codebook.copy_(torch.tensor([[1.0], [-1.0]]).expand(2, 4))
+                grid.bottleneck.quantizer.codebook.copy_(torch.tensor([[1.0], [-1.0]]).expand(2, 4))
         if fitted:
             shuffle_prior(grid)
         codes = torch.tensor(list(itertools.product(range(2), repeat=4))).view(-1, 2, 2)
-        z, prior = grid.quantizer.indices_to_codes(codes), grid.prior()
+        z, prior = grid.bottleneck.quantizer.indices_to_codes(codes), grid.sampling_prior()
         joint = prior.log_prob(z) + torch.stack([grid.decode(z).log_prob(image) for image in x])
         exact = joint.logsumexp(1)
         elbo = measure(grid, x).terms["elbo"]
@@ -251,7 +253,7 @@ class TestPrior:
     @every_kind
     def test_is_uniform_in_training_and_until_it_is_fitted(self, kind: str) -> None:
         grid, x = model(kind), images()
-        nats = count_codes(grid) * math.log(grid.quantizer.num_codes)
+        nats = count_codes(grid) * math.log(grid.bottleneck.quantizer.num_codes)
         grid.eval()
         assert torch.allclose(measure(grid, x).terms["rate"], torch.tensor(nats), rtol=1e-6)
         shuffle_prior(grid)
@@ -264,7 +266,7 @@ class TestPrior:
         grid = model(kind)
         assert grid.loss is not None
         (phase,) = grid.loss.phases(grid)
-        its = {id(p) for p in grid.code_prior.parameters()}
+        its = {id(p) for p in grid.sampler.network.parameters()}
         trained = {id(p) for p in phase.parameters}
         assert its
         assert not its & trained
@@ -278,28 +280,30 @@ class TestPrior:
         grid = lived(kind, prior_steps=100, prior_width=32).train()
         x = images(2).repeat(40, 1, 1, 1)
         before = {name: value.clone() for name, value in grid.state_dict().items()}
-        grid.fit_prior(lambda: [Batch(part) for part in x.split(16)])
+        grid.fit_sampler([Batch(part) for part in x.split(16)])
         assert grid.training
         for name, value in grid.state_dict().items():
             if not name.startswith("code_prior."):
                 assert value.equal(before[name]), name
         grid.eval()
-        uniform = count_codes(grid) * math.log(grid.quantizer.num_codes)
+        uniform = count_codes(grid) * math.log(grid.bottleneck.quantizer.num_codes)
         assert measure(grid, x).terms["rate"].mean() < 0.2 * uniform
-        drawn = grid.quantizer.codes_to_indices(grid.prior().sample(torch.Size((40,))))
+        drawn = grid.bottleneck.quantizer.codes_to_indices(
+            grid.sampling_prior().sample(torch.Size((40,)))
+        )
         own = grid.encode(x[:2]).indices
         known = (drawn[:, None] == own).flatten(2).all(2).any(1)
         assert known.float().mean() > 0.5
 
     def test_stays_uniform_without_steps(self) -> None:
         grid = model("fsq", prior_steps=0)
-        grid.fit_prior(lambda: [Batch(images())])
-        assert (grid.code_prior.head.weight == 0).all()
+        grid.fit_sampler([Batch(images())])
+        assert (grid.sampler.network.head.weight == 0).all()
 
     def test_temperature_of_samples(self) -> None:
         grid = model("fsq").eval()
         shuffle_prior(grid)
-        codes = sample_prior(grid.prior(), 3, temperature=0.0)
+        codes = sample_prior(grid.sampling_prior(), 3, temperature=0.0)
         assert codes.equal(codes[:1].expand_as(codes))
         # The decoder's tanh rounds at the end of its vectors in another way.
         coldest = grid.sample(3, temperature=0.0)

@@ -15,21 +15,21 @@ from torch.distributions import Categorical
 from torch.distributions import kl_divergence as kl_of_torch
 
 import vaezoo
-from vaezoo import Batch, DataSpec, StepContext
+from vaezoo import Batch, DataSpec, EncoderDecoderVAE, StepContext
 from vaezoo.errors import OptionError
 from vaezoo.models.distributions import kl_divergence
-from vaezoo_discrete.gumbel import GumbelVAE, RelaxedCategories
+from vaezoo_discrete.gumbel import GumbelBottleneck, RelaxedCategories
 
 VARIABLES, CLASSES = 2, 3
 CONTEXT = StepContext(torch.tensor(0), 100, 16)
 
 
-def model(shape: tuple[int, ...] = (6,), **options: Any) -> GumbelVAE:
+def model(shape: tuple[int, ...] = (6,), **options: Any) -> EncoderDecoderVAE:
     torch.manual_seed(0)
     small = {"latent_dim": VARIABLES, "classes": CLASSES, "network": "mlp", "hidden": (16,)}
     data = DataSpec(shape=shape, domain="binary")
     made = vaezoo.create_model("gumbel_vae", data=data, **small | options)
-    assert isinstance(made, GumbelVAE)
+    assert isinstance(made.bottleneck, GumbelBottleneck)
     return made
 
 
@@ -42,11 +42,11 @@ def logits(n: int = 4, scale: float = 2.0) -> Tensor:
     return scale * torch.randn(n, VARIABLES, CLASSES, generator=generator)
 
 
-def temperatures(gumbel: GumbelVAE, steps: int) -> list[float]:
+def temperatures(gumbel: EncoderDecoderVAE, steps: int) -> list[float]:
     seen = []
     for step in range(steps):
         gumbel.on_train_step(torch.tensor(step))
-        seen.append(gumbel.temperature.item())
+        seen.append(gumbel.bottleneck.temperature.item())
     return seen
 
 
@@ -69,7 +69,7 @@ class TestTemperature:
     def test_does_not_move_in_evaluation(self) -> None:
         gumbel, x = model(), examples()
         gumbel.on_train_step(torch.tensor(500))
-        before = gumbel.temperature.clone()
+        before = gumbel.bottleneck.temperature.clone()
         assert gumbel.loss is not None
         gumbel.eval()
         for _ in range(3):
@@ -77,7 +77,7 @@ class TestTemperature:
             gumbel.log_likelihood(x, samples=3)
             gumbel.sample(2)
             gumbel.reconstruct(x)
-        assert gumbel.temperature.equal(before)
+        assert gumbel.bottleneck.temperature.equal(before)
 
     def test_that_rises_is_refused(self) -> None:
         with pytest.raises(OptionError, match=r"--min-temperature 0\.5 is above --temp"):
@@ -87,7 +87,7 @@ class TestTemperature:
         gumbel, again = model(), model()
         gumbel.on_train_step(torch.tensor(1000))
         again.load_state_dict(gumbel.state_dict())
-        assert again.temperature.equal(gumbel.temperature)
+        assert again.temperature.equal(gumbel.bottleneck.temperature)
         assert again.temperature < again.options.temperature
 
 
@@ -226,7 +226,7 @@ class TestRelaxedDensity:
 class TestBound:
     """In evaluation, against log p(x) by the sum over all nine codes."""
 
-    def exact(self, gumbel: GumbelVAE, x: Tensor) -> Tensor:
+    def exact(self, gumbel: EncoderDecoderVAE, x: Tensor) -> Tensor:
         eye = torch.eye(CLASSES)
         pairs = itertools.product(range(CLASSES), repeat=VARIABLES)
         every = torch.stack([eye[list(pair)] for pair in pairs])

@@ -37,7 +37,9 @@ class Scaled(BaseVAE):
         super().__init__(Options(), DataSpec(shape=(2,), domain="real"))
         self.latent_shape = (3,)
         self.scale = scale
-        self.likelihood = GaussianLikelihood(1.0, False, "real")
+        self.likelihood = GaussianLikelihood(
+            DataSpec(shape=self.data.shape, domain="real"), 1.0, learned=False
+        )
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
         mean = torch.cat([x, self.scale * x[:, :1]], 1)

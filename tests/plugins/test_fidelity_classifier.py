@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaezoo import BaseVAE, DataSpec, LikelihoodOptions, Splits, TensorSplit
+from vaezoo import BaseVAE, DataSpec, Options, Splits, TensorSplit
 from vaezoo.data.cache import cache_folder
 from vaezoo.data.loader import BatchLoader
 from vaezoo.evaluation.evaluate import Evaluation, evaluate, select_metrics
 from vaezoo.evaluation.metric import EvalContext, MetricUnavailable
 from vaezoo.models.distributions import Delta, diagonal_normal
-from vaezoo.models.likelihoods import make_likelihood
+from vaezoo.models.likelihoods import GaussianLikelihood
 from vaezoo_fidelity import classifier, distances, inception
 from vaezoo_fidelity import metrics as samples
 from vaezoo_fidelity.classifier import TrainedClassifier, load_classifier
@@ -52,10 +52,10 @@ class Copier(BaseVAE):
     """Draws what it is given: real images of another seed, or something dull."""
 
     def __init__(self, drawn: Tensor) -> None:
-        super().__init__(LikelihoodOptions(), data().spec)
+        super().__init__(Options(), data().spec)
         self.latent_shape = (1,)
         self.drawn = drawn
-        self.likelihood = make_likelihood(LikelihoodOptions(), self.data)
+        self.likelihood = GaussianLikelihood(self.data, 0.25, learned=True)
         self.asked: list[int] = []
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:

@@ -179,8 +179,8 @@ def test_its_config_file_can_be_built(name: str) -> None:
     folder = Path(__file__).parents[2] / "configs"
     (path,) = [p for p in folder.glob("*.yaml") if f"  name: {name}\n" in p.read_text()]
     config_file = load_config(path)
-    components = resolve_components(None, None, None, config_file)
+    components = resolve_components({}, config_file)
     config = build_config(components, config_file, {})
-    model = build_model(components, config.model, config.loss, GREY)
+    model = build_model(config, GREY)
     assert components.model.name == name
     assert loss(model, batch(n=2)).loss.isfinite()

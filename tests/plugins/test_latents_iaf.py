@@ -12,7 +12,7 @@ from torch import Tensor
 from vaezoo import DataSpec, create_model
 from vaezoo.models.distributions import diagonal_normal, kl_divergence, mode
 from vaezoo_latents.flow import Flow, FlowStep
-from vaezoo_latents.iaf import IAFVAE, FlowPosterior
+from vaezoo_latents.iaf import FlowPosterior, IAFBottleneck
 from vaezoo_latents.made import MADE
 
 SIZES = [(1, 1), (2, 3), (5, 4), (12, 2)]
@@ -217,7 +217,7 @@ def test_the_rate_of_a_flow_that_cannot_move_is_that_of_a_gaussian() -> None:
     torch.manual_seed(0)
     data = DataSpec(shape=(5,), domain="real")
     model = create_model("iaf", data, network="mlp", hidden=(8,), latent_dim=3, flow_hidden=(8,))
-    assert isinstance(model, IAFVAE)
+    assert isinstance(model.bottleneck, IAFBottleneck)
     with torch.no_grad():
         for step in model.encoder.flow.steps:
             step.network.rest[-1].bias[3:].add_(40.0)

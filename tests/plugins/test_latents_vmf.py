@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from vaezoo import DataSpec, create_model
+from vaezoo import DataSpec, EncoderDecoderVAE, create_model
 from vaezoo.errors import OptionError
 from vaezoo.models.distributions import kl_divergence, mode
 from vaezoo_latents.sphere import SphereUniform, VonMisesFisher
-from vaezoo_latents.vmf_vae import SphericalVAE
+from vaezoo_latents.vmf import SphericalBottleneck
 
 DIMENSIONS = (2, 3, 5, 20, 200)
 
@@ -244,11 +244,11 @@ class TestRate:
         assert torch.allclose(slope, (ends[0] - ends[1]) / (2 * step), rtol=1e-5)
 
 
-def model(**options: Any) -> SphericalVAE:
+def model(**options: Any) -> EncoderDecoderVAE:
     torch.manual_seed(0)
     data = DataSpec(shape=(6,), domain="real")
     built = create_model("vmf_vae", data, network="mlp", hidden=(8,), latent_dim=5, **options)
-    assert isinstance(built, SphericalVAE)
+    assert isinstance(built.bottleneck, SphericalBottleneck)
     return built
 
 

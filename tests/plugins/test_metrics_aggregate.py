@@ -29,7 +29,9 @@ class Linear(BaseVAE):
         super().__init__(Options(), DataSpec(shape=(values,), domain="real"))
         self.latent_shape = (values,)
         self.slope, self.offset, self.scale = slope, offset, scale
-        self.likelihood = GaussianLikelihood(1.0, False, "real")
+        self.likelihood = GaussianLikelihood(
+            DataSpec(shape=self.data.shape, domain="real"), 1.0, learned=False
+        )
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
         return diagonal_normal(self.slope * x + self.offset, torch.full_like(x, self.scale))

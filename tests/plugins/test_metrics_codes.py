@@ -30,7 +30,9 @@ class Rounding(BaseVAE):
         super().__init__(Options(), DataSpec(shape=(2,), domain="real"))
         self.latent_shape = (2,)
         self.count = count
-        self.likelihood = GaussianLikelihood(1.0, False, "real")
+        self.likelihood = GaussianLikelihood(
+            DataSpec(shape=self.data.shape, domain="real"), 1.0, learned=False
+        )
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
         return Codes(x.long(), self.count)

@@ -91,7 +91,7 @@ def test_what_is_in_the_lists() -> None:
 def test_its_config_file_is_valid(name: str) -> None:
     """Every option in it is known and in range, and the model has the name of the file."""
     given = load_config(CONFIGS / f"{name}.yaml")
-    components = resolve_components(None, None, None, given)
+    components = resolve_components({}, given)
     assert components.model.name == components.loss.name == name
     config = build_config(components, given, {})
     written = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())

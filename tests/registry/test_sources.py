@@ -260,7 +260,7 @@ def test_resolve_takes_names_and_sources(bare: Path) -> None:
 
 def test_a_config_file_cannot_name_a_file(bare: Path) -> None:
     with pytest.raises(VaezooError, match="a config file cannot name a file to run"):
-        resolve_components(None, None, None, {"model": {"name": f"{bare}:TinyVAE"}})
+        resolve_components({}, {"model": {"name": f"{bare}:TinyVAE"}})
 
 
 def test_reading_a_file_of_hooks_alone_imports_no_torch(tmp_path: Path) -> None:

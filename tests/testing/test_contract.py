@@ -160,9 +160,9 @@ def test_without_hypothesis_the_edge_cases_are_checked(monkeypatch: pytest.Monke
 
 PLUGIN = """
 {heavy}
-from vaezoo import LikelihoodOptions, ModelSpec, hookimpl
+from vaezoo import Options, ModelSpec, hookimpl
 
-class TheOptions(LikelihoodOptions):
+class TheOptions(Options):
     pass
 
 @hookimpl

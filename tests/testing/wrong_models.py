@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, StudentT
 
-from vaezoo import Batch, DataSpec, LikelihoodOptions, Options
+from vaezoo import Batch, DataSpec, Options
 from vaezoo.models.distributions import diagonal_normal, gaussian_from_params, kl_divergence
 from vaezoo.testing.subjects import ReferenceVAE
 
@@ -30,7 +30,7 @@ class Right(ReferenceVAE):
 
 
 class TooWide(Right):
-    def __init__(self, options: LikelihoodOptions, data: DataSpec) -> None:
+    def __init__(self, options: Options, data: DataSpec) -> None:
         super().__init__(options, data)
         self.latent_shape = (LATENTS + 1,)
 
@@ -53,7 +53,7 @@ class GreyOnly(Right):
 class EvenOnly(Right):
     """Halves the image, and forgets that a side may be odd."""
 
-    def __init__(self, options: LikelihoodOptions, data: DataSpec) -> None:
+    def __init__(self, options: Options, data: DataSpec) -> None:
         super().__init__(options, data)
         if data.is_image:
             small = (data.channels, data.height // 2, data.width // 2)
@@ -169,7 +169,7 @@ class Deaf(Right):
 class Idle(Right):
     """A layer that nothing goes through."""
 
-    def __init__(self, options: LikelihoodOptions, data: DataSpec) -> None:
+    def __init__(self, options: Options, data: DataSpec) -> None:
         super().__init__(options, data)
         self.spare = nn.Linear(2, 2)
 
@@ -194,7 +194,7 @@ class Dice(Right):
 
 
 class StartsByDice(Right):
-    def __init__(self, options: LikelihoodOptions, data: DataSpec) -> None:
+    def __init__(self, options: Options, data: DataSpec) -> None:
         super().__init__(options, data)
         with torch.no_grad():
             self.decoder[0].bias.fill_(random.random())  # type: ignore[operator, union-attr]
@@ -222,7 +222,7 @@ class CrowdDecoder(Right):
 class Counts(Right):
     """A schedule that moves whenever the model is used."""
 
-    def __init__(self, options: LikelihoodOptions, data: DataSpec) -> None:
+    def __init__(self, options: Options, data: DataSpec) -> None:
         super().__init__(options, data)
         self.calls: Tensor
         self.register_buffer("calls", torch.zeros(()))
@@ -258,19 +258,19 @@ class Forgets(Right):
 
 
 class ForgetsItsPrior(Right):
-    def __init__(self, options: LikelihoodOptions, data: DataSpec) -> None:
+    def __init__(self, options: Options, data: DataSpec) -> None:
         super().__init__(options, data)
         self.centre: Tensor
         self.register_buffer("centre", torch.zeros(LATENTS), persistent=False)
 
-    def fit_prior(self, batches: Callable[[], Iterable[Batch]]) -> None:
+    def fit_sampler(self, batches: Iterable[Batch]) -> None:
         self.centre += 2.0
 
     def prior(self, y: Tensor | None = None) -> Distribution:
         return diagonal_normal(self.centre, torch.ones_like(self.centre))
 
 
-class MuteOptions(LikelihoodOptions):
+class MuteOptions(Options):
     width: int = 3
 
 
@@ -288,7 +288,7 @@ class Unspeakable(Right):
     options: NestedOptions  # type: ignore[assignment]
 
     def __init__(self, options: NestedOptions, data: DataSpec) -> None:
-        super().__init__(LikelihoodOptions(), data)
+        super().__init__(Options(), data)
 
 
 # labels and samples
@@ -311,7 +311,7 @@ class NeedsLabels(Right):
 class UnfittedPrior(Right):
     fitted = False
 
-    def fit_prior(self, batches: Callable[[], Iterable[Batch]]) -> None:
+    def fit_sampler(self, batches: Iterable[Batch]) -> None:
         self.fitted = True
 
     def prior(self, y: Tensor | None = None) -> Distribution:
@@ -321,7 +321,7 @@ class UnfittedPrior(Right):
 
 
 class RunsAway(Right):
-    def fit_prior(self, batches: Callable[[], Iterable[Batch]]) -> None:
+    def fit_sampler(self, batches: Iterable[Batch]) -> None:
         with torch.no_grad():
             self.decoder[0].weight.fill_(torch.nan)  # type: ignore[operator, union-attr]
 

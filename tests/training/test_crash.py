@@ -8,7 +8,6 @@ import re
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,11 +136,11 @@ class TestPlugins:
             vaezoo.train("vanilla", out=out, callback=Raises(), **TINY)
         assert same(whole, resume(out))
 
-    def test_error_in_fit_prior(self, whole: Path, out: Path, monkeypatch: MonkeyPatch) -> None:
+    def test_error_in_fit_sampler(self, whole: Path, out: Path, monkeypatch: MonkeyPatch) -> None:
         def broken(model: BaseVAE, batches: Any) -> None:
             raise RuntimeError("no convergence")
 
-        monkeypatch.setattr(BaseVAE, "fit_prior", broken)
+        monkeypatch.setattr(BaseVAE, "fit_sampler", broken)
         with pytest.raises(TrainingError, match="after step 18: RuntimeError: no convergence"):
             vaezoo.train("vanilla", out=out, **TINY)
         monkeypatch.undo()
@@ -349,7 +348,7 @@ class TestStops:
             os.kill(os.getpid(), signal.SIGINT)
             pytest.fail("it went on")
 
-        monkeypatch.setattr(BaseVAE, "fit_prior", slow)
+        monkeypatch.setattr(BaseVAE, "fit_sampler", slow)
         with pytest.raises(RunStopped, match="after step 18"):
             vaezoo.train("vanilla", out=out, **TINY)
         monkeypatch.undo()
@@ -445,7 +444,7 @@ class TestLines:
 
         def second() -> None:
             config = vaezoo.load_run(out).config
-            longer = replace(config, train=config.train.model_copy(update={"epochs": 9}))
+            longer = config.replace("train", epochs=9)
             with pytest.raises(VaezooError) as caught:
                 resume_run(out, longer, ProgressCallback())
             assert (out / "config.yaml").read_text() == config.to_yaml()

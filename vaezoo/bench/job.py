@@ -36,15 +36,16 @@ class Case:
 class Job:
     """A model with its cases.
 
-    options: those of the model and of the loss, flat. shape: of an image. windows, seconds: the
-    number of timed windows, and the least duration of each. end_to_end: training rows include the
-    data. largest: search the largest batch that fits, from the case's own on. gemm, copy: the
-    machine's measured rates, FLOP/s by precision, and bytes/s.
+    names: the parts and the loss, by section; None for the model's own. options: by section.
+    shape: of an image. windows, seconds: the number of timed windows, and the least duration of
+    each. end_to_end: training rows include the data. largest: search the largest batch that fits,
+    from the case's own on. gemm, copy: the machine's measured rates, FLOP/s by precision, and
+    bytes/s.
     """
 
     model: str
-    loss: str | None
-    options: Mapping[str, Any]
+    names: Mapping[str, str | None]
+    options: Mapping[str, Mapping[str, Any]]
     shape: tuple[int, int, int]
     device: str
     cases: tuple[Case, ...]

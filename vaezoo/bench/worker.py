@@ -21,7 +21,7 @@ from torch import Tensor
 from vaezoo.bench.counts import Counts, count
 from vaezoo.bench.job import Case, Job, bound_by, empty_row, sanity_check
 from vaezoo.bench.machine import specified_peak, time_step
-from vaezoo.config import build_config, resolve_components, split_by_section
+from vaezoo.config import build_config, resolve_components
 from vaezoo.data.base import Batch, TensorSplit
 from vaezoo.data.loader import BatchLoader
 from vaezoo.data.spec import DataSpec
@@ -57,9 +57,9 @@ class Workload:
         self.device = device
         self.notes: list[str] = []
         data = DataSpec(shape=job.shape, class_names=_CLASSES, num_examples=_EXAMPLES)
-        components = resolve_components(job.model, job.loss, None, {})
-        config = build_config(components, {}, split_by_section(components, job.options))
-        self.model = build_model(components, config.model, config.loss, data)
+        components = resolve_components({"model": job.model, **job.names}, {})
+        config = build_config(components, {}, job.options)
+        self.model = build_model(config, data)
         if case.batch_size < self.model.min_batch_size:
             raise OptionError(f"{job.model} needs a batch of {self.model.min_batch_size} or more")
         loss = loss_of(self.model)

@@ -25,7 +25,7 @@ from vaezoo.io import (
     write_text,
 )
 
-RUN_FORMAT = 2
+RUN_FORMAT = 3
 """Version of the run folder's format, in run.json. A folder of another version is refused."""
 
 _LARGEST_METRICS = 1 << 28

@@ -39,8 +39,8 @@ class _Size(Options):
 )
 @click.option("--image-size", default="64", help="Height and width in pixels.")
 @click.option("--channels", type=click.IntRange(1, 64), default=3, help="Channels of an image.")
-@options.name_option("--loss", "loss", "The loss to train with.  [default: each model's own]")
-@options.set_option("An option of every model or loss, as model.latent_dim=16. Repeatable.")
+@options.part_options("network", "bottleneck", "likelihood", "loss")
+@options.set_option("An option of every model, part or loss, as bottleneck.latent_dim=16.")
 @options.device_option
 @click.option("--end-to-end", is_flag=True, help="Training rows include loading the batches.")
 @click.option("--largest", is_flag=True, help="Search the largest batch that fits in memory.")
@@ -70,7 +70,6 @@ def command(
     compiled: tuple[str, ...],
     image_size: str,
     channels: int,
-    loss: str | None,
     settings: tuple[str, ...],
     device: str,
     end_to_end: bool,
@@ -83,6 +82,7 @@ def command(
     plot: Path | None,
     compare: Path | None,
     fail_below: float,
+    **names: str | None,
 ) -> None:
     """Measure each MODEL, or all models: images per second, latency, memory, and efficiency.
 
@@ -114,8 +114,8 @@ def command(
     jobs = [
         Job(
             model=spec.name,
-            loss=loss,
-            options={**sections["model"], **sections["loss"]},
+            names=names,
+            options=sections,
             shape=shape,
             device=str(where),
             cases=cases,

@@ -122,6 +122,15 @@ def name_option(flag: str, kind: Kind, text: str) -> Decorator:
     return click.option(flag, metavar="NAME", shell_complete=complete_names(kind), help=text)
 
 
+def part_options(*kinds: Kind) -> Decorator:
+    """`--network`, `--loss` and so on: an option for each of these kinds of a model's parts."""
+    options = [
+        name_option(f"--{kind}", kind, f"The {kind} of the model.  [default: the model's own]")
+        for kind in kinds
+    ]
+    return lambda function: functools.reduce(lambda f, option: option(f), options[::-1], function)
+
+
 def kind_option(kinds: Sequence[str], default: str, text: str) -> Decorator:
     """`--kind`. kinds: the plural of each kind that may be given, besides `all`."""
     choice = click.Choice([*kinds, "all"])

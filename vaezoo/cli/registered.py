@@ -11,7 +11,8 @@ import click
 
 from vaezoo.cli import options
 from vaezoo.cli.output import print_json, print_table
-from vaezoo.errors import UnknownNameError
+from vaezoo.config import default_parts
+from vaezoo.errors import UnknownNameError, VaezooError
 from vaezoo.options import cli_flag, describe, format_value, plain
 from vaezoo.plugins.loader import PluginRecord
 from vaezoo.plugins.registry import PLURALS, WORDS, Registry, registry
@@ -21,9 +22,10 @@ from vaezoo.plugins.specs import (
     METRIC_GROUPS,
     METRIC_REQUIRES,
     DatasetSpec,
-    LossSpec,
+    LikelihoodSpec,
     MetricSpec,
     ModelSpec,
+    NetworkSpec,
     Spec,
 )
 
@@ -32,6 +34,12 @@ _METRIC_FIELDS = (
     *("comparable_keys", "cost", "default", "extra"),
 )
 
+
+_REQUIRES = {
+    "loss": "a model with the tag ",
+    "bottleneck": "a network with the tag ",
+    "sampler": "latents that are ",
+}
 
 _PLUGIN_FIELDS = ("name", "status", "distribution", "version", "module", "location")
 
@@ -89,17 +97,19 @@ def _entry(known: Registry, spec: Spec) -> dict[str, Any]:
     record = known.plugin(spec)
     model = spec if isinstance(spec, ModelSpec) else None
     metric = spec if isinstance(spec, MetricSpec) else None
-    takes = model.input_spec if model else None
+    takes = spec.input_spec if isinstance(spec, (ModelSpec, NetworkSpec)) else None
     return {
         **_summary(known, spec),
         "capabilities": {tag: CAPABILITIES[tag] for tag in spec.tags if tag in CAPABILITIES},
         "base": model.base if model else None,
         "options": _options(spec, model.model_options if model else {}),
+        "parts": _parts(known, model) if model else None,
         "input_spec": {"description": takes.describe(), **plain(dataclasses.asdict(takes))}
         if takes
         else None,
         "loss": _loss(known, model) if model else None,
-        "requires": list(spec.requires) if isinstance(spec, (LossSpec, MetricSpec)) else None,
+        "requires": list(getattr(spec, "requires", ())) or None,
+        "domains": list(spec.domains) if isinstance(spec, LikelihoodSpec) else None,
         "metric": {key: plain(getattr(metric, key)) for key in _METRIC_FIELDS} if metric else None,
         "train_options": plain(spec.train_options)
         if isinstance(spec, (ModelSpec, DatasetSpec))
@@ -120,6 +130,18 @@ def _options(spec: Spec, defaults: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def _parts(known: Registry, model: ModelSpec) -> dict[str, Any]:
+    """The default part of each kind with its options; no options if it is not installed."""
+    found: dict[str, Any] = {}
+    for kind in model.parts:
+        options, name = None, model.parts[kind]
+        with contextlib.suppress(VaezooError):
+            part = default_parts(model)[kind]
+            options, name = _options(part, model.part_options.get(kind, {})), part.name
+        found[kind] = {"name": name, "options": options}
+    return found
+
+
 def _loss(known: Registry, model: ModelSpec) -> dict[str, Any]:
     """The default loss with the defaults that the model gives it; no options if not installed."""
     options = None
@@ -136,6 +158,8 @@ def _print(spec: Spec, entry: dict[str, Any]) -> None:
         rows.append(("input", entry["input_spec"]["description"]))
     if entry["base"]:
         rows.append(("base", entry["base"]))
+    for kind, part in (entry["parts"] or {}).items():
+        rows.append((kind, part["name"] + (" (not installed)" if part["options"] is None else "")))
     loss = entry["loss"]
     if loss:
         missing = " (not installed)" if loss["options"] is None else ""
@@ -143,7 +167,9 @@ def _print(spec: Spec, entry: dict[str, Any]) -> None:
     if isinstance(spec, MetricSpec):
         rows += _metric_rows(spec)
     elif entry["requires"]:
-        rows.append(("requires", "a model with the tag " + " and ".join(entry["requires"])))
+        rows.append(("requires", _REQUIRES[spec.kind] + " and ".join(entry["requires"])))
+    if entry["domains"]:
+        rows.append(("data", " or ".join(entry["domains"]) + " values"))
     if entry["train_options"]:
         changed = entry["train_options"].items()
         rows.append(("training", " ".join(f"{cli_flag(k)} {format_value(v)}" for k, v in changed)))
@@ -154,6 +180,9 @@ def _print(spec: Spec, entry: dict[str, Any]) -> None:
 
     print_table((f"{WORDS[spec.kind]} {spec.name}", spec.summary), rows)
     _print_options("options", entry["options"])
+    for kind, part in (entry["parts"] or {}).items():
+        if part["options"]:
+            _print_options(f"options of its {kind}, {part['name']}", part["options"])
     if loss and loss["options"]:
         _print_options(f"options of its loss, {loss['name']}", loss["options"])
 

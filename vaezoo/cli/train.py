@@ -1,4 +1,4 @@
-"""`vaezoo train`: its options are those of the model, the loss and the data set on its line."""
+"""`vaezoo train`: its options are those of the model, its parts, the loss and the data set."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from vaezoo.errors import OptionError, VaezooError
 from vaezoo.options import OptionInfo, Options, cli_flag, describe, format_value
 from vaezoo.plugins.registry import WORDS, registry
 from vaezoo.plugins.sources import is_source
+from vaezoo.plugins.specs import PARTS
 from vaezoo.runs.provenance import load_components
 from vaezoo.training.options import TrainOptions
 
@@ -43,27 +44,27 @@ configuration of the run to resume."""
 
 
 class TrainCommand(click.Command):
-    """A command with the options of the model, loss and data set that its line names."""
+    """A command with the options of the model, parts, loss and data set that its line names."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         model, own = self._find_names(ctx, args)
-        names = (model, own.get("loss"), own.get("data"))
+        names = {"model": model, **{s: own.get(s) for s in (*PARTS, "loss", "data")}}
         config: Sections = {}
         if ctx.resilient_parsing:  # completion: a file is not run for it
-            if model and not any(name and is_source(name) for name in names):
+            if model and not any(name and is_source(name) for name in names.values()):
                 with contextlib.suppress(VaezooError):
-                    ctx.meta[_COMPONENTS] = resolve_components(*names, config)
+                    ctx.meta[_COMPONENTS] = resolve_components(names, config)
         else:
             config = load_config(Path(own["config"])) if "config" in own else {}
             if "resume" in own:
-                for kind, name in zip(WORDS, names, strict=False):
-                    if name:  # the run may need a file that the line names
-                        registry().resolve(kind, name)
+                for name in names.values():
+                    if name and is_source(name):  # the run may need a file that the line names
+                        registry().add(name)
                 components, saved = load_components(RunFolder.existing(Path(own["resume"])))
                 ctx.meta[_RUN] = build_config(components, saved, {})
                 config = {s: _merge_sections(saved.get(s, {}), config.get(s, {})) for s in SECTIONS}
             if model or config.get("model", {}).get("name"):
-                ctx.meta[_COMPONENTS] = resolve_components(*names, config)
+                ctx.meta[_COMPONENTS] = resolve_components(names, config)
         ctx.meta[_CONFIG] = config
         try:
             return super().parse_args(ctx, args)
@@ -76,7 +77,9 @@ class TrainCommand(click.Command):
                 ) from None
             raise
         except click.UsageError as error:
-            for spec in [*registry().specs("loss"), *registry().specs("dataset")]:
+            for spec in registry().specs():
+                if spec.kind in ("model", "metric", "logger"):
+                    continue
                 if f"extra argument ({spec.name})" in error.format_message():
                     flag = f"--{spec.kind.removesuffix('set')} {spec.name}"
                     raise OptionError(f"{title(spec)} is given as {flag}") from None
@@ -117,7 +120,7 @@ class TrainCommand(click.Command):
     "dataset",
     f"Data set to train on.  [default: {' or '.join(default_datasets()) or 'none'}]",
 )
-@options.name_option("--loss", "loss", "Loss to minimise.  [default: the model's own]")
+@options.part_options(*PARTS, "loss")
 @click.option(
     "--config", metavar="FILE", help="Config file to start from; the command line overrides it."
 )
@@ -143,7 +146,6 @@ def command(
     /,
     model: str | None,
     data: str | None,
-    loss: str | None,
     config: str | None,
     settings: tuple[str, ...],
     out: str | None,
@@ -156,7 +158,8 @@ def command(
     `vaezoo train MODEL --help` shows the options of that model too.
     """
     below: Sections = ctx.meta[_CONFIG]
-    components = ctx.meta.get(_COMPONENTS) or resolve_components(model, loss, data, below)
+    names = {"model": model, "data": data, **{s: values.pop(s) for s in (*PARTS, "loss")}}
+    components = ctx.meta.get(_COMPONENTS) or resolve_components(names, below)
     named = {name: value for name, value in values.items() if value is not None}
     layers = parse_settings(settings), split_by_section(components, named)
     given = {section: {**layers[0][section], **layers[1][section]} for section in SECTIONS}
@@ -188,11 +191,11 @@ def _merge_sections(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
 
 
 def _owners_of(flag: str) -> str:
-    """The models, losses and data sets that have an option, at most three."""
+    """The models, parts, losses and data sets that have an option, at most three."""
     name, owners = flag.strip("-").replace("-", "_"), []
     for spec in registry().specs():
         with contextlib.suppress(VaezooError):  # its module cannot be imported
-            if spec.kind in ("model", "loss", "dataset") and spec.options:
+            if spec.kind not in ("metric", "logger") and spec.options:
                 owners += [title(spec)] if name in spec.load_options().model_fields else []
     more = " and others" if len(owners) > 3 else ""
     return ", ".join(owners[:3]) + more

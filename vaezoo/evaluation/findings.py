@@ -78,7 +78,9 @@ def _latents(context: EvalContext) -> tuple[Tensor | None, Tensor | None, float 
             total = getattr(posterior, "num_codes", 0)
         if context.has("continuous") and context.has("density"):
             posteriors.append(posterior.rsample().flatten(1).double())
-            priors.append(sample_prior(context.model.prior(y), len(batch.x)).flatten(1).double())
+            priors.append(
+                sample_prior(context.model.sampling_prior(y), len(batch.x)).flatten(1).double()
+            )
         if (len(used) + len(posteriors)) * context.batches.batch_size >= _EXAMPLES:
             break
     codes = len(torch.cat(used).unique()) / total if total else None

@@ -153,14 +153,14 @@ def latent_statistics(
     points, labels, kls = [], [], []
     with evaluation_mode(model), seeded(0, batches.device), torch.no_grad():
         # Once where it is the same for all: a learned prior may cost more than the encoder.
-        prior = None if model.conditional else model.prior()
+        prior = None if model.conditional else model.sampling_prior()
         for part in index.split(batches.batch_size):
             batch = batches.batch(part)
             y = model.labels(batch.y)
             posterior = model.encode(batch.x, y)
             points.append(mode(posterior).flatten(1).float().cpu())
             labels.append(None if batch.y is None else batch.y.cpu())
-            kl = latent_kls(posterior, prior or model.prior(y))
+            kl = latent_kls(posterior, prior or model.sampling_prior(y))
             kls.append(None if kl is None else kl.double().sum(0).cpu())
     known_labels = [y for y in labels if y is not None]
     known_kls = [kl for kl in kls if kl is not None]
@@ -179,11 +179,11 @@ def prior_quantiles(model: BaseVAE, shares: Tensor, label: int | None = None) ->
 
     Exact for a Gaussian, of a few thousand draws for any other prior.
     """
-    prior = model.prior(_labels(model, label, 1))
+    prior = model.sampling_prior(_labels(model, label, 1))
     if isinstance(prior, Independent) and isinstance(prior.base_dist, Normal):
         each = shares.to(prior.base_dist.loc).view(-1, *[1] * len(model.latent_shape))
         return prior.base_dist.icdf(each)
-    prior = model.prior(_labels(model, label, _DRAWS))
+    prior = model.sampling_prior(_labels(model, label, _DRAWS))
     with seeded(0, model.device):
         draws = sample_prior(prior, _DRAWS)
     return torch.quantile(draws.float(), shares.to(draws.device).float(), dim=0)
@@ -194,7 +194,7 @@ def prior_mean(model: BaseVAE, label: int | None = None) -> Tensor:
 
     Where a prior has no such thing (on a sphere), a draw.
     """
-    prior = model.prior(_labels(model, label, 1))
+    prior = model.sampling_prior(_labels(model, label, 1))
     with seeded(0, model.device):
         try:
             return sample_prior(prior, 1, 0.0)
@@ -286,7 +286,7 @@ def traverse(
         levels = (torch.arange(steps) + 0.5) / steps
         values = prior_quantiles(model, levels, label).flatten(1)
         z = prior_mean(model, label) if start is None else start.to(model.device)
-        prior = model.prior(None)
+        prior = model.sampling_prior(None)
         kl = latents.kl if latents.order == "kl" else None
         found: list[TraversalRow] = []
         num_ignored = 0

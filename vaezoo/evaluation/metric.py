@@ -161,7 +161,7 @@ class EvalBatch:
 
     @functools.cached_property
     def prior(self) -> Distribution:
-        return self.model.prior(self.y)
+        return self.model.sampling_prior(self.y)
 
     @functools.cached_property
     def z(self) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
@@ -11,17 +11,15 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaezoo.data.spec import DataSpec
+from vaezoo.models.bottleneck import Bottleneck, Codebook
 from vaezoo.models.distributions import diagonal_normal, log_mean_exp, mode, sample_prior
 from vaezoo.models.likelihood import Likelihood
+from vaezoo.models.network import Network
+from vaezoo.models.sampler import Sampler
 from vaezoo.options import Options
 
 if TYPE_CHECKING:
     from vaezoo.data.base import Batch
-from torch.nn.modules.batchnorm import _BatchNorm
-
-from vaezoo.models.likelihoods import make_likelihood
-from vaezoo.models.options import LikelihoodOptions, NetworkOptions
-from vaezoo.nn.networks import make_decoder
 
 
 class VAEOutput(NamedTuple):
@@ -35,16 +33,25 @@ class VAEOutput(NamedTuple):
 
 UNFITTED_PRIOR = (
     "the prior of this model is not fitted, so that its samples look unlike the data: it is fitted "
-    "when training ends, unless an option of the model prevents it"
+    "when training ends, unless an option prevents it"
 )
+
+
+class Parts(NamedTuple):
+    """The parts that a model is built of, those of its class attribute `parts`; None for others."""
+
+    network: Network
+    bottleneck: Bottleneck
+    likelihood: Likelihood
 
 
 class BaseVAE(nn.Module, ABC):
     """A variational autoencoder (Kingma & Welling 2013): q(z|x), p(z) and p(x|z).
 
     A subclass calls `super().__init__(options, data)`, sets `latent_shape`, and defines `encode`
-    and `decode`. By convention its submodules `encoder`, `decoder` and `likelihood` hold the
-    parameters of q(z|x) and of p(x|z), for losses that train the two in separate phases.
+    and `decode`. If its class attribute `parts` names kinds, it gets them as a third
+    argument. By convention its submodules `encoder`, `decoder` and `likelihood` hold the parameters
+    of q(z|x) and of p(x|z), for losses that train the two in separate phases.
 
     A latent is one tensor, [batch, *latent_shape]: a hierarchy packs its levels along the last
     dimension. `encode` and `decode` take one batch dimension. A method here that needs
@@ -59,6 +66,8 @@ class BaseVAE(nn.Module, ABC):
     (Hamiltonian) can enable them.
     """
 
+    parts: ClassVar[tuple[str, ...]] = ()
+    """The kinds of parts that it is built of, out of network, bottleneck and likelihood."""
     conditional: ClassVar[bool] = False
     single_process_reason: ClassVar[str] = ""
     """Why its training steps cannot be split over several processes; "" if they can."""
@@ -73,6 +82,8 @@ class BaseVAE(nn.Module, ABC):
     likelihood: Likelihood
     loss: nn.Module | None
     """The BaseLoss that `create_model` built for the model."""
+    sampler: Sampler | None
+    """The prior to fit after training; None if samples are drawn from `prior`."""
 
     def __init__(self, options: Options, data: DataSpec) -> None:
         super().__init__()
@@ -80,6 +91,7 @@ class BaseVAE(nn.Module, ABC):
         self.data = data
         # Not a submodule: the loss's parameters are no parameters of the model.
         object.__setattr__(self, "loss", None)
+        self.sampler = None
         self._origin: Tensor
         self.register_buffer("_origin", torch.zeros(()), persistent=False)
 
@@ -101,16 +113,27 @@ class BaseVAE(nn.Module, ABC):
         """The likelihood p(x|z) with event shape `data.shape`. z: [batch, *latent_shape]."""
 
     def prior(self, y: Tensor | None = None) -> Distribution:
-        """The prior p(z): a standard Gaussian, unless the model defines another."""
+        """The prior p(z) of training: a standard Gaussian, unless the model defines another."""
         zeros = self._origin.expand(self.latent_shape)
         return diagonal_normal(zeros, torch.ones_like(zeros), len(self.latent_shape))
+
+    def sampling_prior(self, y: Tensor | None = None) -> Distribution:
+        """The fitted sampler's distribution in evaluation mode; else, and in training, `prior`."""
+        if self.sampler is None or self.training or not self.sampler.is_fitted:
+            return self.prior(y)
+        return self.sampler.distribution(y)
+
+    @property
+    def codebook(self) -> Codebook | None:
+        """The codes that its latents are made of; None if they are no codes."""
+        return None
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> VAEOutput:
         """Encode the batch, draw one sample of each latent, and decode it."""
         y = self.labels(y)
         posterior = self.encode(x, y)
         z = posterior.rsample()
-        return VAEOutput(posterior, z, self.prior(y), self.decode(z, y))
+        return VAEOutput(posterior, z, self.sampling_prior(y), self.decode(z, y))
 
     def on_train_step(self, step: Tensor) -> None:
         """A hook before each training step; step: its number, a 0-dim int64 tensor on the device.
@@ -120,17 +143,31 @@ class BaseVAE(nn.Module, ABC):
         """
         return
 
-    def fit_prior(self, batches: Callable[[], Iterable[Batch]]) -> None:
-        """A hook after training, for a prior that is fitted to the finished model's latents.
-
-        Each call of `batches` gives one pass over the training set.
-        """
-        return
-
     @property
     def prior_is_fitted(self) -> bool:
-        """Whether samples can be drawn: False where `fit_prior` has a prior to fit, and has not."""
-        return True
+        """Whether samples can be drawn: False if the sampler has not been fitted."""
+        return self.sampler is None or self.sampler.is_fitted
+
+    @torch.no_grad()
+    def fit_sampler(self, batches: Iterable[Batch]) -> None:
+        """Fit the sampler, if there is one, to latents of the training set. batches: one pass.
+
+        In evaluation mode: no statistics and no codebook change, and latents do not depend on the
+        batch. It is fitted to a sample of each posterior, or to the indices of codes.
+        """
+        if self.sampler is None:
+            return
+        training = self.training
+        self.eval()
+        found, labels = [], []
+        for batch in batches:
+            posterior = self.encode(batch.x, self.labels(batch.y))
+            indices = getattr(posterior, "indices", None)
+            found.append(posterior.rsample() if indices is None else indices.int())
+            labels.append(batch.y)
+        self.train(training)
+        known = [y for y in labels if y is not None]
+        self.sampler.fit(torch.cat(found), torch.cat(known) if known else None)
 
     def labels(self, y: Tensor | None) -> Tensor | None:
         """The labels if this model is conditional, else None."""
@@ -146,7 +183,7 @@ class BaseVAE(nn.Module, ABC):
         likelihood's mean, else a sample of it.
         """
         y = self.labels(y)
-        likelihood = self.decode(sample_prior(self.prior(y), n, temperature), y)
+        likelihood = self.decode(sample_prior(self.sampling_prior(y), n, temperature), y)
         return likelihood.mean if mean else likelihood.sample()
 
     @torch.no_grad()
@@ -164,7 +201,7 @@ class BaseVAE(nn.Module, ABC):
         and log_mean_exp over samples the importance-weighted bound. Gradients flow.
         """
         y = self.labels(y)
-        posterior, prior = self.encode(x, y), self.prior(y)
+        posterior, prior = self.encode(x, y), self.sampling_prior(y)
         z = posterior.rsample(torch.Size((samples,)))
         return self.log_density_ratio(posterior, prior, z, x, y)
 
@@ -199,7 +236,7 @@ class BaseVAE(nn.Module, ABC):
         """
         y = self.labels(y)
         # Once, not for every chunk: a learned prior may cost more than the decoder.
-        posterior, prior = self.encode(x, y), self.prior(y)
+        posterior, prior = self.encode(x, y), self.sampling_prior(y)
         step = max(1, chunk_size // max(1, len(x)))
         log_weights = []
         for done in range(0, samples, step):
@@ -209,41 +246,48 @@ class BaseVAE(nn.Module, ABC):
 
 
 class EncoderDecoderVAE(BaseVAE):
-    """A VAE of one encoder, one decoder and the options' likelihood; a subclass defines `encode`.
+    """A VAE of a network, a bottleneck and a likelihood, which define all of it.
 
-    encoder: [batch, *data.shape] -> parameters of the posterior. decoder: [batch, *latent_shape]
-    -> [batch, *data.shape], what the likelihood takes.
+    encoder: [batch, *data.shape] -> the bottleneck's parameters. decoder: the latent, as the
+    bottleneck gives it -> the likelihood's parameters. Both are the network's for vectors, or for
+    a grid where the bottleneck works on one.
+
+    A subclass may give an encoder or a decoder of its own, or another `encode`, `decode`, `prior`.
     """
 
-    options: LikelihoodOptions
+    parts = ("network", "bottleneck", "likelihood")
 
     def __init__(
         self,
-        options: LikelihoodOptions,
+        options: Options,
         data: DataSpec,
+        parts: Parts,
         *,
-        latent_shape: tuple[int, ...],
-        encoder: nn.Module,
-        decoder: nn.Module,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
     ) -> None:
         super().__init__(options, data)
-        self.latent_shape = latent_shape
-        self.encoder = encoder
-        self.decoder = decoder
-        self.likelihood = make_likelihood(options, data)
-        if any(isinstance(layer, _BatchNorm) for layer in self.modules()):
-            self.min_batch_size = max(2, self.min_batch_size)
+        network, self.bottleneck, self.likelihood = parts
+        self.latent_shape = self.bottleneck.latent_shape
+        params, features = self.bottleneck.num_params, self.bottleneck.out_features
+        shape, on_grid = self.likelihood.param_shape, bool(self.bottleneck.grid)
+        make_encoder = network.grid_encoder if on_grid else network.encoder
+        make_decoder = network.grid_decoder if on_grid else network.decoder
+        self.encoder = make_encoder(params) if encoder is None else encoder
+        self.decoder = make_decoder(features, shape) if decoder is None else decoder
+
+    @property
+    def codebook(self) -> Codebook | None:
+        return self.bottleneck.codebook
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
+        return self.bottleneck(self.encoder(x))
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
-        return self.likelihood(self.decoder(z))
+        return self.likelihood(self.decoder(self.bottleneck.decoder_input(z)))
 
+    def prior(self, y: Tensor | None = None) -> Distribution:
+        return self.bottleneck.prior()
 
-class VectorVAE(EncoderDecoderVAE):
-    """An EncoderDecoderVAE with a vector latent, and the decoder that the options name."""
-
-    options: NetworkOptions
-
-    def __init__(self, options: NetworkOptions, data: DataSpec, encoder: nn.Module) -> None:
-        n = options.latent_dim
-        decoder = make_decoder(options, data, n)
-        super().__init__(options, data, latent_shape=(n,), encoder=encoder, decoder=decoder)
+    def on_train_step(self, step: Tensor) -> None:
+        self.bottleneck.on_train_step(step)

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution
 
-from vaezoo.data.spec import DataSpec, Domain
-from vaezoo.errors import DataError
+from vaezoo.data.spec import DataSpec
 from vaezoo.models.distributions import IsotropicNormal, independent, to_float32
 from vaezoo.models.likelihood import Likelihood
-from vaezoo.models.options import LikelihoodOptions
+from vaezoo.options import Options
 
 SMALLEST_SCALE = 1 / 256
 """The lower limit of a Gaussian's scale, one grey level. Below it the density diverges."""
@@ -30,8 +29,8 @@ class BernoulliLikelihood(Likelihood):
 
     normalised_on = ("binary",)
 
-    def __init__(self) -> None:
-        nn.Module.__init__(self)
+    def __init__(self, data: DataSpec) -> None:
+        super().__init__(Options(), data)
 
     def forward(self, raw: Tensor) -> Distribution:
         return independent(Bernoulli(logits=to_float32(raw), validate_args=False), raw.dim() - 1)
@@ -47,15 +46,12 @@ class GaussianLikelihood(Likelihood):
         value if it is learned.
     learned: whether the scale is a parameter (Rybkin et al. 2020, sigma-VAE, section 3.2) or fixed
         (a weighted mean squared error).
-    log_det: `DataSpec.log_det` of the data.
     """
 
     normalised_on = ("unit", "real")
 
-    def __init__(self, scale: float, learned: bool, domain: Domain, log_det: float = 0.0) -> None:
-        nn.Module.__init__(self)
-        self.squash = domain != "real"
-        self.log_det = log_det
+    def __init__(self, data: DataSpec, scale: float, learned: bool) -> None:
+        super().__init__(Options(), data)
         log_scale = torch.tensor(math.log(scale))
         if learned:
             self.log_scale = nn.Parameter(log_scale)
@@ -64,21 +60,6 @@ class GaussianLikelihood(Likelihood):
 
     def forward(self, raw: Tensor) -> Distribution:
         raw = to_float32(raw)
-        mean = (torch.tanh(raw) + 1.0) / 2.0 if self.squash else raw
+        mean = (torch.tanh(raw) + 1.0) / 2.0 if self.data.domain != "real" else raw
         scale = self.log_scale.clamp(min=math.log(SMALLEST_SCALE)).exp()
-        return IsotropicNormal(mean, scale, mean.dim() - 1, self.log_det)
-
-
-def make_likelihood(options: LikelihoodOptions, data: DataSpec) -> Likelihood:
-    """Build the likelihood that the options name; `auto` follows the data's domain."""
-    name = options.likelihood
-    if name == "auto":
-        name = "bernoulli" if data.domain == "binary" else "gaussian_learned"
-    if name == "bernoulli":
-        if data.domain == "real":
-            raise DataError(
-                "--likelihood bernoulli needs values in [0, 1], and this data is real: "
-                "give --likelihood gaussian_learned"
-            )
-        return BernoulliLikelihood()
-    return GaussianLikelihood(options.scale, name == "gaussian_learned", data.domain, data.log_det)
+        return IsotropicNormal(mean, scale, mean.dim() - 1, self.data.log_det)

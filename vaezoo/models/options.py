@@ -1,48 +1,51 @@
-"""Options that models share: networks, likelihood, Gaussian posterior. No torch here."""
+"""Options that bottlenecks share: the size of the latent, a Gaussian posterior. No torch here."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
-from vaezoo.nn.options import BackboneOptions
+from vaezoo.errors import OptionError
 from vaezoo.options import Options
 
-LikelihoodName = Literal["auto", "bernoulli", "gaussian", "gaussian_learned"]
+
+def _check_order(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] >= value[1]:
+        raise ValueError("the lower limit comes first, as in -6,2")
+    return value
 
 
-class LikelihoodOptions(Options):
-    """The likelihood p(x|z), and the scale of a Gaussian one."""
+LogvarRange = Annotated[tuple[float, float], AfterValidator(_check_order)]
+"""The lower and the upper limit of a log-variance."""
 
-    likelihood: LikelihoodName = Field(
-        "auto",
-        description="distribution of the data given the latent: bernoulli, gaussian with a fixed "
-        "scale, or gaussian_learned; auto: bernoulli for binary data, else gaussian_learned",
+
+class LatentOptions(Options):
+    """The size of the latent, and whether it is a vector or a grid."""
+
+    test_defaults: ClassVar[Mapping[str, Any]] = {"latent_dim": 4}
+
+    latent_dim: int = Field(128, ge=1, description="size of the latent vector; channels of a grid")
+    latent_grid: bool = Field(
+        False,
+        description="a latent of latent_dim channels at each position of the network's grid, "
+        "instead of one vector",
     )
-    scale: float = Field(
-        0.25,
-        gt=0,
-        le=1e4,
-        description="standard deviation of a Gaussian likelihood, where values span [0, 1] or are "
-        "standardised; the initial value if it is learned",
-    )
+
+    def choose_grid(self, grid: tuple[int, ...]) -> tuple[int, ...]:
+        """The grid of the latent: the network's, or () for a vector.
+
+        OptionError if a grid is asked for and the network has none.
+        """
+        if self.latent_grid and not grid:
+            raise OptionError("--latent-grid needs a network with a grid of features")
+        return grid if self.latent_grid else ()
 
 
-class NetworkOptions(BackboneOptions, LikelihoodOptions):
-    """The network of encoder and decoder, the size of the latent, and the likelihood."""
+class GaussianOptions(LatentOptions):
+    """LatentOptions for a Gaussian posterior."""
 
-
-class GaussianOptions(NetworkOptions):
-    """NetworkOptions for a model with a Gaussian posterior."""
-
-    logvar_range: tuple[float, float] = Field(
+    logvar_range: LogvarRange = Field(
         (-20.0, 20.0), description="range that the posterior's log-variance is clamped to"
     )
-
-    @field_validator("logvar_range")
-    @classmethod
-    def _check_order(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if value[0] >= value[1]:
-            raise ValueError("the lower limit comes first, as in -6,2")
-        return value

@@ -21,7 +21,7 @@ from vaezoo.plugins.loader import (
     raise_problems,
     warn_problems,
 )
-from vaezoo.plugins.sources import PluginSource, is_source
+from vaezoo.plugins.sources import PluginSource, is_source, kind_of_class, spec_of_class
 from vaezoo.plugins.specs import PARTS, Kind, ModelSpec, Spec
 
 WORDS: dict[Kind, str] = {kind: kind for kind in get_args(Kind)} | {"dataset": "data set"}
@@ -56,6 +56,23 @@ class Registry:
         self.records = [*others, record]
         self._index()
         return record
+
+    def add_class(self, found: type) -> Spec:
+        """Register a class that has no plugin, under its own name, and return its spec.
+
+        VaezooError if it is no class of a kind, or another plugin has its name.
+        """
+        if kind_of_class(found) is None:
+            raise VaezooError(f"{found.__name__} derives from no base class of vaezoo")
+        spec = spec_of_class(found)
+        record = PluginRecord(f"{found.__module__}:{found.__name__}", found.__module__, "", "")
+        others = [other for other in self.records if other.name != record.name]
+        record.specs = [spec]
+        if check_conflicts(record, others).error:
+            raise VaezooError(record.error)
+        self.records = [*others, record]
+        self._index()
+        return spec
 
     def named(self) -> list[str]:
         """The files and modules that the user named, as a subprocess must name them again."""
@@ -143,6 +160,8 @@ def _inherited(spec: Spec, registered: Mapping[tuple[Kind, str], Spec]) -> Spec:
     if not isinstance(spec, ModelSpec) or spec.base is None:
         return spec
     base = registered.get(("model", spec.base))
+    others = {key: other for key, other in registered.items() if other is not spec}
+    base = base and _inherited(base, others)  # without this one: bases of each other end here
     return spec.inherit(base) if isinstance(base, ModelSpec) and base.target else spec
 
 

@@ -320,6 +320,11 @@ class SamplerSpec(PartSpec):
     requires: tuple[str, ...] = ()
 
 
+PART_SPECS: Mapping[str, type[PartSpec]] = {
+    spec.kind: spec for spec in (NetworkSpec, BottleneckSpec, LikelihoodSpec, SamplerSpec)
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class LossSpec(Spec):
     """A loss: see Spec. requires: the capability tags that a model must have for it."""
@@ -348,9 +353,9 @@ class ModelSpec(Spec):
     kind: ClassVar[Kind] = "model"
     target: str = ""
     loss: str | LossSpec = "elbo"
-    parts: Mapping[PartKind, str] = field(default_factory=dict)
-    part_options: Mapping[PartKind, Mapping[str, Any]] = field(default_factory=dict)
-    part_requires: Mapping[PartKind, tuple[str, ...]] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
+    part_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    part_requires: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     model_options: Mapping[str, Any] = field(default_factory=dict)
     loss_options: Mapping[str, Any] = field(default_factory=dict)
     train_options: Mapping[str, Any] = field(default_factory=dict)
@@ -372,11 +377,25 @@ class ModelSpec(Spec):
         """The name of the loss that it is trained with by default."""
         return self.loss if isinstance(self.loss, str) else self.loss.name
 
+    def with_bottleneck(self, own: PartSpec | None, other: PartSpec | None) -> ModelSpec:
+        """This model with the tags that it has with another bottleneck than its own.
+
+        A tag of its own bottleneck that it does not have itself, it has with no other.
+        """
+        if own is None or other is None or own.name == other.name:
+            return self
+        lacks = {*own.tags} - {*self.tags}
+        kept = [tag for tag in self.tags if tag not in own.tags]
+        changed = copy.copy(self)
+        tags = dict.fromkeys([*kept, *(tag for tag in other.tags if tag not in lacks)])
+        object.__setattr__(changed, "tags", tuple(tags))
+        return changed
+
     def inherit(self, base: ModelSpec) -> ModelSpec:
         """This variant with the fields that it has from its base filled in."""
         filled = copy.copy(self)
 
-        def same(kind: PartKind) -> bool:
+        def same(kind: str) -> bool:
             return self.parts.get(kind) in (None, base.parts.get(kind))
 
         # Not by dataclasses.replace: it would refuse a variant that has a target.

@@ -128,7 +128,7 @@ def _describe(run: Run, summary: RunSummary, number: int, no_encoder: str) -> di
     order = sorted(range(len(low)), key=lambda n: -information.get(n, 0.0))
     with seeded(0, torch.device("cpu")):
         y = None if label is None else torch.full((_NUM_DRAWS,), label)
-        prior = model.prior(y)
+        prior = model.sampling_prior(y)
         draws = prior.sample() if prior.batch_shape else prior.sample(torch.Size((_NUM_DRAWS,)))
     return {
         "name": summary.name,

@@ -174,7 +174,7 @@ def _read_folder(folder: RunFolder, summary: RunSummary) -> list[str]:
 def _read_config(folder: RunFolder, summary: RunSummary) -> None:
     """As text, without the plugins: they may not be installed here."""
     summary.config = config = load_config(folder.config)
-    for section in ("model", "loss", "data"):
+    for section in ("model", "likelihood", "loss", "data"):
         setattr(summary, section, str(config.get(section, {}).get("name", "")))
     summary.options = {
         f"{section}.{key}": value
@@ -190,14 +190,6 @@ def _read_metadata(folder: RunFolder, summary: RunSummary) -> None:
     summary.group = f"{summary.data} {data['fingerprint']} {binarize}"
     spec = DataSpec.from_dict(data["spec"])
     summary.value_range = describe_range(value_range(spec))
-    is_binary = spec.domain == "binary"
-    # What log p(x) is, as far as the options say: only distortions of one kind compare.
-    name = str(summary.options.get("model.likelihood", "of its own"))
-    if name.startswith("gaussian") or (name == "auto" and not is_binary):
-        name = "density"
-    elif name in ("auto", "bernoulli"):
-        name = "probability" if is_binary else "cross-entropy"
-    summary.likelihood = name
 
 
 def _read_summary(folder: RunFolder, summary: RunSummary) -> None:

@@ -5,25 +5,37 @@ from __future__ import annotations
 import inspect
 import shlex
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from traceback import extract_tb
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import OutOfMemoryError, Tensor, nn
 from torch.nn.modules import module as registration
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from vaezoo.config import Components
+from vaezoo.config import Components, RunConfig, title
 from vaezoo.data.base import BaseDataset
 from vaezoo.data.options import DataOptions
 from vaezoo.data.spec import DataSpec
-from vaezoo.errors import BrokenPluginError, OptionError, VaezooError
+from vaezoo.errors import BrokenPluginError, DataError, OptionError, VaezooError
 from vaezoo.losses.base import BaseLoss
-from vaezoo.models.base import BaseVAE
+from vaezoo.models.base import BaseVAE, Parts
+from vaezoo.models.bottleneck import Bottleneck
+from vaezoo.models.likelihood import Likelihood
+from vaezoo.models.network import Network
+from vaezoo.models.sampler import LatentSpec, Sampler
 from vaezoo.options import Options
 from vaezoo.plugins.registry import WORDS, registry
-from vaezoo.plugins.specs import DatasetSpec, Spec
+from vaezoo.plugins.specs import (
+    DatasetSpec,
+    LikelihoodSpec,
+    ModelSpec,
+    NetworkSpec,
+    PartSpec,
+    Spec,
+)
 from vaezoo.runtime.memory import available_memory
 
 MOST_TENSORS = 20_000
@@ -70,38 +82,88 @@ def meta_device() -> Iterator[None]:
         yield
 
 
-BaseT = TypeVar("BaseT", BaseVAE, BaseLoss, BaseDataset)
+BaseT = TypeVar("BaseT")
+
+PART_BASES: Mapping[str, type] = {
+    "network": Network,
+    "bottleneck": Bottleneck,
+    "likelihood": Likelihood,
+    "sampler": Sampler,
+}
+"""The base class of each kind of part."""
+
+
+def check_data(components: Components, data: DataSpec, *, resizable: bool = False) -> None:
+    """DataError, in one line, unless the model and its parts accept this data.
+
+    resizable: whether the data set has the option image_size.
+    """
+    for spec in components.specs().values():
+        if isinstance(spec, (ModelSpec, NetworkSpec)):
+            spec.input_spec.check(data, title(spec), resizable=resizable)
+        if isinstance(spec, LikelihoodSpec) and data.domain not in spec.domains:
+            fitting = [
+                other.name
+                for other in registry().specs("likelihood")
+                if isinstance(other, LikelihoodSpec) and data.domain in other.domains
+            ]
+            raise DataError(
+                f"{title(spec)} is for {' and '.join(spec.domains)} data, and this data is "
+                f"{data.domain}: give --likelihood {' or '.join(fitting[:4])}"
+            )
 
 
 def build_model(
-    components: Components, model_options: Options, loss_options: Options, data: DataSpec
+    config: RunConfig, data: DataSpec, given: Mapping[str, object] | None = None
 ) -> BaseVAE:
-    """Build a model with its loss at `model.loss`, both on the CPU.
+    """Build a model of its parts, with its loss at `model.loss`, on the CPU.
 
-    DataError, before anything is allocated, if the model does not accept this data.
+    given: parts that are built already, by their kind. DataError, before anything is allocated, if
+    the model or a part does not accept this data.
     """
-    components.model.input_spec.check(data, components.model.name)
-    model_class = load_class(components.model, BaseVAE)  # type: ignore[type-abstract]
-    loss_class = load_class(components.loss, BaseLoss)  # type: ignore[type-abstract]
-    with _name_plugin((components.model, model_class), (components.loss, loss_class)):
-        return build_from_classes(
-            components.model.name, model_class, model_options, loss_class, loss_options, data
-        )
+    check_data(config.components, data)
+    specs = config.components.specs()
+    bases = {"model": BaseVAE, **PART_BASES, "loss": BaseLoss}
+    classes: dict[str, Any] = {
+        s: load_class(specs[s], base) for s, base in bases.items() if s in specs
+    }
+    with _name_plugin(*((specs[section], found) for section, found in classes.items())):
+        return build_from_classes(config.components.model, classes, config.options, data, given)
 
 
 def build_from_classes(
-    name: str,
-    model_class: type[BaseVAE],
-    model_options: Options,
-    loss_class: type[BaseLoss],
-    loss_options: Options,
+    spec: ModelSpec,
+    classes: Mapping[str, Callable[..., Any]],
+    options: Mapping[str, Options],
     data: DataSpec,
+    given: Mapping[str, object] | None = None,
 ) -> BaseVAE:
-    """Build a model and its loss from classes. name: the model's name in error messages."""
+    """Build a model and its loss from classes and options by section. given: as in build_model."""
+    name, ready = spec.name, given or {}
+    needed: tuple[str, ...] = getattr(classes["model"], "parts", ())
+    missing = [kind for kind in needed if kind not in classes]
+    if missing:
+        raise VaezooError(f"model {name} is made of a {missing[0]}: name one in its spec's parts")
+
+    def part(kind: str, *arguments: object) -> Any:
+        if kind in ready:
+            return ready[kind]
+        return classes[kind](options[kind], *arguments) if kind in classes else None
 
     def build() -> tuple[BaseVAE, BaseLoss]:
-        model = model_class(model_options, data)
-        return model, loss_class(loss_options, model, data)
+        network = part("network", data)
+        grid = () if network is None else network.latent_grid
+        parts = Parts(network, part("bottleneck", grid), part("likelihood", data))
+        model = classes["model"](options["model"], data, *([parts] if needed else []))
+        if not getattr(model, "latent_shape", None):
+            raise VaezooError(f"model {name} does not set latent_shape")
+        if any(isinstance(layer, _BatchNorm) for layer in model.modules()):
+            model.min_batch_size = max(2, model.min_batch_size)
+        latent = LatentSpec(model.latent_shape, model.codebook, len(data.class_names))
+        model.sampler = part("sampler", latent)
+        if model.sampler is not None:
+            model.sampler.requires_grad_(False)
+        return model, classes["loss"](options["loss"], model, data)
 
     limit = available_memory()
     try:
@@ -114,8 +176,6 @@ def build_from_classes(
         raise OptionError(
             f"model {name} of these sizes does not fit in memory: make it smaller"
         ) from error
-    if not getattr(model, "latent_shape", None):
-        raise VaezooError(f"model {name} does not set latent_shape")
     object.__setattr__(model, "loss", loss)
     return model
 
@@ -128,12 +188,17 @@ def build_dataset(spec: DatasetSpec, options: DataOptions) -> BaseDataset:
 
 
 def load_class(spec: Spec, base: type[BaseT]) -> type[BaseT]:
-    """Import the class of a spec. VaezooError if it is no subclass of `base`, or is abstract."""
+    """Import the class of a spec. VaezooError if it is no subclass of `base`, or is abstract.
+
+    The target of a part may also be a function that makes an object of `base`.
+    """
     found = spec.load()
+    if isinstance(spec, PartSpec) and inspect.isfunction(found):
+        return found  # type: ignore[return-value]
     if not (isinstance(found, type) and issubclass(found, base)):
         raise VaezooError(f"{spec.kind} {spec.name}: {spec.target} is no {base.__name__}")
     if inspect.isabstract(found):
-        missing = ", ".join(sorted(found.__abstractmethods__))
+        missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
         raise VaezooError(f"{spec.kind} {spec.name}: {spec.target} does not define {missing}")
     return found
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 
 from vaezoo.checkpoint.folder import RunFolder
-from vaezoo.config import Components, Sections, load_config, resolve_components
+from vaezoo.config import SECTIONS, Components, Sections, load_config, resolve_components
 from vaezoo.errors import RunError, UnknownNameError, printable
 from vaezoo.plugins.registry import registry
 
@@ -23,9 +23,9 @@ def load_components(folder: RunFolder) -> tuple[Components, Sections]:
     Prints a warning if the file of a model, loss or data set has changed since the run was made.
     """
     metadata, config = folder.read_metadata(), load_config(folder.config)
-    origins = {kind: _read_origin(metadata.get(kind)) for kind in ("model", "loss", "data")}
+    origins = {kind: _read_origin(metadata.get(kind)) for kind in SECTIONS if kind != "train"}
     try:
-        components = resolve_components(None, None, None, config)
+        components = resolve_components({}, config)
     except UnknownNameError as error:
         # The names that are suggested as similar are not the missing one.
         message = str(error).partition("; did you mean")[0]
@@ -43,10 +43,9 @@ def load_components(folder: RunFolder) -> tuple[Components, Sections]:
                     f"{plugin!r}, which is not installed: if you trust it, {hint}"
                 ) from None
         raise RunError(f"{folder.config}: {error}") from None
-    specs = (components.model, components.loss, components.data)
-    for spec, origin in zip(specs, origins.values(), strict=True):
+    for section, spec in components.specs().items():
         record = registry().plugin(spec)
-        if not record.is_installed and record.version != origin["version"]:
+        if not record.is_installed and record.version != origins[section]["version"]:
             _warn_once(f"{record.name} has changed since {folder.path} was made")
     return components, config
 

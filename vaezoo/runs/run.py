@@ -135,7 +135,7 @@ class Run:
         try:
             # A config file from elsewhere must not allocate far more than its weights need.
             with limit_memory(_MEMORY_FACTOR * size + _EXTRA_MEMORY):
-                model = build_model(config.components, config.model, config.loss, self.data_spec)
+                model = build_model(config, self.data_spec)
         except TooLargeError:
             raise RunError(
                 f"{folder.weights} does not fit the model, which is far larger"
@@ -293,7 +293,9 @@ class Run:
         y = self._one_class(label, ends)
         a_z, b_z = (self.encode_example(end, y) for end in ends)
         with torch.no_grad():
-            z = project_to_prior(self.model.prior(None), interpolate(a_z, b_z, steps, method))
+            z = project_to_prior(
+                self.model.sampling_prior(None), interpolate(a_z, b_z, steps, method)
+            )
         return Interpolation(
             ends[0].x.cpu(), ends[1].x.cpu(), latents=z.cpu(), images=decode_mean(self.model, z, y)
         )

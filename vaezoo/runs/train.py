@@ -37,8 +37,7 @@ from vaezoo.io import write_json
 from vaezoo.losses.base import loss_of
 from vaezoo.models.base import BaseVAE
 from vaezoo.plugins.registry import registry
-from vaezoo.plugins.specs import Spec
-from vaezoo.runs.build import build_dataset, build_model
+from vaezoo.runs.build import build_dataset, build_model, check_data
 from vaezoo.runs.run import Run, check_same_data, draw_samples, eval_context, eval_loader
 from vaezoo.runtime import listen_to_progress
 from vaezoo.runtime.device import (
@@ -191,11 +190,9 @@ def _load(config: RunConfig, kept: DataSpec | None = None) -> tuple[Splits, Base
     if config.data.flip and not splits.spec.is_image:
         raise DataError(f"--flip mirrors images, and this data is {splits.spec.describe()}")
     resizable = "image_size" in type(config.data).model_fields
-    config.components.model.input_spec.check(
-        splits.spec, config.components.model.name, resizable=resizable
-    )
+    check_data(config.components, splits.spec, resizable=resizable)
     # Weights are drawn on the CPU, so that they are the same for every device.
-    model = build_model(config.components, config.model, config.loss, splits.spec)
+    model = build_model(config, splits.spec)
     check_batch_size(config.train.batch_size, len(splits.train), model, world_size())
     loss = loss_of(model)
     reason = model.single_process_reason or loss.single_process_reason
@@ -224,7 +221,7 @@ def _make_trainer(
     tune_malloc()
 
     def rebuild() -> BaseVAE:
-        again = build_model(config.components, config.model, config.loss, splits.spec)
+        again = build_model(config, splits.spec)
         return move_module(again, runtime.device)
 
     return Trainer(
@@ -332,8 +329,7 @@ def _summary(trainer: Trainer, evaluation: Evaluation, progress: Progress) -> di
 def _metadata(config: RunConfig, splits: Splits) -> dict[str, Any]:
     """The content of run.json: where the parts of the run come from."""
     origins: dict[str, dict[str, Any]] = {}
-    for section in ("model", "loss", "data"):
-        spec: Spec = getattr(config.components, section)
+    for section, spec in config.components.specs().items():
         plugin = registry().plugin(spec)
         origins[section] = {
             "name": spec.name,

@@ -166,7 +166,8 @@ class GradientJob(NamedTuple):
         return {
             "model": pair.model_spec.name,
             "loss": pair.loss_spec.name,
-            "options": {**to_dict(pair.model_options), **to_dict(pair.loss_options)},
+            "parts": {kind: spec.name for kind, spec in pair.components.parts.items()},
+            "options": {k: v for o in pair.by_section.values() for k, v in to_dict(o).items()},
             "double": self.dtype == torch.float64,
             "sharded": self.sharded,
         }
@@ -250,7 +251,7 @@ def main() -> None:
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=count
     )
     for number, job in enumerate(work["jobs"]):
-        pair = ModelWithLoss(job["model"], job["loss"], options=job["options"])
+        pair = ModelWithLoss(job["model"], job["loss"], parts=job["parts"], options=job["options"])
         dtype = torch.float64 if job["double"] else torch.float32
         try:
             gradients = GradientJob(pair, dtype, job["sharded"]).gradients(count)
@@ -270,7 +271,7 @@ def processes(pair: ModelWithLoss) -> None:
     for spec in (pair.model_spec, pair.loss_spec):
         if spec not in registry().specs(spec.kind):
             raise CheckSkipped("another process can load only what has a registered name")
-    reason = pair.model_class.single_process_reason or pair.loss_class.single_process_reason
+    reason = pair.model_class.single_process_reason or pair.classes["loss"].single_process_reason
     if reason:
         raise CheckSkipped(f"it supports one process only: {reason}")
     (different,) = compare([pair])

@@ -41,7 +41,7 @@ def shapes(pair: ModelWithLoss) -> None:
 def _fits(pair: ModelWithLoss, data: DataSpec) -> bool:
     """Whether the model accepts the data; CheckFailed if it does and a shape is wrong."""
     try:
-        model = _build(pair, data)
+        model = pair.build(data)
     except DataError:
         return False
     where = f"{'×'.join(map(str, data.shape))} {data.domain}"
@@ -56,16 +56,6 @@ def _fits(pair: ModelWithLoss, data: DataSpec) -> bool:
     except Exception as error:
         raise CheckFailed(f"on {where}: {type(error).__name__}: {error}") from error
     return True
-
-
-def _build(pair: ModelWithLoss, data: DataSpec) -> BaseVAE:
-    """A model for the data; for all but images, with MLP networks if there is a choice."""
-    if data.is_image or "network" not in type(pair.model_options).model_fields:
-        return pair.build(data)
-    try:
-        return pair.build(data, network="mlp")
-    except (OptionError, ValueError):
-        return pair.build(data)
 
 
 def _check_evaluation(pair: ModelWithLoss, model: BaseVAE, data: DataSpec) -> None:
@@ -153,12 +143,12 @@ def labels(pair: ModelWithLoss) -> None:
             raise CheckFailed(f"{said}; say InputSpec(labels=True) if it needs labels") from error
 
 
-@check("let `prior` return a distribution also before fit_prior")
+@check("let `prior` return a distribution also before the sampler is fitted")
 def sampling(pair: ModelWithLoss) -> None:
     """Samples can be drawn before and after training, with a temperature, as means and draws"""
     _check_samples(pair, pair.build().eval(), "before training")
     with pair.in_evaluation(8) as (model, batch, _):
-        model.fit_prior(lambda: [batch])
+        model.fit_sampler([batch])
         _check_samples(pair, model, "after training")
 
 

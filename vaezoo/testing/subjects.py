@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal
+from contextlib import contextmanager, suppress
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from vaezoo.config import Components, default_parts, find_conflict, title, with_own_tags
 from vaezoo.data.base import BaseDataset, Batch, Split, Splits
 from vaezoo.data.options import DataOptions
 from vaezoo.data.spec import DataSpec, Domain
@@ -19,13 +21,24 @@ from vaezoo.errors import DataError, OptionError, VaezooError, nearest
 from vaezoo.losses.base import BaseLoss, LossOutput, Phase, StepContext, loss_of
 from vaezoo.models.base import BaseVAE
 from vaezoo.models.distributions import gaussian_from_params
-from vaezoo.models.likelihoods import make_likelihood
-from vaezoo.models.options import LikelihoodOptions
+from vaezoo.models.likelihood import Likelihood
+from vaezoo.models.likelihoods import BernoulliLikelihood, GaussianLikelihood
+from vaezoo.models.network import Network
 from vaezoo.options import Options, parse
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.sources import spec_of_class
-from vaezoo.plugins.specs import DatasetSpec, InputSpec, LossSpec, ModelSpec, Spec
-from vaezoo.runs.build import build_from_classes, load_class
+from vaezoo.plugins.specs import (
+    PART_SPECS,
+    DatasetSpec,
+    InputSpec,
+    Kind,
+    LossSpec,
+    ModelSpec,
+    NetworkSpec,
+    PartSpec,
+    Spec,
+)
+from vaezoo.runs.build import PART_BASES, build_from_classes, check_data, load_class
 from vaezoo.runtime.device import Runtime, seeded
 from vaezoo.testing.check import Subject
 from vaezoo.training.options import TrainOptions
@@ -131,14 +144,37 @@ def find_class(named: Named, kind: type[Spec], base: type[Any]) -> tuple[Any, An
     return spec, load_class(spec, base)
 
 
+def _fitting_loss(model: ModelSpec, other_parts: bool) -> str:
+    """The model's own loss, or, if other parts do not fit it, the first registered that does."""
+    losses = cast("list[LossSpec]", registry().specs("loss"))
+    fitting = [loss.name for loss in losses if {*loss.requires} <= {*model.tags}]
+    if not other_parts or model.loss_name in fitting or not fitting:
+        return model.loss_name
+    return fitting[0]
+
+
+def _fitting_network(own: NetworkSpec, data: DataSpec) -> NetworkSpec:
+    """The network itself, or, if it does not accept the data, the first registered that does."""
+    for spec in (own, *registry().specs("network")):
+        with suppress(DataError):
+            cast(NetworkSpec, spec).input_spec.check(data, spec.name)
+            return cast(NetworkSpec, spec)
+    return own
+
+
 CPU = torch.device("cpu")
 LEARNING_STEPS = 200
 
 
-class ModelWithLoss(Subject):
-    """A model and a loss, by their specs and classes, with options that make them small.
+_MADE_HERE = DatasetSpec(
+    name="made_here", target="vaezoo.testing.subjects:make_batch", summary="Made by the checks"
+)
 
-    about: which of the two is checked.
+
+class ModelWithLoss(Subject):
+    """A model, its parts and a loss, by their specs and classes, with options that make them small.
+
+    parts: parts in place of the model's own, by kind. about: what is checked.
     """
 
     def __init__(
@@ -146,42 +182,54 @@ class ModelWithLoss(Subject):
         model: Named,
         loss: Named | None = None,
         *,
-        about: Literal["model", "loss"] = "model",
+        parts: Mapping[str, Named] | None = None,
+        about: Kind = "model",
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        self.model_spec, self.model_class = find_class(model, ModelSpec, BaseVAE)
-        loss = self.model_spec.loss_name if loss is None else loss
-        self.loss_spec, self.loss_class = find_class(loss, LossSpec, BaseLoss)
-        self.spec = self.model_spec if about == "model" else self.loss_spec
-        self.tags = self.model_spec.tags
-        self.expected_failures = {
-            **self.model_class.expected_failures,
-            **self.loss_class.expected_failures,
-        }
-        missing = [tag for tag in self.loss_spec.requires if tag not in self.tags]
-        if missing:
-            raise OptionError(
-                f"loss {self.loss_spec.name} needs a model with {' and '.join(missing)}, which "
-                f"{self.model_spec.name} is not"
-            )
+        model_spec, self.model_class = find_class(model, ModelSpec, BaseVAE)
+        self.classes: dict[str, Any] = {"model": self.model_class}
+        specs: dict[str, PartSpec] = default_parts(model_spec)
+        for kind, named in (parts or {}).items():
+            specs[kind], self.classes[kind] = find_class(named, PART_SPECS[kind], PART_BASES[kind])
+        for kind, spec in specs.items():
+            self.classes.setdefault(kind, load_class(spec, PART_BASES[kind]))
+        tagged = with_own_tags(model_spec, specs)
+        loss = _fitting_loss(tagged, bool(parts)) if loss is None else loss
+        loss_spec, self.classes["loss"] = find_class(loss, LossSpec, BaseLoss)
+        self.components = Components(tagged, loss_spec, _MADE_HERE, specs)
+        self.spec = self.components.specs()[about]
+        self.tags = tagged.tags
+        self.expected_failures = {}
+        for found in self.classes.values():
+            self.expected_failures |= getattr(found, "expected_failures", {})
+        if problem := find_conflict(self.components):
+            raise OptionError(problem)
         self._read_options(options or {})
 
+    @property
+    def model_spec(self) -> ModelSpec:
+        return self.components.model
+
+    @property
+    def loss_spec(self) -> LossSpec:
+        return self.components.loss
+
     def _read_options(self, given: Mapping[str, Any]) -> None:
-        """Read the options of model, loss and training, and give each option to its owner."""
-        spec, loss = self.model_spec, self.loss_spec
-        model_options, loss_options = spec.load_options(), loss.load_options()
-        known = [*model_options.model_fields, *loss_options.model_fields]
+        """Read the options of model, parts, loss and training, and give each to its owner."""
+        specs, defaults = self.components.specs(), self.components.defaults()
+        classes = {s: spec.load_options() for s, spec in specs.items() if s != "data"}
+        known = [name for cls in classes.values() for name in cls.model_fields]
         for name in given:
             if name not in known:
                 raise OptionError(f"{self.name} has no option {name!r}{nearest(name, known)}")
-        of_model = {k: v for k, v in given.items() if k in model_options.model_fields}
-        of_loss = {k: v for k, v in given.items() if k not in of_model}
-        changed = spec.loss_options if loss.name == spec.loss_name else {}
-        titles = f"model {spec.name}", f"loss {loss.name}"
-        self.model_options = _parse(model_options, spec.model_options, of_model, titles[0])
-        self.loss_options = _parse(loss_options, changed, of_loss, titles[1])
-        self.options = dict(zip(titles, (self.model_options, self.loss_options), strict=True))
-        suited = {k: v for k, v in spec.train_options.items() if k not in ("epochs", "steps")}
+        self.by_section: dict[str, Options] = {}
+        rest = dict(given)
+        for section, cls in classes.items():
+            own = {k: rest.pop(k) for k in [*rest] if k in cls.model_fields}
+            self.by_section[section] = _parse(cls, defaults[section], own, title(specs[section]))
+        self.options = {title(specs[s]): options for s, options in self.by_section.items()}
+        suits = self.components.model.train_options.items()
+        suited = {k: v for k, v in suits if k not in ("epochs", "steps")}
         self.train_options = parse(TrainOptions, {"lr": 3e-3, **suited}, "training")
 
     @functools.cached_property
@@ -197,20 +245,26 @@ class ModelWithLoss(Subject):
             return small_data(takes, 0)
         return first
 
-    def build(self, data: DataSpec | None = None, seed: int = 0, **options: Any) -> BaseVAE:
+    def build(self, data: DataSpec | None = None, seed: int = 0) -> BaseVAE:
         """A new model with its loss at `model.loss`, in training mode, on the CPU.
 
-        options: options of the model to change. DataError if the model does not accept the data.
+        If its network does not accept the data, it has the first registered one that does.
+        DataError if the model does not accept the data.
         """
         data = self.data if data is None else data
-        self.model_spec.input_spec.check(data, self.model_spec.name)
-        own = self.model_options
-        if options:
-            own = type(own)(**{**own.model_dump(), **options})
+        components, classes, options = self.components, self.classes, self.by_section
+        network = components.parts.get("network")
+        if isinstance(network, NetworkSpec) and network is not self.spec:
+            fitting = _fitting_network(network, data)
+            if fitting is not network:
+                parts = {**components.parts, "network": fitting}
+                components = dataclasses.replace(components, parts=parts)
+                classes = {**classes, "network": load_class(fitting, Network)}
+                cls = fitting.load_options()
+                options = {**options, "network": _parse(cls, {}, {}, title(fitting))}
+        check_data(components, data)
         with seeded(seed, CPU):
-            return build_from_classes(
-                self.name, self.model_class, own, self.loss_class, self.loss_options, data
-            ).train()
+            return build_from_classes(components.model, classes, options, data).train()
 
     def batch(self, count: int | None = None, data: DataSpec | None = None) -> Batch:
         """`count` examples; by default the smallest batch that the model can be trained on."""
@@ -349,9 +403,7 @@ class LoadedDataset(Subject):
 class ReferenceVAE(BaseVAE):
     """A Gaussian latent of four between dense layers (Kingma & Welling 2013, section 3)."""
 
-    options: LikelihoodOptions
-
-    def __init__(self, options: LikelihoodOptions, data: DataSpec) -> None:
+    def __init__(self, options: Options, data: DataSpec) -> None:
         super().__init__(options, data)
         self.latent_shape = (4,)
         self.encoder = nn.Sequential(
@@ -360,7 +412,9 @@ class ReferenceVAE(BaseVAE):
         self.decoder = nn.Sequential(
             nn.Linear(4, 32), nn.Tanh(), nn.Linear(32, data.numel), nn.Unflatten(1, data.shape)
         )
-        self.likelihood = make_likelihood(options, data)
+        self.likelihood: Likelihood = GaussianLikelihood(data, 0.25, learned=True)
+        if data.domain == "binary":
+            self.likelihood = BernoulliLikelihood(data)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
         return gaussian_from_params(self.encoder(x))

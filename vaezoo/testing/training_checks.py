@@ -55,7 +55,7 @@ def gradients(pair: ModelWithLoss) -> None:
             moved |= {p for p in phase.parameters if p.grad is not None and p.grad.any()}
             _descend(phase)
     before = {p: p.detach().clone() for p in names}
-    model.fit_prior(lambda: [batch])
+    model.fit_sampler([batch])
     moved |= {p for p in names if not p.detach().equal(before[p])}
     still = [name for p, name in names.items() if p.requires_grad and p not in moved]
     fail_if(still, f"{', '.join(still[:3])}{' …' if len(still) > 3 else ''}: no gradient, or 0")
@@ -252,7 +252,7 @@ def evaluation(pair: ModelWithLoss) -> None:
 def weights(pair: ModelWithLoss) -> None:
     """Weights saved as safetensors and loaded again give the same outputs"""
     with pair.in_evaluation(3) as (model, batch, y):
-        model.fit_prior(lambda: [batch])
+        model.fit_sampler([batch])
         loaded = set_training(pair.build(seed=1), False)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "weights.safetensors"

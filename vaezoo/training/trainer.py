@@ -310,7 +310,7 @@ class Trainer:
             state = full_state_dict(self.model.state_dict())
             self.model = self.rebuild()
             self.model.load_state_dict(state)
-        run_on_rank0(lambda: self.model.fit_prior(self.train.sequential), self.model)
+        run_on_rank0(lambda: self.model.fit_sampler(self.train.sequential()), self.model)
         if self.folder.is_writer:
             save_weights(self.folder.weights, self.model.state_dict())
         self.state.count_time()

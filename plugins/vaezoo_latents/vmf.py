@@ -1,19 +1,18 @@
-"""The hyperspherical VAE (Davidson et al. 2018): latents on the unit sphere."""
+"""The hyperspherical latent (Davidson et al. 2018): on the unit sphere."""
 
 from __future__ import annotations
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from vaezoo import DataSpec, VectorVAE
+from vaezoo import Bottleneck
 from vaezoo.models.distributions import to_float32
-from vaezoo.nn.networks import make_encoder
 
 from .options import SphericalOptions
 from .sphere import SphereUniform, VonMisesFisher
 
 
-class SphericalVAE(VectorVAE):
+class SphericalBottleneck(Bottleneck):
     """q(z|x) = vMF(μ(x), κ(x)), p(z) uniform on the unit sphere (Davidson et al. 2018, section 3).
 
     The rate, in closed form, depends on κ alone. `latent_dim` is the dimension m of the space
@@ -25,13 +24,15 @@ class SphericalVAE(VectorVAE):
 
     options: SphericalOptions
 
-    def __init__(self, options: SphericalOptions, data: DataSpec) -> None:
-        super().__init__(options, data, make_encoder(options, data, options.latent_dim + 1))
+    def __init__(self, options: SphericalOptions, grid: tuple[int, ...] = ()) -> None:
+        super().__init__(options)
+        self.num_params = options.latent_dim + 1
+        self.latent_shape = (options.latent_dim,)
 
-    def encode(self, x: Tensor, y: Tensor | None = None) -> VonMisesFisher:
-        features = to_float32(self.encoder(x))
-        loc, raw = features[:, :-1], features[:, -1]
+    def forward(self, params: Tensor) -> VonMisesFisher:
+        params = to_float32(params)
+        loc, raw = params[:, :-1], params[:, -1]
         return VonMisesFisher(F.normalize(loc, dim=-1), 1.0 + F.softplus(raw))
 
-    def prior(self, y: Tensor | None = None) -> SphereUniform:
-        return SphereUniform(self.options.latent_dim, like=super().prior().mean)
+    def prior(self) -> SphereUniform:
+        return SphereUniform(self.options.latent_dim, like=self._origin)

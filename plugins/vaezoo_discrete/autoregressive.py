@@ -1,0 +1,47 @@
+"""The sampler `autoregressive`: a transformer over the indices of codes."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from vaezoo import LatentSpec, Sampler
+from vaezoo.errors import OptionError
+from vaezoo.models.bottleneck import Codebook
+
+from .distributions import CodePrior
+from .options import AutoregressiveOptions
+from .transformer import CodeTransformer
+
+
+class AutoregressiveSampler(Sampler):
+    """p(indices) = Π p(index | indices before it), in raster order (van den Oord et al. 2017, 3.3).
+
+    A transformer in place of their PixelCNN. Until it is fitted it is uniform.
+    """
+
+    options: AutoregressiveOptions
+
+    def __init__(self, options: AutoregressiveOptions, latent: LatentSpec) -> None:
+        super().__init__(options, latent)
+        codebook = latent.codebook
+        if codebook is None:
+            raise OptionError("--sampler autoregressive is for codes of a codebook")
+        self.grid = latent.shape[1:]
+        # Not a submodule: its weights are the bottleneck's.
+        self._codebook: list[Codebook] = [codebook]
+        self.network = CodeTransformer(
+            codebook.num_codes, math.prod(self.grid), options.prior_width, options.prior_layers
+        )
+
+    @property
+    def is_fitted(self) -> bool:
+        return bool(self.network.head.weight.any())
+
+    def fit(self, latents: Tensor, y: Tensor | None = None) -> None:
+        if self.options.prior_steps:
+            self.network.fit(latents.flatten(1), self.options.prior_steps)
+
+    def distribution(self, y: Tensor | None = None) -> CodePrior:
+        return CodePrior(self._codebook[0], self.grid, self.network.start, self.network)

@@ -1,0 +1,1 @@
+"""Networks: strided convolutions, residual blocks, dense layers."""
