@@ -54,6 +54,8 @@ RESUMABLE = (
     *(
         "lr",
         "grad_clip",
+        "skip_grad_norm",
+        "accumulate",
         "on_nonfinite",
         "checkpoint_seconds",
         "checkpoint_every",

@@ -26,6 +26,8 @@ MAX_VALUES = 1000
 """In one tuple."""
 
 _OTHER_NAMES = {
+    "accumulate": "accumulate_grad_batches gradient_accumulation_steps grad_accum accum_steps",
+    "augment": "augmentation augmentations flip hflip random_flip transform transforms",
     "batch_size": "b bs batch minibatch_size train_batch_size mini_batch_size",
     "beta": "kl_weight kld_weight kl_coeff kl_beta lambda_kl kld kl",
     "center_crop": "crop",
@@ -33,7 +35,9 @@ _OTHER_NAMES = {
     "config": "cfg config_file yaml",
     "data": "dataset data_name dataset_name",
     "device": "gpu gpus cuda cpu use_cuda no_cuda accelerator",
+    "ema": "ema_decay use_ema weight_averaging",
     "epochs": "e n_epoch",
+    "free_bits": "free_nats kl_min",
     "grad_clip": "clip clip_norm max_norm gradient_clip_val max_grad_norm",
     "hidden": "hidden_dims hidden_dim hidden_size channels width layers n_filters",
     "image_size": "img_size img_dim imsize resolution size resize",
@@ -41,9 +45,14 @@ _OTHER_NAMES = {
     "log": "logger",
     "log_every": "log_interval log_freq print_every log_every_n_steps",
     "lr": "learning_rate step_size",
+    "lr_gamma": "gamma",
+    "lr_milestones": "milestones lr_step_size",
+    "lr_warmup": "warmup_steps warmup_ratio warmup_epochs",
     "metric": "metrics",
+    "momentum": "beta1 adam_beta1",
     "n": "num_samples n_samples samples num_images n_images count number",
     "network": "arch architecture backbone encoder encoder_type",
+    "optimizer": "optim opt optimiser",
     "out": "output output_dir outdir save_dir save_path log_dir logdir results_dir run_dir name o",
     "patience": "early_stopping early_stop",
     "precision": "amp fp16 half mixed_precision dtype",
@@ -53,6 +62,7 @@ _OTHER_NAMES = {
     "seed": "random_seed random_state manual_seed",
     "steps": "iterations iters max_iters num_iterations n_iters",
     "validation": "val val_split val_size valid_size",
+    "weight_decay": "wd l2 l2_reg",
 }
 """What other programs call an option; only to suggest it to who types that."""
 

@@ -15,14 +15,15 @@ from torch import Tensor, nn
 import vaezoo
 from small_jobs import SMALL_JOB
 from vaezoo.data.base import Batch
-from vaezoo.distributed.fsdp import clip_grad_norm
+from vaezoo.distributed.fsdp import clip_grad_norm, grad_norm
 from vaezoo.errors import TrainingError
 from vaezoo.losses.base import BaseLoss, LossOutput, Phase, StepContext
 from vaezoo.models.base import BaseVAE
 from vaezoo.runtime.device import Runtime, precision_context
 from vaezoo.training.options import TrainOptions
 from vaezoo.training.state import finite_means
-from vaezoo.training.train_step import ALLOWED_RATE, MAX_EXCESS, NonFiniteGuard, TrainStep
+from vaezoo.training.step_guard import ALLOWED_RATE, MAX_EXCESS, StepGuard
+from vaezoo.training.train_step import TrainStep
 
 CPU = torch.device("cpu")
 GOOD = [torch.rand(8, 1, 16, 16, generator=torch.Generator().manual_seed(i)) for i in range(6)]
@@ -151,18 +152,18 @@ class TestMeaning:
     def test_the_norm_after_clipping(self) -> None:
         weight = nn.Parameter(torch.zeros(4))
         weight.grad = torch.tensor([3e30, -3e30, 3e30, 3e30])
-        clip_grad_norm([weight], 10.0)
+        clip_grad_norm([weight], 10.0, grad_norm([weight]))
         torch.testing.assert_close(weight.grad, torch.tensor([5.0, -5.0, 5.0, 5.0]))
-        clip_grad_norm([weight], 11.0)  # 10 is less: nothing changes
+        clip_grad_norm([weight], 11.0, grad_norm([weight]))  # 10 is less: nothing changes
         torch.testing.assert_close(weight.grad, torch.tensor([5.0, -5.0, 5.0, 5.0]))
 
 
 class TestGuard:
-    def walk(self, bad: list[bool]) -> NonFiniteGuard:
-        guard = NonFiniteGuard([nn.Linear(1, 1)], CPU)
+    def walk(self, bad: list[bool]) -> StepGuard:
+        guard = StepGuard([nn.Linear(1, 1)], CPU)
         for one in bad:
             guard.begin()
-            guard._bad.fill_(float(one))
+            guard.bad.fill_(float(one))
             guard.end()
         return guard
 
@@ -183,13 +184,13 @@ class TestGuard:
     def test_goes_on_after_a_stop(self) -> None:
         first, rest = [True, False, True] * 4, [True] * 17
         whole, begun = self.walk(first + rest), self.walk(first)
-        resumed = NonFiniteGuard([nn.Linear(1, 1)], CPU)
+        resumed = StepGuard([nn.Linear(1, 1)], CPU)
         resumed.load_state_dict(
             {name: tensor.clone() for name, tensor in begun.state_dict().items()}
         )
         for _ in rest:
             resumed.begin()
-            resumed._bad.fill_(1.0)
+            resumed.bad.fill_(1.0)
             resumed.end()
         assert resumed.read() == whole.read()
 

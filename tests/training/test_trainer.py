@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import threading
@@ -23,7 +22,7 @@ from vaezoo.runs.train import resume_run
 from vaezoo.runtime.device import Runtime
 from vaezoo.training.loggers import ProgressCallback, TrainMetrics
 from vaezoo.training.options import TrainOptions
-from vaezoo.training.train_step import TrainStep, lr_scale, should_compile
+from vaezoo.training.train_step import TrainStep, should_compile
 from vaezoo.training.trainer import Trainer
 from vaezoo_vanilla.loss import ELBOLoss
 
@@ -339,14 +338,6 @@ def test_trains_in_a_thread(tmp_path: Path) -> None:
 def test_validation_split_is_watched_and_test_is_kept_apart(tmp_path: Path) -> None:
     run = vaezoo.train("vanilla", out=tmp_path / "r", **{**TINY, "epochs": 1}, validation=16)
     assert run.metadata["data"]["splits"] == {"train": 80, "validation": 16, "test": 24}
-
-
-@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
-def test_schedules_start_at_one_and_end_low(schedule: str) -> None:
-    factors = [lr_scale(schedule, step, 100) for step in range(100)]
-    assert factors[0] == 1.0
-    assert all(a >= b for a, b in itertools.pairwise(factors))
-    assert factors[-1] == 1.0 if schedule == "constant" else factors[-1] < 0.02
 
 
 def test_no_host_synchronisation_within_a_window(

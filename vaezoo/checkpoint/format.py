@@ -45,7 +45,6 @@ class Checkpoint(NamedTuple):
 FORMAT_VERSION = 2
 """Changes with the names and meanings in a checkpoint. Other versions cannot be resumed."""
 
-_ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
@@ -148,7 +147,8 @@ def load_optimizers(
     try:
         for key, tensor in tensors.items():
             phase, parameter, name = key.split(".")
-            like = optimizers[int(phase)].param_groups[0]["params"][int(parameter)]
+            groups = optimizers[int(phase)].param_groups
+            like = [p for group in groups for p in group["params"]][int(parameter)]
             if name != "step":
                 if tensor.shape != like.shape:
                     raise ValueError(f"{key} is {tuple(tensor.shape)}, not {tuple(like.shape)}")
@@ -158,6 +158,9 @@ def load_optimizers(
                     tensor = torch.empty_like(like).copy_(tensor)
             states[int(phase)].setdefault(int(parameter), {})[name] = tensor
         for optimizer, state in zip(optimizers, states, strict=True):
+            names = getattr(optimizer, "state_names", None)
+            if names and any(kept.keys() != names for kept in state.values()):
+                raise ValueError("the state of an optimizer is not complete")
             settings = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": state, "param_groups": settings})
     except (ValueError, IndexError, KeyError) as error:
@@ -297,8 +300,8 @@ def _find_missing(state: CheckpointState, tensors: dict[str, dict[str, Any]]) ->
     ):
         return "it has no values for its metric names"
     keys = tensors.get("optimizers", {}).keys()
-    parameters = {key.rpartition(".")[0] for key in keys}
-    if keys != {f"{parameter}.{name}" for parameter in parameters for name in _ADAM_STATE}:
+    parameters, names = ({key.rpartition(".")[i] for key in keys} for i in (0, 2))
+    if keys != {f"{parameter}.{name}" for parameter in parameters for name in names}:
         return "the state of an optimizer is not complete"
     return ""
 

@@ -57,34 +57,39 @@ def distribute_like(tensor: Tensor, like: Tensor) -> Tensor:
 def all_finite(tensors: Iterable[Tensor]) -> Tensor:
     """Whether every value of these tensors, sharded or full, is finite: 0-dim bool."""
     every = [tensor for tensor in tensors if tensor.numel()]
-    extremes = [value.float() for tensor in every for value in _local(tensor).aminmax()]
+    extremes = [value.float() for tensor in every for value in local_part(tensor).aminmax()]
     finite = torch.stack(extremes).isfinite().all()
     if any(map(is_sharded, every)):  # another process may have another answer
         finite = all_reduce((~finite).float()) == 0
     return finite
 
 
-def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
-    """Scale the gradients so that their total norm is at most `max_norm`.
+def grad_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """The norm of all gradients together, 0-dim.
 
-    The norm is computed in float64, in which the squares of float32 do not overflow.
+    It is computed in float64, in which the squares of float32 do not overflow.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     squares = [torch.zeros((), device=gradients[0].device)]
     sharded = squares.copy()
     for gradient in gradients:
         wide = torch.float32 if gradient.device.type == "mps" else torch.float64
-        norm = torch.linalg.vector_norm(_local(gradient), dtype=wide)
+        norm = torch.linalg.vector_norm(local_part(gradient), dtype=wide)
         (sharded if is_sharded(gradient) else squares).append(norm.square())
     if len(sharded) > 1:
         squares.append(all_reduce(torch.stack(sharded).sum()))
-    norm = torch.stack(squares).sum().sqrt()
+    return torch.stack(squares).sum().sqrt()
+
+
+def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float, norm: Tensor) -> None:
+    """Scale the gradients, whose norm is `norm`, so that it is at most `max_norm`."""
     scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-    for gradient in gradients:
-        _local(gradient).mul_(scale)
+    for parameter in parameters:
+        if parameter.grad is not None:
+            local_part(parameter.grad).mul_(scale)
 
 
-def _local(tensor: Tensor) -> Tensor:
-    """This process's part of a tensor."""
+def local_part(tensor: Tensor) -> Tensor:
+    """This process's part of a tensor, detached."""
     local: Tensor = tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
     return local.detach()

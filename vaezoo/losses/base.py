@@ -49,8 +49,8 @@ class Phase:
     """One update of a training step: these parameters, by the gradient of this loss.
 
     Only the phase's own parameters get a gradient, whatever the loss depends on, and of these only
-    the ones that require one. lr_scale: multiplies the run's learning rate. betas: Adam's; None
-    for those of the run.
+    the ones that require one. lr_scale: multiplies the run's learning rate. betas: of Adam and its
+    variants, of which SGD takes the first as its momentum; None for those of the run.
     """
 
     name: str
@@ -73,6 +73,8 @@ class BaseLoss(nn.Module, ABC):
     """Why its training steps cannot be split over several processes; "" if they can."""
     no_shard_reason: str = ""
     """Why the layers that it uses cannot be sharded over processes (--shard); "" if they can."""
+    no_accumulate_reason: str = ""
+    """Why its gradient is not the mean over parts of the batch (--accumulate); "" if it is."""
     expected_failures: ClassVar[Mapping[str, str]] = {}
     """Checks of vaezoo.testing that fail for a good reason: name -> the reason."""
 

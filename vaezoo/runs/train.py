@@ -193,7 +193,8 @@ def _load(config: RunConfig, kept: DataSpec | None = None) -> tuple[Splits, Base
     check_data(config.components, splits.spec, resizable=resizable)
     # Weights are drawn on the CPU, so that they are the same for every device.
     model = build_model(config, splits.spec)
-    check_batch_size(config.train.batch_size, len(splits.train), model, world_size())
+    size, accumulate = config.train.batch_size, config.train.accumulate
+    check_batch_size(size, len(splits.train), model, world_size(), accumulate)
     loss = loss_of(model)
     reason = model.single_process_reason or loss.single_process_reason
     if reason and world_size() > 1:
@@ -201,6 +202,8 @@ def _load(config: RunConfig, kept: DataSpec | None = None) -> tuple[Splits, Base
         raise OptionError(f"{name} is trained by one process only: {reason}")
     if config.train.shard and loss.no_shard_reason:
         raise OptionError(f"--shard: its layers must stay full: {loss.no_shard_reason}")
+    if accumulate > 1 and loss.no_accumulate_reason:
+        raise OptionError(f"--accumulate: the loss needs full batches: {loss.no_accumulate_reason}")
     return splits, model
 
 
@@ -290,9 +293,10 @@ def _training_findings(trainer: Trainer, evaluation: Evaluation) -> list[Finding
             message = f"training diverged: the validation loss (the negative ELBO) is {loss:.4g}, "
             message += f"and that of an untrained model {start:.4g}: {lr}"
             found.append(Finding("divergence", loss if math.isfinite(loss) else None, message))
-    if skipped := trainer.progress.skipped:
-        message = f"{skipped:,} of {trainer.progress.step:,} steps were skipped: their loss or "
-        found.append(Finding("skipped_steps", skipped, f"{message}gradient was not finite: {lr}"))
+    if (skipped := trainer.progress.skipped) and (guard := trainer.train_step.guard):
+        message = f"{skipped:,} of {trainer.progress.step:,} steps were skipped: {guard.reason}"
+        advice = f": {lr}" if guard.skip_nonfinite else ""
+        found.append(Finding("skipped_steps", skipped, message + advice))
     return found
 
 

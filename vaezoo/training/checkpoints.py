@@ -33,6 +33,11 @@ from vaezoo.training.state import TrainingState
 Tensors = Mapping[str, Mapping[str, Tensor]]
 
 
+def evaluated(tensors: Tensors) -> dict[str, Tensor]:
+    """The weights of a checkpoint that evaluation uses: with --ema, the averages."""
+    return {**tensors["model"], **tensors.get("ema", {})}
+
+
 class StagingBuffers:
     """Host buffers for copies of tensors, kept for the next copy; pinned for tensors on a GPU."""
 
@@ -154,7 +159,7 @@ class CheckpointManager:
         self.folder.sync_metrics()
         keep = self.options.keep_checkpoints
         save_checkpoint(self.folder.checkpoints, step, tensors, state.model_dump(), keep=keep)
-        save_weights(self.folder.weights, tensors["model"])
+        save_weights(self.folder.weights, evaluated(tensors))
 
     def paths(self) -> list[Path]:
         """The checkpoints of the run, the newest first. All ranks must call this."""
@@ -168,7 +173,7 @@ class CheckpointManager:
         later: list[Path] = []
         for path in self.paths():
             found = on_rank0_broadcast(partial(read_checkpoint, path))
-            load_into(self.state.model, found.tensors["model"], path)
+            load_into(self.state.model, evaluated(found.tensors), path)
             load_into(self.state.loss, found.tensors.get("loss", {}), path)
             if is_good():
                 for bad in later if self.folder.is_writer else ():

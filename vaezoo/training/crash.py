@@ -103,5 +103,6 @@ def oom_advice(options: TrainOptions, precision: str) -> str:
     if precision != "bf16":
         ways.insert(0, "--precision bf16")
     if options.batch_size > 1:
-        ways.insert(0, f"a smaller --batch-size than {options.batch_size}")
+        smaller = f"a smaller --batch-size than {options.batch_size}"
+        ways = [smaller, f"--accumulate {2 * options.accumulate}", *ways]
     return "give " + ", or ".join(ways)

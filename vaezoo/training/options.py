@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vaezoo.options import Options
+from vaezoo.options import Options, cli_flag
 
 
 class TrainOptions(Options):
@@ -30,18 +30,69 @@ class TrainOptions(Options):
         "there is no ELBO) and keep the best weights; none: train to the end, keep the last",
     )
     batch_size: int = Field(64, ge=1, description="examples of a step, over all processes together")
-    lr: float = Field(1e-3, gt=0, description="Adam's learning rate")
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="compute the batch of a step in this many parts, one after the other, and add "
+        "up their gradients: the same step with less memory",
+    )
+    optimizer: Literal["adam", "adamw", "adamax", "radam", "sgd"] = Field(
+        "adam", description="torch's optimizer of this name"
+    )
+    lr: float = Field(
+        1e-3,
+        gt=0,
+        description="learning rate, the largest of the schedule; sgd needs a smaller one, because "
+        "the loss is a sum over the values of an example",
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd, beta1 of the others")
     adam_beta2: float = Field(
         0.999,
         ge=0,
         lt=1,
-        description="decay of Adam's squared gradients; a lower value suits short runs",
+        description="decay of Adam's squared gradients (adamax: of their maximum; sgd has none); "
+        "a lower value suits short runs",
     )
-    schedule: Literal["constant", "linear", "cosine"] = Field(
-        "constant", description="constant learning rate, or down to 0 at the end"
+    weight_decay: float | None = Field(
+        None,
+        ge=0,
+        description="weight decay of layers, not of biases, norms and codebooks: adamw shrinks "
+        "them (Loshchilov & Hutter 2017), the others add it to the gradient; none: 0.01 for adamw, "
+        "0 for the others",
+    )
+    schedule: Literal["constant", "linear", "cosine", "step", "one_cycle"] = Field(
+        "constant",
+        description="constant learning rate; linear, cosine: down to 0 at the end; step: "
+        "multiplied by --lr-gamma at --lr-milestones; one_cycle: up from 1/25 for 30% of the "
+        "training, then down to nearly 0 (Smith & Topin 2017)",
+    )
+    lr_warmup: float = Field(
+        0.0,
+        ge=0,
+        description="number of first steps in which the learning rate rises linearly from 0; below "
+        "1: a fraction of the training",
+    )
+    lr_milestones: tuple[float, ...] = Field(
+        (0.5, 0.75),
+        description="steps at which --schedule step lowers the rate; below 1: fractions of the "
+        "training",
+    )
+    lr_gamma: float = Field(0.1, gt=0, le=1, description="what --schedule step multiplies it by")
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="decay of an exponential moving average of the weights, such as 0.999, which "
+        "validation, samples, export and the final model use; none: the weights themselves",
     )
     grad_clip: float | None = Field(
         None, gt=0, description="largest gradient norm; larger gradients are scaled down to it"
+    )
+    skip_grad_norm: float | None = Field(
+        None,
+        gt=0,
+        description="skip and count steps whose gradient norm, before --grad-clip, is above this; "
+        "stop if too many steps are skipped",
     )
     device: str = Field(
         "auto", description="device: cpu, cuda, cuda:1, mps; auto: a GPU if there is one"
@@ -105,6 +156,24 @@ class TrainOptions(Options):
                 raise ValueError("give --epochs or --steps, not both")
             return {**values, "epochs": None}
         return values
+
+    @model_validator(mode="after")
+    def _check_schedule(self) -> Self:
+        if self.schedule == "one_cycle" and self.lr_warmup:
+            raise ValueError("--schedule one_cycle has its own warm-up: leave --lr-warmup out")
+        if min(self.lr_milestones, default=1) <= 0:
+            raise ValueError("--lr-milestones must be greater than 0")
+        fields = type(self).model_fields
+        for name in ("lr_milestones", "lr_gamma"):
+            if self.schedule != "step" and getattr(self, name) != fields[name].default:
+                raise ValueError(f"{cli_flag(name)} is for --schedule step")
+        return self
+
+    @property
+    def decay(self) -> float:
+        """The weight decay, in which `none` is torch's own default."""
+        default = 0.01 if self.optimizer == "adamw" else 0.0
+        return default if self.weight_decay is None else self.weight_decay
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """The number of training steps; 10 epochs of a few examples alone would train nothing."""

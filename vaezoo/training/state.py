@@ -83,29 +83,34 @@ class TrainingState:
     def check(self) -> None:
         """NonFiniteError if the weights, or losses since the last log line, are not finite.
 
-        A gradient that is not finite shows in the weights, which Adam has updated with it.
+        A gradient that is not finite shows in the weights, which were updated with it.
         """
-        if self.train_step.names and self.train_step.guard is None:
-            self.check_steps(self.metric_buffer.peek())
+        if self.train_step.names:
+            self._raise_nonfinite(self.metric_buffer.peek())
         self.check_weights()
 
     def check_steps(self, rows: Sequence[Sequence[float]]) -> int:
-        """NonFiniteError if a step was not finite; with a guard, if it skipped too many.
+        """NonFiniteError if a step was not finite, or if too many were skipped.
 
         rows: the values of the last steps, as the metric buffer has them. Returns how many of them
         were skipped.
         """
-        found = self._find_nonfinite(rows)
-        if self.train_step.guard is None:
-            if found:
-                raise NonFiniteError(" became ".join(found))
+        found = self._raise_nonfinite(rows)
+        guard, before = self.train_step.guard, self.progress.skipped
+        if guard is None:
             return 0
-        before = self.progress.skipped
-        self.progress.skipped, too_many = self.train_step.guard.read()
+        self.progress.skipped, too_many = guard.read()
         if too_many:
-            reason = " was ".join(found) if found else "a gradient was not finite"
+            reason = " was ".join(found) if found else guard.reason
             raise NonFiniteError(f"{self.progress.skipped} steps had to be skipped: {reason}")
         return self.progress.skipped - before
+
+    def _raise_nonfinite(self, rows: Sequence[Sequence[float]]) -> tuple[str, str] | None:
+        """What `_find_nonfinite` finds; NonFiniteError instead, unless such steps are skipped."""
+        found = self._find_nonfinite(rows)
+        if found and self.train_step.options.on_nonfinite == "stop":
+            raise NonFiniteError(" became ".join(found))
+        return found
 
     def check_weights(self) -> None:
         if not all_finite(self.model.parameters()):
@@ -140,6 +145,8 @@ class TrainingState:
             tensors["metric_buffer"] = {"values": self.metric_buffer.mean_over_ranks()}
         if self.train_step.guard is not None:
             tensors["guard"] = self.train_step.guard.state_dict()
+        if self.train_step.ema is not None:
+            tensors["ema"] = full_state_dict(self.train_step.ema.averages)
         if self.best.weights:
             tensors["best"] = full_state_dict(self.best.weights)
         return tensors
@@ -173,17 +180,23 @@ class TrainingState:
         self.train_step.names = tuple(state.metric_names)
         if self.train_step.names:
             self.metric_buffer.restore(tensors["metric_buffer"]["values"])
-        if self.train_step.guard is not None and "guard" in tensors:
-            self.train_step.guard.load_state_dict(tensors["guard"])
+        if self.train_step.guard is not None:
+            self.train_step.guard.skipped.fill_(self.progress.skipped)
+            self.train_step.guard.load_state_dict(tensors.get("guard", {}), strict=False)
+        if self.train_step.ema is not None:
+            load_tensors(self.train_step.ema.averages, tensors["ema"], path)
         if state.best:
-            own = self.model.state_dict()
-            check_fit(own, tensors["best"], path)
-            weights = {
-                name: distribute_like(tensor.to(self.device), own[name])
-                for name, tensor in tensors["best"].items()
-            }
+            weights = {n: t.detach().clone() for n, t in self.model.state_dict().items()}
+            load_tensors(weights, tensors["best"], path)
             self.best = Best(state.best.score, state.best.epochs_since, weights)
         self.validation_due = state.validation_due
+
+
+def load_tensors(own: Mapping[str, Tensor], saved: Mapping[str, Tensor], path: Path) -> None:
+    """Copy saved values into tensors of the same names. RunError if they do not fit."""
+    check_fit(own, saved, path)
+    for name, tensor in own.items():
+        tensor.copy_(distribute_like(saved[name].to(tensor.device), tensor))
 
 
 class MetricBuffer:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,36 +10,24 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from vaezoo.data.base import Batch
-from vaezoo.distributed import all_reduce, is_sharded, raise_peer_errors, world_size
-from vaezoo.distributed.fsdp import all_finite, clip_grad_norm
+from vaezoo.distributed import is_sharded, raise_peer_errors, world_size
+from vaezoo.distributed.fsdp import clip_grad_norm, grad_norm
 from vaezoo.errors import OptionError, TrainingError
 from vaezoo.losses.base import BaseLoss, LossFunction, LossOutput, Phase, StepContext
 from vaezoo.models.base import BaseVAE
 from vaezoo.runtime.device import Runtime, autocast
+from vaezoo.training.ema import WeightAverages
+from vaezoo.training.optimizers import decayed_parameters, lr_scale, make_optimizer
 from vaezoo.training.options import TrainOptions
+from vaezoo.training.step_guard import StepGuard
 
 _MIN_STEPS_TO_COMPILE = 100_000
 """Shorter runs on a GPU are not compiled: compiling takes up to minutes."""
 
 
-class Adam(torch.optim.Adam):
-    """torch.optim.Adam, equal to the bit, that does not import `torch._dynamo`.
-
-    torch wraps the methods of optimizers for torch.compile. The first call of a wrapped method
-    imports `torch._dynamo`, which takes two of the six seconds before the first training step. Here
-    the methods are unwrapped: only losses are compiled, never optimizers.
-    """
-
-    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
-    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
-    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
-    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
-    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
-
-
 @dataclass(eq=False)
 class TrainStep:
-    """The phases of a loss, each with an Adam optimizer.
+    """The phases of a loss, each with an optimizer.
 
     Calling it returns the loss and the terms of each phase, [terms], on the device; after the
     first step `names` has their names. note: called with a line for the user.
@@ -54,7 +40,8 @@ class TrainStep:
     total_steps: int
     note: Callable[[str], None]
     names: tuple[str, ...] = ()
-    guard: NonFiniteGuard | None = None
+    guard: StepGuard | None = None
+    ema: WeightAverages | None = None
 
     def __post_init__(self) -> None:
         options, device = self.options, self.runtime.device
@@ -67,25 +54,20 @@ class TrainStep:
         self.compiling = should_compile(options, device, self.total_steps)
         if self.compiling:
             self.loss_fns = [torch.compile(loss_fn) for loss_fn in self.loss_fns]
-        on_gpu = device.type == "cuda"
-        self.optimizers: list[torch.optim.Optimizer] = [
-            Adam(
-                list(phase.parameters),
-                # A CUDA graph reads it, so on a GPU it is a tensor.
-                lr=torch.tensor(options.lr, device=device) if on_gpu else options.lr,
-                betas=phase.betas or (0.9, options.adam_beta2),
-                # Fused and foreach kernels cannot mix sharded and full tensors.
-                fused=device.type != "mps" and not options.shard,
-                foreach=False if options.shard else None,
-                capturable=on_gpu,
+        if options.lr_warmup >= max(self.total_steps, 1):
+            steps = f"{self.total_steps:,} steps"
+            raise OptionError(f"--lr-warmup {options.lr_warmup:g}: the training has only {steps}")
+        decayed = decayed_parameters(self.model, self.loss)
+        self.optimizers = [make_optimizer(p, options, device, decayed) for p in self.phases]
+        if options.on_nonfinite == "skip" or options.skip_grad_norm is not None:
+            self.guard = StepGuard(
+                [self.model, self.loss],
+                device,
+                skip_nonfinite=options.on_nonfinite == "skip",
+                max_norm=options.skip_grad_norm,
             )
-            for phase in self.phases
-        ]
-        if options.on_nonfinite == "skip":
-            if options.shard or (not on_gpu and device.type != "cpu"):
-                where = "with --shard" if options.shard else f"on {device}"
-                raise OptionError(f"--on-nonfinite skip does not work {where}: give stop")
-            self.guard = NonFiniteGuard([self.model, self.loss], device)
+        if options.ema is not None:
+            self.ema = WeightAverages(self.model, options.ema)
 
     def __call__(self, batch: Batch, context: StepContext, step: int) -> Tensor:
         """Take step number `step` (from 0), which is context.global_step on the host."""
@@ -94,24 +76,48 @@ class TrainStep:
         self.model.on_train_step(context.global_step)
         if self.guard is not None:
             self.guard.begin()
+        parts = split_batch(batch, self.options.accumulate)
         named: dict[str, Tensor] = {}
         for number, (phase, optimizer) in enumerate(zip(self.phases, self.optimizers, strict=True)):
-            output = self._compute_loss(number, batch, context)
-            self._backward(phase, output.loss)
+            terms = self._compute_gradients(number, parts, context)
             average_gradients(phase.parameters)
-            if self.guard is not None:
-                self.guard.check(optimizer, output.loss, phase.parameters)
-            if self.options.grad_clip is not None:
-                clip_grad_norm(phase.parameters, self.options.grad_clip)
-            optimizer.step()
+            norm = None
+            if self.options.grad_clip is not None or self.options.skip_grad_norm is not None:
+                norm = grad_norm(phase.parameters)
+            if self.options.grad_clip is not None and norm is not None:
+                clip_grad_norm(phase.parameters, self.options.grad_clip, norm)
+            if self.guard is None:
+                optimizer.step()
+            else:
+                self.guard.step(optimizer, terms[self.loss_names[number]], norm)
             optimizer.zero_grad(set_to_none=True)
-            for name, value in {self.loss_names[number]: output.loss, **output.terms}.items():
+            for name, value in terms.items():
                 key = f"{phase.name}_{name}" if name in named else name  # an earlier phase has it
-                named[key] = value.detach().float().mean()
+                named[key] = value
         if self.guard is not None:
             self.guard.end()
+        if self.ema is not None:
+            self.ema.update(context.global_step, None if self.guard is None else self.guard.bad)
         self.names = self.names or tuple(named)
         return torch.stack(list(named.values()))
+
+    def weights(self) -> dict[str, Tensor]:
+        """The state of the model that evaluation uses: with --ema, the averages."""
+        return {**self.model.state_dict(), **({} if self.ema is None else self.ema.averages)}
+
+    def _compute_gradients(
+        self, number: int, parts: Sequence[Batch], context: StepContext
+    ) -> dict[str, Tensor]:
+        """The gradients of a phase; returns the means of its loss and terms, 0-dim each."""
+        sums: dict[str, Tensor] = {}
+        for part in parts:
+            output = self._compute_loss(number, part, context)
+            share = output.loss / len(parts) if len(parts) > 1 else output.loss
+            self._backward(self.phases[number], share)
+            for name, value in {self.loss_names[number]: output.loss, **output.terms}.items():
+                mean = value.detach().float().mean()
+                sums[name] = sums[name] + mean if name in sums else mean
+        return {name: total / len(parts) for name, total in sums.items()} if parts[1:] else sums
 
     def _backward(self, phase: Phase, loss: Tensor) -> None:
         """Compute gradients of the phase's own parameters only."""
@@ -127,7 +133,7 @@ class TrainStep:
         """Set the learning rate of every optimizer for a step (from 0)."""
         if self.runtime.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             return  # a graph reads what was set before it was replayed
-        factor = lr_scale(self.options.schedule, step, self.total_steps)
+        factor = lr_scale(self.options, step, self.total_steps)
         for phase, optimizer in zip(self.phases, self.optimizers, strict=True):
             for group in optimizer.param_groups:
                 rate = self.options.lr * phase.lr_scale * factor
@@ -166,6 +172,15 @@ def to_channels_last(batch: Batch) -> Batch:
     return Batch(batch.x.contiguous(memory_format=torch.channels_last), batch.y)
 
 
+def split_batch(batch: Batch, count: int) -> list[Batch]:
+    """The batch in `count` parts of one size, which must divide it."""
+    if count == 1:
+        return [batch]
+    size = len(batch.x) // count
+    labels = [None] * count if batch.y is None else batch.y.split(size)
+    return [Batch(x, y) for x, y in zip(batch.x.split(size), labels, strict=True)]
+
+
 def should_compile(options: TrainOptions, device: torch.device, total_steps: int) -> bool:
     """Whether to compile the loss functions: as asked, or for `auto` in long runs on a GPU."""
     if options.compile == "auto":
@@ -177,16 +192,6 @@ def first_line(error: BaseException) -> str:
     """The type of an error and the first line of its message."""
     message = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {message[0][:120]}"
-
-
-def lr_scale(schedule: str, step: int, total_steps: int) -> float:
-    """The factor of the learning rate at a step (from 0): 1, or falling from 1 to nearly 0."""
-    done = step / total_steps
-    if schedule == "linear":
-        return 1.0 - done
-    if schedule == "cosine":
-        return 0.5 * (1.0 + math.cos(math.pi * done))
-    return 1.0
 
 
 @torch.no_grad()
@@ -212,64 +217,3 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
         parts = flat.split([gradient.numel() for gradient in by_dtype[dtype]])
         for gradient, part in zip(by_dtype[dtype], parts, strict=True):
             gradient.copy_(part.view_as(gradient))
-
-
-MAX_EXCESS = 20.0
-"""The largest number of skipped steps above the allowed rate."""
-ALLOWED_RATE = 0.05
-"""The fraction of steps that may always be skipped."""
-
-
-class NonFiniteGuard(nn.Module):
-    """Skips a step on the device if its loss or a value of a gradient is not finite.
-
-    It sets the optimizer's `found_inf`: a fused optimizer then leaves its parameters and its state
-    as they are. Buffers that the forward pass changed (batch norm, codebooks) are restored.
-
-    All counts are 0-dim tensors on the device. skipped: the number of skipped steps, int64.
-    excess: how many more were skipped than ALLOWED_RATE allows; at least 0. max_excess: its maximum
-    since the last `read`.
-    """
-
-    skipped: Tensor
-    excess: Tensor
-    max_excess: Tensor
-
-    def __init__(self, modules: Sequence[nn.Module], device: torch.device) -> None:
-        super().__init__()
-        self._watched = [buffer for module in modules for buffer in module.buffers()]
-        self._before = [buffer.clone() for buffer in self._watched]
-        self._bad = torch.zeros((), device=device)
-        self.register_buffer("skipped", torch.zeros((), dtype=torch.int64, device=device))
-        self.register_buffer("excess", torch.zeros((), device=device))
-        self.register_buffer("max_excess", torch.zeros((), device=device))
-
-    def begin(self) -> None:
-        """Call this before the forward pass of a step."""
-        self._bad.zero_()
-        for before, buffer in zip(self._before, self._watched, strict=True):
-            before.copy_(buffer)
-
-    def check(
-        self, optimizer: torch.optim.Optimizer, loss: Tensor, parameters: Sequence[nn.Parameter]
-    ) -> None:
-        """Call this before an optimizer's step: it makes the step a no-op if it must be skipped."""
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        finite = all_finite([loss.detach(), *gradients])
-        found = all_reduce((~finite).float()).clamp(max=1.0)  # in all processes, if in one
-        optimizer.found_inf = found  # type: ignore[attr-defined]
-        self._bad.copy_(torch.maximum(self._bad, found))
-
-    def end(self) -> None:
-        """Call this after the last phase of a step."""
-        for before, buffer in zip(self._before, self._watched, strict=True):
-            buffer.copy_(torch.where(self._bad > 0, before, buffer))
-        self.skipped += self._bad.to(torch.int64)
-        self.excess.add_(torch.where(self._bad > 0, 1.0, -ALLOWED_RATE)).clamp_(min=0.0)
-        self.max_excess.copy_(torch.maximum(self.max_excess, self.excess))
-
-    def read(self) -> tuple[int, bool]:
-        """The number of skipped steps, and whether they are too many. Waits for the device."""
-        counts = torch.stack([self.skipped.double(), self.max_excess.double()]).tolist()
-        self.max_excess.copy_(self.excess)
-        return int(counts[0]), counts[1] > MAX_EXCESS

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -33,10 +33,10 @@ from vaezoo.runtime.device import Runtime, precision_context, seeded
 from vaezoo.training.checkpoints import AsyncWriter, CheckpointManager
 from vaezoo.training.cuda_graph import make_train_step
 from vaezoo.training.loggers import ProgressCallback, TrainMetrics
+from vaezoo.training.optimizers import lr_scale
 from vaezoo.training.options import TrainOptions
 from vaezoo.training.signals import SignalHandler, StopRequested
 from vaezoo.training.state import Best, NonFiniteError, TrainingState, finite_means
-from vaezoo.training.train_step import lr_scale
 
 _SWING = 5.0
 """A change of speed by more than this factor is not of the model's making."""
@@ -204,7 +204,7 @@ class Trainer:
             "step": step,
             "epoch": epoch,
             "terms": terms,
-            "lr": self.options.lr * lr_scale(self.options.schedule, step - 1, self.total_steps),
+            "lr": self.options.lr * lr_scale(self.options, step - 1, self.total_steps),
             "images_per_second": round(rate, 1),
             "skipped": skipped,
         }
@@ -225,7 +225,8 @@ class Trainer:
 
     def _validate(self, epoch: int) -> None:
         self.state.validation_due = True
-        with self.interruptible():
+        ema = self.train_step.ema
+        with self.interruptible(), ema.applied() if ema else nullcontext():
             terms = self._validation_terms(self.model, self.loss)
         bits, likelihood = None, getattr(self.model, "likelihood", None)
         if likelihood is not None and math.isfinite(terms.get("elbo", math.nan)):
@@ -245,7 +246,7 @@ class Trainer:
             best = self.state.best
             best.epochs_since += 1
             if score > best.score:  # NaN never is
-                weights = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
+                weights = {n: t.detach().clone() for n, t in self.train_step.weights().items()}
                 self.state.best = Best(score, 0, weights)
         self.state.validation_due = False
         self.callback.on_validation_end(epoch, record)
@@ -304,8 +305,8 @@ class Trainer:
 
     def _finish(self) -> None:
         """Fit the prior and save the final weights. The last checkpoint is not changed."""
-        if self.options.patience is not None and self.state.best.weights:
-            self.model.load_state_dict(self.state.best.weights)
+        best = self.state.best.weights if self.options.patience is not None else {}
+        self.model.load_state_dict(best or self.train_step.weights())
         if self.options.shard:
             state = full_state_dict(self.model.state_dict())
             self.model = self.rebuild()
@@ -322,17 +323,20 @@ class Trainer:
         return RunStopped(self.folder.path, self.progress.step, number or self.stops.asked)
 
 
-def check_batch_size(batch_size: int, examples: int, model: BaseVAE, world_size: int) -> None:
-    """OptionError unless the data has a batch of this size, and each rank gets enough of it.
+def check_batch_size(
+    batch_size: int, examples: int, model: BaseVAE, world_size: int, accumulate: int = 1
+) -> None:
+    """OptionError unless the data has a batch of this size, and each part of it is large enough.
 
-    A model with batch statistics needs at least `model.min_batch_size` examples on each rank.
+    A model with batch statistics needs at least `model.min_batch_size` examples in each part.
     """
-    least = model.min_batch_size
-    share = batch_size // world_size
-    if examples < least * world_size:
+    least, parts = model.min_batch_size, world_size * accumulate
+    sharers = f"{parts} {'processes' if accumulate == 1 else 'parts (--accumulate, processes)'}"
+    share = batch_size // parts
+    if examples < least * parts:
         needed = f"{least} for a batch"
-        if world_size > 1:
-            needed = f"{least * world_size}, {least} for each of {world_size} processes"
+        if parts > 1:
+            needed = f"{least * parts}, {least} for each of {sharers}"
         found = "1 training example is" if examples == 1 else f"{examples} training examples are"
         raise OptionError(f"{found} too few: this model needs {needed}")
     if batch_size > examples:
@@ -340,12 +344,11 @@ def check_batch_size(batch_size: int, examples: int, model: BaseVAE, world_size:
         advice = f"--batch-size {examples} or less"
     elif batch_size < least:
         problem, advice = "is too small for this model", f"--batch-size {least} or more"
-    elif batch_size % world_size:
-        problem = f"cannot be shared by {world_size} processes"
-        advice = f"a multiple of {world_size}"
+    elif batch_size % parts:
+        problem, advice = f"cannot be shared by {sharers}", f"a multiple of {parts}"
     elif share < least:
-        problem = f"leaves {share} to each of {world_size} processes, too few for this model"
-        advice = f"--batch-size {world_size * least} or more"
+        problem = f"leaves {share} to each of {sharers}, too few for this model"
+        advice = f"--batch-size {parts * least} or more"
     else:
         return
     raise OptionError(f"--batch-size {batch_size} {problem}: give {advice}")
