@@ -30,6 +30,7 @@ class FactorVAELoss(BaseLoss):
     """
 
     options: FactorVAEOptions
+    no_accumulate_reason = "latents are permuted over all examples of a batch"
 
     def __init__(self, options: FactorVAEOptions, model: BaseVAE, data: DataSpec) -> None:
         super().__init__(options, model, data)

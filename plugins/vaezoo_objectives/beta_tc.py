@@ -22,6 +22,7 @@ class BetaTCLoss(BaseLoss):
     """
 
     options: BetaTCOptions
+    no_accumulate_reason = "the aggregate posterior is estimated from all examples of a batch"
 
     def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         output = model(batch.x, batch.y)

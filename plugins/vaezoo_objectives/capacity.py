@@ -19,6 +19,7 @@ class CapacityLoss(BaseLoss):
     """
 
     options: CapacityOptions
+    no_accumulate_reason = "the penalty is on the mean rate of a batch"
 
     def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         terms = elbo_terms(model(batch.x, batch.y), batch.x)

@@ -23,6 +23,7 @@ class DIPVAELoss(BaseLoss):
     """
 
     options: DIPVAEOptions
+    no_accumulate_reason = "the covariance is that of all latents of a batch"
 
     def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         output = model(batch.x, batch.y)

@@ -23,6 +23,7 @@ class InfoVAELoss(BaseLoss):
     """
 
     options: InfoVAEOptions
+    no_accumulate_reason = "the MMD compares all latents of a batch"
 
     def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         output = model(batch.x, batch.y)
@@ -44,6 +45,7 @@ class WAEMMDLoss(BaseLoss):
     """
 
     options: WAEMMDOptions
+    no_accumulate_reason = "the MMD compares all latents of a batch"
 
     def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         _, z, prior, likelihood = model(batch.x, batch.y)

@@ -29,6 +29,8 @@ class SigmaVAELoss(BaseLoss):
     batch's optimal scale is the term `best_scale`.
     """
 
+    no_accumulate_reason = "the scale is the optimal one of a batch"
+
     def __init__(self, options: Options, model: BaseVAE, data: DataSpec) -> None:
         super().__init__(options, model, data)
         likelihood = _with_scale(model)

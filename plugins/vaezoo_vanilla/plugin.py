@@ -10,7 +10,7 @@ from vaezoo import BottleneckSpec, InputSpec, LossSpec, ModelSpec, Options, hook
 
 
 class ELBOOptions(Options):
-    """The weight of the KL divergence, and its warm-up."""
+    """The weight of the KL divergence, its warm-up, and its free bits."""
 
     beta: float = Field(
         1.0, ge=0, description="weight of the KL in nats; 1 is the ELBO (Higgins et al. 2017)"
@@ -20,6 +20,12 @@ class ELBOOptions(Options):
         ge=0,
         le=1,
         description="fraction of the training in which beta rises from 0 (Bowman et al. 2015)",
+    )
+    free_bits: float = Field(
+        0.0,
+        ge=0,
+        description="nats of the mean KL of each latent dimension (of a grid: each channel) that "
+        "cost nothing (Kingma et al. 2016); of the whole rate where the KL has no such parts",
     )
 
 

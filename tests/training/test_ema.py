@@ -42,7 +42,9 @@ def test_the_closed_form(decay: float) -> None:
     assert updates.ema is not None
     for name in names:
         expected = closed_form(history[name], decay)
-        torch.testing.assert_close(updates.ema.averages[name].double(), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            updates.ema.averages[name].double(), expected, rtol=1e-5, atol=1e-6
+        )
         assert not torch.allclose(expected.float(), history[name][-1], atol=1e-4)
 
 

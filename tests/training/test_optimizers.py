@@ -16,6 +16,7 @@ from torch.optim import lr_scheduler
 import vaezoo
 from toy_steps import TOTAL, take, toy_batches, toy_step
 from vaezoo.errors import OptionError
+from vaezoo.losses.base import loss_of
 from vaezoo.options import parse
 from vaezoo.training.optimizers import OPTIMIZERS, decayed_parameters, lr_scale
 from vaezoo.training.options import TrainOptions
@@ -200,7 +201,7 @@ class TestWeightDecay:
     @pytest.mark.parametrize("name", ["vanilla", "vamp_prior", "vq_vae"])
     def test_of_the_zoo(self, name: str) -> None:
         model = vaezoo.create_model(name, (1, 16, 16), hidden=(4, 4))
-        found = decayed_parameters(model)
+        found = decayed_parameters(model) & {*loss_of(model).phases(model)[0].parameters}
         names = {n for n, p in model.named_parameters() if p in found}
         assert names
         assert all(n.startswith(("encoder", "decoder")) for n in names)
@@ -236,11 +237,10 @@ def test_a_skipped_step_leaves_no_trace(name: str, bad: tuple[int, ...]) -> None
         without = toy_step(norm=False, **options, **how)
         take(without, good)
         updates = toy_step(norm=False, **options, **how)
-        taken = 0
         for number, x in enumerate(good):
-            take(updates, [x * huge] * bad.count(number), taken)
-            take(updates, [x], taken)
-            taken += 1
+            for _ in range(bad.count(number)):
+                take(updates, [x * huge], number)
+            take(updates, [x], number)
         assert updates.guard is not None
         assert updates.guard.read()[0] == len(bad)
         for a, b in zip(kept(updates), kept(without), strict=True):
@@ -299,7 +299,9 @@ class TestAccumulate:
             assert updates.guard is not None
             honest = updates.guard.step
 
-            def keep(optimizer: Any, loss: Any, norm: Any, n: int = parts, do: Any = honest) -> None:
+            def keep(
+                optimizer: Any, loss: Any, norm: Any, n: int = parts, do: Any = honest
+            ) -> None:
                 norms[n] = float(norm)
                 do(optimizer, loss, norm)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import vaezoo
 from small_jobs import SMALL_JOB

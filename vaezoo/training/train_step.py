@@ -80,6 +80,9 @@ class TrainStep:
         named: dict[str, Tensor] = {}
         for number, (phase, optimizer) in enumerate(zip(self.phases, self.optimizers, strict=True)):
             terms = self._compute_gradients(number, parts, context)
+            if self.options.decay:  # a missing gradient counts as 0, as with several processes
+                for parameter in (p for p in phase.parameters if p.grad is None):
+                    parameter.grad = torch.zeros_like(parameter)
             average_gradients(phase.parameters)
             norm = None
             if self.options.grad_clip is not None or self.options.skip_grad_norm is not None:
