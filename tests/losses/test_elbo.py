@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Categorical, Distribution, MixtureSameFamily
 from torch.nn.functional import avg_pool2d, interpolate
 
 from vaezoo import BaseVAE, Batch, DataSpec, LossOutput, Options, StepContext
@@ -16,7 +16,7 @@ from vaezoo.losses.elbo import elbo_terms
 from vaezoo.models.distributions import diagonal_normal
 from vaezoo.models.likelihoods import GaussianLikelihood
 from vaezoo.options import parse
-from vaezoo_vanilla.loss import ELBOLoss
+from vaezoo_vanilla.loss import ELBOLoss, kl_parts
 from vaezoo_vanilla.plugin import ELBOOptions
 
 
@@ -211,3 +211,68 @@ class TestPhases:
         assert ids == {id(p) for p in model.parameters()} - {id(model.decoder.bias)}
         output = phase.loss_fn(model, Batch(images()), context())
         assert output.loss.equal(run(model, images()).loss)
+
+
+class TestFreeBits:
+    """Kingma et al. 2016, equation 15: the maximum is over means of the batch, one per latent."""
+
+    def test_by_hand(self) -> None:
+        model, x = Coarse(), images()
+        with torch.no_grad():
+            q = model.encode(x).base_dist
+        each = (q.variance + q.mean.square() - 1 - q.variance.log()).mul(0.5).mean(0)
+        free = float(each.median())
+        loss, terms = run(model, x, free_bits=free, beta=3.0)
+        rate = sum(max(free, float(kl)) for kl in each)
+        assert rate > float(each.sum()) + 0.01
+        assert float(loss) == pytest.approx(float(terms["distortion"].mean()) + 3.0 * rate)
+        _, plain = run(model, x)
+        assert all(terms[name].equal(plain[name]) for name in plain)  # the true ones
+
+    def test_a_latent_below_it_gets_no_gradient_from_the_kl(self) -> None:
+        model, x = Coarse(), images()
+        with torch.no_grad():
+            q = model.encode(x).base_dist
+        each = (q.variance + q.mean.square() - 1 - q.variance.log()).mul(0.5).mean(0)
+        slopes = {}
+        for free, beta in ((0.0, 0.0), (float(each.median()) + 1e-6, 1.0)):
+            loss, _ = run(model, x, free_bits=free, beta=beta)
+            (slopes[beta],) = torch.autograd.grad(loss, model.encoder.bias)
+        same = torch.isclose(slopes[0.0], slopes[1.0], rtol=1e-6, atol=1e-12)
+        below = each <= each.median()
+        assert below.sum() == 3
+        assert same.equal(torch.cat([below, below]))
+
+    def test_none_is_the_elbo_to_the_bit(self) -> None:
+        model, x = Coarse(), images()
+        assert run(model, x, free_bits=0.0)[0].equal(-run(model, x)[1]["elbo"].mean())
+
+    def test_a_channel_of_a_grid_is_one_part(self) -> None:
+        loc = torch.randn(4, 3, 2, 2, generator=torch.manual_seed(0))
+        posterior = diagonal_normal(loc, torch.ones(()).expand_as(loc), 3)
+        prior = diagonal_normal(torch.zeros(3, 2, 2), torch.ones(3, 2, 2), 3)
+        parts = kl_parts(posterior, prior)
+        assert parts is not None
+        torch.testing.assert_close(parts, 0.5 * loc.square().sum((2, 3)))
+
+    def test_without_parts_it_is_of_the_whole_rate(self) -> None:
+        class Mixed(Coarse):
+            def prior(self, y: Tensor | None = None) -> Distribution:
+                one = diagonal_normal(torch.zeros(2, 5).double(), torch.ones(2, 5).double())
+                return MixtureSameFamily(Categorical(torch.ones(2).double()), one)
+
+        model, x = Mixed(), images()
+        model.encoder.bias.data[:5] = 2.0  # latents far from the prior: the rate is above 0
+        _, terms = run(model, x)
+        rate = float(terms["rate"].mean())
+        for free, paid in ((rate - 0.1, rate), (rate + 0.5, rate + 0.5)):
+            loss, _ = run(model, x, free_bits=free)
+            assert float(loss) == pytest.approx(float(terms["distortion"].mean()) + paid)
+
+    def test_it_needs_the_whole_batch(self) -> None:
+        model = Coarse()
+        assert (
+            "mean KL"
+            in ELBOLoss(ELBOOptions(free_bits=0.1), model, model.data).no_accumulate_reason
+        )
+        assert not ELBOLoss(ELBOOptions(), model, model.data).no_accumulate_reason
