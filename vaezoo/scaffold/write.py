@@ -28,7 +28,7 @@ _SUMMARIES: Mapping[Kind, str] = {
     "dataset": "Grey stripes, to start from",
 }
 _IMPORTS: Mapping[Kind, tuple[str, ...]] = {
-    "model": ("GaussianOptions", "InputSpec", "ModelSpec"),
+    "model": ("InputSpec", "ModelSpec", "Options"),
     "loss": ("LossSpec", "Options"),
     "dataset": ("DataOptions", "DatasetSpec"),
 }
