@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from vaezoo.data.augment import augment
 from vaezoo.data.base import TensorSplit
-from vaezoo.data.loader import BatchLoader, _stream, dynamic_binarize, random_hflip
-from vaezoo.data.options import Binarize
+from vaezoo.data.loader import BatchLoader, _stream, dynamic_binarize
+from vaezoo.data.options import Augmentation, Binarize
 
 CPU = torch.device("cpu")
 
@@ -22,8 +23,12 @@ def split(count: int = 40) -> TensorSplit:
     return TensorSplit(images, torch.arange(count))
 
 
-def batches(size: int = 8, *, binarize: Binarize = "none", flip: bool = False) -> BatchLoader:
-    return BatchLoader(split(), batch_size=size, device=CPU, binarize=binarize, flip=flip, seed=3)
+def batches(
+    size: int = 8, *, binarize: Binarize = "none", augment: tuple[Augmentation, ...] = ()
+) -> BatchLoader:
+    return BatchLoader(
+        split(), batch_size=size, device=CPU, binarize=binarize, augment=augment, seed=3
+    )
 
 
 def gathered(source: BatchLoader, epoch: int) -> dict[int, Tensor]:
@@ -62,7 +67,7 @@ def test_seeds_give_other_orders() -> None:
 
 
 def test_evaluation_is_in_order_with_the_short_batch_and_never_mirrored() -> None:
-    source = batches(16, flip=True)
+    source = batches(16, augment=("flip", "crop", "color"))
     given_out = list(source.sequential())
     assert [len(batch.x) for batch in given_out] == [16, 16, 8]
     assert torch.equal(torch.cat([b.y for b in given_out if b.y is not None]), torch.arange(40))
@@ -87,7 +92,10 @@ def test_ranks_get_the_batches_in_turn_and_all_of_them_the_first(
 
 def test_mirroring_is_by_half_anew_each_epoch_and_at_any_batch_size() -> None:
     flips = [
-        {n: bool(x[0, 0, 3] == 200 / 255) for n, x in gathered(batches(size, flip=True), e).items()}
+        {
+            n: bool(x[0, 0, 3] == 200 / 255)
+            for n, x in gathered(batches(size, augment=("flip",)), e).items()
+        }
         for size, e in ((8, 0), (5, 0), (8, 1))
     ]
     assert flips[0] == flips[1]
@@ -101,7 +109,7 @@ def test_each_epoch_and_each_seed_mirrors_other_images() -> None:
     left = []
     for seed in range(4):
         for epoch in range(64):
-            mirrored = random_hflip(images, index, _stream(seed, epoch))[..., 0] == 200
+            mirrored = augment(images, index, _stream(seed, epoch), ["flip"])[..., 0] == 200
             left.append(tuple(mirrored[:, 0, 0].tolist()))
     assert len(set(left)) == len(left)
     kept = torch.tensor(left).float()

@@ -25,7 +25,16 @@ DISCRIMINATOR = ("--discriminator-hidden", "32,32")
 
 MODELS: dict[str, tuple[str, ...]] = {
     "vanilla": (*MLP, "--schedule", "cosine"),
-    "vanilla-conv": ("--hidden", "8,8", "--flip", "--binarize", "dynamic", "--grad-clip", "1"),
+    "vanilla-conv": (
+        "--hidden",
+        "8,8",
+        "--augment",
+        "flip,crop",
+        "--binarize",
+        "dynamic",
+        "--grad-clip",
+        "1",
+    ),
     "patience": (*MLP, "--lr", "0.03", "--patience", "1", "--epochs", "6"),
     "skipping": (*MLP, "--on-nonfinite", "skip"),
     "dropping": (),

@@ -146,7 +146,7 @@ data:
   name: folder
   root: "~/some where"
   image_size: 96x64
-  flip: no
+  augment: [flip]
 train:
   steps: 10
   lr: 1e-3

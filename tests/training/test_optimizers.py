@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import inspect
+import json
 import math
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.optim import lr_scheduler
 
 import vaezoo
+from small_jobs import SMALL_JOB, StopAfter
 from toy_steps import TOTAL, take, toy_batches, toy_step
-from vaezoo.errors import OptionError
+from vaezoo.errors import OptionError, RunStopped, TrainingError
 from vaezoo.losses.base import loss_of
 from vaezoo.options import parse
+from vaezoo.runs.train import resume_run
+from vaezoo.training.loggers import ProgressCallback
 from vaezoo.training.optimizers import OPTIMIZERS, decayed_parameters, lr_scale
 from vaezoo.training.options import TrainOptions
 
@@ -309,9 +315,73 @@ class TestAccumulate:
             take(updates, [batch])
         assert norms[1] == pytest.approx(norms[2], rel=1e-5)
 
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ({"loss": "beta_tc"}, "--accumulate: the loss needs full batches: the aggregate post"),
+            ({"free_bits": 0.1}, "--accumulate: the loss needs full batches: --free-bits are of"),
+            ({"accumulate": 3}, "--batch-size 16 cannot be shared by 3 parts .*a multiple of 3"),
+            ({"accumulate": 16}, "leaves 1 to each of 16 parts .* --batch-size 32 or more"),
+        ],
+    )
+    def test_what_cannot_be_is_refused(
+        self, tmp_path: Path, options: dict[str, Any], said: str
+    ) -> None:
+        with pytest.raises(OptionError, match=said) as caught:
+            vaezoo.train("vanilla", out=tmp_path / "r", **{**SMALL_JOB, "accumulate": 2, **options})
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "r").exists()
+
     def test_batch_norm_sees_each_part(self) -> None:
         """Its statistics are updated for each part, as the documentation says."""
         updates = toy_step(accumulate=4)
         take(updates, toy_batches(3))
         state = updates.model.state_dict()
         assert int(state["net.1.num_batches_tracked"]) == int(state["seen"]) == 12
+
+
+JOB: dict[str, Any] = {
+    **{**SMALL_JOB, "epochs": 2, "log_every": 4, "on_nonfinite": "skip", "ema": 0.9},
+    **{"accumulate": 2, "weight_decay": 0.1, "lr_warmup": 4, "schedule": "cosine", "momentum": 0.5},
+    **{"augment": ("flip", "crop"), "grad_clip": 50.0, "skip_grad_norm": 205.0, "patience": 9},
+}
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_a_run_with_every_option_resumes_to_the_same_bits(tmp_path: Path, name: str) -> None:
+    """Some of its steps are skipped."""
+    lr = 1e-4 if name == "sgd" else 1e-3
+    whole = vaezoo.train("vanilla", out=tmp_path / "whole", optimizer=name, lr=lr, **JOB)
+    skipped = [line["skipped"] for line in whole.metrics if line["kind"] == "train"]
+    assert 0 < sum(skipped) < 12
+    stop = StopAfter(5)
+    with pytest.raises(RunStopped):
+        vaezoo.train("vanilla", out=tmp_path / "r", callback=stop, optimizer=name, lr=lr, **JOB)
+    resume_run(tmp_path / "r", vaezoo.load_run(tmp_path / "r").config, ProgressCallback())
+    folders = [max((tmp_path / run / "checkpoint").iterdir()) for run in ("whole", "r")]
+    for file in ("model", "optimizers", "ema", "guard", "best"):
+        a, b = (load_file(folder / f"{file}.safetensors") for folder in folders)
+        assert a.keys() == b.keys()
+        assert all(a[key].equal(b[key]) for key in a), file
+    a, b = (
+        [json.loads(x) for x in (tmp_path / run / "metrics.jsonl").open()] for run in ("whole", "r")
+    )
+    for line in (*a, *b):
+        line.pop("images_per_second", None)
+    assert a == b
+
+
+def test_too_many_skipped_norms_stop_the_run(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"norm of their gradient was above 0\.001") as caught:
+        vaezoo.train(
+            "vanilla", out=tmp_path / "r", skip_grad_norm=1e-3, **{**SMALL_JOB, "epochs": 9}
+        )
+    assert "\n" not in str(caught.value)
+
+
+def test_the_summary_counts_skipped_norms(tmp_path: Path) -> None:
+    run = vaezoo.train("vanilla", out=tmp_path / "r", skip_grad_norm=205.0, **SMALL_JOB)
+    found = [f for f in run.summary["findings"] if f["kind"] == "skipped_steps"]
+    counted = sum(line["skipped"] for line in run.metrics if line["kind"] == "train")
+    assert found[0]["value"] == counted > 0
+    assert found[0]["message"].endswith(" were skipped: the norm of their gradient was above 205")

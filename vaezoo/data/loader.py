@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from vaezoo.data.augment import augment
 from vaezoo.data.base import Batch, Split, Standardizer
-from vaezoo.data.options import Binarize
+from vaezoo.data.options import Augmentation, Binarize
 from vaezoo.data.spec import DataSpec
 from vaezoo.distributed import local_chunk, rank, world_size
 from vaezoo.runtime.device import mix_bits
@@ -16,14 +17,12 @@ from vaezoo.runtime.device import mix_bits
 EVALUATION_STREAM = 0
 """The stream of random numbers that binarizes held-out images: the same in every run."""
 
-_MIRRORS = 0x5A17
-
 
 class BatchLoader:
     """Yields batches of a split, scaled, standardised and binarized on the device.
 
-    An epoch is determined by (seed, number of the epoch): its order, binarization and mirroring are
-    the same on every device, after a resume, and at any batch size.
+    An epoch is determined by (seed, number of the epoch): its order, binarization and
+    augmentation are the same on every device, after a resume, and at any batch size.
 
     batch_size: of all ranks together. Each rank gets its part of every batch, in the order that one
     process would have. spec: of the data; its statistics standardise real values.
@@ -37,7 +36,7 @@ class BatchLoader:
         device: torch.device,
         spec: DataSpec | None = None,
         binarize: Binarize = "none",
-        flip: bool = False,
+        augment: Sequence[Augmentation] = (),
         seed: int = 0,
     ) -> None:
         self.split = split.to(device)
@@ -45,7 +44,7 @@ class BatchLoader:
         self.device = device
         self.standardizer = None if spec is None else Standardizer(spec).to(device)
         self.binarize = binarize
-        self.flip = flip
+        self.augment = tuple(augment)
         self.seed = seed
 
     def __len__(self) -> int:
@@ -86,8 +85,8 @@ class BatchLoader:
             # device works on this one.
             raw, index = _send(raw, self.device), _send(index, self.device)
             y = None if y is None else _send(y, self.device)
-        if self.flip and stream != EVALUATION_STREAM:
-            raw = random_hflip(raw, index, stream)
+        if self.augment and stream != EVALUATION_STREAM:
+            raw = augment(raw, index, stream, self.augment)
         if raw.dtype != torch.uint8:
             return Batch(raw if self.standardizer is None else self.standardizer(raw), y)
         if self.binarize == "dynamic":
@@ -115,16 +114,6 @@ def dynamic_binarize(raw: Tensor, index: Tensor, stream: int) -> Tensor:
     draws = mix_bits(position[None, :] ^ key[:, None]).view(raw.shape)
     # draw / 2^32 < raw / 255, in whole numbers
     return (draws * 255 < raw.to(torch.int64) << 32).float()
-
-
-def random_hflip(raw: Tensor, index: Tensor, stream: int) -> Tensor:
-    """Mirror about half of the images left to right, chosen by (stream, example) alone.
-
-    raw: [n, channels, height, width]. index: int64 [n].
-    """
-    # Another stream than that of the binarization of the same example.
-    mirrored = mix_bits(index + mix_bits(stream ^ _MIRRORS)) & 1 == 1
-    return torch.where(mirrored.view(-1, 1, 1, 1), raw.flip(-1), raw)
 
 
 def _stream(seed: int, epoch: int) -> int:

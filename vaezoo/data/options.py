@@ -11,6 +11,7 @@ from vaezoo.io import full_path
 from vaezoo.options import Options
 
 Binarize = Literal["none", "threshold", "dynamic"]
+Augmentation = Literal["flip", "crop", "color"]
 
 SPLIT_SEED = 0
 """Chooses the validation examples of data sets with official splits: the same ones in every run."""
@@ -40,9 +41,11 @@ class DataOptions(Options):
         description="make values 0 or 1: by threshold at one half, or dynamic: drawn anew each "
         "epoch with the value as probability, the same draw each time in evaluation",
     )
-    flip: bool = Field(
-        False,
-        description="mirror each training image left to right or not, drawn anew each epoch",
+    augment: tuple[Augmentation, ...] = Field(
+        (),
+        description="change training examples, drawn anew each epoch, with commas: flip: mirror "
+        "left to right or not; crop: shift by up to an eighth of each side; color: brightness, "
+        "contrast and saturation by up to 20%",
     )
     validation: int = Field(
         0,

@@ -15,6 +15,7 @@ import vaezoo
 from vaezoo.checkpoint.folder import RUN_FORMAT, RunFolder, check_absent
 from vaezoo.checkpoint.format import Progress
 from vaezoo.config import RunConfig, check_resumable
+from vaezoo.data.augment import check_augment
 from vaezoo.data.base import Splits, Standardizer, load_splits
 from vaezoo.data.loader import BatchLoader
 from vaezoo.data.spec import DataSpec
@@ -187,8 +188,7 @@ def _load(config: RunConfig, kept: DataSpec | None = None) -> tuple[Splits, Base
         raise DataError("the data of this machine differs from the data of rank 0")
     splits = replace(splits, spec=on_rank0_broadcast(lambda: kept or splits.spec))
     check_loggers(config.train.log)
-    if config.data.flip and not splits.spec.is_image:
-        raise DataError(f"--flip mirrors images, and this data is {splits.spec.describe()}")
+    check_augment(config.data.augment, splits.spec)
     resizable = "image_size" in type(config.data).model_fields
     check_data(config.components, splits.spec, resizable=resizable)
     # Weights are drawn on the CPU, so that they are the same for every device.
@@ -236,7 +236,7 @@ def _make_trainer(
             device=runtime.device,
             spec=splits.spec,
             binarize=config.data.binarize,
-            flip=config.data.flip,
+            augment=config.data.augment,
             seed=config.train.seed,
         ),
         validation=eval_loader(config, splits, "validation", runtime.device),
