@@ -15,7 +15,7 @@ from torch.distributions import Distribution, Independent
 
 from vaezoo.distributed import all_gather
 from vaezoo.errors import OptionError
-from vaezoo.models.distributions import independent
+from vaezoo.models.distributions import BaseDistribution, independent
 
 from .options import Estimator
 
@@ -38,7 +38,9 @@ def gather_posteriors(posterior: Distribution) -> Distribution:
         name: all_gather(vars(base)[name]) for name in base.arg_constraints if name in vars(base)
     }
     family: Callable[..., Distribution] = type(base)
-    return independent(family(**parameters, validate_args=False), len(posterior.event_shape))
+    # A BaseDistribution never validates.
+    off = {} if isinstance(base, BaseDistribution) else {"validate_args": False}
+    return independent(family(**parameters, **off), len(posterior.event_shape))
 
 
 def pairwise_log_prob(posterior: Distribution, z: Tensor) -> Tensor:

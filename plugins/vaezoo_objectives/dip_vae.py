@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.distributions import Distribution, Independent
 
 from vaezoo import BaseLoss, BaseVAE, Batch, LossOutput, StepContext
 from vaezoo.distributed import all_gather
+from vaezoo.errors import OptionError
 from vaezoo.losses.elbo import elbo_terms
 
 from .options import DIPVAEOptions
@@ -28,11 +30,17 @@ class DIPVAELoss(BaseLoss):
     def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         output = model(batch.x, batch.y)
         terms = elbo_terms(output, batch.x)
-        means = all_gather(output.posterior.mean).flatten(1)
-        covariance = covariance_of(means)
-        if self.options.dip_type == "ii":
-            variance = all_gather(output.posterior.variance).flatten(1)
-            covariance = covariance + variance.mean(0).diag()
+        try:
+            covariance = covariance_of(all_gather(output.posterior.mean).flatten(1))
+            if self.options.dip_type == "ii":
+                covariance = covariance + mean_covariance(output.posterior)
+        except NotImplementedError:
+            raise OptionError(
+                f"--dip-type {self.options.dip_type} needs the posterior's mean"
+                + (" and covariance" if self.options.dip_type == "ii" else "")
+                + f", and {type(output.posterior).__name__} has no closed form of it: train this "
+                "model with another --loss"
+            ) from None
         variances = covariance.diagonal()
         diagonal = (variances - 1).square().sum()
         off_diagonal = covariance.square().sum() - variances.square().sum()
@@ -45,6 +53,20 @@ class DIPVAELoss(BaseLoss):
             loss,
             {**terms, "covariance_off_diagonal": off_diagonal, "covariance_diagonal": diagonal},
         )
+
+
+def mean_covariance(posterior: Distribution) -> Tensor:
+    """The mean over the batch of the posteriors' covariances, of all processes: [n, n].
+
+    It is a posterior's `covariance_matrix`, or the variances of independent latents.
+    NotImplementedError where the posterior has neither.
+    """
+    full: Tensor | None = getattr(posterior, "covariance_matrix", None)
+    if full is not None:
+        return all_gather(full.mean(0, keepdim=True)).mean(0)
+    if not isinstance(posterior, Independent):
+        raise NotImplementedError
+    return all_gather(posterior.variance).flatten(1).mean(0).diag()
 
 
 def covariance_of(values: Tensor) -> Tensor:

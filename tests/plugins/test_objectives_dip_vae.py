@@ -7,11 +7,13 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, MultivariateNormal
+from torch.types import _size
 
 from small_models import images, small_model
 from vaezoo import BaseVAE, Batch, LossOutput, StepContext
-from vaezoo.models.distributions import diagonal_normal
+from vaezoo.errors import OptionError
+from vaezoo.models.distributions import BaseDistribution, diagonal_normal
 from vaezoo_objectives.dip_vae import covariance_of
 from vaezoo_objectives.options import DIPVAEOptions
 
@@ -171,3 +173,55 @@ class TestPenalty:
         self, options: dict[str, object], weight: float
     ) -> None:
         assert DIPVAEOptions(**options).diagonal_weight() == weight
+
+
+class Unknown(BaseDistribution):
+    """Standard Gaussian latents that hide their moments, or the variance alone."""
+
+    has_rsample = True
+
+    def __init__(self, n: int, mean: Tensor | None = None) -> None:
+        super().__init__((n,), (2,))
+        self.known = mean
+
+    @property
+    def mean(self) -> Tensor:
+        if self.known is None:
+            raise NotImplementedError
+        return self.known
+
+    @property
+    def mode(self) -> Tensor:
+        return torch.zeros(*self.batch_shape, 2).double()
+
+    def rsample(self, sample_shape: _size = ()) -> Tensor:
+        return torch.randn(*sample_shape, *self.batch_shape, 2).double()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return -0.5 * value.square().sum(-1)
+
+
+@pytest.mark.parametrize("dip_type", ["i", "ii"])
+def test_a_posterior_without_moments_is_refused_in_a_line(dip_type: str) -> None:
+    with pytest.raises(OptionError, match="Unknown has no closed form of it") as caught:
+        run(give(model(dip_type=dip_type), Unknown(8)))
+    assert f"--dip-type {dip_type} needs the posterior's mean" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_type_i_needs_the_mean_alone() -> None:
+    some = values(8)[:, :2]
+    terms = run(give(model(), Unknown(8, some))).terms
+    variances = torch.cov(some.T, correction=0).diagonal()
+    assert torch.allclose(terms["covariance_diagonal"], (variances - 1).square().sum())
+    with pytest.raises(OptionError, match="mean and covariance"):
+        run(give(model(dip_type="ii"), Unknown(8, some)))
+
+
+def test_type_ii_uses_the_whole_covariance_of_a_posterior() -> None:
+    """By the law of total covariance, of latents that are correlated in each posterior."""
+    factor = torch.tensor([[1.0, 0.0], [0.8, 0.6]]).double()
+    q = MultivariateNormal(values(8)[:, :2], scale_tril=factor, validate_args=False)
+    terms = run(give(model(dip_type="ii"), q)).terms
+    total = torch.cov(q.mean.T, correction=0) + factor @ factor.T
+    assert torch.allclose(terms["covariance_off_diagonal"], 2 * total[0, 1].square())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal, kl_divergence
+from torch.distributions import Distribution, Independent, kl_divergence
 
 from vaezoo.data.base import Standardizer
 from vaezoo.data.loader import BatchLoader
@@ -177,12 +178,13 @@ def latent_statistics(
 def prior_quantiles(model: BaseVAE, shares: Tensor, label: int | None = None) -> Tensor:
     """Of the prior of each latent value: [shares, *latent_shape]. shares: in (0, 1).
 
-    Exact for a Gaussian, of a few thousand draws for any other prior.
+    Exact where the prior has `icdf(levels)`, the quantiles of each value by itself; of a few
+    thousand draws for any other prior.
     """
     prior = model.sampling_prior(_labels(model, label, 1))
-    if isinstance(prior, Independent) and isinstance(prior.base_dist, Normal):
-        each = shares.to(prior.base_dist.loc).view(-1, *[1] * len(model.latent_shape))
-        return prior.base_dist.icdf(each)
+    each = shares.to(model.device).view(-1, *[1] * len(model.latent_shape))
+    with contextlib.suppress(NotImplementedError):
+        return (prior.base_dist if isinstance(prior, Independent) else prior).icdf(each)
     prior = model.sampling_prior(_labels(model, label, _DRAWS))
     with seeded(0, model.device):
         draws = sample_prior(prior, _DRAWS)

@@ -1,0 +1,1 @@
+"""Bottlenecks: full Gaussian, Laplace and Student's t latents, planar and radial flows."""

@@ -1,0 +1,42 @@
+"""Laplace posterior and prior: most latents are near their location, a few are far from it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Laplace
+
+from vaezoo.models.distributions import independent
+
+from .latent import LatentBottleneck
+from .options import LaplaceOptions
+
+
+class LaplaceBottleneck(LatentBottleneck):
+    """q(z|x) = Laplace(mean(x), scale(x)), p(z) = Laplace(0, 1/√2), independent over the latents.
+
+    The prior has variance 1, as the standard Gaussian: so weights of losses, `--logvar-range` and
+    `--temperature` mean the same for both. Another scale would be the same model, as the decoder
+    can undo it. The encoder gives log-variances; the scale is the standard deviation over √2.
+
+    The KL is in closed form. The prior is a sparse one (Olshausen & Field 1996, equation 5).
+    """
+
+    options: LaplaceOptions
+
+    def __init__(self, options: LaplaceOptions, grid: tuple[int, ...] = ()) -> None:
+        super().__init__(options, grid)
+        self.num_params = 2 * options.latent_dim
+
+    def forward(self, params: Tensor) -> Distribution:
+        return self._distribution(*self.mean_and_std(params))
+
+    def prior(self) -> Distribution:
+        zeros = self._origin.expand(self.latent_shape)
+        return self._distribution(zeros, torch.ones_like(zeros))
+
+    def _distribution(self, loc: Tensor, std: Tensor) -> Distribution:
+        laplace = Laplace(loc, std / math.sqrt(2), validate_args=False)
+        return independent(laplace, len(self.latent_shape))
