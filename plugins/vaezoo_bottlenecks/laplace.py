@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Laplace
 
+from vaezoo import GaussianOptions
 from vaezoo.models.distributions import independent
 
 from .latent import LatentBottleneck
-from .options import LaplaceOptions
 
 
 class LaplaceBottleneck(LatentBottleneck):
@@ -24,9 +24,9 @@ class LaplaceBottleneck(LatentBottleneck):
     The KL is in closed form. The prior is a sparse one (Olshausen & Field 1996, equation 5).
     """
 
-    options: LaplaceOptions
+    options: GaussianOptions
 
-    def __init__(self, options: LaplaceOptions, grid: tuple[int, ...] = ()) -> None:
+    def __init__(self, options: GaussianOptions, grid: tuple[int, ...] = ()) -> None:
         super().__init__(options, grid)
         self.num_params = 2 * options.latent_dim
 

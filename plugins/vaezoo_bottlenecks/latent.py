@@ -8,11 +8,8 @@ import torch
 from torch import Tensor
 from torch.types import _size
 
-from vaezoo import Bottleneck
-from vaezoo.errors import OptionError
+from vaezoo import Bottleneck, GaussianOptions
 from vaezoo.models.distributions import BaseDistribution, to_float32
-
-from .options import LatentOptions
 
 
 class LatentBottleneck(Bottleneck):
@@ -21,16 +18,10 @@ class LatentBottleneck(Bottleneck):
     OptionError for `--latent-grid` with a network that has no grid.
     """
 
-    options: LatentOptions
+    options: GaussianOptions
 
-    def __init__(self, options: LatentOptions, grid: tuple[int, ...] = ()) -> None:
-        if options.latent_grid and not grid:
-            raise OptionError(
-                "--latent-grid needs a network with a grid of features, and this one gives a "
-                "vector: give --network conv, or leave --latent-grid out"
-            )
-        super().__init__(options, grid)
-        self.grid = grid if options.latent_grid else ()
+    def __init__(self, options: GaussianOptions, grid: tuple[int, ...] = ()) -> None:
+        super().__init__(options, options.choose_grid(grid))
         self.latent_shape = (options.latent_dim, *self.grid)
 
     def mean_and_std(self, params: Tensor) -> tuple[Tensor, Tensor]:

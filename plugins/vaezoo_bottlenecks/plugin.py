@@ -13,15 +13,15 @@ def register_bottlenecks(register: Callable[[BottleneckSpec], None]) -> None:
         (
             "full_gaussian",
             "full_gaussian:FullGaussian",
-            "FullGaussian",
+            "vaezoo_bottlenecks.options:FullGaussianOptions",
             "Gaussian posterior with full covariance, by a Cholesky factor",
             "Kingma & Welling 2019, arXiv:1906.02691",
-            ("gaussian",),
+            (),  # not "gaussian": that says that mean and stddev are the whole posterior
         ),
         (
             "laplace",
             "laplace:Laplace",
-            "Laplace",
+            "vaezoo:GaussianOptions",
             "Laplace posterior and prior: sparse latents, with the KL in closed form",
             "Kingma & Welling 2013, arXiv:1312.6114",
             (),
@@ -29,7 +29,7 @@ def register_bottlenecks(register: Callable[[BottleneckSpec], None]) -> None:
         (
             "student_t",
             "student_t:StudentT",
-            "StudentT",
+            "vaezoo_bottlenecks.options:StudentTOptions",
             "Student's t posterior and prior: heavy tails, the same in both",
             "Abiri & Ohlsson 2020, arXiv:2004.02581",
             (),
@@ -37,7 +37,7 @@ def register_bottlenecks(register: Callable[[BottleneckSpec], None]) -> None:
         (
             "planar_flow",
             "planar_flow:PlanarFlow",
-            "Flow",
+            "vaezoo_bottlenecks.options:FlowOptions",
             "Gaussian posterior moved by planar flows, with parameters from the encoder",
             "Rezende & Mohamed 2015, arXiv:1505.05770",
             ("flow",),
@@ -45,7 +45,7 @@ def register_bottlenecks(register: Callable[[BottleneckSpec], None]) -> None:
         (
             "radial_flow",
             "radial_flow:RadialFlow",
-            "Flow",
+            "vaezoo_bottlenecks.options:FlowOptions",
             "Gaussian posterior moved by radial flows, with parameters from the encoder",
             "Rezende & Mohamed 2015, arXiv:1505.05770",
             ("flow",),
@@ -55,7 +55,7 @@ def register_bottlenecks(register: Callable[[BottleneckSpec], None]) -> None:
             BottleneckSpec(
                 name=name,
                 target=f"vaezoo_bottlenecks.{classes}Bottleneck",
-                options=f"vaezoo_bottlenecks.options:{options}Options",
+                options=options,
                 summary=summary,
                 paper=paper,
                 tags=("elbo", "importance", *tags),

@@ -10,17 +10,13 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal
 
+from vaezoo import GaussianOptions
 from vaezoo.errors import OptionError
 from vaezoo.models.distributions import diagonal_normal, independent, kl_divergence, mode
 from vaezoo_bottlenecks.full_gaussian import FullGaussian, FullGaussianBottleneck
 from vaezoo_bottlenecks.laplace import LaplaceBottleneck
 from vaezoo_bottlenecks.latent import LatentBottleneck
-from vaezoo_bottlenecks.options import (
-    FlowOptions,
-    FullGaussianOptions,
-    LaplaceOptions,
-    StudentTOptions,
-)
+from vaezoo_bottlenecks.options import FlowOptions, FullGaussianOptions, StudentTOptions
 from vaezoo_bottlenecks.planar_flow import PlanarFlowBottleneck
 from vaezoo_bottlenecks.radial_flow import RadialFlowBottleneck
 from vaezoo_bottlenecks.student_t import StudentT, StudentTBottleneck
@@ -34,7 +30,7 @@ FAMILIES: dict[str, type[LatentBottleneck]] = {
 }
 OPTIONS = {
     "full_gaussian": FullGaussianOptions,
-    "laplace": LaplaceOptions,
+    "laplace": GaussianOptions,
     "student_t": StudentTOptions,
 }
 SEPARATE = ("laplace", "student_t")

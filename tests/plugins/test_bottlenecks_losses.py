@@ -6,37 +6,35 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from vaezoo import BaseVAE
+import vaezoo
+from vaezoo import BaseVAE, Batch, StepContext
 from vaezoo.errors import OptionError
 from vaezoo.evaluation.latents import latent_kls, prior_quantiles
-from vaezoo.models.distributions import diagonal_normal, kl_divergence
-from vaezoo_bottlenecks.full_gaussian import FullGaussianBottleneck
-from vaezoo_bottlenecks.laplace import LaplaceBottleneck
-from vaezoo_bottlenecks.latent import LatentBottleneck
-from vaezoo_bottlenecks.options import (
-    FlowOptions,
-    FullGaussianOptions,
-    LaplaceOptions,
-    StudentTOptions,
-)
-from vaezoo_bottlenecks.planar_flow import PlanarFlowBottleneck
-from vaezoo_bottlenecks.student_t import StudentTBottleneck
+from vaezoo.export import EncoderGraph
+from vaezoo.models.distributions import kl_divergence, mode
 from vaezoo_objectives.aggregate import gather_posteriors, pairwise_log_prob
 from vaezoo_objectives.dip_vae import mean_covariance
 
+NAMES = ("full_gaussian", "laplace", "student_t", "planar_flow", "radial_flow")
+SEPARATE = ("laplace", "student_t")
+"""Those with independent latents."""
 
-def made(name: str, n: int = 3, grid: tuple[int, ...] = ()) -> LatentBottleneck:
-    given: dict[str, Any] = {"latent_dim": n, "latent_grid": bool(grid)}
-    found: LatentBottleneck = {
-        "full_gaussian": lambda: FullGaussianBottleneck(FullGaussianOptions(**given), grid),
-        "laplace": lambda: LaplaceBottleneck(LaplaceOptions(**given), grid),
-        "student_t": lambda: StudentTBottleneck(StudentTOptions(**given), grid),
-        "planar_flow": lambda: PlanarFlowBottleneck(FlowOptions(flow_steps=2, **given), grid),
-    }[name]()
-    return found.double()
+every_bottleneck = pytest.mark.parametrize("name", NAMES)
+
+
+def small(name: str, loss: str | None = None, grid: bool = False, **options: Any) -> BaseVAE:
+    """vanilla on 8×8 images with this bottleneck: a vector of 3, or 3 channels on a 2×2 grid."""
+    torch.manual_seed(0)
+    network = {"network": "conv", "hidden": (8, 8)} if grid else {"network": "mlp", "hidden": (8,)}
+    given = {"latent_dim": 3, "latent_grid": grid, **network, **options}
+    return vaezoo.create_model("vanilla", (1, 8, 8), bottleneck=name, loss=loss, **given)
+
+
+def made(name: str, grid: tuple[int, ...] = ()) -> Any:
+    part: Any = small(name, grid=bool(grid)).bottleneck
+    return part.double()
 
 
 def posterior(name: str, batch: int = 5, grid: tuple[int, ...] = ()) -> Distribution:
@@ -86,38 +84,18 @@ class TestCovariance:
             mean_covariance(posterior("planar_flow"))
 
 
-class OfBottleneck(BaseVAE):
-    """What evaluation asks of a model for its latents."""
-
-    def __init__(self, part: LatentBottleneck) -> None:
-        torch.nn.Module.__init__(self)
-        self.part, self.latent_shape = part, part.latent_shape
-        self.register_buffer("_origin", torch.zeros(()), persistent=False)
-
-    def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
-        return self.part(x)
-
-    def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
-        return diagonal_normal(z, torch.ones_like(z))
-
-    def prior(self, y: Tensor | None = None) -> Distribution:
-        return self.part.prior()
-
-
 def test_the_quantiles_of_a_laplace_prior_are_exact() -> None:
-    model = OfBottleneck(made("laplace", 2).float())
-    found = prior_quantiles(model, torch.tensor([0.05, 0.5, 0.9]))
+    found = prior_quantiles(small("laplace"), torch.tensor([0.05, 0.5, 0.9]))
     expected = torch.tensor([0.1, 1.0, 0.2]).log() * torch.tensor([1.0, 0.0, -1.0]) / 2**0.5
-    assert torch.allclose(found, expected[:, None].expand(3, 2), atol=1e-6)
+    assert torch.allclose(found, expected[:, None].expand(3, 3), atol=1e-6)
 
 
 def test_the_quantiles_of_students_t_are_those_of_draws() -> None:
     stats = pytest.importorskip("scipy.stats")
-    model = OfBottleneck(made("student_t", 2).float())
-    found = prior_quantiles(model, torch.tensor([0.25, 0.75]))
+    found = prior_quantiles(small("student_t"), torch.tensor([0.25, 0.75]))
     expected = stats.t.ppf(0.75, 5) * (3 / 5) ** 0.5
-    assert torch.allclose(found[1], torch.full((2,), float(expected)), atol=0.06)
-    assert torch.allclose(found[0], -torch.full((2,), float(expected)), atol=0.06)
+    signs = torch.tensor([[-1.0], [1.0]])
+    assert torch.allclose(found, float(expected) * signs.expand(2, 3), atol=0.06)
 
 
 def test_the_rate_of_each_latent_is_known_where_they_are_independent() -> None:
@@ -127,3 +105,74 @@ def test_the_rate_of_each_latent_is_known_where_they_are_independent() -> None:
         assert (each is not None) == known
         if each is not None:
             assert torch.allclose(each.sum(1), kl_divergence(q, prior, q.mean))
+
+
+LOSSES = ("elbo", "beta_tc", "dip_vae", "info_vae", "wae_mmd", "capacity", "iwae", "miwae")
+
+
+@pytest.mark.parametrize("grid", [False, True])
+@pytest.mark.parametrize("loss", [*LOSSES, "factor_vae", "aae"])
+@every_bottleneck
+def test_a_loss_works_or_refuses_in_a_line(name: str, loss: str, grid: bool) -> None:
+    model = small(name, loss, grid)
+    x = torch.rand(6, 1, 8, 8)
+    assert model.loss is not None
+    independent = name in SEPARATE
+    closed = independent or name == "full_gaussian"
+    refused = not {"beta_tc": independent, "dip_vae": closed}.get(loss, True)
+    for phase in model.loss.phases(model):
+        context = StepContext(torch.tensor(0), 10, 100)
+        if refused:
+            with pytest.raises(OptionError, match="another --loss") as caught:
+                phase.loss_fn(model, Batch(x), context)
+            assert "\n" not in str(caught.value)
+            continue
+        output = phase.loss_fn(model, Batch(x), context)
+        assert output.loss.isfinite()
+        output.loss.backward(inputs=list(phase.parameters))
+        for parameter in phase.parameters:
+            assert parameter.grad is None or parameter.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("model", ["vamp_prior", "vae_gan"])
+@every_bottleneck
+def test_what_needs_a_diagonal_gaussian_says_so(name: str, model: str) -> None:
+    with pytest.raises(OptionError, match="gaussian") as caught:
+        vaezoo.create_model(model, (1, 16, 16), bottleneck=name, latent_dim=3)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("gradient", ["standard", "doubly_reparameterized"])
+@every_bottleneck
+def test_the_importance_weighted_bound_of_one_sample_is_the_elbo(name: str, gradient: str) -> None:
+    """The doubly reparameterized gradient needs the density at a value that is not the sample."""
+    model = small(name, "iwae", samples=1, gradient=gradient).double()
+    x = torch.rand(6, 1, 8, 8).double()
+    torch.manual_seed(1)
+    posterior, z, prior, likelihood = model(x)
+    elbo = likelihood.log_prob(x) + prior.log_prob(z) - posterior.log_prob(z)
+    torch.manual_seed(1)
+    assert model.loss is not None
+    output = model.loss(model, Batch(x), StepContext(torch.tensor(0), 10, 100))
+    assert torch.allclose(output.terms["bound"], elbo)
+    output.loss.backward()
+
+
+@pytest.mark.parametrize("grid", [False, True])
+@every_bottleneck
+def test_an_encoder_can_be_exported(name: str, grid: bool) -> None:
+    """The program gives the mode of the posterior, also for another batch size."""
+    model = small(name, grid=grid).eval()
+    graph = EncoderGraph(model)
+    batch = torch.export.Dim("batch", min=1, max=64)
+    x = torch.rand(4, 1, 8, 8)
+    with torch.no_grad():
+        program = torch.export.export(graph, (x,), dynamic_shapes=({0: batch},))
+        found = program.module()(x[:3])[0]
+    assert torch.allclose(found, mode(model.encode(x[:3])), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["full_gaussian", "planar_flow"])
+def test_a_bad_pair_is_refused_in_a_line(name: str) -> None:
+    with pytest.raises(OptionError, match="--latent-grid needs a network with a grid"):
+        small(name, latent_grid=True)
