@@ -158,7 +158,7 @@ def test_a_run_and_its_evaluation_print_readably(run: Run, tmp_path: Path) -> No
         ("vanilla", {}, True),
         ("vq_vae", {"prior_steps": 2}, True),
         ("vq_vae", {"prior_steps": 0}, False),
-        ("autoencoder", {"sampler": "mixture"}, True),
+        ("autoencoder", {"sampler": "gaussian_mixture"}, True),
         ("autoencoder", {}, True),
     ],
 )

@@ -14,6 +14,7 @@ from vaezoo.config import (
     RESERVED,
     SECTIONS,
     Components,
+    RunConfig,
     build_config,
     load_config,
     parse_settings,
@@ -29,11 +30,16 @@ def components(
     data: dict[str, Any] | None = None, model: dict[str, Any] | None = None
 ) -> Components:
     """vanilla, elbo and sprites with training defaults of the data's and the model's own."""
-    return Components(
-        model=dataclasses.replace(registry().get("model", "vanilla"), train_options=model or {}),
-        loss=registry().get("loss", "elbo"),
-        data=dataclasses.replace(registry().get("dataset", "sprites"), train_options=data or {}),
+    vanilla = resolve_components({"model": "vanilla", "data": "sprites"}, {})
+    return dataclasses.replace(
+        vanilla,
+        model=dataclasses.replace(vanilla.model, train_options=model or {}),
+        data=dataclasses.replace(vanilla.data, train_options=data or {}),
     )
+
+
+def option(config: RunConfig, section: str, name: str) -> Any:
+    return getattr(config.options[section], name)
 
 
 def write(path: Path, text: str) -> Path:
@@ -53,11 +59,16 @@ def test_the_later_layer_wins() -> None:
 def test_layers_below_keep_what_the_ones_above_leave_alone() -> None:
     config = build_config(
         components({"lr": 0.5, "seed": 1, "batch_size": 2}, {"seed": 3}),
-        {"train": {"batch_size": 7}, "model": {"latent_dim": 5, "hidden": [4]}},
-        {"model": {"latent_dim": 6}},
+        {
+            "train": {"batch_size": 7},
+            "bottleneck": {"latent_dim": 5},
+            "network": {"hidden": [4]},
+        },
+        {"bottleneck": {"latent_dim": 6}},
     )
     assert (config.train.lr, config.train.seed, config.train.batch_size) == (0.5, 3, 7)
-    assert (config.model.latent_dim, config.model.hidden) == (6, (4,))  # type: ignore[attr-defined]
+    assert option(config, "bottleneck", "latent_dim") == 6
+    assert option(config, "network", "hidden") == (4,)
 
 
 @pytest.mark.parametrize(
@@ -106,53 +117,60 @@ def test_epochs_and_steps_in_one_layer_are_refused() -> None:
 def test_a_models_loss_options_hold_for_its_own_loss_only() -> None:
     vanilla = dataclasses.replace(registry().get("model", "vanilla"), loss_options={"beta": 7})
     elbo = registry().get("loss", "elbo")
-    own = Components(vanilla, elbo, registry().get("dataset", "sprites"))
-    assert build_config(own, {}, {}).loss.beta == 7  # type: ignore[attr-defined]
-    assert build_config(own, {"loss": {"beta": 3}}, {}).loss.beta == 3  # type: ignore[attr-defined]
+    own = dataclasses.replace(components(), model=vanilla)
+    assert option(build_config(own, {}, {}), "loss", "beta") == 7
+    assert option(build_config(own, {"loss": {"beta": 3}}, {}), "loss", "beta") == 3
     other = dataclasses.replace(own, loss=dataclasses.replace(elbo, name="other"))
-    assert build_config(other, {}, {}).loss.beta == 1  # type: ignore[attr-defined]
+    assert option(build_config(other, {}, {}), "loss", "beta") == 1
 
 
 def test_options_of_a_config_file_go_with_what_it_names() -> None:
-    sections = {"data": {"name": "folder", "max_skipped": 0.5}, "model": {"latent_dim": 9}}
-    config = build_config(resolve_components("vanilla", None, "sprites", sections), sections, {})
+    sections = {"data": {"name": "folder", "max_skipped": 0.5}, "bottleneck": {"latent_dim": 9}}
+    config = build_config(
+        resolve_components({"model": "vanilla", "data": "sprites"}, sections), sections, {}
+    )
     assert config.components.data.name == "sprites"
-    assert config.model.latent_dim == 9  # type: ignore[attr-defined]
-    config = build_config(resolve_components("vanilla", None, None, sections), sections, {})
-    assert config.data.max_skipped == 0.5  # type: ignore[attr-defined]
+    assert option(config, "bottleneck", "latent_dim") == 9
+    config = build_config(resolve_components({"model": "vanilla"}, sections), sections, {})
+    assert option(config, "data", "max_skipped") == 0.5
 
 
 def test_two_default_data_sets_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     specs = [dataclasses.replace(s, default=True) for s in registry().specs("dataset")]
-    monkeypatch.setattr(Registry, "specs", lambda self, kind: specs)
+    every = Registry.specs
+    monkeypatch.setattr(
+        Registry, "specs", lambda self, kind: specs if kind == "dataset" else every(self, kind)
+    )
     with pytest.raises(OptionError, match="say which data set to use"):
-        resolve_components("vanilla", None, None, {})
+        resolve_components({"model": "vanilla"}, {})
 
 
 def test_names_come_from_the_line_then_the_config_file_then_the_defaults() -> None:
     sections = {"model": {"name": "vanilla"}, "data": {"name": "folder"}}
-    chosen = resolve_components(None, None, None, sections)
+    chosen = resolve_components({}, sections)
     assert (chosen.model.name, chosen.loss.name, chosen.data.name) == ("vanilla", "elbo", "folder")
-    assert resolve_components("vanilla", None, None, {}).data.name == "sprites"
+    assert resolve_components({"model": "vanilla"}, {}).data.name == "sprites"
     with pytest.raises(OptionError, match=r"say which model to train \(vaezoo list"):
-        resolve_components(None, None, None, {})
+        resolve_components({}, {})
     with pytest.raises(UnknownNameError, match="there is no model 'vanila'; did you mean"):
-        resolve_components(None, None, None, {"model": {"name": "vanila"}})
+        resolve_components({}, {"model": {"name": "vanila"}})
 
 
 def test_a_loss_that_needs_what_the_model_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     picky = LossSpec(name="picky", target="far:Picky", summary="Picky", requires=("elbo", "codes"))
     monkeypatch.setitem(registry()._specs, ("loss", "picky"), picky)
     with pytest.raises(OptionError, match="loss picky needs a model with codes, which vanilla is"):
-        resolve_components("vanilla", "picky", None, {})
+        resolve_components({"model": "vanilla", "loss": "picky"}, {})
 
 
 @pytest.mark.parametrize("data", ["sprites", "folder"])
 def test_a_saved_config_is_the_same_run(tmp_path: Path, data: str) -> None:
-    chosen = resolve_components("vanilla", None, data, {})
+    names = {"model": "vanilla", "data": data, "likelihood": "gaussian"}
+    chosen = resolve_components(names, {})
     given = {
         "train": {"steps": 17, "lr": "3e-4", "grad_clip": 1, "compile": "on"},
-        "model": {"hidden": "8,16", "likelihood": "gaussian"},
+        "network": {"hidden": "8,16"},
+        "likelihood": {"scale": 0.5},
         "loss": {"beta": 4},
         "data": {"image_size": "96x64", "binarize": "dynamic"},
     }
@@ -160,8 +178,11 @@ def test_a_saved_config_is_the_same_run(tmp_path: Path, data: str) -> None:
         given["data"]["root"] = "päth with: colon"
     config = build_config(chosen, {}, given)
     sections = load_config(write(tmp_path, config.to_yaml()))
-    assert list(sections) == ["model", "loss", "data", "train"]
-    again = build_config(resolve_components(None, None, None, sections), sections, {})
+    assert list(sections) == [
+        *("model", "network", "bottleneck", "likelihood"),
+        *("loss", "data", "train"),
+    ]
+    again = build_config(resolve_components({}, sections), sections, {})
     assert again == config
     assert again.to_yaml() == config.to_yaml()
 
@@ -171,7 +192,7 @@ def test_every_shipped_config_file_is_valid() -> None:
     assert paths
     for path in paths:
         sections = load_config(path)
-        build_config(resolve_components(None, None, None, sections), sections, {})
+        build_config(resolve_components({}, sections), sections, {})
 
 
 @pytest.mark.parametrize(
@@ -179,7 +200,7 @@ def test_every_shipped_config_file_is_valid() -> None:
     [
         ("model: [", "is not YAML, line 1"),
         ("model:\n\t- x", "is not YAML, line 2"),
-        ("- a\n- b", "is no config file: it needs sections train, model, loss, data"),
+        ("- a\n- b", "is no config file: it needs sections train, model, network,"),
         ("just words", "is no config file"),
         ("modle: {name: vanilla}", "unknown section 'modle'; did you mean 'model'?"),
         ("1: {}", "unknown section 1 ("),
@@ -205,14 +226,14 @@ def test_files_that_are_no_config(tmp_path: Path, text: str, said: str) -> None:
         ({"train": {"epoch": 3}}, "training has no option 'epoch'; did you mean 'epochs'"),
         ({"train": {"name": "x"}}, "training has no option 'name'"),
         ({"loss": {"beta": -1}}, "loss elbo: --beta: should be greater than or equal to 0"),
-        ({"model": {"latent_dim": 0}}, "model vanilla: --latent-dim: should be greater"),
+        ({"bottleneck": {"latent_dim": 0}}, "bottleneck gaussian: --latent-dim: should be"),
         ({"data": {"image_size": [[1], [2]]}}, "data set sprites: --image-size"),
         ({"train": {"seed": {"a": 1}}}, "training: --seed"),
     ],
 )
 def test_config_files_with_wrong_options(sections: dict[str, dict[str, Any]], said: str) -> None:
     with pytest.raises(OptionError, match=re.escape(said)) as caught:
-        build_config(resolve_components("vanilla", None, None, sections), sections, {})
+        build_config(resolve_components({"model": "vanilla"}, sections), sections, {})
     assert "\n" not in str(caught.value)
 
 
@@ -246,21 +267,21 @@ def test_a_device_without_end_and_a_pipe() -> None:
 def test_settings() -> None:
     given = parse_settings(
         [
-            "model.latent_dim=16",
+            "bottleneck.latent_dim=16",
             "loss.beta=4.5",
-            "model.hidden=[8, 8]",
+            "network.hidden=[8, 8]",
             "data.indices=0:9:2",
             "train.compile=on",
             "train.lr=1e-4",
             "train.grad_clip=",
-            "model.latent_dim=17",
+            "bottleneck.latent_dim=17",
         ]
     )
     assert set(given) == set(SECTIONS)
     config = build_config(components(), {}, given)
-    assert config.model.latent_dim == 17  # type: ignore[attr-defined]
-    assert config.model.hidden == (8, 8)  # type: ignore[attr-defined]
-    assert config.loss.beta == 4.5  # type: ignore[attr-defined]
+    assert option(config, "bottleneck", "latent_dim") == 17
+    assert option(config, "network", "hidden") == (8, 8)
+    assert option(config, "loss", "beta") == 4.5
     assert (config.train.compile, config.train.lr, config.train.grad_clip) == ("on", 1e-4, None)
 
 
@@ -269,7 +290,7 @@ def test_settings() -> None:
     [
         ("beta=4", "is not SECTION.OPTION=VALUE"),
         ("loss.beta", "is not SECTION.OPTION=VALUE"),
-        ("los.beta=4", "a section out of train, model, loss, data"),
+        ("los.beta=4", "a section out of train, model, network,"),
         ("loss.=4", "is not SECTION.OPTION=VALUE"),
         ("", "is not SECTION.OPTION=VALUE"),
         ("model.name=vanilla", "name the model itself on the command line"),
@@ -287,9 +308,9 @@ def test_plain_names_are_sorted_into_their_sections() -> None:
     sections = split_by_section(
         components(), {"beta": 4, "latent_dim": 2, "epochs": 1, "examples": 9}
     )
-    assert sections == {
+    assert {section: options for section, options in sections.items() if options} == {
         "train": {"epochs": 1},
-        "model": {"latent_dim": 2},
+        "bottleneck": {"latent_dim": 2},
         "loss": {"beta": 4},
         "data": {"examples": 9},
     }

@@ -67,19 +67,19 @@ def test_available_memory_knows_the_limit_of_the_process(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     "options",
     [
-        {"latent_dim": 10**12},
-        {"latent_dim": 2**62},
-        {"hidden": [10**9]},
-        {"hidden": [10**9], "network": "mlp"},
-        {"hidden": [2**62]},
-        {"hidden": [10**5, 10**5], "network": "mlp"},
+        {"bottleneck": {"latent_dim": 10**12}},
+        {"bottleneck": {"latent_dim": 2**62}},
+        {"network": {"hidden": [10**9]}},
+        {"network": {"name": "mlp", "hidden": [10**9]}},
+        {"network": {"hidden": [2**62]}},
+        {"network": {"name": "mlp", "hidden": [10**5, 10**5]}},
     ],
 )
 def test_models_that_would_take_terabytes(
-    options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    options: dict[str, dict[str, object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    components = resolve_components({"model": "vanilla"}, {})
-    config = build_config(components, {}, {"model": options})
+    components = resolve_components({"model": "vanilla"}, options)
+    config = build_config(components, options, {})
     monkeypatch.setattr(torch, "randn", None)  # nothing comes to be filled
     monkeypatch.setattr(nn.init, "uniform_", lambda tensor, *_, **__: asserted_meta(tensor))
     with pytest.raises(OptionError, match="does not fit in memory: make it smaller"):
