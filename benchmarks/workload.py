@@ -21,8 +21,8 @@ def training_workload(
     case = Case(mode="train", batch_size=batch_size, precision=precision, compile=compile)
     job = Job(
         model=model,
-        loss=None,
-        options={"likelihood": likelihood} if likelihood else {},
+        names={"likelihood": likelihood},
+        options={},
         shape=(3, 64, 64),
         device=str(device),
         cases=(case,),

@@ -320,8 +320,9 @@ def check_resumable(run: RunConfig, config: RunConfig) -> None:
     old, new = run.to_dict(), config.to_dict()
     for section in ("model", *PARTS, "loss", "data", "train"):
         flags[section, "name"] = "MODEL" if section == "model" else f"--{section}"
-        for name, value in {"name": NO_PART, **old.get(section, {})}.items():
-            given = new.get(section, {"name": NO_PART}).get(name)
+        absent = {"name": NO_PART} if section in PARTS else {}
+        for name, value in old.get(section, absent).items():
+            given = new.get(section, absent).get(name)
             if given != value and (section not in ("train", "data") or name not in RESUMABLE):
                 raise OptionError(
                     f"{flags[section, name]} {format_value(given)}: the run has "

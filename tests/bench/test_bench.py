@@ -21,7 +21,7 @@ from vaezoo.cli.main import main
 
 QUICK = [
     *("--seconds", "0.01", "--image-size", "16", "--device", "cpu"),
-    *("--set", "model.hidden=[4,4]"),
+    *("--set", "network.hidden=[4,4]"),
 ]
 
 PLUGIN = """
@@ -86,7 +86,7 @@ def broken_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def job(model: str, *cases: Case) -> Job:
     return Job(
         model=model,
-        loss=None,
+        names={},
         options={},
         shape=(1, 16, 16),
         device="cpu",

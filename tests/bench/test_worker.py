@@ -15,6 +15,7 @@ from vaezoo.bench import worker
 from vaezoo.bench.job import Case, Job, Mode
 from vaezoo.bench.machine import Timing, time_step
 from vaezoo.bench.worker import Workload, measure
+from vaezoo.config import resolve_components, split_by_section
 from vaezoo.errors import BrokenPluginError, VaezooError
 
 CPU = torch.device("cpu")
@@ -22,12 +23,15 @@ GEMM, COPY = 1e15, 1e16
 """FLOP/s and bytes/s of a machine that no step can use up."""
 
 
-def workload(model: str, mode: Mode, **options: Any) -> tuple[Job, Case]:
+def workload(
+    model: str, mode: Mode, network: str | None = None, **options: Any
+) -> tuple[Job, Case]:
+    names = {"model": model, "network": network}
     case = Case(mode=mode, batch_size=4, precision="fp32", compile="off")
     job = Job(
         model=model,
-        loss=None,
-        options=options,
+        names={"network": network},
+        options=split_by_section(resolve_components(names, {}), options),
         shape=(1, 16, 16),
         device="cpu",
         cases=(case,),

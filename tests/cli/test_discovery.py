@@ -75,14 +75,20 @@ def test_info_json_is_as_documented(say: Say, documented: Documented, kind: str,
     entry = json.loads(say("info", name, "--kind", kind, "--json"))
     assert sorted(entry) == sorted(documented("`vaezoo info NAME --json`"))
     options = list(entry["options"])
-    if entry["kind"] == "model":
-        assert sorted(entry["input_spec"]) == sorted(documented("What a model takes"))
-        assert sorted(entry["loss"]) == sorted(documented("A model's loss"))
-        options += entry["loss"]["options"]
+    if entry["kind"] in ("model", "network"):
+        assert sorted(entry["input_spec"]) == sorted(documented("What a model or network takes"))
     else:
         assert entry["input_spec"] is None
+    if entry["kind"] == "model":
+        assert sorted(entry["loss"]) == sorted(documented("A model's loss"))
+        options += entry["loss"]["options"]
+        for part in entry["parts"].values():
+            options += part["options"]
+    else:
         assert entry["loss"] is None
-    assert (entry["requires"] is None) == (entry["kind"] not in ("loss", "metric"))
+    assert (entry["requires"] is None) == (
+        entry["kind"] not in ("bottleneck", "sampler", "loss", "metric")
+    )
     assert (entry["train_options"] is None) == (entry["kind"] not in ("model", "dataset"))
     if entry["kind"] == "metric":
         assert list(entry["metric"]) == documented("A metric")
@@ -114,7 +120,8 @@ def test_info_of_the_reference_model(say: Say) -> None:
         "vectors, signals from 8, images from 8×8 or volumes from 8×8×8, any number of channels",
         "integer ≥ 1",
         "integers, with commas between or none, each ≥ 1",
-        "auto, bernoulli, gaussian, gaussian_learned",
+        "options of its network, conv",
+        "options of its likelihood, auto",
         "options of its loss, elbo",
         "--beta",
     ):

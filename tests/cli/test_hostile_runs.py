@@ -180,12 +180,12 @@ CASES: dict[str, tuple[Change, tuple[str, ...], str]] = {
     "a file": (config("model", name="./evil.py:Evil"), EVERY, "cannot name a file to run"),
     "a module": (config("loss", name="os.path:join"), EVERY, "cannot name a file to run"),
     "unknown": (config("model", name="evil"), EVERY, "there is no model 'evil'"),
-    "wide": (config("model", latent_dim=10**12), EVERY, "does not fit"),
-    "wider": (config("model", latent_dim=2**62), EVERY, "does not fit"),
-    "hidden": (config("model", hidden=[10**9]), EVERY, "does not fit"),
-    "many": (config("model", hidden=[8] * 1001), EVERY, "more than 1,000 values in one place"),
+    "wide": (config("bottleneck", latent_dim=10**12), EVERY, "does not fit"),
+    "wider": (config("bottleneck", latent_dim=2**62), EVERY, "does not fit"),
+    "hidden": (config("network", hidden=[10**9]), EVERY, "does not fit"),
+    "many": (config("network", hidden=[8] * 1001), EVERY, "more than 1,000 values in one place"),
     "wide for its weights": (
-        config("model", latent_dim=10**6, network="mlp"),
+        config("bottleneck", latent_dim=10**6),
         ("evaluate", "sample"),
         "does not fit the model",
     ),
@@ -207,9 +207,9 @@ CASES: dict[str, tuple[Change, tuple[str, ...], str]] = {
     "deep JSON": (text("run.json", '{"a":' + "[" * 10**5), EVERY, "run.json is damaged"),
     "NaN": (text("run.json", '{"a": NaN}'), EVERY, "run.json is damaged"),
     "digits": (text("run.json", '{"a": ' + "9" * 5000 + "}"), EVERY, "run.json is damaged"),
-    "no data": (text("run.json", '{"format": 2}'), EVERY, ""),
-    "no format": (text("run.json", "{}"), EVERY, "(run format 1; this version reads 2)"),
-    "a later format": (record("format", to=3), EVERY, "a later version of vaezoo"),
+    "no data": (text("run.json", '{"format": 3}'), EVERY, ""),
+    "no format": (text("run.json", "{}"), EVERY, "(run format 1; this version reads 3)"),
+    "a later format": (record("format", to=4), EVERY, "a later version of vaezoo"),
     "a format of lists": (record("format", to=[2]), EVERY, "(run format [2]; this"),
     "data is a list": (record("data", to=[]), EVERY, ""),
     "spec is text": (record("data", "spec", to="x"), ("evaluate", "sample"), "run.json"),
@@ -371,11 +371,11 @@ def test_a_run_of_an_earlier_version_is_refused(
     """Its run.json has no format, and other names of keys and options. The format is the reason."""
     content = json.loads((run / "run.json").read_text())
     assert {*content} == {*documented("`run.json` of a run")}
-    assert content.pop("format") == 2
+    assert content.pop("format") == 3
     content["data"]["spec"]["classes"] = content["data"]["spec"].pop("class_names")
     (run / "run.json").write_text(json.dumps(content))
     config("model", old_option=1)(run)
-    reason = "run was made by an earlier version of vaezoo (run format 1; this version reads 2)"
+    reason = "run was made by an earlier version of vaezoo (run format 1; this version reads 3)"
     for command in [*commands(run).values(), ["train", "--resume", str(run), "--old-option", "1"]]:
         assert refused(capsys, *command).endswith(f"{reason}: train it again\n")
     assert main(["report", str(run), "-o", "r.html"]) == 0

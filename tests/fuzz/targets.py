@@ -155,7 +155,7 @@ train:
 """
 
 RECORD = {
-    "format": 2,
+    "format": 3,
     "model": {"name": "vanilla", "plugin": "vanilla", "distribution": "vaezoo", "version": "0"},
     "loss": {"name": "elbo", "plugin": "vanilla", "distribution": "vaezoo", "version": "0"},
     "data": {

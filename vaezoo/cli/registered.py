@@ -108,7 +108,7 @@ def _entry(known: Registry, spec: Spec) -> dict[str, Any]:
         if takes
         else None,
         "loss": _loss(known, model) if model else None,
-        "requires": list(getattr(spec, "requires", ())) or None,
+        "requires": list(spec.requires) if hasattr(spec, "requires") else None,
         "domains": list(spec.domains) if isinstance(spec, LikelihoodSpec) else None,
         "metric": {key: plain(getattr(metric, key)) for key in _METRIC_FIELDS} if metric else None,
         "train_options": plain(spec.train_options)
