@@ -164,12 +164,12 @@ class TestUnknown:
 
 
 def test_data_without_classes_is_refused() -> None:
-    with pytest.raises(DataError, match=r"^cvae needs class labels, and this data has none$"):
+    with pytest.raises(DataError, match=r"^model cvae needs class labels, and this data has none$"):
         model(DataSpec(shape=(1, 8, 8)))
 
 
 def test_an_image_network_on_vectors_is_refused_in_the_datas_numbers() -> None:
-    with pytest.raises(DataError, match="vectors of 6 values: give --network mlp"):
+    with pytest.raises(DataError, match="vectors of 6 values: give --network gated_mlp or mlp"):
         model(VECTORS, network="conv")
 
 

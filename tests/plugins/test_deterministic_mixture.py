@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
+from vaezoo import LatentSpec
 from vaezoo_deterministic.mixture import GaussianMixtureSampler
+from vaezoo_deterministic.options import MixtureOptions
 
 
 def skewed(n: int = 400, dim: int = 3) -> Tensor:
@@ -21,10 +23,14 @@ def skewed(n: int = 400, dim: int = 3) -> Tensor:
     return torch.where((torch.arange(n) % 3 == 0)[:, None], z @ turn, z + 1.0)
 
 
+def make(components: int, dim: int) -> GaussianMixtureSampler:
+    return GaussianMixtureSampler(MixtureOptions(components=components), LatentSpec((dim,)))
+
+
 def fitted(z: Tensor, components: int, seed: int = 0, **how: float) -> GaussianMixtureSampler:
     torch.manual_seed(seed)
-    mixture = GaussianMixtureSampler(components, z.shape[1]).double()
-    mixture.fit(z, **how)
+    mixture = make(components, z.shape[1]).double()
+    mixture.fit_em(z, **how)
     return mixture
 
 
@@ -33,8 +39,8 @@ class TestFit:
     @pytest.mark.parametrize("components", [1, 2, 7])
     def test_never_falls(self, components: int, ridge: float) -> None:
         torch.manual_seed(0)
-        mixture = GaussianMixtureSampler(components, 3)
-        history = mixture.fit(skewed(), ridge=ridge, tolerance=-math.inf, iterations=60)
+        mixture = make(components, 3)
+        history = mixture.fit_em(skewed(), ridge=ridge, tolerance=-math.inf, iterations=60)
         assert len(history) == 60
         assert all(after >= before - 1e-12 for before, after in itertools.pairwise(history))
         assert components == 1 or history[-1] > history[0] + 0.01
@@ -42,7 +48,7 @@ class TestFit:
     @pytest.mark.parametrize("tolerance", [1e-2, 1e-4])
     def test_it_goes_on_as_long_as_an_iteration_gains_the_tolerance(self, tolerance: float) -> None:
         torch.manual_seed(0)
-        history = GaussianMixtureSampler(4, 3).fit(skewed(), tolerance=tolerance)
+        history = make(4, 3).fit_em(skewed(), tolerance=tolerance)
         gains = [after - before for before, after in itertools.pairwise(history)]
         assert 3 < len(history) < 200
         assert min(gains[:-1]) >= tolerance > gains[-1]
@@ -50,8 +56,8 @@ class TestFit:
     def test_it_returns_the_log_likelihood(self) -> None:
         """Equal to torch's mixture, from covariances instead of their factors."""
         torch.manual_seed(0)
-        z, mixture = skewed(), GaussianMixtureSampler(4, 3).double()
-        history = mixture.fit(z, ridge=0.0)
+        z, mixture = skewed(), make(4, 3).double()
+        history = mixture.fit_em(z, ridge=0.0)
         covariances = mixture.factors @ mixture.factors.mT
         reference = MixtureSameFamily(
             Categorical(mixture.weights), MultivariateNormal(mixture.means, covariances)
@@ -114,13 +120,13 @@ def test_before_fitting_it_is_a_standard_gaussian() -> None:
     z = torch.randn(5, 4)
     standard = -0.5 * z.square().sum(1) - 2 * math.log(2 * math.pi)
     for components in (1, 6):
-        mixture = GaussianMixtureSampler(components, 4).distribution()
+        mixture = make(components, 4).distribution()
         assert (mixture.batch_shape, mixture.event_shape) == ((), (4,))
         assert torch.allclose(mixture.log_prob(z), standard, atol=1e-5)
 
 
 def test_shapes_do_not_change() -> None:
-    mixture = GaussianMixtureSampler(6, 3)
+    mixture = make(6, 3)
     before = {name: (t.shape, t.dtype) for name, t in mixture.state_dict().items()}
     mixture.fit(skewed().float())
     assert before == {name: (t.shape, t.dtype) for name, t in mixture.state_dict().items()}

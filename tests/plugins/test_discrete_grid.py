@@ -98,18 +98,19 @@ class TestShapes:
     )
     def test_levels_by_default_leave_a_small_grid(self, size: int, grid: int) -> None:
         made = model("fsq", (1, size, size), hidden=None)
-        assert made.grid == (grid, grid)
+        assert made.bottleneck.grid == (grid, grid)
 
     @pytest.mark.parametrize("kind", ["vq_vae", "fsq"])
     def test_vectors_are_refused(self, kind: str) -> None:
-        with pytest.raises(DataError, match=f"{kind} takes images, and this data is vectors of 5"):
+        takes = f"model {kind} takes signals, images or volumes"
+        with pytest.raises(DataError, match=f"{takes}, and this data is vectors of 5"):
             model(kind, (5,))
 
     def test_losses_are_for_models_with_what_they_read(self) -> None:
-        with pytest.raises(OptionError, match="loss vq needs a model with codebook, which fsq is"):
-            vaezoo.create_model("fsq", data=(1, 28, 28), loss="vq")
-        with pytest.raises(OptionError, match="loss codes needs a model with grid, which gumbel"):
-            vaezoo.create_model("gumbel_vae", data=(1, 28, 28), loss="codes")
+        for loss in ("vq", "codes"):
+            said = f"loss {loss} needs a model with grid, which gumbel_vae is not"
+            with pytest.raises(OptionError, match=said):
+                vaezoo.create_model("gumbel_vae", data=(1, 28, 28), loss=loss)
 
 
 class TestLoss:
@@ -169,6 +170,13 @@ class TestLoss:
         assert torch.allclose(loss, -terms["elbo"].mean())
         assert set(terms) == {"elbo", "rate", "distortion", "perplexity", "usage"}
 
+    def test_of_vq_is_the_negative_elbo_where_no_code_is_learned(self) -> None:
+        """So `vq_vae --bottleneck fsq` is trained as `fsq` is."""
+        pair = [model("fsq", loss=loss) for loss in ("vq", "codes")]
+        (loss, terms), (other, _) = (measure(grid, images()) for grid in pair)
+        assert loss.equal(other)
+        assert torch.allclose(loss, -terms["elbo"].mean())
+
     @every_kind
     def test_collapse_is_noticed(self, kind: str) -> None:
         grid, x = lived(kind), images()
@@ -206,7 +214,8 @@ class TestLoss:
         """Where arithmetic is counted: nothing hangs on a value."""
         grid = model(kind).to("meta")
         measure(grid, images().to("meta")).loss.backward()
-        assert grid.eval().sample(2).shape == (2, 1, 12, 12)
+        z = grid.eval().sampler.distribution().sample(torch.Size((2,)))
+        assert grid.decode(z).sample().shape == (2, 1, 12, 12)
 
     @every_kind
     def test_in_half_precision(self, kind: str) -> None:
@@ -283,7 +292,7 @@ class TestPrior:
         grid.fit_sampler([Batch(part) for part in x.split(16)])
         assert grid.training
         for name, value in grid.state_dict().items():
-            if not name.startswith("code_prior."):
+            if not name.startswith("sampler."):
                 assert value.equal(before[name]), name
         grid.eval()
         uniform = count_codes(grid) * math.log(grid.bottleneck.quantizer.num_codes)

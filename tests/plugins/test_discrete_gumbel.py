@@ -60,7 +60,7 @@ class TestTemperature:
 
     def test_moves_with_the_defaults(self) -> None:
         """In a peer the minimum is the first temperature, and annealing never moves."""
-        options = model().options
+        options = model().bottleneck.options
         assert options.min_temperature < options.temperature
         seen = temperatures(model(anneal_steps=5), 6)
         assert seen[0] == options.temperature
@@ -87,8 +87,8 @@ class TestTemperature:
         gumbel, again = model(), model()
         gumbel.on_train_step(torch.tensor(1000))
         again.load_state_dict(gumbel.state_dict())
-        assert again.temperature.equal(gumbel.bottleneck.temperature)
-        assert again.temperature < again.options.temperature
+        assert again.bottleneck.temperature.equal(gumbel.bottleneck.temperature)
+        assert again.bottleneck.temperature < again.bottleneck.options.temperature
 
 
 class TestKL:

@@ -154,8 +154,9 @@ class TestPrior:
 
     quantizer = ScalarQuantizer((2, 2))
 
-    def prior(self, **options: float) -> CodePrior:
-        return CodePrior(self.quantizer, (2, 2), random_network(codes=4), **options)  # type: ignore[arg-type]
+    def prior(self, uniform: bool = False) -> CodePrior:
+        network = None if uniform else random_network(codes=4)
+        return CodePrior(self.quantizer, (2, 2), torch.zeros(()), network)
 
     def every_grid(self) -> Tensor:
         return torch.tensor(list(itertools.product(range(4), repeat=4))).view(-1, 2, 2)
@@ -190,12 +191,14 @@ class TestPrior:
     @pytest.mark.parametrize("uniform", [True, False])
     def test_samples_hold_no_graph_of_a_learned_codebook(self, uniform: bool) -> None:
         quantizer = VectorQuantizer(4, 2, ema=False)
-        prior = CodePrior(quantizer, (2, 2), random_network(codes=4), uniform=uniform)
+        network = None if uniform else random_network(codes=4)
+        prior = CodePrior(quantizer, (2, 2), torch.zeros(()), network)
         assert quantizer.codebook.requires_grad
         assert not prior.sample(torch.Size((3,))).requires_grad
 
     def test_positions_are_read_row_by_row(self) -> None:
         prior, grid = self.prior(), torch.tensor([[0, 1], [2, 3]])
+        assert prior.network is not None
         flat = prior.network.log_prob(torch.tensor([[0, 1, 2, 3]]))
         assert prior.log_prob_indices(grid).item() == pytest.approx(flat.item(), abs=1e-6)
 

@@ -219,7 +219,7 @@ def test_the_rate_of_a_flow_that_cannot_move_is_that_of_a_gaussian() -> None:
     model = create_model("iaf", data, network="mlp", hidden=(8,), latent_dim=3, flow_hidden=(8,))
     assert isinstance(model.bottleneck, IAFBottleneck)
     with torch.no_grad():
-        for step in model.encoder.flow.steps:
+        for step in model.bottleneck.flow.steps:
             step.network.rest[-1].bias[3:].add_(40.0)
     q = model.encode(torch.randn(6, 5))
     closed = kl_divergence(q.base, model.prior(), q.base.mean)

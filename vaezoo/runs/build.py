@@ -6,16 +6,17 @@ import inspect
 import shlex
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from traceback import extract_tb
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import OutOfMemoryError, Tensor, nn
 from torch.nn.modules import module as registration
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vaezoo.config import Components, RunConfig, title
+from vaezoo.config import Components, RunConfig, find_conflict, title
 from vaezoo.data.base import BaseDataset
 from vaezoo.data.options import DataOptions
 from vaezoo.data.spec import DataSpec
@@ -99,18 +100,32 @@ def check_data(components: Components, data: DataSpec, *, resizable: bool = Fals
     resizable: whether the data set has the option image_size.
     """
     for spec in components.specs().values():
-        if isinstance(spec, (ModelSpec, NetworkSpec)):
+        if isinstance(spec, ModelSpec):
             spec.input_spec.check(data, title(spec), resizable=resizable)
+        if isinstance(spec, NetworkSpec):
+            try:
+                spec.input_spec.check(data, title(spec), resizable=resizable)
+            except DataError as error:
+                raise DataError(f"{error}{_suggest_part(components, spec, data)}") from None
         if isinstance(spec, LikelihoodSpec) and data.domain not in spec.domains:
-            fitting = [
-                other.name
-                for other in registry().specs("likelihood")
-                if isinstance(other, LikelihoodSpec) and data.domain in other.domains
-            ]
             raise DataError(
                 f"{title(spec)} is for {' and '.join(spec.domains)} data, and this data is "
-                f"{data.domain}: give --likelihood {' or '.join(fitting[:4])}"
+                f"{data.domain}{_suggest_part(components, spec, data)}"
             )
+
+
+def _suggest_part(components: Components, part: PartSpec, data: DataSpec) -> str:
+    """Other parts of this kind that accept the data, as ": give --network mlp"; "" for none."""
+    names = []
+    for spec in cast("list[PartSpec]", registry().specs(part.kind)):
+        parts = {**components.parts, part.kind: spec}
+        with suppress(DataError):
+            if isinstance(spec, NetworkSpec):
+                spec.input_spec.check(data, spec.name)
+            fits = not isinstance(spec, LikelihoodSpec) or data.domain in spec.domains
+            if fits and not find_conflict(replace(components, parts=parts)):
+                names.append(spec.name)
+    return f": give --{part.kind} {' or '.join(names[:4])}" if names else ""
 
 
 def build_model(
