@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
-from vaezoo.data.spec import DataSpec, DataStatistics
+from vaezoo.data.spec import DataSpec, DataStatistics, Domain
+from vaezoo.errors import DataError
 from vaezoo.evaluation.pictures import (
+    as_images,
+    describe_picture,
     describe_range,
     draw_rows,
+    drawn_range,
+    save_examples,
     save_grid,
     save_rows,
+    save_sequences,
     to_rgb,
     value_range,
 )
-from vaezoo.evaluation.plots import COLORS, Series, save_bars, save_lines
+from vaezoo.evaluation.plots import COLORS, Series, draw_signals, save_bars, save_lines
 
 
 def colors(path: Path) -> list[int]:
@@ -100,12 +109,125 @@ def test_small_images_are_enlarged_by_a_whole_number() -> None:
     assert torch.equal(levels, (x * 255).round().to(torch.uint8).permute(0, 2, 3, 1))
 
 
-@pytest.mark.parametrize("channels", [2, 4, 5])
-def test_images_of_other_channels_are_shown_as_their_mean(channels: int) -> None:
+@pytest.mark.parametrize("channels", [4, 5, 12])
+def test_of_more_channels_the_first_three_are_red_green_and_blue(channels: int) -> None:
     x = torch.rand(3, channels, 48, 8)
-    shown = to_rgb(x)
-    assert torch.equal(shown[..., 0], shown[..., 2])
-    assert torch.equal(shown[..., :1], to_rgb(x.mean(1, keepdim=True))[..., :1])
+    assert torch.equal(to_rgb(x), to_rgb(x[:, :3]))
+
+
+def test_two_channels_stand_side_by_side() -> None:
+    x = torch.rand(3, 2, 48, 8)
+    left, right = to_rgb(x).split(8, dim=2)
+    assert torch.equal(left, to_rgb(x[:, :1]))
+    assert torch.equal(right, to_rgb(x[:, 1:]))
+
+
+@pytest.mark.parametrize(
+    ("shape", "domain", "said"),
+    [
+        ((3, 8, 8), "unit", ""),
+        ((2, 8, 8), "unit", "channel 1 is left, channel 2 right"),
+        ((12, 8, 8), "unit", "red, green and blue are channels 1, 2 and 3 of 12"),
+        ((1, 12, 8, 8), "unit", "slices 2, 4, 6, 8, 10, 12 of 12 along the depth"),
+        ((1, 2, 8, 8), "unit", "slices 1, 2 of 2 along the depth"),
+        ((1, 8, 8), "real", "black is -3, white is 9"),
+        ((2, 8, 8), "real", "channel 2 right; black and white are 3 std from a channel's mean"),
+        ((2, 8), "real", ""),
+    ],
+)
+def test_it_says_what_a_picture_shows(shape: tuple[int, ...], domain: Domain, said: str) -> None:
+    n = shape[0]
+    found = DataStatistics(mean=(5.0,) * n, std=(2.0,) * n, minimum=-3.0, maximum=9.0)
+    data = DataSpec(shape=shape, domain=domain, statistics=found if domain == "real" else None)
+    assert describe_picture(data).endswith(said)
+    assert bool(said) == bool(describe_picture(data))
+    # Each channel in its own range has no two values that are black and white.
+    own = "std" in said
+    assert (drawn_range(data) is None) == (own or data.ndim == 1)
+
+
+def test_slices_stand_in_the_order_of_the_depth(tmp_path: Path) -> None:
+    """Slice n of a volume has the value n / 12: 1, 3, 5, ... from left to right."""
+    volume = (torch.arange(12.0) / 12).view(1, 1, 12, 1, 1).expand(2, 1, 12, 4, 5)
+    data = DataSpec(shape=(1, 12, 4, 5))
+    across, down = as_images(volume, data), as_images(volume, data, 3, axis=-2)
+    assert across.shape == (2, 1, 4, 30)
+    assert across[0, 0, 0, ::5].mul(12).tolist() == pytest.approx([1, 3, 5, 7, 9, 11])
+    assert down.shape == (2, 1, 12, 5)
+    assert down[0, 0, ::4, 0].mul(12).tolist() == pytest.approx([2, 6, 10])
+    path = tmp_path / "volumes.png"
+    assert save_examples(path, data, volume, volume).startswith("slices 2, 4,")
+    with Image.open(path) as picture:
+        assert picture.width > 2 * 30
+
+
+def test_channels_in_other_units_are_all_seen() -> None:
+    """Channels around 0 and around 5000 both go from black to white."""
+    statistics = DataStatistics(mean=(0.0, 5e3), std=(1.0, 100.0), minimum=-3.0, maximum=5300.0)
+    data = DataSpec(shape=(2, 1, 3), domain="real", statistics=statistics)
+    x = torch.tensor([[[-3.0, 0.0, 3.0]], [[4700.0, 5000.0, 5300.0]]])[None]
+    assert torch.allclose(as_images(x, data), torch.tensor([0.0, 0.5, 1.0]).double())
+    as_they_are = DataStatistics(mean=(0.0,) * 2, std=(1.0,) * 2, minimum=-3.0, maximum=5300.0)
+    assert drawn_range(replace(data, statistics=as_they_are)) == (-3.0, 5300.0)
+
+
+def axes_of(
+    monkeypatch: pytest.MonkeyPatch, panels: list[tuple[str, torch.Tensor]], *names: str
+) -> tuple[list[Any], list[str]]:
+    """The axes that are shown, and the other texts, of the figure that is drawn."""
+    drawn: list[Any] = []
+    original = Figure.savefig
+
+    def savefig(figure: Figure, *args: Any, **options: Any) -> None:
+        drawn.append(figure)
+        original(figure, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    assert draw_signals(panels, names).startswith(b"\x89PNG")
+    (figure,) = drawn
+    return [axes for axes in figure.axes if axes.axison], [figure.get_supxlabel()]
+
+
+def test_curves_of_an_original_and_its_reconstruction(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(3, 2, 2, 7) * torch.tensor([1.0, 100.0]).view(1, 1, 2, 1)
+    axes, said = axes_of(monkeypatch, [("", each) for each in x], "original", "reconstruction")
+    assert len(axes) == 3 * 2  # an example in each column, a channel in each row
+    assert said == ["2 channels, from top to bottom"]
+    for number, one in enumerate(axes):
+        channel, example = divmod(number, 3)
+        drawn = [line.get_ydata().tolist() for line in one.get_lines()]
+        assert drawn == [pytest.approx(curve.tolist()) for curve in x[example, :, channel]]
+        low, high = one.get_ylim()
+        assert low < x[:, :, channel].min() < x[:, :, channel].max() < high
+        assert high - low < 1.2 * float(x[:, :, channel].max() - x[:, :, channel].min())
+    legend = axes[0].figure.legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["original", "reconstruction"]
+
+
+def test_many_signals_and_channels_are_drawn_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    axes, said = axes_of(monkeypatch, [(f"$z{n}_", torch.randn(1, 12, 5)) for n in range(18)])
+    assert len(axes) == 16 * 4
+    assert said == ["16 of 18 examples; channels 1 to 4 of 12, from top to bottom"]
+    assert {one.get_title(loc="left") for one in axes} - {""} == {f"$z{n}_" for n in range(16)}
+
+
+@pytest.mark.filterwarnings("error")
+def test_broken_signals_are_drawn_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.tensor([[[1.0, math.nan, math.inf]], [[3.0, 1e30, 2.0]]])
+    (one,), _ = axes_of(monkeypatch, [("", x)])
+    assert one.get_lines()[0].get_ydata().tolist()[0] == 1.0
+    axes_of(monkeypatch, [("", torch.full((1, 1, 4), math.nan))])
+
+
+def test_what_has_no_picture(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="vectors of 5 values: there are no pictures"):
+        save_examples(tmp_path / "a.png", DataSpec(shape=(5,)), torch.rand(2, 5))
+    data = DataSpec(shape=(1, 5))
+    with pytest.raises(DataError, match=r"give a name that ends in \.png"):
+        save_sequences(tmp_path / "a.gif", data, [torch.rand(2, 1, 5)], [""])
+    assert not [*tmp_path.iterdir()]
+    save_sequences(tmp_path / "a.png", data, [torch.rand(2, 1, 5)], ["z3  0.5 nats"])
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_rows_without_names_start_at_the_left_and_names_stand_before_theirs() -> None:

@@ -32,7 +32,7 @@ PLACES: dict[str, tuple[str, str]] = {
     "validation": ("vaezoo.training.trainer", "evaluate_loss"),
     "finish": ("vaezoo.training.trainer", "Trainer._finish"),
     "evaluation": ("vaezoo.runs.train", "evaluate"),
-    "pictures": ("vaezoo.runs.train", "save_grid"),
+    "pictures": ("vaezoo.runs.train", "save_examples"),
     "curves": ("vaezoo.runs.train", "save_curves"),
     "summary": ("vaezoo.runs.train", "write_json"),
     "store": ("vaezoo.data.cache", "Writer.append"),

@@ -188,11 +188,13 @@ def picture_options(
 
             opened = load_run(run, device)
             if or_values:
-                is_image = opened.data_spec.is_image
+                data = opened.data_spec
+                why = "" if data.ndim else f"there are no pictures of {data.describe()}: "
                 source = click.get_current_context().get_parameter_source("out")
-                if source is ParameterSource.DEFAULT and not is_image:
+                if source is ParameterSource.DEFAULT and why:
                     out = out.with_suffix(".npz")
-                check_writable(out, overwrite, (".png", ".npz") if is_image else (".npz", ".csv"))
+                kinds = (".npz", ".csv") if why else (".png", ".npz")
+                check_writable(out, overwrite, kinds, why=why)
             values, text = function(opened, out=out, **own)
             is_picture = out.suffix.lower() in ANIMATION
             files = {"picture": str(out) if is_picture else None}
@@ -205,13 +207,15 @@ def picture_options(
     return decorate
 
 
-def check_writable(path: Path, overwrite: bool, endings: Sequence[str] = ()) -> None:
+def check_writable(
+    path: Path, overwrite: bool, endings: Sequence[str] = (), *, why: str = ""
+) -> None:
     """RunError unless a file of this name can be written, and none is lost by it.
 
-    endings: those that the name may have; any if empty.
+    endings: those that the name may have; any if empty. why: what the message begins with.
     """
     if endings and path.suffix.lower() not in endings:
-        raise RunError(f"{path}: give a name that ends in {' or '.join(endings)}")
+        raise RunError(f"{path}: {why}give a name that ends in {' or '.join(endings)}")
     if path.is_dir():
         raise RunError(f"{path} is a folder: give the name of a file")
     if os.path.lexists(path) and not overwrite:

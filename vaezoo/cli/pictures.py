@@ -19,21 +19,22 @@ Result = tuple[dict[str, Any], str]
 """What a command returns: the content of its JSON, and a text."""
 
 
-def _save(run: Run, out: Path, y: Tensor | None = None, **stacks: Tensor) -> ValueRange | None:
+def _save(
+    run: Run, out: Path, y: Tensor | None = None, **stacks: Tensor
+) -> tuple[ValueRange | None, str]:
     """Write examples as a picture, or their values; a .csv file has `x`, a row for each example.
 
-    stacks: as for save_grid, by the names that they have in an .npz file. y: their classes.
-    Returns the values that are black and white in the picture; None if there is none.
+    stacks: as for save_examples, by the names that they have in an .npz file. y: their classes.
+    Returns the values that are black and white in the picture, and what it shows.
     """
     import numpy as np
 
-    from vaezoo.evaluation.pictures import save_grid, value_range
+    from vaezoo.evaluation.pictures import drawn_range, save_examples
     from vaezoo.io import atomic_write
 
     if out.suffix.lower() == ".png":
-        shown = value_range(run.data_spec)
-        save_grid(out, *stacks.values(), shown=shown)
-        return shown
+        legend = save_examples(out, run.data_spec, *stacks.values())
+        return drawn_range(run.data_spec), legend
     arrays: dict[str, Any] = {name: stack.numpy() for name, stack in stacks.items()}
     arrays |= {} if y is None else {"y": y.numpy()}
 
@@ -46,20 +47,18 @@ def _save(run: Run, out: Path, y: Tensor | None = None, **stacks: Tensor) -> Val
                 np.savetxt(file, arrays["x"], "%.9g", ",", header=header, comments="")
 
     atomic_write(out, write)
-    return None
+    return None, ""
 
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _describe(text: str, shown: ValueRange | None, x: Tensor) -> str:
-    """The text, with the range of the picture, and how many examples of x are not finite."""
-    from vaezoo.evaluation.pictures import UNIT, describe_range
-
+def _describe(text: str, legend: str, x: Tensor) -> str:
+    """The text, with that of the picture, and how many examples of x are not finite."""
     broken = int((~x.isfinite()).flatten(1).any(1).sum())
     warning = f"{_count(broken, 'example')} with values that are not finite" if broken else ""
-    return "; ".join(filter(None, (text, describe_range(shown or UNIT), warning)))
+    return "; ".join(filter(None, (text, legend, warning)))
 
 
 @click.command()
@@ -79,9 +78,9 @@ def sample_command(
 
     number = None if label is None else run.class_index(label)
     x = run.sample(count, label=number, temperature=temperature, seed=seed)
-    shown = _save(run, out, sample_labels(run.model, count, number), x=x)
+    shown, legend = _save(run, out, sample_labels(run.model, count, number), x=x)
     values = {"samples": count, "temperature": temperature, "value_range": shown}
-    return values, _describe(_count(count, "sample"), shown, x)
+    return values, _describe(_count(count, "sample"), legend, x)
 
 
 @click.command()
@@ -92,20 +91,20 @@ def sample_command(
 def reconstruct_command(run: Run, images: tuple[str, ...], label: str | None, out: Path) -> Result:
     """Reconstruct image files, or test examples by number, with the model in the folder RUN.
 
-    The picture shows the originals above their reconstructions. Values are those of the
-    reconstructions; an .npz file has the originals too. A conditional model needs --class for
-    image files; test examples have a class of their own.
+    The picture shows the originals above their reconstructions, or both as curves. Values are those
+    of the reconstructions; an .npz file has the originals too. A conditional model needs --class
+    for image files; test examples have a class of their own.
     """
     import torch
 
     examples = [run.example(image) for image in images]
     x = torch.cat([example.x for example in examples]).cpu()
     reconstructed = run.reconstruct(x, run.classes_of(examples, label))
-    shown = _save(run, out, originals=x, x=reconstructed)
+    shown, legend = _save(run, out, originals=x, x=reconstructed)
     errors = (x - reconstructed).square().flatten(1).mean(1).tolist()
     text = _count(len(images), "reconstructed example")
     values = {"images": [*images], "mse": errors, "value_range": shown}
-    return values, _describe(text, shown, reconstructed)
+    return values, _describe(text, legend, reconstructed)
 
 
 @click.command()
@@ -146,23 +145,23 @@ def traverse_command(
     import torch
 
     from vaezoo.errors import DataError
-    from vaezoo.evaluation.pictures import save_rows, value_range
+    from vaezoo.evaluation.pictures import check_drawable, drawn_range, save_sequences
 
-    run.check_has_pictures()
-    shown = value_range(run.data_spec)
+    check_drawable(run.data_spec)
     count = steps or (9 if out.suffix.lower() == ".png" else 24)
     found = run.traverse(rows, steps=count, start=start, label=label, examples=examples)
     if not found.rows:
         raise DataError("no latent dimension changes the decoder's output: there is no traversal")
     sizes = [f"{r.std:.2f} std" if r.kl is None else f"{r.kl:.2f} nats" for r in found.rows]
     names = [f"z{row.number}  {size}" for row, size in zip(found.rows, sizes, strict=True)]
-    save_rows(out, [row.images for row in found.rows], names, shown)
+    legend = save_sequences(out, run.data_spec, [row.images for row in found.rows], names)
     images = torch.cat([row.images for row in found.rows])
     order = "their KL" if found.order == "kl" else "the standard deviation of their posterior means"
     text = f"{_count(len(found.rows), 'latent dimension')}, ordered by {order}"
     if found.num_ignored:
         text += f"\n{found.num_ignored} left out: they do not change the decoder's output"
-    return {**found.to_dict(), "value_range": shown}, _describe(text, shown, images)
+    values = {**found.to_dict(), "value_range": drawn_range(run.data_spec)}
+    return values, _describe(text, legend, images)
 
 
 @click.command()
@@ -193,17 +192,16 @@ def interpolate_command(
     """
     import torch
 
-    from vaezoo.evaluation.pictures import save_rows, value_range
+    from vaezoo.evaluation.pictures import check_drawable, drawn_range, save_sequences
 
-    run.check_has_pictures()
-    shown = value_range(run.data_spec)
+    check_drawable(run.data_spec)
     count = steps or (10 if out.suffix.lower() == ".png" else 24)
     found = run.interpolate(a, b, steps=count, method=method, label=label)
-    save_rows(out, [torch.cat([found.a, found.images, found.b])], [""], shown)
+    path = [torch.cat([found.a, found.images, found.b])]
+    legend = save_sequences(out, run.data_spec, path, [""])
     text = f"from {a} to {b} in {len(found.images)} steps"
-    return {"method": method, **found.to_dict(), "value_range": shown}, _describe(
-        text, shown, found.images
-    )
+    values = {"method": method, **found.to_dict(), "value_range": drawn_range(run.data_spec)}
+    return values, _describe(text, legend, found.images)
 
 
 @click.command()

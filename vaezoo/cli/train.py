@@ -203,7 +203,7 @@ def _owners_of(flag: str) -> str:
 
 def _print_summary(summary: Mapping[str, Any], path: Path, data: DataSpec) -> None:
     """Print the results of a run, and where its pictures are."""
-    from vaezoo.evaluation.pictures import describe_range, value_range
+    from vaezoo.evaluation.pictures import describe_picture
 
     found = summary["reconstruction_r2"]
     r2 = f"reconstruction R² {'unknown' if found is None else f'{found:.3f}'}"
@@ -217,14 +217,14 @@ def _print_summary(summary: Mapping[str, Any], path: Path, data: DataSpec) -> No
     speed = "{steps:,} steps, {images_per_second:,.0f} images/s, {wall_seconds:.0f} s"
     click.echo(speed.format(**summary))
     pictures = {
-        "reconstructions.png": "originals above their reconstructions",
+        "reconstructions.png": "originals and their reconstructions",
         "samples.png": "samples from the prior",
         "curves.png": "the terms of the loss by step",
     }
     for name, what in pictures.items():
         if (path / name).exists():
             click.echo(f"  {path / name}  {what}")
-    if data.is_image and (text := describe_range(value_range(data))):
+    if text := describe_picture(data):
         click.echo(f"  in pictures, {text}")
 
 

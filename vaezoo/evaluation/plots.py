@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,8 @@ _PANEL_INCHES = (4.6, 3.0)
 _MAX_NAME = 30
 """Characters that a name before a bar has at most."""
 _MAX_POINTS = 1000
+_MAX_PANELS, _MAX_CHANNELS = 16, 4
+"""Signals, and channels of them, that are drawn."""
 _LARGEST = 1e150
 """Larger values are left out: the length of an axis would overflow."""
 
@@ -162,6 +165,51 @@ def save_scatter(
     _save(path, figure)
 
 
+def draw_signals(panels: Sequence[tuple[str, Tensor]], names: Sequence[str] = ()) -> bytes:
+    """Draw signals as curves: the bytes of a PNG.
+
+    panels: a title and curves, [k, channels, length], one axis for each channel. names: of the
+    curves; without them they are steps, from dark to light. A channel has one range everywhere. A
+    line says how many panels and channels of how many are drawn.
+    """
+    from matplotlib import colormaps
+
+    kept, of = panels[:_MAX_PANELS], panels[0][1].shape[1]
+    channels, columns = min(of, _MAX_CHANNELS), min(4, len(kept))
+    rows = math.ceil(len(kept) / columns)
+    figure = _figure(0.4 + 2.3 * columns, 0.6 + rows * (0.2 + 0.9 * channels))
+    grid = figure.subplots(rows * channels, columns, squeeze=False, sharex=True, sharey="row")
+    for axes in grid.flat:
+        axes.set_axis_off()
+    # Like the other plots, without values that are not finite or would overflow an axis.
+    clean = [c.double().where(c.abs() < _LARGEST, math.nan).transpose(0, 1) for _, c in kept]
+    flat = [[y for c in clean for y in c[n].flatten().tolist() if y == y] for n in range(channels)]
+    steps = len(kept[0][1])
+    scale = [colormaps["viridis"](i / steps) for i in range(steps)]
+    colors = [_hex(color) for color in (COLORS[7], COLORS[1])] if names else scale
+    for number, (title, _) in enumerate(kept):
+        for channel, curves in enumerate(clean[number][:channels].tolist()):
+            axes = grid[number // columns * channels + channel, number % columns]
+            axes.set_axis_on()
+            for curve, color in zip(curves, colors, strict=True):
+                axes.plot(curve, color=color, linewidth=1.0)
+            axes.set_ylim(*_range(flat[channel] or [0.0], margin=0.05))
+            axes.tick_params(length=0, labelsize=7, labelcolor=_FAINT)
+            axes.spines[["right", "top"]].set_visible(False)
+            axes.spines[["left", "bottom"]].set_color(_GRID)
+            if channel == 0:
+                axes.set_title(title, loc="left", color=_INK, fontsize=8.5, parse_math=False)
+    if names:
+        _legend(figure, grid[0, 0].get_lines(), names, loc="outside upper right", ncols=2)
+    said = [f"{len(kept)} of {len(panels)} examples"] if len(kept) < len(panels) else []
+    of_how_many = f"channels 1 to {channels} of {of}" if channels < of else f"{of} channels"
+    said += [f"{of_how_many}, from top to bottom"] if of > 1 else []
+    figure.supxlabel("; ".join(said), color=_FAINT, fontsize=8.5)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
 def palette(values: Tensor | None) -> dict[int, Color]:
     """A colour for each value that occurs: categories if they are few, else a scale."""
     if values is None:
@@ -251,7 +299,9 @@ def _add_plot(figure: Figure, title: str, *position: int) -> Axes:
     return axes
 
 
-def _legend(axes: Axes, handles: Sequence[Any], names: Sequence[str], **place: Any) -> None:
+def _legend(
+    axes: Axes | Figure, handles: Sequence[Any], names: Sequence[str], **place: Any
+) -> None:
     legend = axes.legend(handles, ["name"] * len(names), frameon=False, fontsize=8, **place)
     for text, name in zip(legend.get_texts(), names, strict=True):
         # Set as plain text: `$` would start a formula, and a leading `_` would hide the entry.

@@ -84,7 +84,8 @@ def make_explorable(run: Run, summary: RunSummary, number: int) -> ExplorableRun
     """Export a run for the page and compare it with PyTorch; None and a remark if that fails."""
     try:
         reject_discrete(run.config.components.model.tags)
-        run.check_has_pictures()
+        if not run.data_spec.is_image or run.data_spec.channels not in (1, 3):
+            raise OptionError(f"it draws grey and colour images, not {run.data_spec.describe()}")
         run.model.cpu()
         run.device = torch.device("cpu")
         decoder = _export_checked(run, "decoder")

@@ -17,7 +17,14 @@ from vaezoo.config import load_config
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import RunError, VaezooError
 from vaezoo.evaluation.metric import MetricResult, no_progress
-from vaezoo.evaluation.pictures import describe_range, to_rgb, value_range
+from vaezoo.evaluation.pictures import (
+    ROW_SLICES,
+    as_images,
+    check_drawable,
+    describe_picture,
+    to_rgb,
+)
+from vaezoo.evaluation.plots import draw_signals
 from vaezoo.io import read_json
 from vaezoo.runs.run import Run
 from vaezoo.runtime import OnProgress
@@ -189,7 +196,7 @@ def _read_metadata(folder: RunFolder, summary: RunSummary) -> None:
     binarize = summary.options.get("data.binarize", "")
     summary.group = f"{summary.data} {data['fingerprint']} {binarize}"
     spec = DataSpec.from_dict(data["spec"])
-    summary.value_range = describe_range(value_range(spec))
+    summary.value_range = describe_picture(spec)
 
 
 def _read_summary(folder: RunFolder, summary: RunSummary) -> None:
@@ -263,7 +270,7 @@ def _read_model(run: Run, summary: RunSummary) -> None:
         ]
         summary.latents_source = f"measured for this page on {len(stats.index):,} test examples"
     try:
-        run.check_has_pictures()
+        check_drawable(run.data_spec)
         # From the first test example for all runs: a prior's mean may not decode to a picture.
         found = run.traverse(_ROWS, steps=_STEPS, start="0", latents=stats)
     except VaezooError as error:
@@ -271,9 +278,12 @@ def _read_model(run: Run, summary: RunSummary) -> None:
         summary.remarks.append(summary.no_traversal)
         return
     for row in found.rows:
-        images = to_rgb(row.images, shown=value_range(run.data_spec))
-        side_by_side = Image.fromarray(torch.cat(list(images), dim=1).numpy())
-        summary.traversal.append(TraversalRow(row.number, row.kl, row.values, _png(side_by_side)))
+        if run.data_spec.ndim == 1:
+            png = draw_signals([("", row.images)])
+        else:
+            images = to_rgb(as_images(row.images, run.data_spec, ROW_SLICES, axis=-2))
+            png = _png(Image.fromarray(torch.cat(list(images), dim=1).numpy()))
+        summary.traversal.append(TraversalRow(row.number, row.kl, row.values, png))
     by = "KL" if found.order == "kl" else "the standard deviation of the posterior means"
     summary.traversal_source = f"from the first test example, by {by}"
 

@@ -313,12 +313,6 @@ class Run:
         latents = self.latent_statistics(examples)
         return embed_latents(latents, self.splits, method=method, by=by, seed=seed)
 
-    def check_has_pictures(self) -> None:
-        """DataError if the data is not images."""
-        if not self.data_spec.is_image:
-            what = self.data_spec.describe()
-            raise DataError(f"this run's data is {what}: there are no pictures of them")
-
     @check_arguments
     def encode_example(self, example: Batch, label: int | None = None) -> Tensor:
         """The posterior's mode, [1, *latent_shape]. label: the class of an example without one."""
@@ -415,7 +409,7 @@ def draw_samples(
     """
     if not model.prior_is_fitted:
         warnings.warn(UNFITTED_PRIOR, VaezooWarning, stacklevel=2)
-    mean = model.data.is_bounded or (model.data.is_image and model.data.domain == "real")
+    mean = model.data.is_bounded or (model.data.ndim > 0 and model.data.domain == "real")
     y = sample_labels(model, n, label)
     parts = []
     with seeded(seed, model.device):

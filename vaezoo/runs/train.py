@@ -32,7 +32,7 @@ from vaezoo.distributed.launch import (
 from vaezoo.errors import DataError, OptionError
 from vaezoo.evaluation.evaluate import Evaluation, evaluate, select_metrics
 from vaezoo.evaluation.findings import Finding, find_problems
-from vaezoo.evaluation.pictures import save_grid, value_range
+from vaezoo.evaluation.pictures import save_examples
 from vaezoo.evaluation.plots import save_curves
 from vaezoo.io import write_json
 from vaezoo.losses.base import loss_of
@@ -303,15 +303,14 @@ def _training_findings(trainer: Trainer, evaluation: Evaluation) -> list[Finding
 def _draw_pictures(trainer: Trainer, config: RunConfig, splits: Splits) -> None:
     folder, model, test = trainer.folder, trainer.model, splits.test
     save_curves(folder.curves, folder.read_metrics())
-    if splits.spec.is_image:
+    if splits.spec.ndim:
         index = torch.linspace(0, len(test) - 1, min(_RECONSTRUCTIONS, len(test))).long()
         batch = eval_loader(config, splits, "test", trainer.runtime.device).batch(index)
         inverse = Standardizer(splits.spec).to(batch.x.device).inverse
         reconstructions = inverse(model.reconstruct(batch.x, batch.y))
-        shown = value_range(splits.spec)
-        save_grid(folder.reconstructions, inverse(batch.x), reconstructions, shown=shown)
+        save_examples(folder.reconstructions, splits.spec, inverse(batch.x), reconstructions)
         samples = draw_samples(model, _SAMPLES, seed=config.train.seed)
-        save_grid(folder.samples, samples, shown=shown)
+        save_examples(folder.samples, splits.spec, samples)
 
 
 def _summary(trainer: Trainer, evaluation: Evaluation, progress: Progress) -> dict[str, Any]:
