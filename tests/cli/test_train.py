@@ -354,7 +354,7 @@ def test_image_size_is_advised_where_the_data_has_it(
 ) -> None:
     np.savez("small.npz", images=np.zeros((20, 5, 5), "uint8"))
     said = refused(capsys, "train", "vanilla", "--data", "npz", "--root", "small.npz")
-    assert said == "vaezoo: vanilla takes images of 8×8 or more, not 5×5\n"
+    assert said == "vaezoo: model vanilla takes images of 8×8 or more, not 5×5\n"
     Path("images").mkdir()
     for i in range(8):
         Image.new("RGB", (4, 4), (i, 0, 0)).save(f"images/{i}.png")

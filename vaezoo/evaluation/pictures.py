@@ -114,7 +114,7 @@ def save_examples(path: Path, data: DataSpec, *stacks: Tensor) -> str:
         save_grid(path, *images, columns=8 if data.is_image else 2, legend=legend)
     else:
         panels = [("", each) for each in torch.stack(stacks, dim=1)]
-        png = draw_signals(panels, ("original", "reconstruction") if len(stacks) > 1 else ())
+        png = draw_signals(panels, ("original", "reconstructed") if len(stacks) > 1 else ())
         atomic_write(path, lambda temporary: temporary.write_bytes(png))
     return legend
 
