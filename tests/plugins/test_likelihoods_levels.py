@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -243,3 +244,13 @@ def test_each_value_has_parameters_of_its_own(name: str, shape: tuple[int, ...])
     assert int(reached[:, -1].sum()) >= per_value
     if name != "mixture" or model.param_shape[0] != 50:
         assert int(reached[:, -1].sum()) == per_value
+
+
+@pytest.mark.parametrize("mode", ["shared", "per_value", "predicted"])
+def test_the_scale_is_in_units_of_the_range_0_to_1(mode: Any) -> None:
+    options = LearnedScaleOptions(scale=0.07, scale_mode=mode)
+    model = DiscretizedLogisticLikelihood(options, DataSpec(shape=(1,)))
+    params = torch.zeros(256, *model.param_shape)
+    params[:, 0] = 2 * 0.3 - 1
+    found = model(params).log_prob(LEVELS[:, None]).exp().detach()
+    torch.testing.assert_close(found.double(), probabilities(0.3, 0.07), rtol=1e-4, atol=1e-9)
