@@ -15,7 +15,7 @@ from vaezoo import DataSpec
 from .independent import IndependentValues
 from .levels import LEVELS, LevelsLikelihood, to_levels
 from .location_scale import LocationScaleLikelihood
-from .part_options import LearnedScaleOptions
+from .options import LearnedScaleOptions
 
 LOG_SCALE_RANGE = (-7.0, 7.0)
 """Limits of log-scales where values span [-1, 1]; the lower one is that of Salimans et al."""

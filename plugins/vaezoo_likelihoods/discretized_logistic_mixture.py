@@ -18,7 +18,7 @@ from .discretized_logistic import (
     to_symmetric,
 )
 from .levels import LEVELS, LevelsLikelihood, gumbel
-from .part_options import MixtureOptions
+from .options import MixtureOptions
 
 
 class DiscretizedLogisticMixture(BaseDistribution):

@@ -11,11 +11,9 @@ from torch import Tensor, nn
 from vaezoo import DataSpec, Likelihood
 from vaezoo.data.spec import Domain
 from vaezoo.models.distributions import to_float32
+from vaezoo.models.likelihoods import SMALLEST_SCALE
 
-from .part_options import LearnedScaleOptions, ScaleOptions
-
-SMALLEST_SCALE = 1 / 256
-"""The lower limit of a scale, one grey level. Below it a density diverges."""
+from .options import LearnedScaleOptions, ScaleOptions
 
 
 class LocationScaleLikelihood(Likelihood):

@@ -14,7 +14,7 @@ from vaezoo.models.distributions import to_float32
 
 from .gamma import HALF_LOG_2PI, deviance, stirling_remainder
 from .independent import IndependentValues
-from .part_options import DispersionOptions
+from .options import DispersionOptions
 from .poisson import CountLikelihood
 
 _LOG_THETA_RANGE = (-10.0, 15.0)

@@ -15,7 +15,7 @@ from vaezoo import DataSpec
 from .gamma import HALF_LOG_2PI, stirling_remainder
 from .independent import IndependentValues
 from .location_scale import LocationScaleLikelihood
-from .part_options import StudentTOptions
+from .options import StudentTOptions
 
 
 class StudentT(IndependentValues):

@@ -13,7 +13,7 @@ from vaezoo import DataSpec, Options
 from vaezoo.data.spec import DataStatistics
 from vaezoo_likelihoods.gamma import stirling_remainder
 from vaezoo_likelihoods.negative_binomial import NegativeBinomial, NegativeBinomialLikelihood
-from vaezoo_likelihoods.part_options import DispersionOptions
+from vaezoo_likelihoods.options import DispersionOptions
 from vaezoo_likelihoods.poisson import Poisson, PoissonLikelihood
 from vaezoo_likelihoods.zero_inflated_negative_binomial import (
     ZeroInflatedNegativeBinomial,

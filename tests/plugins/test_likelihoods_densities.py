@@ -19,9 +19,9 @@ from vaezoo_likelihoods.continuous_bernoulli import (
     ContinuousBernoulli,
     ContinuousBernoulliLikelihood,
 )
-from vaezoo_likelihoods.gaussian import GaussianLikelihood
+from vaezoo_likelihoods.gaussian import GaussianScalesLikelihood, gaussian_learned
 from vaezoo_likelihoods.laplace import LaplaceLikelihood
-from vaezoo_likelihoods.part_options import LearnedScaleOptions, ScaleOptions, StudentTOptions
+from vaezoo_likelihoods.options import LearnedScaleOptions, ScaleOptions, StudentTOptions
 from vaezoo_likelihoods.student_t import StudentTLikelihood
 
 stats = pytest.importorskip("scipy.stats")
@@ -30,7 +30,7 @@ integrate = pytest.importorskip("scipy.integrate")
 UNIT = DataSpec(shape=(2, 3, 3))
 STATISTICS = DataStatistics(mean=(5.0, -2.0), std=(3.0, 0.1), minimum=-9, maximum=99)
 REAL = DataSpec(shape=(2, 3, 3), domain="real", statistics=STATISTICS)
-LOCATION_SCALE = (GaussianLikelihood, LaplaceLikelihood, StudentTLikelihood)
+LOCATION_SCALE = (GaussianScalesLikelihood, LaplaceLikelihood, StudentTLikelihood)
 MODES = ("shared", "per_value", "predicted")
 LOGITS = (-60.0, -5.0, -1.1, -0.9, -1e-2, -1e-6, 0.0, 1e-3, 0.5, 0.99, 1.01, 3.0, 40.0)
 
@@ -143,7 +143,7 @@ def test_a_location_scale_density_is_scipys(cls: Any, mode: str, data: DataSpec)
         for v, d in ((STATISTICS.mean, 0), (STATISTICS.std, 1))
     )
     scipys = {
-        GaussianLikelihood: stats.norm.logpdf,
+        GaussianScalesLikelihood: stats.norm.logpdf,
         LaplaceLikelihood: stats.laplace.logpdf,
         StudentTLikelihood: lambda value, at, by: stats.t.logpdf(value, 4, at, by),
     }[cls]
@@ -171,7 +171,7 @@ def test_a_learned_scale_is_one_parameter_one_for_each_value_or_the_decoders(cls
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_perfect_fit_does_not_make_the_density_infinite(mode: Any) -> None:
-    model = GaussianLikelihood(LearnedScaleOptions(scale=0.1, scale_mode=mode), UNIT)
+    model = gaussian_learned(LearnedScaleOptions(scale=0.1, scale_mode=mode), UNIT)
     raw = torch.randn(1, 2, 3, 3)
     x = (torch.tanh(raw) + 1) / 2
     params = raw if mode != "predicted" else torch.cat([raw, torch.full_like(raw, -60.0)], 1)
@@ -185,7 +185,7 @@ def test_a_perfect_fit_does_not_make_the_density_infinite(mode: Any) -> None:
 def test_the_best_scale_of_each_value_is_the_root_of_its_mean_squared_error() -> None:
     torch.manual_seed(0)
     data = DataSpec(shape=(3,), domain="real")
-    model = GaussianLikelihood(LearnedScaleOptions(scale_mode="per_value"), data)
+    model = gaussian_learned(LearnedScaleOptions(scale_mode="per_value"), data)
     x = torch.randn(400, 3) * torch.tensor([0.1, 1.0, 4.0])
     with torch.no_grad():
         model.log_scale.copy_((x.square().mean(0).sqrt() - 1 / 256).log())
@@ -271,7 +271,7 @@ def test_one_shared_scale_is_the_isotropic_normal() -> None:
     given = LearnedScaleOptions(scale=0.3)
     params, x = torch.randn(2, 2, 3, 3), torch.rand(2, 2, 3, 3)
     for data in (UNIT, REAL):
-        found = GaussianLikelihood(given, data)(params)
+        found = gaussian_learned(given, data)(params)
         mean = params if data.domain == "real" else (torch.tanh(params) + 1) / 2
         expected = IsotropicNormal(mean, torch.tensor(math.log(0.3)).exp(), 3, data.log_det)
         assert found.log_prob(x).equal(expected.log_prob(x))

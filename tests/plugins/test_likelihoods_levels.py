@@ -20,7 +20,7 @@ from vaezoo_likelihoods.discretized_logistic_mixture import (
     DiscretizedLogisticMixture,
     DiscretizedLogisticMixtureLikelihood,
 )
-from vaezoo_likelihoods.part_options import LearnedScaleOptions, MixtureOptions
+from vaezoo_likelihoods.options import LearnedScaleOptions, MixtureOptions
 
 stats = pytest.importorskip("scipy.stats")
 
@@ -102,23 +102,29 @@ def test_the_mixture_of_other_channels_is_a_product() -> None:
     assert float(per_channel[0] * per_channel[1]) == pytest.approx(float(both), rel=1e-10)
 
 
-def test_the_mixture_depends_on_the_colours_as_in_the_paper() -> None:
-    """Salimans et al. 2017, section 2.2, for one component, written out."""
-    loc, log_scale = torch.tensor([0.2, -0.3, 0.1]), torch.tensor([-1.0, -1.5, -0.5])
-    c = torch.tensor([0.5, -0.4, 0.7])
+def test_the_mixture_is_that_of_the_paper() -> None:
+    """Salimans et al. 2017, section 2.2, written out: the channels share the component."""
+    torch.manual_seed(0)
+    weights = [0.3, 0.7]
+    loc, log_scale, c = torch.randn(2, 3) / 2, torch.randn(2, 3) - 2, torch.rand(2, 3) - 0.5
     x = torch.tensor([51.0, 204.0, 0.0]) / 255
     red, green, _ = (2 * x - 1).tolist()
-    shifted = loc + torch.tensor([0.0, c[0] * red, c[1] * red + c[2] * green])
     expected = 0.0
-    for value, mu, s in zip(x.tolist(), shifted.tolist(), log_scale.exp().tolist(), strict=True):
-        upper = 1.0 if value == 1 else stats.logistic.cdf(2 * value - 1 + 1 / 255, mu, s)
-        lower = 0.0 if value == 0 else stats.logistic.cdf(2 * value - 1 - 1 / 255, mu, s)
-        expected += math.log(upper - lower)
-    shape = (1, 1, 3, 1, 1)
+    for k, weight in enumerate(weights):
+        shift = torch.tensor([0.0, c[k, 0] * red, c[k, 1] * red + c[k, 2] * green])
+        at, by = (loc[k] + shift).tolist(), log_scale[k].exp().tolist()
+        joint = weight
+        for value, mu, s in zip(x.tolist(), at, by, strict=True):
+            upper = 1.0 if value == 1 else stats.logistic.cdf(2 * value - 1 + 1 / 255, mu, s)
+            lower = 0.0 if value == 0 else stats.logistic.cdf(2 * value - 1 - 1 / 255, mu, s)
+            joint *= upper - lower
+        expected += joint
+    shape = (1, 2, 3, 1, 1)
+    logits = torch.tensor(weights).log().view(1, 2, 1, 1, 1) + 5
     found = DiscretizedLogisticMixture(
-        torch.zeros(1, 1, 1, 1, 1), loc.view(shape), log_scale.view(shape), c.view(shape)
+        logits, loc.view(shape), log_scale.view(shape), c.view(shape)
     ).log_prob(x.view(1, 3, 1, 1))
-    assert float(found) == pytest.approx(expected, rel=1e-4)
+    assert float(found) == pytest.approx(math.log(expected), rel=1e-4)
 
 
 def likelihood(name: str, shape: tuple[int, ...]) -> Likelihood:
