@@ -307,3 +307,11 @@ def test_half_precision_is_summed_in_full(dtype: torch.dtype) -> None:
         assert distribution.mean.dtype == torch.float32
         assert distribution.log_prob(x).dtype == torch.float32
         torch.testing.assert_close(distribution.log_prob(x), model(params.float()).log_prob(x))
+
+
+def test_samples_have_the_tails_of_students_t() -> None:
+    torch.manual_seed(0)
+    model = StudentTLikelihood(options(scale=0.5), DataSpec(shape=(2,), domain="real"))
+    draws = model(torch.tensor([[1.0, -3.0]])).sample((4000,))[:, 0].double().numpy()
+    for column, loc in zip(draws.T, (1.0, -3.0), strict=True):
+        assert stats.kstest(column, stats.t(4, loc, 0.5).cdf).pvalue > 1e-4
