@@ -155,6 +155,33 @@ def test_batch_norm_uses_the_whole_batch(done: Done, tmp_path: Path) -> None:
     assert apart(done.folder / "normed", tmp_path / "one") < 0.25
 
 
+def skipped(folder: Path) -> list[int]:
+    return [line["skipped"] for line in lines(folder, "train")]
+
+
+def test_training_options_mean_the_same_as_for_one(done: Done, tmp_path: Path) -> None:
+    """Optimizer, warm-up, averages, skipped norms, batches in parts and augmentation."""
+    JOB.train("autoencoder", tmp_path / "one", **JOB.OPTIONS)
+    assert_same_training(done.folder / "options", tmp_path / "one")
+    assert apart(done.folder / "options", tmp_path / "one") < 0.05
+    assert skipped(done.folder / "options") == skipped(tmp_path / "one")
+    assert 0 < sum(skipped(tmp_path / "one")) < STEPS
+
+
+def test_training_options_resume_to_the_same_bits(two: Done) -> None:
+    assert same_bits(two.folder / "options", two.folder / "options_stopped")
+    assert skipped(two.folder / "options") == skipped(two.folder / "options_stopped")
+
+
+def test_training_options_with_shard_are_those_without(two: Done) -> None:
+    """With a stop and a resume; --on-nonfinite skip is on too."""
+    full, sharded = (two.folder / f"options_wide_{shard}" for shard in (False, True))
+    assert_same_training(sharded, full)
+    assert apart(sharded, full) < 0.05
+    assert skipped(sharded) == skipped(full)
+    assert sum(skipped(full)) > 0
+
+
 def test_one_process_writes_the_folder(two: Done) -> None:
     folder = two.folder / "whole"
     steps = [line["step"] for line in lines(folder, "train")]

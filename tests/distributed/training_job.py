@@ -39,7 +39,7 @@ from vaezoo.models.base import BaseVAE
 from vaezoo.runs import train as training
 from vaezoo.runs.train import resume_run
 from vaezoo.training.loggers import ProgressCallback
-from vaezoo.training.train_step import Adam
+from vaezoo.training.optimizers import OPTIMIZERS
 from vaezoo_vanilla.loss import ELBOLoss
 
 JOB: dict[str, Any] = {
@@ -62,6 +62,13 @@ NORMED: dict[str, Any] = {"network": "conv", "hidden": (8, 8), "epochs": None, "
 
 WIDE: dict[str, Any] = {"hidden": (160,), "grad_clip": 2.0}
 """Layers that are large enough to be sharded."""
+
+OPTIONS: dict[str, Any] = {
+    **{"optimizer": "adamw", "weight_decay": 0.1, "lr_warmup": 4, "schedule": "cosine"},
+    **{"accumulate": 2, "ema": 0.9, "skip_grad_norm": 220.0, "augment": ("flip", "crop")},
+}
+"""All training options at once; some steps are skipped."""
+OPTIONS_WIDE: dict[str, Any] = {"skip_grad_norm": 320.0, "on_nonfinite": "skip"}
 
 _FEW: dict[str, Any] = {
     **{"network": "conv", "hidden": (32, 64, 128)},
@@ -180,14 +187,15 @@ def evaluated() -> list[dict[str, float]]:
 
 def clipped(folder: Path) -> list[float]:
     """The norm of the gradient that the optimizer gets in each of two steps with --grad-clip."""
+    Adam: Any = OPTIMIZERS["adam"]
     honest, norms = Adam.step, []
 
-    def step(optimizer: Adam, *args: Any) -> Any:
+    def step(optimizer: Any, *args: Any) -> Any:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
         norms.append(float(torch.nn.utils.get_total_norm(gradients)))
         return honest(optimizer, *args)
 
-    Adam.step = step  # type: ignore[assignment]
+    Adam.step = step
     try:
         train("vanilla", folder / "clipped", grad_clip=0.5, epochs=None, steps=2)
     finally:
@@ -227,6 +235,12 @@ def more(folder: Path) -> dict[str, Any]:
     config = config_of(folder / "sharded")
     resume_run(folder / "sharded", config, ProgressCallback())
     results["sharded_layers"] = sharded_layers()
+    stop("autoencoder", folder / "options_stopped", **OPTIONS)
+    resume(folder / "options_stopped")
+    for shard in (False, True):
+        out = folder / f"options_wide_{shard}"
+        stop("autoencoder", out, **{**WIDE, **OPTIONS, **OPTIONS_WIDE, "shard": shard})
+        resume(out)
     stop("autoencoder", folder / "for_one_whole", shard=True, **WIDE)
     for name, options in LARGE.items():
         train(name, folder / name, **options)
@@ -266,6 +280,7 @@ def main() -> None:
     dist.barrier()
     train_on_table(folder / "table.npz", folder / "on_table")
     train("autoencoder", folder / "normed", **NORMED)
+    train("autoencoder", folder / "options", **OPTIONS)
     results["broken"] = broken(folder)
     results["clipped"] = clipped(folder)
     if count == 2:

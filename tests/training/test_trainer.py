@@ -6,7 +6,6 @@ import json
 import math
 import threading
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +146,8 @@ def test_more_patience_goes_on_where_it_ran_out(
     run = vaezoo.train("vanilla", out=tmp_path / "r", **{**TINY, "epochs": 9}, patience=2)
     with pytest.raises(OptionError, match="ran out of patience after 18 steps"):
         resume(run.path)
-    train = run.config.train.model_copy(update={"patience": 3, "lr": 1e-4})
-    resume_run(run.path, replace(run.config, train=train), ProgressCallback())
+    config = run.config.replace("train", patience=3, lr=1e-4)
+    resume_run(run.path, config, ProgressCallback())
     assert metrics(run.path)[-1]["step"] == 7 * 6
     kept = load_file(run.path / "model.safetensors")
     assert all(kept[name].equal(scores.weights[3][name]) for name in kept)
@@ -160,8 +159,7 @@ def test_without_patience_any_more_the_last_weights_are_kept(
     scores = Scores(monkeypatch, [-5.0, -9.0, -9.0])
     run = vaezoo.train("vanilla", out=tmp_path / "r", **{**TINY, "epochs": 3}, patience=1)
     assert run.summary["steps"] == 2 * 6
-    train = run.config.train.model_copy(update={"patience": None})
-    resume_run(run.path, replace(run.config, train=train), ProgressCallback())
+    resume_run(run.path, run.config.replace("train", patience=None), ProgressCallback())
     kept = load_file(run.path / "model.safetensors")
     assert all(kept[name].equal(scores.weights[2][name]) for name in kept)
 
