@@ -185,7 +185,7 @@ def _resolve_parts(
     for kind in PARTS:
         default, given = _default_part(model, kind), names.get(kind)
         if default is None and kind != "sampler":
-            if given or (own_config and kind in config):
+            if given or (own_config and config.get(kind)):
                 raise OptionError(f"{title(model)} builds its own {kind}: leave out --{kind}")
             continue
         if NO_PART in (given, given or config.get(kind, {}).get("name")) and kind == "sampler":
@@ -296,7 +296,8 @@ def build_config(components: Components, config: Sections, given: Sections) -> R
     """Put the layers together and validate them. OptionError names the option that is wrong."""
     defaults, specs = components.defaults(), components.specs()
     values: dict[str, Options] = {}
-    for section, cls in components.options().items():
+    classes = components.options()
+    for section, cls in classes.items():
         layer = config.get(section, {})
         spec = specs.get(section)
         # Options of the config file belong to the model, part, loss or data set that it names.
@@ -304,6 +305,13 @@ def build_config(components: Components, config: Sections, given: Sections) -> R
             own = layer.get("name", spec.name) == spec.name
             layer = {key: value for key, value in layer.items() if own and key != "name"}
         merged = merge_layers([defaults[section], layer, given.get(section, {})])
+        for name in merged:
+            owners = [other for other, owner in classes.items() if name in owner.model_fields]
+            if owners and section not in owners:
+                raise OptionError(
+                    f"{'training' if spec is None else title(spec)} has no option {quoted(name)}: "
+                    f"it is one of section {owners[0]}, as in {owners[0]}.{name}"
+                )
         values[section] = parse(cls, merged, "training" if spec is None else title(spec))
     unused = [section for section, options in given.items() if options and section not in values]
     if unused:

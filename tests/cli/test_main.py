@@ -87,7 +87,7 @@ def test_answers_without_torch(line: str) -> None:
         ("trian", "there is no command 'trian'; did you mean 'train'?"),
         ("--hepl", "--help"),
         ("list --jsn", "--json"),
-        ("list --kind modls", "'modls' is not one of 'models', 'losses'"),
+        ("list --kind modls", "'modls' is not one of 'models', 'networks'"),
         ("list models", "unexpected extra argument (models)"),
         ("info", "Missing argument 'NAME'"),
         (
@@ -102,7 +102,7 @@ def test_answers_without_torch(line: str) -> None:
         ("train vanilla --beta -1", "--beta"),
         ("train vae", "there is no model 'vae'; did you mean 'vanilla'? "),
         ("train VAE", "there is no model 'VAE'; did you mean 'vanilla'? "),
-        ("info beta-vae", "'beta-vae'; did you mean 'vanilla'? "),
+        ("info beta-vae", "'beta-vae' is registered; did you mean 'vanilla'? "),
         ("train Beta_TC", "there is no model 'Beta_TC'; did you mean 'beta_tc'? "),
         ("train vqvae", "there is no model 'vqvae'; did you mean 'vq_vae'? "),
         ("train vanilla --learning-rate 1", "'--learning-rate'; did you mean '--lr'? "),

@@ -60,18 +60,20 @@ def test_saved_config_runs_again_to_the_same_numbers(run: Path, tmp_path: Path) 
     first, second = (json.loads((p / "summary.json").read_text()) for p in (run, again))
     assert first["elbo"] == second["elbo"]
     saved = yaml.safe_load((run / "config.yaml").read_text())
-    assert saved["loss"] == {"name": "elbo", "beta": 4.0, "warmup": 0.0}
+    assert saved["loss"] == {"name": "elbo", "beta": 4.0, "warmup": 0.0, "free_bits": 0.0}
 
 
 def test_command_line_overrides_recipe_and_set(run: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("model: {name: vanilla, latent_dim: 7}\nloss: {beta: 2}\ntrain: {lr: 0.5}\n")
+    recipe.write_text(
+        "model: {name: vanilla}\nbottleneck: {latent_dim: 7}\nloss: {beta: 2}\ntrain: {lr: 0.5}\n"
+    )
     line = [*TINY, "--config", str(recipe), "--set", "train.lr=0.01", "--lr", "0.002"]
     assert main([*line, "--set", "loss.beta=3", "--out", str(tmp_path / "r")]) == 0
     saved = yaml.safe_load((tmp_path / "r" / "config.yaml").read_text())
     assert saved["train"]["lr"] == 0.002
     assert saved["loss"]["beta"] == 3
-    assert saved["model"]["latent_dim"] == 3
+    assert saved["bottleneck"]["latent_dim"] == 3
 
 
 def test_model_name_is_found_among_the_options(tmp_path: Path) -> None:
@@ -206,7 +208,8 @@ def test_no_cuda_when_asked_for(in_tmp: Path, capsys: pytest.CaptureFixture[str]
         ("model: {name: vanilla", "not YAML"),
         ("- a\n- b\n", "sections"),
         ("model: {name: vanilla}\nmodle: {}\n", "did you mean 'model'"),
-        ("model: {name: vanilla, latent: 3}\n", "did you mean 'latent_dim'"),
+        ("bottleneck: {latent: 3}\nmodel: {name: vanilla}\n", "did you mean 'latent_dim'"),
+        ("model: {name: vanilla, latent_dim: 3}\n", "as in bottleneck.latent_dim"),
         ("model: {name: vanilla}\ntrain: {epochs: many}\n", "--epochs"),
         ("model: 3\n", "model"),
         ("\x00\x01", "not YAML"),
@@ -302,7 +305,7 @@ def test_only_some_options_may_change_on_resume(
     assert "--data npz: the run has sprites" in refused(capsys, *resume, "--data", "npz")
     assert "--loss vae_gan: the run has elbo" in refused(capsys, *resume, "--loss", "vae_gan")
     assert "--latent-dim 4: the run has 3" in refused(
-        capsys, *resume, "--set", "model.latent_dim=4"
+        capsys, *resume, "--set", "bottleneck.latent_dim=4"
     )
     (tmp_path / "c.yaml").write_text("train: {seed: 7}")
     assert "--seed 7: the run has 0" in refused(

@@ -317,7 +317,7 @@ def test_options_that_differ(two_runs: tuple[Path, Path]) -> None:
     options: list[dict[str, Any]] = [{"m.x": 1, "l.y": 2}, {"m.x": 1, "l.z": 2}]
     runs = [RunSummary("r", options=one) for one in options]
     assert differing(runs) == ["l.y", "l.z"]
-    assert differing(read_runs(two_runs, "cpu")) == ["model.latent_dim", "loss.beta"]
+    assert differing(read_runs(two_runs, "cpu")) == ["bottleneck.latent_dim", "loss.beta"]
 
 
 def shapes(chart: charts.Chart, element: str, class_: str = "") -> list[charts.Shape]:
@@ -376,7 +376,7 @@ def test_the_command(
     found = json.loads(capsys.readouterr().out)
     assert {*found} == {*documented("`vaezoo report RUN... --json`")}
     assert {*found["runs"][0]} == {*documented("A run of a report")}
-    assert found["differing"] == ["model.latent_dim", "loss.beta"]
+    assert found["differing"] == ["bottleneck.latent_dim", "loss.beta"]
     assert Path("report.html").read_text().startswith("<!doctype html>")
     for line, says in (
         ([*runs], "exists already"),
