@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from vaezoo import DataSpec, EncoderDecoderVAE, Parts
+from vaezoo.errors import OptionError
 
 from .mixture import GaussianMixture
 from .options import VampPriorOptions
@@ -30,6 +31,8 @@ class VampPriorVAE(EncoderDecoderVAE):
 
     def __init__(self, options: VampPriorOptions, data: DataSpec, parts: Parts) -> None:
         super().__init__(options, data, parts)
+        if self.bottleneck.grid:
+            raise OptionError("vamp_prior is for a latent vector: leave --latent-grid out")
         start = torch.empty(options.pseudo_inputs, *data.shape)
         self.pseudo = nn.Parameter(start.normal_(options.pseudo_mean, options.pseudo_std))
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vaezoo import BaseVAE, Batch, DataSpec, StepContext, create_model
+from vaezoo.errors import OptionError
 from vaezoo.models.distributions import kl_divergence, log_mean_exp
 from vaezoo_latents.vamp_prior import VampPriorVAE
 
@@ -148,3 +149,9 @@ class TestBatchNorm:
                 built.encode(1 - images())
             gradients.append(torch.autograd.grad(prior.log_prob(z).sum(), built.pseudo)[0])
         assert torch.allclose(*gradients, rtol=1e-4)
+
+
+def test_a_grid_of_latents_is_refused_in_a_line() -> None:
+    data = DataSpec(shape=(1, 16, 16))
+    with pytest.raises(OptionError, match="leave --latent-grid out"):
+        model(data, network="conv", hidden=(8, 8), latent_grid=True)
