@@ -137,10 +137,12 @@ def _reseal(content: bytes) -> bytes:
 GIVEN = b"""# a config file
 model:
   name: vanilla
+network: {name: conv, hidden: [8, 8]}
+bottleneck:
+  name: gaussian
   latent_dim: 4
-  hidden: [8, 8]
-  network: conv
   logvar_range: [-20.0, 20.0]
+likelihood: {name: gaussian, scale: 0.5}
 loss: {name: elbo, beta: 2.5, warmup: 0.1}
 data:
   name: folder
@@ -166,7 +168,9 @@ RECORD = {
     },
     "versions": {},
 }
-CONFIG = """model: {name: vanilla, latent_dim: 3, hidden: [8, 8]}
+CONFIG = """model: {name: vanilla}
+network: {name: conv, hidden: [8, 8]}
+bottleneck: {name: gaussian, latent_dim: 3}
 loss: {name: elbo}
 data: {name: sprites, image_size: 16, examples: 80, test: 16}
 train: {steps: 4, device: cpu}
@@ -265,7 +269,7 @@ def _read_report(path: Path) -> object:
 
 TARGETS = {
     "config file": Target("given.yaml", lambda: [GIVEN, CONFIG.encode()], _read_config),
-    "setting": Target("set", lambda: [b"loss.beta=2", b"model.hidden=[8, 8]"], _read_setting),
+    "setting": Target("set", lambda: [b"loss.beta=2", b"network.hidden=[8, 8]"], _read_setting),
     "run config": Target("config.yaml", lambda: [CONFIG.encode()], _read_run_config),
     "run.json": Target("run.json", lambda: [json.dumps(RECORD).encode()], _read_record),
     "metrics.jsonl": Target("metrics.jsonl", lambda: [METRICS], _read_metrics),

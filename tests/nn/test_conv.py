@@ -9,11 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from vaezoo.nn.networks import make_encoder
-from vaezoo.nn.options import BackboneOptions
 
 from vaezoo.data.spec import DataSpec, Domain
 from vaezoo.nn.conv import ConvDecoder, ConvDown, ConvEncoder, ConvUp, level_sizes
+from vaezoo_networks.convolutional import ConvNetwork, ResNetwork
+from vaezoo_networks.dense import MLPNetwork
+from vaezoo_networks.options import ConvOptions, MLPOptions
 
 HIDDEN = (4, 6, 8)
 MOST = {1: 70, 2: 37, 3: 13}
@@ -122,15 +123,17 @@ def test_of_images_it_is_these_layers(residual: bool) -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 13), (3, 9, 8), (1, 5, 6, 7)])
-@pytest.mark.parametrize("network", ["conv", "resnet", "mlp"])
-def test_real_values_are_not_rescaled(shape: tuple[int, ...], network: str) -> None:
+@pytest.mark.parametrize("network", [ConvNetwork, ResNetwork, MLPNetwork])
+def test_real_values_are_not_rescaled(
+    shape: tuple[int, ...], network: type[ConvNetwork | MLPNetwork]
+) -> None:
     """Standardised values go to the first layer as they are, others as 2 x - 1 or log(1 + x)."""
-    options = BackboneOptions(network=network, hidden=HIDDEN)
+    options = (MLPOptions if network is MLPNetwork else ConvOptions)(hidden=HIDDEN)
     networks = {}
     domains: tuple[Domain, ...] = ("unit", "binary", "real", "count")
     for domain in domains:
         torch.manual_seed(0)
-        networks[domain] = make_encoder(options, DataSpec(shape=shape, domain=domain), 5).eval()
+        networks[domain] = network(options, DataSpec(shape=shape, domain=domain)).encoder(5).eval()
     x = torch.rand(2, *shape)
     assert networks["unit"](x).equal(networks["real"](2 * x - 1))
     assert networks["binary"](x).equal(networks["unit"](x))

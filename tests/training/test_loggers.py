@@ -31,7 +31,7 @@ class Lines(vaezoo.BaseLogger):
     """A few lines, as for any service."""
     def start(self, past):
         self.file = (self.folder / "lines.txt").open("a")
-        print("past", len(past), self.config["model"]["latent_dim"], file=self.file)
+        print("past", len(past), self.config["bottleneck"]["latent_dim"], file=self.file)
     def write(self, line):
         print(line["kind"], line["step"], line["terms"]["elbo"], file=self.file)
     def close(self):

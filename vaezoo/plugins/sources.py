@@ -154,9 +154,10 @@ def spec_of_class(found: type) -> Spec:
         "options": _options_of(found),
         "summary": (inspect.cleandoc(found.__doc__ or "") or found.__name__).splitlines()[0],
     }
-    if kind is ModelSpec:
+    if kind in (ModelSpec, BottleneckSpec):
         conditional = ("labels",) if getattr(found, "conditional", False) else ()
         fields["tags"] = ("elbo", "importance", *conditional)
+    if kind is ModelSpec:
         fields["parts"] = dict.fromkeys(getattr(found, "parts", ()), "")
         if hasattr(found, "default_loss"):
             fields["loss"] = found.default_loss
