@@ -29,8 +29,8 @@ MORE = {
     "rae, its decoder's slope": ModelWithLoss("rae", options={"regulariser": "gradient_penalty"}),
     "iwae, doubly": ModelWithLoss("iwae", options={"gradient": "doubly_reparameterized"}),
     "beta_tc, weighted": ModelWithLoss("beta_tc", options={"estimator": "weighted"}),
-    "vanilla, dense": ModelWithLoss("vanilla", options={"network": "mlp"}),
-    "vanilla, residual": ModelWithLoss("vanilla", options={"network": "resnet"}),
+    "vanilla, dense": ModelWithLoss("vanilla", parts={"network": "mlp"}),
+    "vanilla, residual": ModelWithLoss("vanilla", parts={"network": "resnet"}),
 }
 """Options that take other code paths than the defaults."""
 

@@ -223,7 +223,7 @@ def broken(folder: Path) -> str:
 
 def more(folder: Path) -> dict[str, Any]:
     """What is tested with two processes only."""
-    train("autoencoder", folder / "fitted", epochs=1, sampler="mixture", components=2)
+    train("autoencoder", folder / "fitted", epochs=1, sampler="gaussian_mixture", components=2)
     train("vanilla", folder / "whole")
     results = {"stopped": stop("vanilla", folder / "stopped")}
     for _ in range(2):  # the second finds it finished
