@@ -20,7 +20,7 @@ class VampPriorVAE(EncoderDecoderVAE):
     closed form: the rate is its single-sample estimate.
 
     As in the paper, pseudo-inputs are clamped to [0, 1]: outside of that range a value gets no
-    gradient. They are not clamped for real data, which has no range.
+    gradient. They are not clamped for real data, which has no range, and counts only from below.
 
     Pseudo-inputs go through the encoder as in evaluation mode: batch norm uses the running
     statistics of the data and does not update them. So the prior is the same in training and
@@ -42,8 +42,10 @@ class VampPriorVAE(EncoderDecoderVAE):
         return GaussianMixture(components.mean, components.stddev)
 
     def pseudo_inputs(self) -> Tensor:
-        """The pseudo-inputs, [K, *data.shape], in [0, 1] unless the domain is real."""
-        return self.pseudo if self.data.domain == "real" else self.pseudo.clamp(0.0, 1.0)
+        """The pseudo-inputs, [K, *data.shape], in the range of the data: in [0, 1], or from 0."""
+        if self.data.domain == "real":
+            return self.pseudo
+        return self.pseudo.clamp(0.0, 1.0 if self.data.is_bounded else None)
 
 
 def _apply_in_eval_mode(network: nn.Module, x: Tensor) -> Tensor:

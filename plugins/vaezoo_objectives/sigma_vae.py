@@ -68,5 +68,6 @@ def _with_scale(model: BaseVAE) -> GaussianLikelihood:
     if isinstance(likelihood, GaussianLikelihood) and "log_scale" in likelihood.state_dict():
         return likelihood
     raise OptionError(
-        "loss sigma_vae sets the scale of a Gaussian likelihood: give --likelihood gaussian_learned"
+        "loss sigma_vae sets the one scale of a Gaussian likelihood: give --likelihood "
+        "gaussian_learned and no --scale-mode"
     )

@@ -97,6 +97,11 @@ class TestPseudoInputs:
         assert inputs.min() < -1
         assert inputs.max() > 1.5
 
+    def test_of_counts_are_not_below_0(self) -> None:
+        inputs = model(DataSpec(shape=(9,), domain="count"), pseudo_std=2.0).pseudo_inputs()
+        assert inputs.min() == 0
+        assert inputs.max() > 1
+
     def test_learn(self) -> None:
         built = model(pseudo_mean=0.5, pseudo_std=0.1)
         assert built.loss is not None
