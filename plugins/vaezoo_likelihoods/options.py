@@ -37,13 +37,15 @@ class LearnedScaleOptions(ScaleOptions):
 class StudentTOptions(LearnedScaleOptions):
     """A learned scale, and degrees of freedom."""
 
-    df: float = Field(
+    degrees_of_freedom: float = Field(
         5.0,
         gt=1,
         le=1e4,
         description="degrees of freedom: fewer give heavier tails; the initial value if learned",
     )
-    learn_df: bool = Field(False, description="learn the degrees of freedom, one number above 1")
+    learn_degrees_of_freedom: bool = Field(
+        False, description="learn the degrees of freedom, one number above 1"
+    )
 
 
 class MixtureOptions(Options):

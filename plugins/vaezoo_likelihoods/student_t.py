@@ -58,15 +58,17 @@ class StudentT(IndependentValues):
 class StudentTLikelihood(LocationScaleLikelihood):
     """Each value has Student's t distribution around its location (Takahashi et al. 2018, eq. 5).
 
-    options.scale: the scale parameter. options.df: degrees of freedom, above 1, so that the mean
-    is the location; with `learn_df` one learned number.
+    options.scale: the scale parameter. options.degrees_of_freedom: above 1, so that the mean is the
+    location; with `learn_degrees_of_freedom` one learned number.
     """
 
     def __init__(self, options: StudentTOptions, data: DataSpec) -> None:
         super().__init__(options, data)
         # df = 1 + softplus(raw_df)
-        raw = torch.tensor(options.df - 1 + math.log(-math.expm1(1 - options.df)))
-        if options.learn_df:
+        raw = torch.tensor(
+            options.degrees_of_freedom - 1 + math.log(-math.expm1(1 - options.degrees_of_freedom))
+        )
+        if options.learn_degrees_of_freedom:
             self.raw_df = nn.Parameter(raw)
         else:
             self.register_buffer("raw_df", raw, persistent=False)

@@ -36,7 +36,7 @@ LOGITS = (-60.0, -5.0, -1.1, -0.9, -1e-2, -1e-6, 0.0, 1e-3, 0.5, 0.99, 1.01, 3.0
 
 
 def options(mode: Any = "shared", scale: float = 0.3) -> StudentTOptions:
-    return StudentTOptions(scale=scale, scale_mode=mode, df=4.0)
+    return StudentTOptions(scale=scale, scale_mode=mode, degrees_of_freedom=4.0)
 
 
 def of_value(distribution: Any, x: float) -> float:
@@ -195,9 +195,11 @@ def test_the_best_scale_of_each_value_is_the_root_of_its_mean_squared_error() ->
 
 def test_degrees_of_freedom_are_learned_above_1() -> None:
     data = DataSpec(shape=(3,), domain="real")
-    model = StudentTLikelihood(StudentTOptions(df=1.5, learn_df=True), data)
+    model = StudentTLikelihood(
+        StudentTOptions(degrees_of_freedom=1.5, learn_degrees_of_freedom=True), data
+    )
     assert float(model.df.detach()) == pytest.approx(1.5)
-    fixed = StudentTLikelihood(StudentTOptions(df=1e4), data)
+    fixed = StudentTLikelihood(StudentTOptions(degrees_of_freedom=1e4), data)
     assert float(fixed.df) == pytest.approx(1e4)
     assert len(list(fixed.parameters())) == 1
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
