@@ -29,7 +29,7 @@ from vaezoo.distributed.launch import (
     resolve_runtime,
     was_restarted,
 )
-from vaezoo.errors import DataError, OptionError
+from vaezoo.errors import DataError, OptionError, TrainingError
 from vaezoo.evaluation.evaluate import Evaluation, evaluate, select_metrics
 from vaezoo.evaluation.findings import Finding, find_problems
 from vaezoo.evaluation.pictures import save_examples
@@ -170,9 +170,11 @@ def _start(config: RunConfig, out: Path | None, callback: ProgressCallback) -> R
                 try:
                     trainer = _make_trainer(config, model, splits, folder, runtime, callback, stops)
                     return _train(trainer, config, splits)
-                except BaseException:
+                except BaseException as error:
                     if not folder.has_progress:
                         folder.remove()
+                        if isinstance(error, TrainingError):
+                            error.args = (f"{error} (nothing was logged yet: no run is kept)",)
                     raise
 
 
@@ -265,7 +267,7 @@ def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
                 progress = trainer.fit()
         finally:
             trainer.callback.on_train_end()
-        with trainer.interruptible():
+        with trainer.interruptible(alone=True):  # its checkpoint is saved
             model = trainer.model.eval()
             context = eval_context(model, config, splits, seed=config.train.seed)
             evaluation = evaluate(context, select_metrics(["default"]))

@@ -46,12 +46,13 @@ class SignalHandler:
                 signal.signal(number, handler)
 
     @contextmanager
-    def interruptible(self) -> Iterator[None]:
+    def interruptible(self, *, alone: bool = False) -> Iterator[None]:
         """Raise StopRequested in the body at the first signal, also if it came before.
 
-        With several ranks nothing is raised: none may leave the others.
+        alone: whether this rank may leave the others, which then cannot go on; else, nothing is
+        raised with several ranks.
         """
-        if world_size() > 1:
+        if world_size() > 1 and not alone:
             yield
             return
         self._interruptible = True

@@ -110,7 +110,7 @@ class Trainer:
                 self._train()
             except NonFiniteError as error:
                 raise self._failed(error) from None
-            with self.interruptible():
+            with self.interruptible(alone=True):
                 self._finish()
         return self.progress
 
@@ -127,10 +127,10 @@ class Trainer:
         self.writer.wait()
 
     @contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """A signal stops the body at once: for work between two steps."""
+    def interruptible(self, *, alone: bool = False) -> Iterator[None]:
+        """A signal stops the body at once: for work between two steps. alone: after the last."""
         try:
-            with self.stops.interruptible():
+            with self.stops.interruptible(alone=alone):
                 yield
         except StopRequested:
             raise self._stopped() from None
