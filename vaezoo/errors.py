@@ -6,7 +6,25 @@ import difflib
 import re
 import shlex
 from collections.abc import Iterable
+from contextvars import ContextVar
 from pathlib import Path
+
+on_command_line = ContextVar("on_command_line", default=False)
+"""Whether messages name options as the command line does: `--batch-size`, not `batch_size`."""
+_PYTHON_NAMES = {"class": "label", "metric": "metrics"}
+
+
+def python_names(message: str) -> str:
+    """The message with arguments of Python for flags, but for those of a whole command."""
+    pieces = re.split(r"(vaezoo [a-z-]+ [^;()]*)", message)
+
+    def name(flag: re.Match[str]) -> str:
+        return _PYTHON_NAMES.get(flag[1], flag[1].replace("-", "_"))
+
+    return "".join(
+        piece if number % 2 else re.sub(r"(?<![\w-])--([a-z][a-z0-9-]*)", name, piece)
+        for number, piece in enumerate(pieces)
+    )
 
 
 class VaezooError(Exception):
@@ -70,6 +88,11 @@ class RunStopped(VaezooError):
 def how_to_resume(path: Path) -> str:
     """The command that resumes a run, to copy and paste."""
     return f"to go on: vaezoo train --resume {shlex.quote(str(path))}"
+
+
+def counted(number: int, what: str) -> str:
+    """`1 example`, `2,000 examples`. what: a noun whose plural has an s."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def quoted(word: object) -> str:

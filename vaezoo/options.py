@@ -17,7 +17,15 @@ from typing import Any, ClassVar, Literal, ParamSpec, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator, validate_call
 from pydantic.fields import FieldInfo
 
-from vaezoo.errors import OptionError, did_you_mean, find_similar, quoted
+from vaezoo.errors import (
+    OptionError,
+    VaezooError,
+    did_you_mean,
+    find_similar,
+    on_command_line,
+    python_names,
+    quoted,
+)
 
 MAX_TEXT = 4096
 """Characters of one value: no system has longer paths."""
@@ -146,7 +154,10 @@ class OptionInfo:
 
 
 def check_arguments(function: Callable[ParamsT, ReturnT]) -> Callable[ParamsT, ReturnT]:
-    """Check the arguments of a public function by its annotations; OptionError in one line."""
+    """Check the arguments of a public function by its annotations; OptionError in one line.
+
+    Outside of the command line, its errors name arguments of Python, not flags.
+    """
     checked = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(function)
 
     @functools.wraps(function)
@@ -157,6 +168,10 @@ def check_arguments(function: Callable[ParamsT, ReturnT]) -> Callable[ParamsT, R
             if error.title != function.__qualname__:  # not of these arguments
                 raise
             raise OptionError(f"{function.__name__}: {_explain_call(function, error)}") from None
+        except VaezooError as error:
+            if error.args and not on_command_line.get():
+                error.args = (python_names(str(error)), *error.args[1:])
+            raise
 
     return call
 

@@ -63,7 +63,7 @@ class FolderDataset(BaseDataset):
         split = self._split(root, placements)
         description = f"{len(placements):,} images"
         if classes:
-            description += f" in {len(classes)} classes"
+            description += f" in {len(classes)} class{'es' * (len(classes) > 1)}"
         counts = f"{len(split.train):,} to train on, {len(split.test):,} to test"
         description += f": {counts}, {split.description}"
         about = json.dumps([VERSION, cached.digest, shape, classes])

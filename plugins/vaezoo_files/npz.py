@@ -264,13 +264,13 @@ def _describe(
     colors = {1: "grey ", 3: "colour "}.get(channels, several)
     size = "×".join(map(str, sides))
     what = {
-        0: f"vectors of {channels:,} values",
+        0: f"vectors of {channels:,} value{'' if channels == 1 else 's'}",
         1: f"{several}signals of {size} values ({axes})",
         2: f"{colors}images of {size} pixels ({axes})",
         3: f"{several}volumes of {size} voxels ({axes})",
     }[len(sides)]
     values = {"binary": "0 or 1", "unit": "in [0, 1]", "real": "real numbers", "count": "counts"}
-    labelled = f", in {len(classes)} classes" if classes else ""
+    labelled = f", in {len(classes)} class{'es' * (len(classes) > 1)}" if classes else ""
     return f"{shapes}, taken for {count:,} {what}, {values[domain]}{labelled}"
 
 

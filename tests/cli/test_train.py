@@ -379,6 +379,12 @@ def test_a_run_goes_on_with_its_data_in_another_folder(
     Path("images").rename("moved")
     resume = ["train", "vanilla", "--resume", "run", "--steps", "3"]
     assert "data has changed" in refused(capsys, *resume, "--root", "others")
+    Path("others").rename("images")  # where the run has its data: not the same any more
+    evaluate = ["evaluate", "run", "--json"]
+    assert "data has changed" in refused(capsys, *evaluate)
+    assert main([*evaluate, "--root", "moved"]) == 0
+    assert json.loads(capsys.readouterr().out)["examples"] == 3
+    assert vaezoo.load_run("run", root="moved").splits.spec.num_examples == 9
     assert main([*resume, "--root", "moved"]) == 0
     assert vaezoo.load_run("run").evaluate().examples == 3
 

@@ -15,7 +15,8 @@ import torch
 
 import vaezoo
 from vaezoo import VaezooError
-from vaezoo.errors import VaezooWarning
+from vaezoo.cli.main import main
+from vaezoo.errors import VaezooWarning, counted, python_names
 from vaezoo.runs.run import Run
 
 TINY: dict[str, Any] = {
@@ -75,7 +76,7 @@ WRONG: list[tuple[Callable[[Run], Any], str]] = [
     (lambda run: vaezoo.train("vanilla", config={}), "config: should be Path | str | None"),
     (lambda run: vaezoo.train("vanilla", callback=print), "an instance of ProgressCallback"),
     (lambda run: vaezoo.train("vanilla", learning_rate=1), "did you mean 'lr'?"),
-    (lambda run: vaezoo.train("vanilla", auto_resume=True), "give --out"),
+    (lambda run: vaezoo.train("vanilla", auto_resume=True), "give out"),
     (lambda run: vaezoo.create_model("vanilla"), "create_model: data: missing required argument"),
     (lambda run: vaezoo.create_model("vanilla", IMAGES), "DataSpec | Splits | tuple[int, ...]"),
     (
@@ -85,7 +86,7 @@ WRONG: list[tuple[Callable[[Run], Any], str]] = [
     (lambda run: vaezoo.create_model(5, (3, 64, 64)), "name: should be a valid string, not 5"),
     (lambda run: vaezoo.create_model("vanilla", (3, 4, 4)), "8×8 or more, not 4×4"),
     (lambda run: vaezoo.load_data(5), "load_data: name: should be a valid string, not 5"),
-    (lambda run: vaezoo.load_data("npz", root=5), "--root: is not a valid path, not '5'"),
+    (lambda run: vaezoo.load_data("npz", root=5), "root: is not a valid path, not '5'"),
     (lambda run: vaezoo.load_plugin(5), "load_plugin: source: should be Path | str, not 5"),
     (lambda run: vaezoo.load_run(5), "load_run: path: should be Path | str, not 5"),
     (lambda run: vaezoo.load_run(run.path, 0), "load_run: device: should be a valid string"),
@@ -116,7 +117,7 @@ WRONG: list[tuple[Callable[[Run], Any], str]] = [
     (lambda run: run.traverse(latents=5), "traverse: latents: should be"),
     (lambda run: run.interpolate(0, 1, method="cubic"), "should be 'slerp' or 'linear'"),
     (lambda run: run.interpolate(0, 12), "example 12: the test split has 12"),
-    (lambda run: run.embed(2), "2 examples are too few to embed: give 3 or more"),
+    (lambda run: run.embed(2), "2 examples: too few to embed: give 3 or more"),
     (lambda run: run.embed(method="mds"), "should be 'pca', 'umap' or 'tsne', not 'mds'"),
     (lambda run: run.evaluate(split="all"), "should be 'train', 'validation' or 'test', not 'all'"),
     (lambda run: run.evaluate(metrics=5), "metrics: should be str | Sequence[str], not 5"),
@@ -190,3 +191,50 @@ def test_the_command_prints_the_warning_as_one_line(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["samples"] == 2
     assert done.stderr.startswith("vaezoo: the prior of this model is not fitted, ")
     assert done.stderr.count("\n") == 1
+
+
+def test_errors_name_arguments_of_python(run: Run, labelled: Run, tmp_path: Path) -> None:
+    """And on the command line, flags; a whole command stays as it is."""
+    for act, said in [
+        (lambda: run.sample(2, label=3), "label: this model is not conditional"),
+        (lambda: labelled.sample(2, label="nine"), "label: there is no class 'nine'"),
+        (lambda: labelled.reconstruct(IMAGES), "give y"),
+        (lambda: vaezoo.train("vanilla", **{**TINY, "batch_size": 99}), "batch_size 99 is larger"),
+        (lambda: vaezoo.load_run(run.path, "abacus"), "device 'abacus' is no device"),
+        (lambda: vaezoo.load_run(run.path, root=tmp_path).config, "data set sprites has no option"),
+    ]:
+        with pytest.raises(VaezooError) as caught:
+            act()
+        assert said in str(caught.value)
+        assert "--" not in str(caught.value).replace("vaezoo list --kind", "")
+    message = (
+        "--lr 3 fails: give --on-nonfinite skip; to go on: vaezoo train --resume x --lr 1 (or --n)"
+    )
+    assert python_names(message) == (
+        "lr 3 fails: give on_nonfinite skip; to go on: vaezoo train --resume x --lr 1 (or n)"
+    )
+
+
+def test_the_command_line_names_flags(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", str(run.path), "--class", "3"]) == 2
+    assert "--class: this model is not conditional" in capsys.readouterr().err
+    with pytest.raises(VaezooError, match=r"^label: "):  # it does not go on afterwards
+        run.sample(2, label=3)
+
+
+def test_many_samples_are_drawn_in_parts(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory of what lies between latents and images is that of one part."""
+    sizes, honest = [], run.model.decode
+
+    def decode(z: torch.Tensor, y: torch.Tensor | None = None) -> Any:
+        sizes.append(len(z))
+        return honest(z, y)
+
+    monkeypatch.setattr(run.model, "decode", decode)
+    assert len(run.sample(600)) == sum(sizes) == 600
+    assert max(sizes) <= 256
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 runs"), (1, "1 run"), (2000, "2,000 runs")])
+def test_counts_are_words(number: int, text: str) -> None:
+    assert counted(number, "run") == text

@@ -27,6 +27,7 @@ WRONG_MODELS = {
     "Halved": ("rate", "the mean of log q - log p"),
     "Swapped": ("rate", "the mean of log q - log p"),
     "Negative": ("rate", "the rate of an example is -"),
+    "ForgetsItsUnits": ("shapes", "log p(x|z) is of the standardised values"),
     "OffPrior": ("rate", "from the prior to itself it is 1 nats"),
     "WeighsTwice": ("bound", "of one sample"),
     "LowEstimate": ("bound", "with many samples"),

@@ -43,6 +43,14 @@ class PastOne(Right):
         return diagonal_normal(mean, torch.full_like(mean, 0.3), mean.dim() - 1)
 
 
+class ForgetsItsUnits(Right):
+    """Its density is of standardised values, whatever the units of the data are."""
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
+        mean = super().decode(z, y).mean
+        return diagonal_normal(mean, torch.full_like(mean, 0.3), mean.dim() - 1)
+
+
 class GreyOnly(Right):
     """Written for one channel, and does not say so."""
 

@@ -240,7 +240,7 @@ def test_gives_up_when_there_are_too_many(tmp_path: Path, monkeypatch: pytest.Mo
     said = str(caught.value)
     assert "22 steps had to be skipped" in said  # the log line after the 21st
     assert "at step 25" in said
-    assert "--on-nonfinite skip" not in said  # it is on
+    assert "on_nonfinite skip" not in said  # it is on
     assert "\n" not in said
 
 

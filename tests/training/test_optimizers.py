@@ -318,10 +318,10 @@ class TestAccumulate:
     @pytest.mark.parametrize(
         ("options", "said"),
         [
-            ({"loss": "beta_tc"}, "--accumulate: the loss needs full batches: the aggregate post"),
-            ({"free_bits": 0.1}, "--accumulate: the loss needs full batches: --free-bits are of"),
-            ({"accumulate": 3}, "--batch-size 16 cannot be shared by 3 parts .*a multiple of 3"),
-            ({"accumulate": 16}, "leaves 1 to each of 16 parts .* --batch-size 32 or more"),
+            ({"loss": "beta_tc"}, "^accumulate: the loss needs full batches: the aggregate post"),
+            ({"free_bits": 0.1}, "^accumulate: the loss needs full batches: free_bits are of"),
+            ({"accumulate": 3}, "^batch_size 16 cannot be shared by 3 parts .*a multiple of 3"),
+            ({"accumulate": 16}, "leaves 1 to each of 16 parts .* batch_size 32 or more"),
         ],
     )
     def test_what_cannot_be_is_refused(

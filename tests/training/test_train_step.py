@@ -12,8 +12,9 @@ import pytest
 import vaezoo
 from small_jobs import SMALL_JOB
 from vaezoo.data.base import Batch
-from vaezoo.losses.base import StepContext
+from vaezoo.losses.base import Phase, StepContext, loss_of
 from vaezoo.models.base import BaseVAE
+from vaezoo.testing.subjects import ModelWithLoss
 from vaezoo_vanilla.loss import ELBOLoss
 
 
@@ -68,3 +69,26 @@ print("torch._dynamo" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.split()[-1] == "False", done.stderr
+
+
+@pytest.mark.parametrize(("name", "frozen"), [("vanilla", "decoder"), ("vq_vae", "sampler")])
+def test_frozen_parameters_of_a_phase_stay_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, name: str, frozen: str
+) -> None:
+    """A phase of all parameters, as docs/write_a_loss.md has it; vq_vae freezes its sampler."""
+    pair = ModelWithLoss(name)
+    model = pair.build()
+    if name == "vanilla":
+        model.get_submodule(frozen).requires_grad_(False)
+    loss = loss_of(model)
+    phases = [Phase("train", list(model.parameters()), loss)]
+    monkeypatch.setattr(type(loss), "phases", lambda *_: phases)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    still = {name for name, value in model.named_parameters() if not value.requires_grad}
+    assert still
+    assert all(name.startswith(frozen) for name in still)
+    for values in pair.train(model, pair.batch(), 2):
+        assert values.isfinite().all()
+    moved = {name for name, value in model.named_parameters() if not value.equal(before[name])}
+    assert moved
+    assert not moved & still

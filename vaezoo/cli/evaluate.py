@@ -45,9 +45,11 @@ _ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
     help="Group runs that differ only in --seed: mean and standard deviation of each group.",
 )
 @options.device_option
+@click.option("--root", type=click.Path(path_type=Path), help="Where the data lies, if it moved.")
 @options.json_option
 def command(
     runs: tuple[Path, ...],
+    root: Path | None,
     metrics: tuple[str, ...],
     importance_samples: int,
     split: Literal["test", "validation", "train"],
@@ -71,7 +73,7 @@ def command(
 
     results = []
     with process_group(device), Progress() as progress:
-        opened = [load_run(path, device) for path in runs]
+        opened = [load_run(path, device, root=root) for path in runs]
         groups = _group_by_seed(opened) if group_by_seed else []
         for path, run in zip(runs, opened, strict=True):
             progress.prefix = f"{path.name}: " if len(runs) > 1 else ""

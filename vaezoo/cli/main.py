@@ -24,6 +24,7 @@ from vaezoo.errors import (
     VaezooWarning,
     did_you_mean,
     nearest,
+    on_command_line,
     printable,
 )
 from vaezoo.io import cannot_write
@@ -134,6 +135,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may lack × or ≥
     warnings.formatwarning = _format_as_line
+    token = on_command_line.set(True)
     try:
         code = _run(list(sys.argv[1:] if args is None else args))
         if sys.stdout is not None:
@@ -160,6 +162,8 @@ def main(args: Sequence[str] | None = None) -> int:
             time.sleep(_RANK0_SECONDS)  # torchrun ends all processes with the first
             return code
         return _fail(message, code)
+    finally:
+        on_command_line.reset(token)
 
 
 def _run(args: list[str]) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from vaezoo.cli import options
+from vaezoo.errors import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,14 +51,10 @@ def _save(
     return None, ""
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
 def _describe(text: str, legend: str, x: Tensor) -> str:
     """The text, with that of the picture, and how many examples of x are not finite."""
     broken = int((~x.isfinite()).flatten(1).any(1).sum())
-    warning = f"{_count(broken, 'example')} with values that are not finite" if broken else ""
+    warning = f"{counted(broken, 'example')} with values that are not finite" if broken else ""
     return "; ".join(filter(None, (text, legend, warning)))
 
 
@@ -80,7 +77,7 @@ def sample_command(
     x = run.sample(count, label=number, temperature=temperature, seed=seed)
     shown, legend = _save(run, out, sample_labels(run.model, count, number), x=x)
     values = {"samples": count, "temperature": temperature, "value_range": shown}
-    return values, _describe(_count(count, "sample"), legend, x)
+    return values, _describe(counted(count, "sample"), legend, x)
 
 
 @click.command()
@@ -102,7 +99,7 @@ def reconstruct_command(run: Run, images: tuple[str, ...], label: str | None, ou
     reconstructed = run.reconstruct(x, run.classes_of(examples, label))
     shown, legend = _save(run, out, originals=x, x=reconstructed)
     errors = (x - reconstructed).square().flatten(1).mean(1).tolist()
-    text = _count(len(images), "reconstructed example")
+    text = counted(len(images), "reconstructed example")
     values = {"images": [*images], "mse": errors, "value_range": shown}
     return values, _describe(text, legend, reconstructed)
 
@@ -157,7 +154,7 @@ def traverse_command(
     legend = save_sequences(out, run.data_spec, [row.images for row in found.rows], names)
     images = torch.cat([row.images for row in found.rows])
     order = "their KL" if found.order == "kl" else "the standard deviation of their posterior means"
-    text = f"{_count(len(found.rows), 'latent dimension')}, ordered by {order}"
+    text = f"{counted(len(found.rows), 'latent dimension')}, ordered by {order}"
     if found.num_ignored:
         text += f"\n{found.num_ignored} left out: they do not change the decoder's output"
     values = {**found.to_dict(), "value_range": drawn_range(run.data_spec)}
@@ -235,4 +232,7 @@ def embed_command(
         progress.update(method, 0, examples)
         found = run.embed(examples, method=method, by=by, seed=seed)
     save_scatter(out, found.points, found.values, found.names, title=found.title, axes=found.axes)
-    return found.to_dict(), f"{len(found.points):,} examples on a plane, {found.description}"
+    return (
+        found.to_dict(),
+        f"{counted(len(found.points), 'example')} on a plane, {found.description}",
+    )

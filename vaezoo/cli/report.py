@@ -8,7 +8,7 @@ import click
 
 from vaezoo.cli import options
 from vaezoo.cli.output import print_result
-from vaezoo.errors import OptionError
+from vaezoo.errors import OptionError, counted
 
 
 @click.command()
@@ -93,7 +93,7 @@ def command(
         "differing": differing(summaries),
         "explorable": [one.description["name"] for one in explorables],
     }
-    num_runs = "1 run" if len(summaries) == 1 else f"{len(summaries)} runs"
+    num_runs = counted(len(summaries), "run")
     lines = [f"{out}: {num_runs}, {out.stat().st_size / 2**20:.1f} MiB"]
     lines += [f"  {run.name}: {remark}" for run in summaries for remark in run.remarks]
     print_result(as_json, found, "\n".join(lines))

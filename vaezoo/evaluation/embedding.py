@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vaezoo.data.base import Splits
-from vaezoo.errors import DataError, OptionError, nearest
+from vaezoo.errors import DataError, OptionError, counted, nearest
 from vaezoo.evaluation.latents import LatentStats
 from vaezoo.io import require_extra
 
@@ -104,7 +104,7 @@ def embed_points(
     need extra packages: MissingExtraError if they are missing.
     """
     if len(points) < 3:
-        raise DataError(f"{len(points)} examples are too few to embed: give 3 or more")
+        raise DataError(f"{counted(len(points), 'example')}: too few to embed: give 3 or more")
     if not points.isfinite().all():
         raise DataError("the latents are not finite: the model has diverged")
     if method == "pca":

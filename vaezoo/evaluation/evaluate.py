@@ -12,7 +12,7 @@ import torch
 
 from vaezoo.distributed import local_only, rank, world_size
 from vaezoo.distributed.launch import gather_objects, on_rank0_broadcast
-from vaezoo.errors import OptionError, VaezooError
+from vaezoo.errors import OptionError, VaezooError, counted
 from vaezoo.evaluation.latents import LatentKls, LatentMoments, latent_report
 from vaezoo.evaluation.metric import (
     EvalBatch,
@@ -59,7 +59,7 @@ class Evaluation:
 
     def __repr__(self) -> str:
         """A line for each metric, with its uncertainty and unit, or why it has no value."""
-        lines = [f"Evaluation on {self.examples:,} examples"]
+        lines = [f"Evaluation on {counted(self.examples, 'example')}"]
         for name, result in self.metrics.items():
             error = "" if result.uncertainty is None else f" ± {result.uncertainty:.2g}"
             value = "none" if result.value is None else f"{result.value:.5g}{error} {result.unit}"

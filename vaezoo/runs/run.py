@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.checkpoint.format import load_into, load_weights
-from vaezoo.config import RunConfig, build_config
+from vaezoo.config import RunConfig, build_config, title
 from vaezoo.data.base import Batch, Splits, Standardizer, check_examples, load_splits
 from vaezoo.data.loader import BatchLoader
 from vaezoo.data.spec import DataSpec
@@ -47,7 +47,7 @@ from vaezoo.evaluation.metric import EvalContext, FeatureChoice, no_progress
 from vaezoo.io import read_json
 from vaezoo.models.base import UNFITTED_PRIOR, BaseVAE
 from vaezoo.models.distributions import mode
-from vaezoo.options import check_arguments
+from vaezoo.options import check_arguments, parse, to_dict
 from vaezoo.runs.build import TooLargeError, build_dataset, build_model, limit_memory
 from vaezoo.runs.provenance import load_components
 from vaezoo.runtime import OnProgress, report_progress
@@ -72,8 +72,10 @@ class Run:
     """
 
     @check_arguments
-    def __init__(self, path: Path | str, device: str = "auto") -> None:
-        self.folder = RunFolder(Path(path))
+    def __init__(
+        self, path: Path | str, device: str = "auto", *, root: Path | str | None = None
+    ) -> None:
+        self.folder, self._root = RunFolder(Path(path)), root
         self.device = resolve_device(device)
 
     def __repr__(self) -> str:
@@ -101,9 +103,14 @@ class Run:
         """The full configuration of the run."""
         components, values = load_components(self.folder)
         try:
-            return build_config(components, values, {})
+            config = build_config(components, values, {})
         except OptionError as error:
             raise RunError(f"{self.folder.config}: {error}") from None
+        if self._root is None:
+            return config
+        moved = {**to_dict(config.data), "root": self._root}
+        data = parse(type(config.data), moved, title(components.data))
+        return RunConfig(components, {**config.options, "data": data})
 
     @functools.cached_property
     def data_spec(self) -> DataSpec:
@@ -392,9 +399,12 @@ class Run:
 
 
 @check_arguments
-def load_run(path: Path | str, device: str = "auto") -> Run:
-    """Open a run folder. device: auto, cpu, cuda, ... RunError if there is no run."""
-    run = Run(RunFolder.existing(Path(path)).path, device)
+def load_run(path: Path | str, device: str = "auto", *, root: Path | str | None = None) -> Run:
+    """Open a run folder. RunError if there is no run.
+
+    device: auto, cpu, cuda, ... root: where the data lies now, if it was moved.
+    """
+    run = Run(RunFolder.existing(Path(path)).path, device, root=root)
     _ = run.config, run.data_spec  # raises here if they are damaged
     return run
 

@@ -29,7 +29,7 @@ from vaezoo.distributed.launch import (
     resolve_runtime,
     was_restarted,
 )
-from vaezoo.errors import DataError, OptionError, TrainingError
+from vaezoo.errors import DataError, OptionError, TrainingError, counted
 from vaezoo.evaluation.evaluate import Evaluation, evaluate, select_metrics
 from vaezoo.evaluation.findings import Finding, find_problems
 from vaezoo.evaluation.pictures import save_examples
@@ -116,14 +116,14 @@ def resume_run(path: Path, config: RunConfig, callback: ProgressCallback) -> Run
                 trainer = _make_trainer(config, model, splits, folder, runtime, callback, stops)
                 trainer.resume()
                 if on_rank0_broadcast(lambda: trainer.done and folder.summary.exists()):
-                    steps = f"{trainer.progress.step:,} steps"
+                    steps = counted(trainer.progress.step, "step")
                     if trainer.progress.step < trainer.total_steps:
                         why = f"ran out of patience after {steps}: give more --patience to go on"
                     else:
                         why = f"has finished its {steps}: give more --epochs or --steps to go on"
                     raise OptionError(f"{path} {why}")
                 if trainer.progress.step > trainer.total_steps:
-                    steps = f"{trainer.progress.step:,} steps"
+                    steps = counted(trainer.progress.step, "step")
                     raise OptionError(
                         f"{path} has {steps} already, and these options end it at step "
                         f"{trainer.total_steps:,}: give more --epochs or --steps"
@@ -281,7 +281,7 @@ def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
                     _draw_pictures(trainer, config, splits)
                 # The summary comes last: it shows that the run is complete.
                 write_json(trainer.folder.summary, summary)
-    barrier()
+            barrier()
     return Run(trainer.folder.path, str(device))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vaezoo.data.spec import NAMES, DataSpec
+from vaezoo.data.spec import NAMES, DataSpec, DataStatistics
 from vaezoo.errors import DataError, OptionError
 from vaezoo.losses.base import loss_of
 from vaezoo.models.base import BaseVAE
@@ -48,6 +49,8 @@ def _fits(pair: ModelWithLoss, data: DataSpec) -> bool:
     where += "" if data.class_names else " without labels"
     try:
         _check_evaluation(pair, model, data)
+        if data.domain == "real":
+            _check_log_det(pair, model, data)
         model.train()
         for phase, output in pair.outputs(model, pair.batch(data=data)):
             _check_tensor(output.loss, (), f"the loss of phase {phase.name}")
@@ -87,6 +90,23 @@ def _check_evaluation(pair: ModelWithLoss, model: BaseVAE, data: DataSpec) -> No
                 _check_tensor(prior.log_prob(z), (n,), "log p(z)")
                 ratios = model.log_importance_weights(x, y, 2)
                 _check_tensor(ratios, (2, n), "log_importance_weights")
+
+
+def _check_log_det(pair: ModelWithLoss, model: BaseVAE, data: DataSpec) -> None:
+    """Check that log p(x|z) of standardised data is that of the data before."""
+    count = data.numel if not data.ndim else data.channels
+    zeros, twos = (0.0,) * count, (2.0,) * count
+    statistics = DataStatistics(mean=zeros, std=twos, minimum=-9.0, maximum=9.0)
+    scaled = replace(data, statistics=statistics)
+    twin = pair.build(scaled).eval()  # the same weights
+    with seeded(0, CPU), torch.no_grad():
+        x, y = pair.batch(3, data)
+        y = model.labels(y)
+        z = model.encode(x, y).rsample()
+        less = model.decode(z, y).log_prob(x) - twin.decode(z, y).log_prob(x)
+    expected = torch.full_like(less, scaled.log_det - data.log_det)
+    wrong = not torch.allclose(less, expected, rtol=1e-3)
+    fail_if(wrong, "log p(x|z) is of the standardised values: subtract data.log_det")
 
 
 def _search(pair: ModelWithLoss) -> None:
