@@ -1,4 +1,4 @@
-"""All built-in models, losses and data sets pass vaezoo.testing; the registry lists them."""
+"""All built-in models, parts, losses and data sets pass vaezoo.testing; the registry lists them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.sources import import_file
-from vaezoo.plugins.specs import Kind, Spec
+from vaezoo.plugins.specs import PARTS, Kind, Spec
 from vaezoo.testing import check_dataset, parametrize_with_checks
 
 Options = dict[str, Any]
@@ -25,6 +25,11 @@ torchvision_sets: Any = import_file(str(Path(__file__).parent / "test_files_torc
 def ours(kind: Kind) -> list[Spec]:
     known = registry()
     return [s for s in known.specs(kind) if known.plugin(s).distribution == "vaezoo"]
+
+
+@parametrize_with_checks(*(spec for kind in PARTS for spec in ours(kind)))
+def test_parts(check: Callable[[], None]) -> None:
+    check()
 
 
 @parametrize_with_checks(*ours("model"), *ours("loss"))

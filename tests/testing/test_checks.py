@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from vaezoo.plugins.sources import import_file
-from vaezoo.testing import check_dataset, check_loss, check_model
+from vaezoo.testing import check_dataset, check_loss, check_model, check_part
 from vaezoo.testing.check import Result
-from vaezoo.testing.contract import DATASET_CHECKS, LOSS_CHECKS, MODEL_CHECKS, ContractError
+from vaezoo.testing.contract import CHECKS, ContractError, make_contract
 
 HERE = Path(__file__).parent
-MODELS, LOSSES, DATASETS = (
-    import_file(str(HERE / f"wrong_{kind}.py")) for kind in ("models", "losses", "datasets")
+MODELS, LOSSES, DATASETS, PARTS = (
+    import_file(str(HERE / f"wrong_{kind}.py"))
+    for kind in ("models", "losses", "datasets", "parts")
 )
 
 WRONG_MODELS = {
@@ -88,6 +89,28 @@ WRONG_DATASETS = {
     "OnDiskInLines": ("missing", "the error has several lines"),
 }
 
+WRONG_PARTS = {
+    "OwnShape": ("out_shape", "the decoder's output is (2, 12), not (2, 36)"),
+    "OtherGrid": ("grid", "the grid_encoder's output is (2, 6, 2), not (2, 6, 4)"),
+    "NoTag": ("grid", "latent_grid is (4,), without a tag `grid`"),
+    "OneBody": ("own_weights", "two encoders share 2 parameters"),
+    "ImagesOnly": ("shapes", "on 1×64 unit: RuntimeError"),
+    "BatchOfLatents": ("latent_shapes", "the posterior's batch_shape is (3, 2), not (3,)"),
+    "VectorOfGrid": ("latent_shapes", "decoder_input of a sample of the posterior is (3, 12), not"),
+    "AsksForMore": ("num_params", "2 of 6 parameters have no gradient"),
+    "NoDensity": ("compatible", "NotImplementedError"),
+    "EachValue": ("param_shape", "on binary vectors of 5 values the batch_shape is (3, 5), not"),
+    "OneParameter": ("param_shape", "RuntimeError: The size of tensor"),
+    "PastOneMean": ("mean_range", "past [0, 1]"),
+    "BetweenLevels": ("support", "a sample is between two values"),
+    "NoLogDet": ("log_det", "it is 5.493 nats away from that"),
+    "Grows": ("state", "count: of another shape after fitting"),
+    "ForgetsThatItIsFitted": ("fitted", "false where the state of a fitted one is loaded"),
+    "BatchOfValues": ("distribution", "the event_shape is (), not (4,)"),
+    "ChangesTheModel": ("frozen", "fit() changes encoder."),
+    "IgnoresLatents": ("learns", "their log-probability was"),
+}
+
 ELSEWHERE = {"registration", "processes"}
 """Checks whose wrong subject has to be installed, or loaded elsewhere: in test_contract.py."""
 
@@ -124,6 +147,7 @@ def test_distributions_may_check_themselves_outside_of_training() -> None:
             (check_model, MODELS, WRONG_MODELS),
             (check_loss, LOSSES, WRONG_LOSSES),
             (check_dataset, DATASETS, WRONG_DATASETS),
+            (check_part, PARTS, WRONG_PARTS),
         )
         for name, expected in wrong.items()
     ],
@@ -137,11 +161,39 @@ def test_what_is_wrong_is_caught(check_subject: Any, subject: type, check: str, 
     assert len(message.splitlines()) == 2
 
 
-def test_every_check_has_something_wrong_to_catch() -> None:
-    models, losses, datasets = (
-        {check for check, _ in wrong.values()}
-        for wrong in (WRONG_MODELS, WRONG_LOSSES, WRONG_DATASETS)
+RIGHT_PARTS = ("RightNetwork", "RightBottleneck", "RightLikelihood", "RightSampler")
+
+
+@pytest.mark.parametrize("name", RIGHT_PARTS)
+def test_a_right_part_passes(name: str) -> None:
+    found = statuses(check_part(getattr(PARTS, name)))
+    assert {*found.values()} <= {"passed", "does not apply", "left out"}
+    assert [check for check, status in found.items() if status == "does not apply"] in (
+        ["registration"],
+        ["registration", "sampling"],
     )
-    names = {check.name for check in (*MODEL_CHECKS, *LOSS_CHECKS)}
-    assert names - ELSEWHERE <= models | losses
-    assert {check.name for check in DATASET_CHECKS} - ELSEWHERE == datasets
+
+
+FOLLOWS = {
+    "ImagesOnly": {"out_shape", "grid"},
+    "BatchOfLatents": {"compatible"},
+    "EachValue": {"log_det"},
+    "OneParameter": {"mean_range", "support", "log_det"},
+    "Grows": {"fitted"},
+}
+"""Checks that fail because of the same mistake: it leaves them nothing to look at."""
+
+
+@pytest.mark.parametrize("name", WRONG_PARTS)
+def test_a_wrong_part_fails_no_other_check_of_its_kind(name: str) -> None:
+    """The checks of the part alone, without those of the model around it."""
+    contract = make_contract(getattr(PARTS, name))
+    alone = [c for c in contract.checks if c.function.__module__.endswith("part_checks")]
+    failed = {c.name for c in alone if contract.result(c).status == "failed"}
+    assert failed - FOLLOWS.get(name, set()) <= {WRONG_PARTS[name][0]}
+
+
+def test_every_check_has_something_wrong_to_catch() -> None:
+    wrong = (WRONG_MODELS, WRONG_LOSSES, WRONG_DATASETS, WRONG_PARTS)
+    caught = {check for subjects in wrong for check, _ in subjects.values()}
+    assert {check.name for checks in CHECKS.values() for check in checks} - ELSEWHERE == caught

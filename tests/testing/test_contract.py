@@ -244,7 +244,7 @@ class TestCommand:
         capsys.readouterr()
         for wrong, said in (
             (["check", "vanila"], "did you mean 'vanilla'"),
-            (["check", "vanilla", "--set", "data.root=x"], "options of model and loss"),
+            (["check", "vanilla", "--set", "data.root=x"], "options of model, network"),
             (["check", "vanilla", "--only", "shape"], "did you mean 'shapes'"),
             (["check", str(HERE / "wrong_models.py")], "name one class"),
         ):
@@ -252,3 +252,49 @@ class TestCommand:
             error = capsys.readouterr().err
             assert said in error
             assert error.count("\n") == 1
+
+    def test_a_subject_is_paired_with_what_the_line_names(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        parts, models = HERE / "wrong_parts.py", HERE / "wrong_models.py"
+        data = f"{HERE / 'wrong_datasets.py'}:Stripes"
+        for line in (
+            ["codes", "--model", "vq_vae", "--only", "terms"],
+            ["elbo", "--kind", "losses", "--model", "vq_vae", "--only", "terms"],
+            ["conv", "--model", "vq_vae", "--only", "out_shape,flops"],
+            ["gaussian", "--kind", "samplers", "--only", "state,learns"],
+            ["gaussian", "--kind", "samplers", "--model", "rae", "--only", "state"],
+            ["autoregressive", "--only", "state"],
+            [f"{parts}:RightNetwork", "--bottleneck", "vq", "--only", "terms,flops"],
+            [f"{models}:Right", "--data", data, "--only", "seeds"],
+        ):
+            assert main(["check", *line]) == 0, line
+        assert "keeps the contract" in capsys.readouterr().out
+        for line, said in (
+            (["vanilla", "--model", "rae"], "--model: the model to check is vanilla"),
+            (["sprites", "--model", "rae"], "a data set is checked alone: leave out --model"),
+            (["vq", "--kind", "losses", "--model", "vanilla"], "needs a model with grid"),
+            (["vmf", "--model", "ladder_vae"], "builds its own bottleneck"),
+            (["autoregressive", "--model", "vanilla"], "is for discrete latents"),
+            (["vq_vae", "--data", data, "--set", "data.size=4"], "8×8 or more, not 4×4"),
+        ):
+            assert main(["check", *line]) == 2, line
+            error = capsys.readouterr().err
+            assert said in error
+            assert error.count("\n") == 1
+
+    def test_an_error_is_shown_once(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        file = tmp_path / "broken.py"
+        file.write_text(
+            "from vaezoo.testing.subjects import ReferenceVAE\n"
+            "class Broken(ReferenceVAE):\n"
+            "    def decode(self, z, y=None):\n"
+            "        return self.missing(z)\n"
+        )
+        assert main(["check", f"{file}:Broken", "--only", "shapes,overfit,terms,seeds"]) == 1
+        said = capsys.readouterr().out
+        assert said.count("has no attribute 'missing'") == 2  # the reason, and the traceback
+        assert said.count("Traceback (most recent call last)") == 1
+        assert said.count("why: the same error as in shapes") == 3

@@ -1,4 +1,4 @@
-"""Checks of the contract of models, losses and data sets, for authors of plugins.
+"""Checks of the contract of models, parts, losses and data sets, for authors of plugins.
 
 `vaezoo check NAME` runs them on the command line. If hypothesis is installed, more data shapes are
 tried. Only parametrize_with_checks needs pytest.
@@ -10,6 +10,7 @@ from vaezoo.testing.contract import (
     check_dataset,
     check_loss,
     check_model,
+    check_part,
     parametrize_with_checks,
 )
 
@@ -19,5 +20,6 @@ __all__ = [
     "check_dataset",
     "check_loss",
     "check_model",
+    "check_part",
     "parametrize_with_checks",
 ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from vaezoo.options import Options
@@ -61,11 +61,33 @@ class Result:
         return {**values, "details": self.details or None}
 
     @property
+    def cause(self) -> BaseException | None:
+        """The error that the check did not expect; None if there is none."""
+        error = self.error.__cause__ if isinstance(self.error, CheckFailed) else self.error
+        return None if isinstance(error, CheckFailed) else error
+
+    @property
     def details(self) -> str:
-        """The traceback of an error that the check did not expect; "" if there is none."""
-        if self.error is None or isinstance(self.error, CheckFailed):
-            return ""
-        return "".join(traceback.format_exception(self.error))
+        """The traceback of `cause`; "" if there is none."""
+        return "" if self.cause is None else "".join(traceback.format_exception(self.cause))
+
+    def after(self, others: Iterable[Result]) -> Result:
+        """This result, or, if one of the others has the same error, one that only names it."""
+        for other in others:
+            if self.cause and _same(self.cause, other.cause):
+                reason = f"the same error as in {other.check}"
+                return replace(self, reason=reason, hint="", error=None)
+        return self
+
+
+def _same(error: BaseException, other: BaseException | None) -> bool:
+    """Whether two errors are of one type, text and line."""
+
+    def key(one: BaseException) -> tuple[object, ...]:
+        frame = traceback.extract_tb(one.__traceback__)[-1]
+        return type(one), str(one), frame.filename, frame.lineno
+
+    return other is not None and key(error) == key(other)
 
 
 @dataclass(frozen=True)

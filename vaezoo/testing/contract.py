@@ -1,19 +1,42 @@
-"""Checks a model, a loss or a data set by a call, or as a pytest test for each check."""
+"""Checks a model, a part, a loss or a data set by a call, or as a pytest test for each check."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+from vaezoo.data.base import BaseDataset
 from vaezoo.errors import OptionError, VaezooError, nearest
+from vaezoo.models.base import EncoderDecoderVAE
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.sources import kind_of_class
-from vaezoo.plugins.specs import LossSpec, ModelSpec, Spec
+from vaezoo.plugins.specs import (
+    PARTS,
+    DatasetSpec,
+    Kind,
+    LossSpec,
+    ModelSpec,
+    PartKind,
+    Spec,
+)
 from vaezoo.testing import dataset_checks, multi_process, output_checks, training_checks
 from vaezoo.testing.check import Check, Result, Subject
-from vaezoo.testing.subjects import LoadedDataset, ModelWithLoss, Named, ReferenceVAE
+from vaezoo.testing.part_checks import (
+    BOTTLENECK_CHECKS,
+    LIKELIHOOD_CHECKS,
+    NETWORK_CHECKS,
+    SAMPLER_CHECKS,
+)
+from vaezoo.testing.subjects import (
+    LoadedDataset,
+    ModelWithLoss,
+    Named,
+    ReferenceVAE,
+    find_class,
+)
 
 LOSS_CHECKS = (
     dataset_checks.registration,
@@ -58,7 +81,31 @@ DATASET_CHECKS = (
 )
 """What a data set must keep."""
 
-NAMES = {check.name for check in (*MODEL_CHECKS, *DATASET_CHECKS)}
+_REGISTERED = (dataset_checks.registration, dataset_checks.options)
+_TRAINED = (
+    training_checks.overfit,
+    output_checks.extremes,
+    training_checks.gradients,
+    training_checks.weights,
+    training_checks.half_precision,
+    training_checks.flops,
+    training_checks.compiled,
+)
+_RATES = (output_checks.rate, output_checks.bound)
+_STATES = (training_checks.independence, training_checks.seeds, training_checks.evaluation)
+
+CHECKS: Mapping[Kind, tuple[Check, ...]] = {
+    "model": MODEL_CHECKS,
+    "network": (*NETWORK_CHECKS, output_checks.shapes, *_REGISTERED, *_STATES, *_TRAINED),
+    "bottleneck": (*BOTTLENECK_CHECKS, *_RATES, *_REGISTERED, *_STATES, *_TRAINED),
+    "likelihood": (*LIKELIHOOD_CHECKS, *_REGISTERED, *_TRAINED),
+    "sampler": (*SAMPLER_CHECKS, output_checks.sampling, *_REGISTERED, training_checks.weights),
+    "loss": LOSS_CHECKS,
+    "dataset": DATASET_CHECKS,
+}
+"""What each kind must keep. A part is checked alone, and in the model that it is paired with."""
+
+NAMES = {check.name for checks in CHECKS.values() for check in checks}
 
 
 class ContractError(AssertionError):
@@ -127,13 +174,33 @@ def check_model(
 
     model: a registered name, `my_vae.py:MyVAE`, a ModelSpec, or a class.
     loss: likewise; by default the model's own.
-    options: options of the model and the loss. Shared ones (`hidden`, `latent_dim`) have small
-        defaults here, so that checks are fast.
+    options: options of the model, its parts and the loss. Shared ones (`hidden`, `latent_dim`) have
+        small defaults here, so that checks are fast.
     expected_failures: check -> reason. Such a check must fail.
     slow: whether to run the slow checks (compiled, processes). only: the checks to run.
     """
-    pair = ModelWithLoss(model, loss, options=options)
-    return _run_all(Contract(pair, MODEL_CHECKS, expected_failures or {}, slow, tuple(only)))
+    pair = make_subject("model", model, {} if loss is None else {"loss": loss}, options)
+    return _run_all("model", pair, expected_failures, slow, only)
+
+
+def check_part(
+    part: Named,
+    *,
+    kind: PartKind | None = None,
+    model: Named | None = None,
+    options: Mapping[str, Any] | None = None,
+    expected_failures: Mapping[str, str] | None = None,
+    slow: bool = False,
+    only: Iterable[str] = (),
+) -> list[Result]:
+    """Check a network, bottleneck, likelihood or sampler, as check_model does for a model.
+
+    kind: needed where `part` is a name that parts of several kinds have.
+    model: the model to check it in; by default one of an encoder and a decoder.
+    """
+    kind = cast(PartKind, _kind(part, PARTS)) if kind is None else kind
+    pair = make_subject(kind, part, {} if model is None else {"model": model}, options)
+    return _run_all(kind, pair, expected_failures, slow, only)
 
 
 def check_loss(
@@ -150,8 +217,8 @@ def check_loss(
     model: the model to check it with. By default a small Gaussian VAE; if that lacks a tag that the
     loss requires, the first registered model that has it.
     """
-    pair = ModelWithLoss(model or _default_model(loss), loss, about="loss", options=options)
-    return _run_all(Contract(pair, LOSS_CHECKS, expected_failures or {}, slow, tuple(only)))
+    pair = make_subject("loss", loss, {} if model is None else {"model": model}, options)
+    return _run_all("loss", pair, expected_failures, slow, only)
 
 
 def check_dataset(
@@ -166,7 +233,7 @@ def check_dataset(
     options: options of the data set. Choose a small root, or few examples.
     """
     data = LoadedDataset(dataset, options)
-    return _run_all(Contract(data, DATASET_CHECKS, expected_failures or {}, only=tuple(only)))
+    return _run_all("dataset", data, expected_failures, False, only)
 
 
 def make_contract(
@@ -174,15 +241,48 @@ def make_contract(
     options: Mapping[str, Any] | None = None,
     slow: bool = False,
     only: tuple[str, ...] = (),
+    others: Mapping[str, Named] | None = None,
 ) -> Contract:
-    """The contract of a model, loss or data set."""
-    kind = named.kind if isinstance(named, Spec) else _kind(named)
+    """The contract of a model, part, loss or data set. others: see make_subject."""
+    kind = _kind(named, CHECKS)
+    return Contract(make_subject(kind, named, others or {}, options), CHECKS[kind], {}, slow, only)
+
+
+def make_subject(
+    kind: Kind, named: Named, others: Mapping[str, Named], options: Mapping[str, Any] | None = None
+) -> Subject:
+    """What is checked, with what it is paired with.
+
+    others: "model", "loss", "data", and the kinds of parts -> a name, spec or class.
+    """
     if kind == "dataset":
-        return Contract(LoadedDataset(named, options), DATASET_CHECKS, {}, slow, only)
-    if kind == "model":
-        return Contract(ModelWithLoss(named, options=options), MODEL_CHECKS, {}, slow, only)
-    pair = ModelWithLoss(_default_model(named), named, about="loss", options=options)
-    return Contract(pair, LOSS_CHECKS, {}, slow, only)
+        if others:
+            raise OptionError(f"a data set is checked alone: leave out --{next(iter(others))}")
+        return LoadedDataset(named, options)
+    given = {**others, kind: named}
+    loss, data = given.pop("loss", None), given.pop("data", None)
+    model = given.pop("model", None)
+    own, dataset = dict(options or {}), None
+    if data is not None:
+        fields = find_class(data, DatasetSpec, BaseDataset)[0].load_options().model_fields
+        dataset = LoadedDataset(data, {k: own.pop(k) for k in [*own] if k in fields})
+    if model is None:
+        model = EncoderDecoderVAE if loss is None or kind in PARTS else _default_model(loss)
+
+    def pair(parts: Mapping[str, Named]) -> ModelWithLoss:
+        return ModelWithLoss(model, loss, parts=parts, about=kind, dataset=dataset, options=own)
+
+    try:
+        return pair(given)
+    except OptionError:
+        if kind != "sampler" or len(given) > 1:
+            raise
+        for spec in registry().specs("bottleneck"):  # one whose latents it fits
+            with suppress(OptionError):
+                found = pair({**given, "bottleneck": spec})
+                found.build()
+                return found
+        raise
 
 
 def parametrize_with_checks(*subjects: Named, slow: bool = False) -> Any:
@@ -192,7 +292,8 @@ def parametrize_with_checks(*subjects: Named, slow: bool = False) -> Any:
         def test_keeps_the_contract(check):
             check()
 
-    subjects: names, specs or classes of models, losses and data sets. slow: the slow checks too.
+    subjects: names, specs or classes of models, parts, losses and data sets. slow: the slow checks
+        too.
     """
     try:
         import pytest
@@ -216,30 +317,42 @@ def parametrize_with_checks(*subjects: Named, slow: bool = False) -> Any:
     return pytest.mark.parametrize("check", cases)
 
 
-def _run_all(contract: Contract) -> list[Result]:
+def _run_all(
+    kind: Kind,
+    subject: Subject,
+    expected: Mapping[str, str] | None,
+    slow: bool,
+    only: Iterable[str],
+) -> list[Result]:
+    contract = Contract(subject, CHECKS[kind], expected or {}, slow, tuple(only))
     results = list(contract.results())
     failed = [result for result in results if result.status == "failed"]
     if failed:
-        lines = "".join(f"\n  {_line(result)}" for result in failed)
+        shown = [result.after(failed[:n]) for n, result in enumerate(failed)]
+        lines = "".join(f"\n  {_line(result)}" for result in shown)
         error = next((result.error for result in failed if result.error), None)
         raise ContractError(f"{contract.subject.name} breaks the contract:{lines}") from error
     return results
 
 
 def _line(result: Result) -> str:
-    return f"{result.check}: {result.reason} ({result.hint})"
+    return f"{result.check}: {result.reason}" + (f" ({result.hint})" if result.hint else "")
 
 
-def _kind(named: str | type) -> str:
+def _kind(named: Named, kinds: Iterable[Kind]) -> Kind:
+    """Of which of these kinds it is. VaezooError if of none, or of several."""
+    if isinstance(named, Spec):
+        return named.kind
     if isinstance(named, type):
-        kind = kind_of_class(named)
-        if kind is None:
-            raise VaezooError(f"{named.__name__} is no BaseVAE, BaseLoss or BaseDataset class")
-        return kind.kind
-    kinds = [spec.kind for spec in registry().find(named)]
-    if len({*kinds}) > 1:
-        raise OptionError(f"{named!r} is a {' and a '.join(kinds)}: give its spec, or a class")
-    return kinds[0]
+        spec = kind_of_class(named)
+        if spec is None:
+            raise VaezooError(f"{named.__name__} derives from no base class of vaezoo")
+        return spec.kind
+    found = [spec.kind for spec in registry().find(named)]
+    fitting = [kind for kind in found if kind in kinds]
+    if len({*found}) > 1 and len({*fitting}) != 1:
+        raise OptionError(f"{named!r} is a {' and a '.join(found)}: give its spec, or a class")
+    return (fitting or found)[0]
 
 
 def _default_model(loss: Named) -> Named:

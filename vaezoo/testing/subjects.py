@@ -7,7 +7,7 @@ import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch.distributions import Distribution
 
 from vaezoo.config import Components, default_parts, find_conflict, title, with_own_tags
 from vaezoo.data.base import BaseDataset, Batch, Split, Splits
+from vaezoo.data.loader import BatchLoader
 from vaezoo.data.options import DataOptions
 from vaezoo.data.spec import DataSpec, Domain
 from vaezoo.errors import DataError, OptionError, VaezooError, nearest
@@ -53,20 +54,24 @@ def labelled(shape: tuple[int, ...], domain: Domain = "unit") -> DataSpec:
     return DataSpec(shape=shape, domain=domain, class_names=classes, num_examples=EXAMPLES)
 
 
-def small_data(takes: InputSpec, ndim: int | None = None) -> DataSpec:
+def small_data(
+    takes: InputSpec, ndim: int | None = None, domains: Sequence[Domain] = get_args(Domain)
+) -> DataSpec:
     """The data of most checks: a 16×16 image with one channel, or the nearest that is accepted.
 
     ndim: the number of spatial dimensions; by default 2, or the first that the model accepts.
+    domains: those that its likelihood accepts.
     """
+    domain = "unit" if "unit" in domains else domains[0]
     if takes.shape is not None:
-        return labelled(takes.shape)
+        return labelled(takes.shape, domain)
     ndim = ndim if ndim is not None else 2 if 2 in takes.ndims else takes.ndims[0]
     if ndim == 0:
-        return labelled((12,), "real")
-    return labelled(((takes.channels or (1,))[0], *_sides(takes, *(16, 16, 8)[:ndim])))
+        return labelled((12,), "real" if "real" in domains else domain)
+    return labelled(((takes.channels or (1,))[0], *_sides(takes, *(16, 16, 8)[:ndim])), domain)
 
 
-def edge_cases(takes: InputSpec) -> Iterator[DataSpec]:
+def edge_cases(takes: InputSpec, domain: Domain = "unit") -> Iterator[DataSpec]:
     """Data specs at the limits of an InputSpec: sizes, channels, domains, labels, ranks."""
     low = max(takes.min_size, 4)
     of_ndim = {
@@ -77,12 +82,12 @@ def edge_cases(takes: InputSpec) -> Iterator[DataSpec]:
     for ndim in sorted(takes.ndims, key=(2, 1, 3, 0).index) if takes.shape is None else ():
         for sides in of_ndim.get(ndim, ()):
             for channels in takes.channels or (1, 3):
-                yield labelled((channels, *_sides(takes, *sides)))
+                yield labelled((channels, *_sides(takes, *sides)), domain)
     shape = small_data(takes).shape
-    yield labelled(shape)
+    yield labelled(shape, domain)
     yield labelled(shape, "binary")
     if not takes.labels:
-        yield DataSpec(shape=shape, num_examples=EXAMPLES)
+        yield DataSpec(shape=shape, domain=domain, num_examples=EXAMPLES)
     if 0 in takes.ndims and takes.shape is None:
         yield from (labelled((12,), "real"), labelled((5,), "unit"), labelled((30,), "binary"))
 
@@ -174,7 +179,8 @@ _MADE_HERE = DatasetSpec(
 class ModelWithLoss(Subject):
     """A model, its parts and a loss, by their specs and classes, with options that make them small.
 
-    parts: parts in place of the model's own, by kind. about: what is checked.
+    parts: parts in place of the model's own, by kind. about: what is checked. dataset: the data
+    that it is checked on; by default examples that are made here.
     """
 
     def __init__(
@@ -184,8 +190,10 @@ class ModelWithLoss(Subject):
         *,
         parts: Mapping[str, Named] | None = None,
         about: Kind = "model",
+        dataset: LoadedDataset | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
+        self.dataset = dataset
         model_spec, self.model_class = find_class(model, ModelSpec, BaseVAE)
         self.classes: dict[str, Any] = {"model": self.model_class}
         specs: dict[str, PartSpec] = default_parts(model_spec)
@@ -205,6 +213,14 @@ class ModelWithLoss(Subject):
         if problem := find_conflict(self.components):
             raise OptionError(problem)
         self._read_options(options or {})
+        if dataset is not None:
+            check_data(self.components, self.data)
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """The data that what is checked accepts: a network, else the model."""
+        spec = self.spec
+        return spec.input_spec if isinstance(spec, NetworkSpec) else self.model_spec.input_spec
 
     @property
     def model_spec(self) -> ModelSpec:
@@ -234,16 +250,25 @@ class ModelWithLoss(Subject):
 
     @functools.cached_property
     def data(self) -> DataSpec:
-        """A small image; a small vector if the model does not accept images."""
-        takes = self.model_spec.input_spec
-        first = small_data(takes)
+        """The data set's; else a small image, or a small vector if the model accepts no images."""
+        if self.dataset is not None:
+            return self.dataset.splits.spec
+        takes, likelihood = self.input_spec, self.components.parts.get("likelihood")
+        domains = getattr(likelihood, "domains", get_args(Domain))
+        first = small_data(takes, None, domains)
         try:
             self.build(first)
         except DataError:
             if 0 not in takes.ndims or takes.shape is not None:
                 raise
-            return small_data(takes, 0)
+            return small_data(takes, 0, domains)
         return first
+
+    def part(self, kind: str, argument: object, **changes: Any) -> Any:
+        """A part alone: of the data, or of the grid of a bottleneck. changes: of its options."""
+        options = self.by_section[kind].model_copy(update=changes)
+        with seeded(0, CPU):
+            return self.classes[kind](options, argument)
 
     def build(self, data: DataSpec | None = None, seed: int = 0) -> BaseVAE:
         """A new model with its loss at `model.loss`, in training mode, on the CPU.
@@ -268,8 +293,10 @@ class ModelWithLoss(Subject):
 
     def batch(self, count: int | None = None, data: DataSpec | None = None) -> Batch:
         """`count` examples; by default the smallest batch that the model can be trained on."""
-        least = max(4, self.model_class.min_batch_size)
-        return make_batch(self.data if data is None else data, least if count is None else count)
+        count = max(4, self.model_class.min_batch_size) if count is None else count
+        if self.dataset is not None and data is None:
+            return self.dataset.batch(count)
+        return make_batch(self.data if data is None else data, count)
 
     def context(self, step: int = 0, total_steps: int = 100) -> StepContext:
         return StepContext(torch.tensor(step), total_steps, EXAMPLES)
@@ -395,6 +422,14 @@ class LoadedDataset(Subject):
     @functools.cached_property
     def splits(self) -> Splits:
         return self.load()
+
+    def batch(self, count: int) -> Batch:
+        """The first training examples, as a model gets them; again from the first if too few."""
+        data, binarize = self.splits, self.data_options.binarize
+        loader = BatchLoader(
+            data.train, batch_size=count, device=CPU, spec=data.spec, binarize=binarize
+        )
+        return loader.batch(torch.arange(count) % len(data.train))
 
     def parts(self) -> dict[str, Split]:
         return {name: getattr(self.splits, name) for name in ("train", "validation", "test")}
