@@ -90,11 +90,11 @@ WRONG_DATASETS = {
 }
 
 WRONG_PARTS = {
-    "OwnShape": ("out_shape", "the decoder's output is (2, 12), not (2, 36)"),
-    "OtherGrid": ("grid", "the grid_encoder's output is (2, 6, 2), not (2, 6, 4)"),
-    "NoTag": ("grid", "latent_grid is (4,), without a tag `grid`"),
+    "OwnShape": ("out_shape", "the decoder's output is (2, 1, 28, 28), not (2, 3, 28, 28)"),
+    "OtherGrid": ("grid", "the grid_encoder's output is (2, 6, 2, 2), not (2, 6, 4, 4)"),
+    "NoTag": ("grid", "latent_grid is (4, 4), without a tag `grid`"),
     "OneBody": ("own_weights", "two encoders share 2 parameters"),
-    "ImagesOnly": ("shapes", "on 1×64 unit: RuntimeError"),
+    "ImagesOnly": ("out_shape", "RuntimeError"),
     "BatchOfLatents": ("latent_shapes", "the posterior's batch_shape is (3, 2), not (3,)"),
     "VectorOfGrid": ("latent_shapes", "decoder_input of a sample of the posterior is (3, 12), not"),
     "AsksForMore": ("num_params", "2 of 6 parameters have no gradient"),
@@ -175,7 +175,7 @@ def test_a_right_part_passes(name: str) -> None:
 
 
 FOLLOWS = {
-    "ImagesOnly": {"out_shape", "grid"},
+    "ImagesOnly": {"grid", "own_weights"},
     "BatchOfLatents": {"compatible"},
     "EachValue": {"log_det"},
     "OneParameter": {"mean_range", "support", "log_det"},

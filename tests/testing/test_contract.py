@@ -265,7 +265,7 @@ class TestCommand:
             ["gaussian", "--kind", "samplers", "--only", "state,learns"],
             ["gaussian", "--kind", "samplers", "--model", "rae", "--only", "state"],
             ["autoregressive", "--only", "state"],
-            [f"{parts}:RightNetwork", "--bottleneck", "vq", "--only", "terms,flops"],
+            [f"{parts}:RightNetwork", "--bottleneck", "vq", "--only", "flops"],
             [f"{models}:Right", "--data", data, "--only", "seeds"],
         ):
             assert main(["check", *line]) == 0, line

@@ -96,7 +96,7 @@ _STATES = (training_checks.independence, training_checks.seeds, training_checks.
 
 CHECKS: Mapping[Kind, tuple[Check, ...]] = {
     "model": MODEL_CHECKS,
-    "network": (*NETWORK_CHECKS, output_checks.shapes, *_REGISTERED, *_STATES, *_TRAINED),
+    "network": (*NETWORK_CHECKS, *_REGISTERED, *_STATES, *_TRAINED),
     "bottleneck": (*BOTTLENECK_CHECKS, *_RATES, *_REGISTERED, *_STATES, *_TRAINED),
     "likelihood": (*LIKELIHOOD_CHECKS, *_REGISTERED, *_TRAINED),
     "sampler": (*SAMPLER_CHECKS, output_checks.sampling, *_REGISTERED, training_checks.weights),
@@ -275,7 +275,7 @@ def make_subject(
     try:
         return pair(given)
     except OptionError:
-        if kind != "sampler" or len(given) > 1:
+        if kind != "sampler" or {*others} - {"data"}:
             raise
         for spec in registry().specs("bottleneck"):  # one whose latents it fits
             with suppress(OptionError):
