@@ -222,9 +222,8 @@ def _default_part(model: ModelSpec, kind: PartKind) -> PartSpec | None:
 def find_conflict(components: Components) -> str:
     """Why a model, its parts and its loss do not fit together, in one line; "" if they do."""
     model, loss, parts = components.model, components.loss, components.parts
-    for kind in PARTS:
-        if kind in parts and kind != "sampler" and kind not in model.parts:
-            return f"{title(model)} builds its own {kind}: leave out --{kind}"
+    for own in {*parts} - {*model.parts, "sampler"}:
+        return f"{title(model)} builds its own {own}: leave out --{own}"
     for kind, tags in model.part_requires.items():
         if kind in parts and (missing := [tag for tag in tags if tag not in parts[kind].tags]):
             return (

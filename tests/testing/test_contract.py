@@ -276,7 +276,7 @@ class TestCommand:
             (["vq", "--kind", "losses", "--model", "vanilla"], "needs a model with grid"),
             (["vmf", "--model", "ladder_vae"], "builds its own bottleneck"),
             (["autoregressive", "--model", "vanilla"], "is for discrete latents"),
-            (["vq_vae", "--data", data, "--set", "data.size=4"], "8×8 or more, not 4×4"),
+            ([f"{models}:ImagesOfOneSize", "--data", data], "takes images of 1×16×16, and this"),
         ):
             assert main(["check", *line]) == 2, line
             error = capsys.readouterr().err

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, StudentT
 
-from vaezoo import Batch, DataSpec, Options
+from vaezoo import Batch, DataSpec, InputSpec, Options
 from vaezoo.models.distributions import diagonal_normal, gaussian_from_params, kl_divergence
 from vaezoo.testing.subjects import ReferenceVAE
 
@@ -24,6 +24,12 @@ LATENTS = 4
 
 class Right(ReferenceVAE):
     """The reference model: everything else here is this, but for one thing."""
+
+
+class ImagesOfOneSize(Right):
+    """A model that is right, for one shape only."""
+
+    input_spec = InputSpec(shape=(1, 16, 16))
 
 
 # shapes
