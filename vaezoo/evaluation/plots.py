@@ -43,7 +43,7 @@ _PANEL_INCHES = (4.6, 3.0)
 _MAX_NAME = 30
 """Characters that a name before a bar has at most."""
 _MAX_POINTS = 1000
-_MAX_PANELS, _MAX_CHANNELS = 16, 4
+_MAX_PANELS, _MAX_CHANNELS = 8, 4
 """Signals, and channels of them, that are drawn."""
 _LARGEST = 1e150
 """Larger values are left out: the length of an axis would overflow."""
