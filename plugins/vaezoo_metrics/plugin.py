@@ -79,7 +79,7 @@ METRICS = (
     ),
     _bound(
         name="bits_per_dim",
-        summary="The ELBO in bits for each value of an example; grey levels as densities",
+        summary="The ELBO in bits for each value of an example; densities times a level",
         formula="−ELBO / (D ln 2), + log2 255 for a density over grey values in [0, 1]",
         paper="Theis, van den Oord & Bethge 2015, arXiv:1511.01844, section 3.1",
         unit="bits per dimension",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+import vaezoo
 from vaezoo import DataSpec, Likelihood, LikelihoodSpec
 from vaezoo.plugins.registry import registry
 
@@ -99,3 +103,34 @@ def test_compiles_as_one_graph(spec: LikelihoodSpec) -> None:
     compiled = torch.compile(both, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(params, x), both(params, x))
     torch._dynamo.reset()
+
+
+def test_counts_from_a_file_to_samples(tmp_path: Path) -> None:
+    """The loss sees counts, samples are whole numbers, reconstructions are means in counts."""
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(np.exp(rng.normal(2.0, 1.0, (60, 1)) + np.linspace(0, 2, 6)))
+    counts[0] = 400
+    np.savez(tmp_path / "counts.npz", x=counts)
+    result = vaezoo.train(
+        "vanilla",
+        data="npz",
+        root=tmp_path / "counts.npz",
+        values="counts",
+        network="mlp",
+        hidden=(16,),
+        latent_dim=2,
+        batch_size=16,
+        steps=60,
+        lr=0.01,
+        out=tmp_path / "run",
+    )
+    run = vaezoo.load_run(result.path)
+    assert type(run.model.likelihood).__name__ == "NegativeBinomialLikelihood"
+    samples = run.sample(200)
+    assert samples.equal(samples.round())
+    assert 2 < samples.mean() < 200
+    rebuilt = run.reconstruct(counts[1:9])
+    assert not rebuilt.equal(rebuilt.round())
+    assert 0.3 < float(rebuilt.mean()) / counts[1:9].mean() < 3
+    with pytest.raises(vaezoo.VaezooError, match="whole numbers from 0"):
+        run.reconstruct(counts[1:3] + 0.5)

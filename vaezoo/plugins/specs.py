@@ -39,7 +39,7 @@ METRIC_REQUIRES: Mapping[str, str] = {
     "discrete": "its latents are no codes",
     "continuous": "its latents are codes",
     "images": "the data is not images",
-    "bounded": "it is a measure of values in [0, 1], and this data is real",
+    "bounded": "it is a measure of values in [0, 1], and this data has others",
     "factors": "the factors of variation of this data are not known",
 }
 """What a metric may require of model and data: the word, and the reason where it is missing.
