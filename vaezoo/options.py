@@ -53,7 +53,6 @@ _OTHER_NAMES = {
     "log": "logger",
     "log_every": "log_interval log_freq print_every log_every_n_steps",
     "lr": "learning_rate step_size",
-    "lr_gamma": "gamma",
     "lr_milestones": "milestones lr_step_size",
     "lr_warmup": "warmup_steps warmup_ratio warmup_epochs",
     "metric": "metrics",

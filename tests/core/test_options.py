@@ -80,7 +80,9 @@ def chosen(cls: type[Options]) -> st.SearchStrategy[dict[str, Any]]:
 
 
 def _that_ends(chosen: dict[str, Any]) -> dict[str, Any]:
-    """Training takes epochs or steps, not both."""
+    """Training takes epochs or steps, not both, and one cycle has no second warm-up."""
+    if chosen.get("schedule") == "one_cycle":
+        chosen.pop("lr_warmup", None)
     if chosen.get("steps") or chosen.get("epochs", 1) is None:
         return {name: value for name, value in chosen.items() if name != "epochs"}
     return chosen

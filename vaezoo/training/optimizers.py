@@ -104,7 +104,7 @@ def lr_scale(options: TrainOptions, step: int, total_steps: int) -> float:
         return 0.5 * (1.0 + math.cos(math.pi * done))
     if options.schedule == "step":
         passed = sum(step >= _steps(place, total_steps) for place in options.lr_milestones)
-        return options.lr_gamma**passed
+        return 0.1**passed
     if options.schedule == "one_cycle":
         top, start, end = 0.3 * total_steps - 1, 1 / 25, 1 / 25e4
         if step <= top:

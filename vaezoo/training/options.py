@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vaezoo.options import Options, cli_flag
+from vaezoo.options import Options
 
 
 class TrainOptions(Options):
@@ -50,21 +50,19 @@ class TrainOptions(Options):
         0.999,
         ge=0,
         lt=1,
-        description="decay of Adam's squared gradients (adamax: of their maximum; sgd has none); "
-        "a lower value suits short runs",
+        description="decay of Adam's squared gradients, which sgd has not; a lower value suits "
+        "short runs",
     )
     weight_decay: float | None = Field(
         None,
         ge=0,
-        description="weight decay of layers, not of biases, norms and codebooks: adamw shrinks "
-        "them (Loshchilov & Hutter 2017), the others add it to the gradient; none: 0.01 for adamw, "
-        "0 for the others",
+        description="decay of the weights of layers, not of biases, norms and codebooks; none: "
+        "0.01 for adamw, 0 for the others",
     )
     schedule: Literal["constant", "linear", "cosine", "step", "one_cycle"] = Field(
         "constant",
-        description="constant learning rate; linear, cosine: down to 0 at the end; step: "
-        "multiplied by --lr-gamma at --lr-milestones; one_cycle: up from 1/25 for 30% of the "
-        "training, then down to nearly 0 (Smith & Topin 2017)",
+        description="constant learning rate; linear, cosine: down to 0 at the end; step: divided "
+        "by 10 at --lr-milestones; one_cycle: up in 30% of the training, then down to nearly 0",
     )
     lr_warmup: float = Field(
         0.0,
@@ -74,16 +72,14 @@ class TrainOptions(Options):
     )
     lr_milestones: tuple[float, ...] = Field(
         (0.5, 0.75),
-        description="steps at which --schedule step lowers the rate; below 1: fractions of the "
-        "training",
+        description="steps, or below 1 fractions of the training, of --schedule step",
     )
-    lr_gamma: float = Field(0.1, gt=0, le=1, description="what --schedule step multiplies it by")
     ema: float | None = Field(
         None,
         gt=0,
         lt=1,
         description="decay of an exponential moving average of the weights, such as 0.999, which "
-        "validation, samples, export and the final model use; none: the weights themselves",
+        "validation and the final model use; none: the weights themselves",
     )
     grad_clip: float | None = Field(
         None, gt=0, description="largest gradient norm; larger gradients are scaled down to it"
@@ -91,8 +87,7 @@ class TrainOptions(Options):
     skip_grad_norm: float | None = Field(
         None,
         gt=0,
-        description="skip and count steps whose gradient norm, before --grad-clip, is above this; "
-        "stop if too many steps are skipped",
+        description="skip and count steps with a larger gradient norm than this before --grad-clip",
     )
     device: str = Field(
         "auto", description="device: cpu, cuda, cuda:1, mps; auto: a GPU if there is one"
@@ -161,12 +156,6 @@ class TrainOptions(Options):
     def _check_schedule(self) -> Self:
         if self.schedule == "one_cycle" and self.lr_warmup:
             raise ValueError("--schedule one_cycle has its own warm-up: leave --lr-warmup out")
-        if min(self.lr_milestones, default=1) <= 0:
-            raise ValueError("--lr-milestones must be greater than 0")
-        fields = type(self).model_fields
-        for name in ("lr_milestones", "lr_gamma"):
-            if self.schedule != "step" and getattr(self, name) != fields[name].default:
-                raise ValueError(f"{cli_flag(name)} is for --schedule step")
         return self
 
     @property
