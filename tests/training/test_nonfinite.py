@@ -246,13 +246,14 @@ def test_gives_up_when_there_are_too_many(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_no_reading_within_a_window(host_reads: list[str]) -> None:
     found = []
-    for options in ("stop", "skip"):
+    more = {"skip_grad_norm": 1e4, "grad_clip": 1.0, "ema": 0.9, "accumulate": 2}
+    for options in ({}, {"on_nonfinite": "skip", **more}):
         model = vaezoo.create_model("vanilla", (1, 16, 16), hidden=(4, 4))
         assert model.loss is not None
         updates = TrainStep(
             model,
             model.loss,
-            TrainOptions(on_nonfinite=options),
+            TrainOptions(**options),
             runtime=Runtime(CPU, "fp32"),
             total_steps=10,
             note=print,
