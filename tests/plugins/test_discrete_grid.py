@@ -106,6 +106,11 @@ class TestShapes:
         with pytest.raises(DataError, match=f"{takes}, and this data is vectors of 5"):
             model(kind, (5,))
 
+    def test_a_network_without_a_grid_is_not_suggested_for_vectors(self) -> None:
+        for bottleneck, advice in (("gaussian", ": give --network gated_mlp or mlp"), ("vq", "")):
+            with pytest.raises(DataError, match=f"vectors of 5 values{advice}$"):
+                vaezoo.create_model("vanilla", data=(5,), bottleneck=bottleneck)
+
     def test_losses_are_for_models_with_what_they_read(self) -> None:
         for loss in ("vq", "codes"):
             said = f"loss {loss} needs a model with grid, which gumbel_vae is not"

@@ -15,7 +15,7 @@ from vaezoo.config import resolve_components
 from vaezoo.errors import VaezooError
 from vaezoo.plugins.loader import PluginRecord, load_named
 from vaezoo.plugins.registry import Registry
-from vaezoo.plugins.sources import PluginSource, is_source
+from vaezoo.plugins.sources import PluginSource, is_source, spec_of_class
 from vaezoo.plugins.specs import InputSpec, ModelSpec
 
 BARE = '''
@@ -144,6 +144,11 @@ def test_one_class_of_a_file(bare: Path) -> None:
     assert (record.name, record.location) == (f"{bare}:TinyVAE", str(bare))
     assert record.version == "sha256:" + hashlib.sha256(BARE.encode()).hexdigest()
     assert not record.is_installed
+
+
+def test_a_bottleneck_has_the_tags_of_a_model_unless_it_says_others() -> None:
+    for own, tags in (({}, ("elbo", "importance")), ({"tags": ("discrete",)}, ("discrete",))):
+        assert spec_of_class(type("Tiny", (vaezoo.Bottleneck,), own)).tags == tags
 
 
 def test_a_whole_file_brings_what_it_defines(bare: Path) -> None:
