@@ -122,9 +122,11 @@ def test_bad_options_cost_a_line(
 
 
 def test_the_scale_of_the_wasserstein_entry_is_the_root_of_a_half() -> None:
-    options = {spec.name: spec for spec in vaezoo.list_models()}["wae_mmd"].model_options
-    assert options["scale"] == math.sqrt(0.5)
-    assert options["likelihood"] == "gaussian"
+    spec = {spec.name: spec for spec in vaezoo.list_models()}["wae_mmd"]
+    assert spec.part_options["likelihood"]["scale"] == math.sqrt(0.5)
+    assert spec.parts["likelihood"] == "gaussian"
+    likelihood = vaezoo.create_model("wae_mmd", (1, 16, 16)).likelihood
+    assert likelihood(torch.zeros(1, 1, 16, 16)).stddev.flatten()[0] == pytest.approx(0.5**0.5)
 
 
 @pytest.mark.parametrize("name", ["sigma_vae", "capacity", "info_vae"])
