@@ -151,10 +151,11 @@ def test_slices_stand_in_the_order_of_the_depth(tmp_path: Path) -> None:
     volume = (torch.arange(12.0) / 12).view(1, 1, 12, 1, 1).expand(2, 1, 12, 4, 5)
     data = DataSpec(shape=(1, 12, 4, 5))
     across, down = as_images(volume, data), as_images(volume, data, 3, axis=-2)
-    assert across.shape == (2, 1, 4, 30)
-    assert across[0, 0, 0, ::5].mul(12).tolist() == pytest.approx([1, 3, 5, 7, 9, 11])
-    assert down.shape == (2, 1, 12, 5)
-    assert down[0, 0, ::4, 0].mul(12).tolist() == pytest.approx([2, 6, 10])
+    assert across.shape == (2, 1, 4, 35)
+    assert across[0, 0, 0, ::6].mul(12).tolist() == pytest.approx([1, 3, 5, 7, 9, 11])
+    assert down.shape == (2, 1, 14, 5)
+    assert (across[..., 5::6] == 0.5).all()
+    assert down[0, 0, ::5, 0].mul(12).tolist() == pytest.approx([2, 6, 10])
     path = tmp_path / "volumes.png"
     assert save_examples(path, data, volume, volume).startswith("slices 2, 4,")
     with Image.open(path) as picture:

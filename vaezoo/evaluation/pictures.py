@@ -89,7 +89,8 @@ def describe_picture(data: DataSpec, most: int = _SLICES) -> str:
 def as_images(x: Tensor, data: DataSpec, most: int = _SLICES, axis: int = -1) -> Tensor:
     """Images or volumes, [n, *data.shape], as images to draw: black is 0, white is 1.
 
-    `most` slices of a volume stand along `axis`: -1 from left to right, -2 from top to bottom.
+    `most` slices of a volume stand along `axis`: -1 from left to right, -2 from top to bottom. A
+    grey line is between them.
     """
     low, high = map(torch.tensor, value_range(data))
     if _has_own_ranges(data) and data.statistics is not None:
@@ -98,7 +99,11 @@ def as_images(x: Tensor, data: DataSpec, most: int = _SLICES, axis: int = -1) ->
             (mean + n * std).view(-1, *[1] * data.ndim) for n in (-_DEVIATIONS, _DEVIATIONS)
         )
     x = (x.detach().cpu().double() - low) / (high - low)
-    return torch.cat([x[:, :, n] for n in _slices(data, most)], axis) if data.ndim == 3 else x
+    if data.ndim < 3:
+        return x
+    gap = (0, 1) if axis == -1 else (0, 0, 0, 1)
+    strip = torch.cat([F.pad(x[:, :, n], gap, value=0.5) for n in _slices(data, most)], axis)
+    return strip.narrow(axis, 0, strip.shape[axis] - 1)
 
 
 def save_examples(path: Path, data: DataSpec, *stacks: Tensor) -> str:
