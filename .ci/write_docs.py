@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from torch import nn
 
 import vaezoo
-from vaezoo.cli.main import COMMANDS, group
+from vaezoo.cli.main import all_commands, group
 from vaezoo.evaluation.evaluate import all_metrics
 from vaezoo.plugins.specs import METRIC_COMPARABLE_KEYS, METRIC_GROUPS, METRIC_REQUIRES, MetricSpec
 
@@ -38,7 +38,14 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "Spec",
     ),
     "vaezoo.errors": ("DataError", "OptionError", "RunError", "printable"),
-    "vaezoo.io": ("full_path", "open_regular", "read_regular", "require_extra"),
+    "vaezoo.io": (
+        "full_path",
+        "open_regular",
+        "read_json",
+        "read_regular",
+        "require_extra",
+        "write_text",
+    ),
     "vaezoo.options": ("to_dict",),
     "vaezoo.runtime.memory": ("available_memory",),
     "vaezoo.distributed": (
@@ -95,9 +102,17 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo.data.decode": ("SUFFIXES", "UnreadableImageError", "VERSION", "decode_all", "is_grey"),
     "vaezoo.data.loader": ("BatchLoader",),
     "vaezoo.data.options": ("SPLIT_SEED", "Binarize", "DecodeOptions", "DiskOptions", "ImageSize"),
-    "vaezoo.runtime": ("report_progress",),
+    "vaezoo.runtime": ("OnProgress", "report_progress"),
+    "vaezoo.runtime.device": ("seeded",),
     "vaezoo.checkpoint.format": ("load_into", "load_weights", "save_weights"),
-    "vaezoo.evaluation.latents": ("ACTIVE_VARIANCE", "LatentKls", "LatentMoments"),
+    "vaezoo.evaluation.latents": (
+        "ACTIVE_VARIANCE",
+        "LatentKls",
+        "LatentMoments",
+        "prior_mean",
+        "prior_quantiles",
+        "reject_discrete",
+    ),
     "vaezoo.evaluation.metric": (
         "MAX_EXAMPLES",
         "MIN_EXAMPLES",
@@ -107,8 +122,48 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "MetricResult",
         "MetricState",
         "MetricUnavailable",
+        "no_progress",
     ),
     "vaezoo.evaluation.accumulators": ("RunningMoments", "RunningSum"),
+    "vaezoo.evaluation.pictures": (
+        "ROW_SLICES",
+        "as_images",
+        "check_drawable",
+        "describe_picture",
+        "to_rgb",
+        "value_range",
+    ),
+    "vaezoo.evaluation.plots": ("draw_signals",),
+    "vaezoo.evaluation.seeds": (
+        "aggregate_seeds",
+        "group_by_config",
+        "group_name",
+    ),
+    "vaezoo.config": ("load_config",),
+    "vaezoo.plugins.registry": ("registry",),
+    "vaezoo.checkpoint.folder": ("RunFolder", "metrics_line"),
+    "vaezoo.runs.run": ("Run",),
+    "vaezoo.export": (
+        "TOLERANCE",
+        "Part",
+        "check_extra",
+        "description",
+        "largest_difference",
+        "make_graph",
+        "onnx_bytes",
+        "onnx_model",
+    ),
+    "vaezoo.cli.options": (
+        "check_writable",
+        "device_option",
+        "importance_samples_option",
+        "json_option",
+        "metric_option",
+        "out_option",
+        "runs_argument",
+    ),
+    "vaezoo.cli.output": ("print_result",),
+    "vaezoo.cli.progress": ("Progress",),
     "vaezoo.testing": tuple(importlib.import_module("vaezoo.testing").__all__),
 }
 """What a plugin may use: names by the module that they are imported from."""
@@ -127,7 +182,7 @@ def api() -> str:
 def command_line() -> str:
     """The help of every command, after the part of the page that is written by hand."""
     parts = [_help("vaezoo", group)]
-    for name in COMMANDS:
+    for name in all_commands():
         command = group.get_command(click.Context(group), name)
         assert command is not None
         parts.append(_help(f"vaezoo {name}", command))

@@ -30,7 +30,6 @@ RANKS = [
     "vaezoo.config",
     "vaezoo.runs",
     "vaezoo.export",
-    "vaezoo.report",
     "vaezoo.api",
     "vaezoo.scaffold",
     "vaezoo.bench",

@@ -31,8 +31,8 @@ _EXPORTS = {
     "vaezoo.options": "Options",
     "vaezoo.plugins.hookspecs": "hookimpl",
     "vaezoo.plugins.specs": (
-        "BottleneckSpec DatasetSpec InputSpec LikelihoodSpec LoggerSpec LossSpec MetricSpec "
-        "ModelSpec NetworkSpec SamplerSpec"
+        "BottleneckSpec CommandSpec DatasetSpec InputSpec LikelihoodSpec LoggerSpec LossSpec "
+        "MetricSpec ModelSpec NetworkSpec SamplerSpec"
     ),
     "vaezoo.training.loggers": "BaseLogger",
 }
@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from vaezoo.options import Options as Options
     from vaezoo.plugins.hookspecs import hookimpl as hookimpl
     from vaezoo.plugins.specs import BottleneckSpec as BottleneckSpec
+    from vaezoo.plugins.specs import CommandSpec as CommandSpec
     from vaezoo.plugins.specs import DatasetSpec as DatasetSpec
     from vaezoo.plugins.specs import InputSpec as InputSpec
     from vaezoo.plugins.specs import LikelihoodSpec as LikelihoodSpec

@@ -74,6 +74,7 @@ Graph = EncoderGraph | DecoderGraph
 
 
 def make_graph(model: BaseVAE, part: Part) -> Graph:
+    """The module of one part of a model, whose inputs and outputs are tensors."""
     return EncoderGraph(model) if part == "encoder" else DecoderGraph(model)
 
 

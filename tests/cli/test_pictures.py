@@ -19,7 +19,7 @@ from torch import Tensor
 import vaezoo
 from vaezoo.checkpoint.format import load_weights, save_weights
 from vaezoo.cli.main import main
-from vaezoo.report.summary import read_runs
+from vaezoo_report.summary import read_runs
 
 SMALL = {"data": "sprites", "examples": 120, "test": 40, "image_size": 16, "hidden": (8, 8)}
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import yaml
 
-from vaezoo.report.compare import format_number
-from vaezoo.report.summary import names_of
+from vaezoo_report.compare import format_number
+from vaezoo_report.summary import names_of
 
 VOID = {"br", "img", "input", "meta"}
 

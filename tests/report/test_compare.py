@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from vaezoo.report.compare import aggregate_seeds, group_by_config, group_name
+from vaezoo.evaluation.seeds import aggregate_seeds, group_by_config, group_name
 
 
 def config(seed: int = 0, **loss: Any) -> dict[str, dict[str, Any]]:

@@ -19,9 +19,9 @@ from PIL import Image, ImageDraw
 
 import vaezoo
 from vaezoo.cli.main import main
-from vaezoo.report.explorer import RUNTIME_VARIABLE, make_explorable
-from vaezoo.report.summary import RunSummary
 from vaezoo.runs.run import load_run
+from vaezoo_report.explorer import RUNTIME_VARIABLE, make_explorable
+from vaezoo_report.summary import RunSummary
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, _BROWSERS)), "")

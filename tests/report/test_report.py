@@ -20,11 +20,11 @@ from vaezoo.cli.main import main
 from vaezoo.errors import RunError
 from vaezoo.evaluation.metric import MetricResult
 from vaezoo.plugins.sources import import_file
-from vaezoo.report import charts, tables
-from vaezoo.report.compare import best, differing, format_number
-from vaezoo.report.explorer import ExplorableRun, OnnxRuntimeWeb
-from vaezoo.report.page import render
-from vaezoo.report.summary import (
+from vaezoo_report import charts, tables
+from vaezoo_report.compare import best, differing, format_number
+from vaezoo_report.explorer import ExplorableRun, OnnxRuntimeWeb
+from vaezoo_report.page import render
+from vaezoo_report.summary import (
     Latent,
     RunSummary,
     TraversalRow,

@@ -123,7 +123,7 @@ def command(
 
 def _group_by_seed(runs: Sequence[Run]) -> list[list[int]]:
     """The positions of the runs of each configuration. OptionError if each has a single run."""
-    from vaezoo.report.compare import group_by_config
+    from vaezoo.evaluation.seeds import group_by_config
 
     data = [run.metadata["data"]["fingerprint"] for run in runs]
     groups = group_by_config([run.config.to_dict() for run in runs], data)
@@ -134,7 +134,7 @@ def _group_by_seed(runs: Sequence[Run]) -> list[list[int]]:
 
 def _mean_over_runs(results: Sequence[Evaluation]) -> dict[str, Any]:
     """The metrics of runs that differ only in their seed, as one object."""
-    from vaezoo.report.compare import aggregate_seeds
+    from vaezoo.evaluation.seeds import aggregate_seeds
 
     metrics = {}
     for name, first in results[0].metrics.items():
@@ -155,7 +155,7 @@ def _mean_over_runs(results: Sequence[Evaluation]) -> dict[str, Any]:
 
 def _print_groups(members: list[list[str]], objects: list[dict[str, Any]]) -> None:
     """Print a column for each configuration. members: the names of its runs."""
-    from vaezoo.report.compare import group_name
+    from vaezoo.evaluation.seeds import group_name
 
     names = [group_name(group) for group in members]
     rows, notes = [], []

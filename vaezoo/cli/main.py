@@ -37,7 +37,6 @@ COMMANDS = {
     "traverse": "Draw what each latent dimension of a run changes.",
     "interpolate": "Draw the interpolation between two images.",
     "embed": "Draw a map of a run's latents.",
-    "report": "Write one HTML page about runs.",
     "export": "Write a run's model as ONNX, torch.export or safetensors.",
     "bench": "Measure the speed of models on this machine.",
     "check": "Check that a model, loss or data set keeps the contract.",
@@ -60,15 +59,38 @@ COMPLETE = "_VAEZOO_COMPLETE"
 """The environment variable in which click's completion scripts say what they ask for."""
 
 
+def all_commands() -> dict[str, str]:
+    """Each subcommand with its summary, those of plugins too.
+
+    VaezooError if a plugin brings one of the name of another.
+    """
+    from vaezoo.plugins.registry import registry
+
+    more = registry().specs("command")
+    taken = [spec for spec in more if spec.name in COMMANDS]
+    if taken:
+        plugin = registry().plugin(taken[0]).name
+        raise VaezooError(f"plugin {plugin!r} brings the command {taken[0].name}, which exists")
+    return COMMANDS | {spec.name: spec.summary for spec in more}
+
+
 class LazyGroup(click.Group):
     """A group that imports the module of a subcommand only when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return list(all_commands())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
-            return None
+            from vaezoo.plugins.registry import registry
+
+            if cmd_name not in all_commands():
+                return None
+            found = registry().get("command", cmd_name).load()
+            if not isinstance(found, click.Command):
+                raise VaezooError(f"command {cmd_name}: its target is no click.Command")
+            found.short_help = all_commands()[cmd_name]
+            return found
         shared = _SHARED.get(cmd_name)
         module = importlib.import_module(f"vaezoo.cli.{shared or cmd_name}")
         command: click.Command = getattr(module, f"{cmd_name}_command" if shared else "command")
@@ -78,16 +100,16 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in COMMANDS and not ctx.resilient_parsing:
+        if not ctx.resilient_parsing and args[0] not in COMMANDS and args[0] not in all_commands():
             raise UnknownNameError(
-                f"there is no command {args[0]!r}{nearest(args[0], COMMANDS)} "
+                f"there is no command {args[0]!r}{nearest(args[0], all_commands())} "
                 "(vaezoo --help shows all)"
             )
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([*COMMANDS.items()])
+            formatter.write_dl([*all_commands().items()])
 
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}

@@ -85,21 +85,36 @@ def complete_runs(ctx: click.Context, param: click.Parameter, typed: str) -> lis
 
 run_argument = click.argument("run", metavar="RUN", type=FILE, shell_complete=complete_runs)
 
-runs_argument = click.argument(
-    "runs", metavar="RUN...", nargs=-1, required=True, type=FILE, shell_complete=complete_runs
-)
 
-importance_samples_option = click.option(
-    "--importance-samples",
-    type=click.IntRange(min=0),
-    default=0,
-    metavar="K",
-    help="Samples per image for the log-likelihood, often thousands; 0: no log-likelihood.",
-)
+def runs_argument(function: Callable[..., Any]) -> Any:
+    """`RUN...`: one or several run folders."""
+    return click.argument(
+        "runs", metavar="RUN...", nargs=-1, required=True, type=FILE, shell_complete=complete_runs
+    )(function)
 
-device_option = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
+def importance_samples_option(function: Callable[..., Any]) -> Any:
+    """`--importance-samples K`: 0 for no log-likelihood."""
+    return click.option(
+        "--importance-samples",
+        type=click.IntRange(min=0),
+        default=0,
+        metavar="K",
+        help="Samples per image for the log-likelihood, often thousands; 0: no log-likelihood.",
+    )(function)
+
+
+def device_option(function: Callable[..., Any]) -> Any:
+    """`--device NAME`."""
+    return click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")(function)
+
+
+def json_option(function: Callable[..., Any]) -> Any:
+    """`--json`: the argument `as_json` of the command."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")(
+        function
+    )
+
 
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
 

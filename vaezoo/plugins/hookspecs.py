@@ -8,6 +8,7 @@ import pluggy
 
 from vaezoo.plugins.specs import (
     BottleneckSpec,
+    CommandSpec,
     DatasetSpec,
     LikelihoodSpec,
     LoggerSpec,
@@ -65,3 +66,8 @@ def register_metrics(register: Callable[[MetricSpec], None]) -> None:
 @hookspec
 def register_loggers(register: Callable[[LoggerSpec], None]) -> None:
     """Call `register` with a LoggerSpec for each writer that the plugin brings."""
+
+
+@hookspec
+def register_commands(register: Callable[[CommandSpec], None]) -> None:
+    """Call `register` with a CommandSpec for each subcommand of vaezoo that the plugin brings."""

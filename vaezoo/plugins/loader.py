@@ -20,6 +20,7 @@ from vaezoo.plugins import hookspecs
 from vaezoo.plugins.sources import PluginSource, import_file
 from vaezoo.plugins.specs import (
     BottleneckSpec,
+    CommandSpec,
     DatasetSpec,
     LikelihoodSpec,
     LoggerSpec,
@@ -48,6 +49,7 @@ _HOOKS: dict[str, type[Spec]] = {
     "register_datasets": DatasetSpec,
     "register_metrics": MetricSpec,
     "register_loggers": LoggerSpec,
+    "register_commands": CommandSpec,
 }
 
 

@@ -17,7 +17,7 @@ API_VERSION = 2
 """The version of the plugin interface. A spec that was written for another version is refused."""
 
 PartKind = Literal["network", "bottleneck", "likelihood", "sampler"]
-Kind = Literal["model", PartKind, "loss", "dataset", "metric", "logger"]
+Kind = Literal["model", PartKind, "loss", "dataset", "metric", "logger", "command"]
 
 PARTS: tuple[PartKind, ...] = get_args(PartKind)
 """The kinds of parts that models are made of, in the order in which they are shown."""
@@ -467,6 +467,16 @@ class LoggerSpec(Spec):
     """
 
     kind: ClassVar[Kind] = "logger"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandSpec(Spec):
+    """A subcommand of `vaezoo`: see Spec.
+
+    target: a click.Command, imported when it is used. summary: what `vaezoo --help` shows.
+    """
+
+    kind: ClassVar[Kind] = "command"
 
 
 def _import(path: str, what: str) -> Any:

@@ -7,13 +7,13 @@ import gzip
 import hashlib
 import json
 from collections.abc import Sequence
+from importlib.metadata import version
 from importlib.resources import files
 
-from vaezoo import __version__
-from vaezoo.report import charts, compare, tables
-from vaezoo.report.compare import format_number
-from vaezoo.report.explorer import ExplorableRun, OnnxRuntimeWeb
-from vaezoo.report.summary import RunSummary
+from . import charts, compare, tables
+from .compare import format_number
+from .explorer import ExplorableRun, OnnxRuntimeWeb
+from .summary import RunSummary
 
 
 def render(
@@ -28,7 +28,7 @@ def render(
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("vaezoo.report"),
+        loader=PackageLoader("vaezoo_report"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -41,7 +41,7 @@ def render(
     rows = tables.number_rows(runs, columns)
     page = environment.get_template("page.html").render(
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs side by side",
-        version=__version__,
+        version=version("vaezoo"),
         policy=_content_security_policy(scripts),
         style=_asset("report.css"),
         scripts=scripts,
@@ -95,7 +95,7 @@ def _content_security_policy(scripts: Sequence[str]) -> str:
 
 
 def _asset(name: str) -> str:
-    return (files("vaezoo.report") / "assets" / name).read_text(encoding="utf-8")
+    return (files("vaezoo_report") / "assets" / name).read_text(encoding="utf-8")
 
 
 def _png_uri(content: bytes) -> str:

@@ -7,18 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vaezoo import MetricSpec
 from vaezoo.evaluation.metric import MetricResult
+from vaezoo.evaluation.seeds import aggregate_seeds, group_by_config, group_name
 from vaezoo.plugins.registry import registry
-from vaezoo.plugins.specs import MetricSpec
-from vaezoo.report import compare
-from vaezoo.report.compare import (
-    aggregate_seeds,
-    display_name,
-    format_number,
-    group_by_config,
-    group_name,
-)
-from vaezoo.report.summary import RunSummary
+
+from . import compare
+from .compare import display_name, format_number
+from .summary import RunSummary
 
 _TRAINING = {
     "images_per_second": ("images/s", "Training examples per second, without validation."),

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from PIL import Image
 
+from vaezoo import DataSpec, VaezooError
 from vaezoo.checkpoint.folder import RunFolder, metrics_line
 from vaezoo.config import load_config
-from vaezoo.data.spec import DataSpec
-from vaezoo.errors import RunError, VaezooError
+from vaezoo.errors import RunError
 from vaezoo.evaluation.metric import MetricResult, no_progress
 from vaezoo.evaluation.pictures import (
     ROW_SLICES,

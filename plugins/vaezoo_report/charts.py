@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vaezoo.evaluation.latents import ACTIVE_VARIANCE
-from vaezoo.report import compare
-from vaezoo.report.compare import display_name, format_number
-from vaezoo.report.summary import Latent, RunSummary
+
+from . import compare
+from .compare import display_name, format_number
+from .summary import Latent, RunSummary
 
 WIDTH, HEIGHT = 380, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 12, 34

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from vaezoo.errors import OptionError, VaezooError
+from vaezoo import VaezooError
+from vaezoo.errors import OptionError
 from vaezoo.evaluation.latents import prior_mean, prior_quantiles, reject_discrete
 from vaezoo.evaluation.pictures import value_range
 from vaezoo.export import (
@@ -22,9 +23,10 @@ from vaezoo.export import (
     onnx_bytes,
     onnx_model,
 )
-from vaezoo.report.summary import RunSummary
 from vaezoo.runs.run import Run
 from vaezoo.runtime.device import seeded
+
+from .summary import RunSummary
 
 RUNTIME_VARIABLE = "VAEZOO_ONNXRUNTIME_WEB"
 _SCRIPT, _WASM = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"

@@ -6,14 +6,22 @@ from pathlib import Path
 
 import click
 
-from vaezoo.cli import options
+from vaezoo.cli.options import (
+    check_writable,
+    device_option,
+    importance_samples_option,
+    json_option,
+    metric_option,
+    out_option,
+    runs_argument,
+)
 from vaezoo.cli.output import print_result
 from vaezoo.errors import OptionError, counted
 
 
 @click.command()
-@options.runs_argument
-@options.out_option("report.html", "The page to write.")
+@runs_argument
+@out_option("report.html", "The page to write.")
 @click.option(
     "--explore",
     "explored",
@@ -25,16 +33,16 @@ from vaezoo.errors import OptionError, counted
 @click.option(
     "--onnxruntime-web",
     "runtime",
-    type=options.FILE,
+    type=click.Path(path_type=Path),
     metavar="DIR",
     help="The folder of the npm package.  [default: VAEZOO_ONNXRUNTIME_WEB]",
 )
-@options.metric_option(
+@metric_option(
     None, "Metrics to measure again, as evaluate does.  [default: the numbers saved in the runs]"
 )
-@options.importance_samples_option
-@options.device_option
-@options.json_option
+@importance_samples_option
+@device_option
+@json_option
 def command(
     runs: tuple[Path, ...],
     out: Path,
@@ -52,18 +60,19 @@ def command(
     reconstructions, samples, traversals, and the options in which the runs differ. With --explore
     it contains the models too (docs/visualize.md).
     """
-    options.check_writable(out, overwrite, (".html", ".htm"))
+    check_writable(out, overwrite, (".html", ".htm"))
     if importance_samples and not metrics:
         raise OptionError("--importance-samples goes with --metric, as in --metric log_likelihood")
 
     from vaezoo.cli.progress import Progress
     from vaezoo.export import check_extra
     from vaezoo.io import write_text
-    from vaezoo.report.compare import differing
-    from vaezoo.report.explorer import ExplorableRun, check_names, find_runtime, make_explorable
-    from vaezoo.report.page import render
-    from vaezoo.report.summary import RunSummary, names_of, read_runs
     from vaezoo.runs.run import Run
+
+    from .compare import differing
+    from .explorer import ExplorableRun, check_names, find_runtime, make_explorable
+    from .page import render
+    from .summary import RunSummary, names_of, read_runs
 
     names = names_of(runs)
     wanted = check_names(explored, names)
