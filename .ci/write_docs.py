@@ -37,7 +37,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "METRIC_COMPARABLE_KEYS",
         "Spec",
     ),
-    "vaezoo.errors": ("DataError", "OptionError", "RunError", "printable"),
+    "vaezoo.errors": ("DataError", "OptionError", "RunError", "counted", "printable"),
     "vaezoo.io": (
         "full_path",
         "open_regular",
