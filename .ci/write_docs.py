@@ -21,7 +21,14 @@ from torch import nn
 import vaezoo
 from vaezoo.cli.main import all_commands, group
 from vaezoo.evaluation.evaluate import all_metrics
-from vaezoo.plugins.specs import METRIC_COMPARABLE_KEYS, METRIC_GROUPS, METRIC_REQUIRES, MetricSpec
+from vaezoo.plugins.specs import (
+    METRIC_COMPARABLE_KEYS,
+    METRIC_GROUPS,
+    METRIC_REQUIRES,
+    PARTS,
+    MetricSpec,
+)
+from vaezoo.testing.combinations import combinations
 
 DOCS = Path(__file__).parents[1] / "docs"
 MARK = "<!-- from here on written by .ci/write_docs.py -->\n"
@@ -215,6 +222,33 @@ def _metric(spec: MetricSpec) -> Iterator[str]:
     yield f"  - {asked}; {spec.cost}" + (f"; needs `vaezoo[{spec.extra}]`" if spec.extra else "")
 
 
+def all_combinations() -> str:
+    """For each kind of part, what each model can be made of, and why not of others: 30 s."""
+    found = [one for model in vaezoo.list_models() for one in combinations(model)]
+    lines = []
+    for kind in PARTS:
+        lines += [f"## {kind}s\n".replace("ys\n", "ies\n"), "| model | fits | does not fit |"]
+        lines.append("| --- | --- | --- |")
+        for model in dict.fromkeys(one.model for one in found):
+            own = [one for one in found if one.model == model and one.part.kind == kind]
+            reasons: dict[str, list[str]] = {}
+            for one in own:
+                reasons.setdefault(one.reason, []).append(one.part.name)
+            fits = ", ".join(reasons.pop("", [])) or "none"
+            others = "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
+            lines.append(f"| `{model}` | {fits} | {others} |")
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def combinations_page() -> tuple[Path, str]:
+    """The page docs/combinations.md, which takes longer than the others."""
+    path = DOCS / "combinations.md"
+    by_hand, mark, _ = path.read_text(encoding="utf-8").partition(MARK)
+    assert mark, f"{path} has no mark"
+    return path, by_hand + MARK + "\n" + all_combinations()
+
+
 def pages() -> dict[Path, str]:
     """The whole content of each page: what stands above the mark stays."""
     written: dict[str, Callable[[], str]] = {
@@ -323,5 +357,5 @@ def _what(found: Any) -> str:
 
 
 if __name__ == "__main__":
-    for page, content in pages().items():
+    for page, content in [*pages().items(), combinations_page()]:
         page.write_text(content, encoding="utf-8")

@@ -88,7 +88,7 @@ def decompose(log_pairs: Tensor, weights: tuple[float, float], log_prior: Tensor
 
 
 def _independent(posterior: Distribution) -> Independent[Distribution]:
-    if isinstance(posterior, Independent):
+    if isinstance(posterior, Independent) and not posterior.base_dist.event_shape:
         return posterior
     raise OptionError(
         "the total correlation needs a posterior of independent latents, and this model's is "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -46,10 +46,14 @@ _PLUGIN_FIELDS = ("name", "status", "distribution", "version", "module", "locati
 
 @click.command("list")
 @options.kind_option(list(PLURALS), "models", "What to list.")
+@options.name_option("--compatible", "model", "Show which parts MODEL can be made of instead.")
 @options.json_option
-def list_command(kind: str, as_json: bool) -> None:
+def list_command(kind: str, compatible: str | None, as_json: bool) -> None:
     """List the models, or what else is registered: their parts, losses, data sets, metrics, ..."""
     known = registry()
+    if compatible is not None:
+        _list_compatible(cast(ModelSpec, known.get("model", compatible)), as_json)
+        return
     specs = known.specs(PLURALS.get(kind))
     if as_json:
         print_json([_summary(known, spec) for spec in specs])
@@ -61,6 +65,21 @@ def list_command(kind: str, as_json: bool) -> None:
         columns = headings if kind == "all" else [name for name in headings if name != "kind"]
         entries = [{**_summary(known, spec), "kind": WORDS[spec.kind]} for spec in specs]
         print_table(columns, [[entry[column] for column in columns] for entry in entries])
+
+
+def _list_compatible(model: ModelSpec, as_json: bool) -> None:
+    """Each part, and why the model cannot be made of it. It trains each of them for two steps."""
+    from vaezoo.testing.combinations import combinations
+
+    found: list[dict[str, Any]] = [
+        {"kind": part.kind, "name": part.name, "fits": not reason, "reason": reason}
+        for _, part, reason in combinations(model)
+    ]
+    if as_json:
+        print_json(found)
+    else:
+        rows = [(str(row["kind"]), str(row["name"]), row["reason"] or "fits") for row in found]
+        print_table(("kind", "name", f"in model {model.name}"), rows)
 
 
 def _summary(known: Registry, spec: Spec) -> dict[str, Any]:

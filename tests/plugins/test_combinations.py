@@ -1,0 +1,41 @@
+"""Each model of the zoo with each part: it trains, or it is refused in one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vaezoo.cli.main import main
+from vaezoo.plugins.registry import registry
+from vaezoo.plugins.sources import import_file
+from vaezoo.plugins.specs import PARTS
+
+WRITER = import_file(str(Path(__file__).parents[2] / ".ci" / "write_docs.py"))
+
+
+def test_every_pair_trains_or_is_refused_as_the_page_says() -> None:
+    """Any other error than a refusal would end it: so would a term that is no number."""
+    page, content = WRITER.combinations_page()
+    assert page.read_text(encoding="utf-8") == content
+    models = registry().specs("model")
+    for model in models:
+        assert content.count(f"| `{model.name}` |") == len(PARTS)
+
+
+def test_list_compatible(
+    capsys: pytest.CaptureFixture[str], documented: Callable[[str], list[str]]
+) -> None:
+    assert main(["list", "--compatible", "gumbel_vae", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert list(rows[0]) == documented("`vaezoo list --compatible MODEL --json`")
+    found = {(row["kind"], row["name"]): row for row in rows}
+    assert {*found} == {(kind, spec.name) for kind in PARTS for spec in registry().specs(kind)}
+    assert found["network", "mlp"] == {"kind": "network", "name": "mlp", "fits": True, "reason": ""}
+    assert "continuous latents" in found["sampler", "gaussian"]["reason"]
+    assert "codes of a codebook" in found["sampler", "autoregressive"]["reason"]
+    assert all("\n" not in row["reason"] for row in found.values())
+    assert main(["list", "--compatible", "vanila"]) == 2
+    assert "did you mean 'vanilla'" in capsys.readouterr().err
