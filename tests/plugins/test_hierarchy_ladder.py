@@ -247,5 +247,5 @@ class TestModel:
         assert names <= {"encoder", "decoder", "likelihood"}
 
     def test_a_level_of_no_size_is_refused(self) -> None:
-        with pytest.raises(OptionError, match="--upper"):
+        with pytest.raises(OptionError, match="upper: should be greater than or equal to 1"):
             create_model("ladder_vae", DATA, network="mlp", upper="8,0")

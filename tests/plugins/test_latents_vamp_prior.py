@@ -158,5 +158,5 @@ class TestBatchNorm:
 
 def test_a_grid_of_latents_is_refused_in_a_line() -> None:
     data = DataSpec(shape=(1, 16, 16))
-    with pytest.raises(OptionError, match="leave --latent-grid out"):
+    with pytest.raises(OptionError, match="leave latent_grid out"):
         model(data, network="conv", hidden=(8, 8), latent_grid=True)
