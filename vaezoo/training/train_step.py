@@ -57,7 +57,7 @@ class TrainStep:
         if options.lr_warmup >= max(self.total_steps, 1):
             steps = f"{self.total_steps:,} steps"
             raise OptionError(f"--lr-warmup {options.lr_warmup:g}: the training has only {steps}")
-        decayed = decayed_parameters(self.model, self.loss)
+        decayed = decayed_parameters(self.model, self.loss) if options.decay else set()
         self.optimizers = [make_optimizer(p, options, device, decayed) for p in self.phases]
         if options.on_nonfinite == "skip" or options.skip_grad_norm is not None:
             self.guard = StepGuard(
