@@ -84,16 +84,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "SMALLEST_SCALE",
     ),
     "vaezoo.nn.batch_norm": ("freeze_bn_stats",),
-    "vaezoo.nn.conv": (
-        "ConvDecoder",
-        "ConvDown",
-        "ConvEncoder",
-        "ConvUp",
-        "Rescale",
-        "ResidualBlock",
-        "level_sizes",
-        "rescaling",
-    ),
+    "vaezoo.nn.scaling": ("level_sizes", "rescaling"),
     "vaezoo.losses.base": ("loss_of",),
     "vaezoo.losses.elbo": ("elbo_terms",),
     "vaezoo.data.base": (

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from vaezoo import DataSpec
 from vaezoo.models.distributions import to_float32
-from vaezoo.nn.conv import level_sizes, rescaling
+from vaezoo.nn.scaling import level_sizes, rescaling
 
 
 class MLPDiscriminator(nn.Module):

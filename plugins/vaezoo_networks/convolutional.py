@@ -8,8 +8,9 @@ from typing import ClassVar
 from torch import nn
 
 from vaezoo import DataSpec, Network
-from vaezoo.nn.conv import ConvDecoder, ConvDown, ConvEncoder, ConvUp, ResidualBlock, level_sizes
+from vaezoo.nn.scaling import level_sizes
 
+from .conv import ConvDecoder, ConvDown, ConvEncoder, ConvUp, ResidualBlock
 from .options import MAX_GRID, ConvOptions
 
 _CONV: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}

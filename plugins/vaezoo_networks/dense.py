@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import nn
 
 from vaezoo import Network
-from vaezoo.nn.conv import rescaling
+from vaezoo.nn.scaling import rescaling
 
 from .options import MLPOptions
 

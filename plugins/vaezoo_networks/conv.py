@@ -8,8 +8,10 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from vaezoo.data.spec import DataSpec
-from vaezoo.nn.strided import StridedConv2d, StridedConvTranspose2d
+from vaezoo import DataSpec
+from vaezoo.nn.scaling import level_sizes, rescaling
+
+from .strided import StridedConv2d, StridedConvTranspose2d
 
 _CONV: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSE: dict[int, type[nn.Module]] = {1: nn.ConvTranspose1d, 3: nn.ConvTranspose3d}
@@ -103,32 +105,6 @@ class ConvDecoder(nn.Sequential):
             nn.Unflatten(1, smallest),
             *ConvUp(shape, hidden, residual),
         )
-
-
-def level_sizes(shape: Sequence[int], levels: int) -> list[tuple[int, ...]]:
-    """The sizes after the channels, of the data and of each level below: halves, rounded up."""
-    return [tuple(-(-size // 2**n) for size in shape[1:]) for n in range(levels + 1)]
-
-
-class Rescale(nn.Module):
-    """Values from [0, 1] to [-1, 1], of any shape."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return 2.0 * x - 1.0
-
-
-class Log1p(nn.Module):
-    """Counts from 0 to their log(1 + x), of any shape (as Lopez et al. 2018 for gene counts)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.log1p()
-
-
-def rescaling(data: DataSpec) -> list[nn.Module]:
-    """The first layers of an encoder: Rescale, Log1p of counts; none of standardised values."""
-    if data.domain == "real":
-        return []
-    return [Log1p() if data.domain == "count" else Rescale()]
 
 
 def _level(convolution: nn.Module, channels: int, ndim: int, residual: bool) -> list[nn.Module]:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vaezoo.nn import strided
-from vaezoo.nn.strided import StridedConv2d, StridedConvTranspose2d
+from vaezoo_networks import strided
+from vaezoo_networks.strided import StridedConv2d, StridedConvTranspose2d
 
 SIZES = st.tuples(st.integers(1, 7), st.integers(1, 7))
 CHANNELS = st.tuples(st.integers(1, 5), st.integers(1, 5))

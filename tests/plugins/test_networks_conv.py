@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from vaezoo.data.spec import DataSpec, Domain
-from vaezoo.nn.conv import ConvDecoder, ConvDown, ConvEncoder, ConvUp, level_sizes
+from vaezoo.nn.scaling import level_sizes
+from vaezoo_networks.conv import ConvDecoder, ConvDown, ConvEncoder, ConvUp
 from vaezoo_networks.convolutional import ConvNetwork, ResNetwork
 from vaezoo_networks.dense import MLPNetwork
 from vaezoo_networks.options import ConvOptions, MLPOptions
