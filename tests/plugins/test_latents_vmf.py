@@ -267,7 +267,7 @@ def test_a_temperature_is_refused_in_one_line() -> None:
 
 def test_a_latent_of_one_number_is_refused() -> None:
     data = DataSpec(shape=(6,), domain="real")
-    with pytest.raises(OptionError, match="--latent-dim"):
+    with pytest.raises(OptionError, match="latent_dim: should be greater than or equal to 2"):
         create_model("vmf_vae", data, network="mlp", latent_dim=1)
 
 

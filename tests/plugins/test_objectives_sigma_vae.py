@@ -151,6 +151,6 @@ class TestOwnScale:
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 def test_a_likelihood_without_a_scale_to_set_is_refused(likelihood: str) -> None:
-    with pytest.raises(OptionError, match="--likelihood gaussian_learned") as caught:
+    with pytest.raises(OptionError, match="give likelihood gaussian_learned") as caught:
         model(likelihood=likelihood)
     assert "\n" not in str(caught.value)
