@@ -319,7 +319,7 @@ class TestData:
 
     @pytest.mark.parametrize("name", NAMES)
     def test_a_batch_of_one_is_refused(self, tmp_path: Path, name: str) -> None:
-        with pytest.raises(OptionError, match="give --batch-size 2 or more"):
+        with pytest.raises(OptionError, match="give batch_size 2 or more"):
             vaezoo.train(name, out=tmp_path / "r", **{**TINY, "batch_size": 1})
 
 
