@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from vaezoo.testing.subjects import ModelWithLoss
+
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", flags=re.M | re.S)
 
@@ -23,7 +25,12 @@ def steps(guide: str) -> Iterator[tuple[str, str]]:
             yield from (("", line) for line in content.splitlines())
 
 
-@pytest.mark.parametrize("guide", ["write_a_plugin.md", "write_a_loss.md", "bring_a_dataset.md"])
+GUIDES = ("plugin", "loss", "network", "bottleneck", "likelihood", "sampler")
+
+
+@pytest.mark.parametrize(
+    "guide", [*(f"write_a_{kind}.md" for kind in GUIDES), "bring_a_dataset.md"]
+)
 def test_a_guide_works_as_it_is_written(
     in_tmp: Path, environment: Callable[..., str], guide: str
 ) -> None:
@@ -45,3 +52,20 @@ def test_pages_link_to_what_is_there() -> None:
     for page in [*DOCS.glob("*.md"), *root.glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+TEN = (
+    *("vanilla", "autoencoder", "aae", "cvae", "factor_vae", "gumbel_vae", "ladder_vae"),
+    *("vae_gan", "vamp_prior", "vq_vae"),
+)
+
+
+def test_ten_models_train_with_the_network_of_the_guide(in_tmp: Path) -> None:
+    code = next(content for path, content in steps("write_a_network.md") if path)
+    (in_tmp / "unet.py").write_text(code, encoding="utf-8")
+    for name in TEN:
+        pair = ModelWithLoss(name, parts={"network": "./unet.py:UNet"})
+        model = pair.build()
+        assert any(type(layer).__name__ == "AvgPool2d" for layer in model.modules())
+        for values in pair.train(model, pair.batch(), 2):
+            assert values.isfinite().all(), name

@@ -11,7 +11,8 @@ import pytest
 from vaezoo.cli.main import main
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.sources import import_file
-from vaezoo.plugins.specs import PARTS
+from vaezoo.plugins.specs import PARTS, ModelSpec
+from vaezoo.testing.subjects import ModelWithLoss
 
 WRITER = import_file(str(Path(__file__).parents[2] / ".ci" / "write_docs.py"))
 
@@ -23,6 +24,17 @@ def test_every_pair_trains_or_is_refused_as_the_page_says() -> None:
     models = registry().specs("model")
     for model in models:
         assert content.count(f"| `{model.name}` |") == len(PARTS)
+
+
+@pytest.mark.parametrize("spec", registry().specs("model"), ids=lambda spec: spec.name)
+def test_the_last_layer_of_the_decoder_runs_last(spec: ModelSpec) -> None:
+    pair = ModelWithLoss(spec)
+    model, ran = pair.build(), []
+    for module in model.decoder.modules():
+        if next(module.parameters(recurse=False), None) is not None:
+            module.register_forward_hook(lambda module, *_: ran.append(module))
+    model(*pair.batch())
+    assert model.last_decoder_layer is ran[-1]
 
 
 def test_list_compatible(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaezoo.data.spec import DataSpec
+from vaezoo.errors import OptionError
 from vaezoo.models.bottleneck import Bottleneck, Codebook
 from vaezoo.models.distributions import diagonal_normal, log_mean_exp, mode, sample_prior
 from vaezoo.models.likelihood import Likelihood
@@ -122,6 +123,19 @@ class BaseVAE(nn.Module, ABC):
         if self.sampler is None or self.training or not self.sampler.is_fitted:
             return self.prior(y)
         return self.sampler.distribution(y)
+
+    @property
+    def last_decoder_layer(self) -> nn.Module:
+        """The last layer of its submodule `decoder` that has parameters.
+
+        For the weight of an adversarial term that balances the gradients there (Esser et al. 2021,
+        equation 7). OptionError if there is none.
+        """
+        modules = [] if (decoder := getattr(self, "decoder", None)) is None else decoder.modules()
+        for module in reversed([*modules]):
+            if next(module.parameters(recurse=False), None) is not None:
+                return module
+        raise OptionError(f"{type(self).__name__} has no submodule `decoder` with parameters")
 
     @property
     def codebook(self) -> Codebook | None:
