@@ -12,7 +12,7 @@ import pytest
 from vaezoo.cli.main import main
 from vaezoo.errors import VaezooError
 from vaezoo.plugins.specs import Kind
-from vaezoo.scaffold.write import Package, write_package
+from vaezoo.scaffold.write import KINDS, Package, write_package
 
 Environment = Callable[..., str]
 
@@ -23,10 +23,10 @@ ALL: tuple[Kind, ...] = ("model", "loss", "dataset")
     ("flags", "modules"),
     [
         ([], ["model"]),
-        (["--loss"], ["loss"]),
-        (["--dataset"], ["dataset"]),
-        (["--loss", "--dataset"], ["dataset", "loss"]),
-        (["--all"], ["dataset", "loss", "model"]),
+        (["--kind", "loss"], ["loss"]),
+        (["--kind", "dataset"], ["dataset"]),
+        (["--kind", "loss,dataset"], ["dataset", "loss"]),
+        (["--kind", ",".join(KINDS)], list(KINDS)),
     ],
 )
 def test_files(
@@ -101,7 +101,7 @@ def test_several_things_have_names_of_their_own() -> None:
     assert Package("my-vae", ("loss",)).brings() == "the loss my_vae"
 
 
-@pytest.mark.parametrize("kinds", [("model",), ALL])
+@pytest.mark.parametrize("kinds", [("model",), ALL, KINDS])
 def test_what_was_written_installs_and_works(
     in_tmp: Path, environment: Environment, kinds: tuple[Kind, ...]
 ) -> None:

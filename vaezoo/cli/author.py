@@ -14,6 +14,7 @@ from vaezoo.config import parse_settings
 from vaezoo.errors import OptionError, UnknownNameError
 from vaezoo.plugins.registry import PLURALS, WORDS
 from vaezoo.plugins.specs import PARTS, Kind, Spec
+from vaezoo.scaffold.write import KINDS, write_package
 
 if TYPE_CHECKING:
     from vaezoo.testing import Result
@@ -23,23 +24,12 @@ _CHECKED = [plural for plural, kind in PLURALS.items() if kind not in ("metric",
 
 @click.command("new")
 @click.argument("name")
-@click.option("--loss", is_flag=True, help="A loss instead of a model.")
-@click.option("--dataset", is_flag=True, help="A data set instead of a model.")
-@click.option("--all", "everything", is_flag=True, help="A model, a loss and a data set.")
-def new_command(name: str, loss: bool, dataset: bool, everything: bool) -> None:
+@options.list_option("--kind kinds", click.Choice(KINDS), "model", "What it brings.")
+def new_command(name: str, kinds: tuple[Kind, ...]) -> None:
     """Write the plugin package NAME, as in my-vae, into a new folder of that name.
 
     The package can be installed, passes its tests and trains without a change.
     """
-    from vaezoo.scaffold.write import write_package
-
-    kinds: list[Kind] = []
-    if everything or not (loss or dataset):
-        kinds.append("model")
-    if everything or loss:
-        kinds.append("loss")
-    if everything or dataset:
-        kinds.append("dataset")
     package = write_package(name, kinds, Path())
     click.echo(f"{name}: a plugin with {package.brings()}. Next:")
     for line in (f"pip install -e {name}", *package.commands()):

@@ -15,25 +15,43 @@ from vaezoo import __version__
 from vaezoo.errors import RunError, VaezooError
 from vaezoo.io import cannot_write
 from vaezoo.plugins.registry import WORDS, registry
-from vaezoo.plugins.specs import API_VERSION, Kind
+from vaezoo.plugins.specs import API_VERSION, PARTS, Kind
 
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 
-_ENDINGS: Mapping[Kind, str] = {"model": "", "loss": "_loss", "dataset": "_data"}
+KINDS: tuple[Kind, ...] = ("model", *PARTS, "loss", "dataset")
+"""What a package can bring."""
+
+_ENDINGS: Mapping[Kind, str] = {kind: f"_{kind}" for kind in KINDS} | {
+    "model": "",
+    "dataset": "_data",
+}
 """Endings of the names where one package brings several things."""
 
 _SUMMARIES: Mapping[Kind, str] = {
     "model": "A VAE with a Gaussian latent, to start from",
+    "network": "A network of one hidden layer, to start from",
+    "bottleneck": "A Gaussian latent, to start from",
+    "likelihood": "A Gaussian likelihood, to start from",
+    "sampler": "A Gaussian that is fitted to the latents, to start from",
     "loss": "The ELBO with a weight on the rate, to start from",
     "dataset": "Grey stripes, to start from",
 }
 _IMPORTS: Mapping[Kind, tuple[str, ...]] = {
     "model": ("InputSpec", "ModelSpec", "Options"),
+    "network": ("InputSpec", "NetworkSpec", "Options"),
+    "bottleneck": ("BottleneckSpec", "LatentOptions"),
+    "likelihood": ("LikelihoodSpec", "Options"),
+    "sampler": ("Options", "SamplerSpec"),
     "loss": ("LossSpec", "Options"),
     "dataset": ("DataOptions", "DatasetSpec"),
 }
 _COMMANDS: Mapping[Kind, str] = {
     "model": "vaezoo train {}",
+    "network": "vaezoo train vanilla --network {}",
+    "bottleneck": "vaezoo train vanilla --bottleneck {}",
+    "likelihood": "vaezoo train vanilla --likelihood {}",
+    "sampler": "vaezoo train autoencoder --sampler {}",
     "loss": "vaezoo train vanilla --loss {}",
     "dataset": "vaezoo train vanilla --data {}",
 }
