@@ -151,6 +151,35 @@ def test_a_bottleneck_has_the_tags_of_a_model_unless_it_says_others() -> None:
         assert spec_of_class(type("Tiny", (vaezoo.Bottleneck,), own)).tags == tags
 
 
+def test_a_class_that_says_nothing_has_the_defaults_of_the_guide() -> None:
+    """The table of docs/write_a_plugin.md; what a class says itself is in its spec."""
+    said = {
+        "tags": ("words",),
+        "input_spec": InputSpec(shape=(1, 8, 8)),
+        "requires": ("discrete",),
+        "domains": ("count",),
+    }
+    any_shape, density = InputSpec(ndims=(0, 1, 2, 3)), ("elbo", "importance")
+    for base, defaults in (
+        (vaezoo.BaseVAE, {"tags": density, "input_spec": any_shape, "loss": "elbo", "parts": {}}),
+        (vaezoo.Network, {"tags": (), "input_spec": any_shape}),
+        (vaezoo.Bottleneck, {"tags": density, "requires": ()}),
+        (vaezoo.Likelihood, {"tags": (), "domains": ("binary", "unit", "real", "count")}),
+        (vaezoo.Sampler, {"tags": (), "requires": ()}),
+        (vaezoo.BaseLoss, {"tags": (), "requires": ()}),
+        (vaezoo.BaseDataset, {"tags": ()}),
+    ):
+        silent = vars(spec_of_class(type("Silent", (base,), {})))
+        assert {name: silent[name] for name in defaults} == defaults
+        own = {name: value for name, value in said.items() if name in defaults}
+        spoken = vars(spec_of_class(type("Spoken", (base,), own)))
+        assert {name: spoken[name] for name in own} == own
+    model = spec_of_class(type("Other", (vaezoo.EncoderDecoderVAE,), {"default_loss": "iwae"}))
+    assert isinstance(model, ModelSpec)
+    assert model.loss == "iwae"
+    assert {*model.parts} == {"network", "bottleneck", "likelihood"}
+
+
 def test_a_whole_file_brings_what_it_defines(bare: Path) -> None:
     record = load(str(bare))
     assert names(record) == [
