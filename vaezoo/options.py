@@ -97,6 +97,10 @@ class Options(BaseModel):
         protected_namespaces=(),
     )
 
+    def for_vectors(self, values: int) -> Self:
+        """These options for data of vectors with so many values: defaults may differ there."""
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _read_text(cls, values: Any) -> Any:

@@ -80,7 +80,7 @@ class FlowBottleneck(LatentBottleneck):
 
     def __init__(self, options: FlowOptions, grid: tuple[int, ...] = ()) -> None:
         super().__init__(options, grid)
-        self.num_params = 2 * options.latent_dim + options.flow_steps * self.step_params
+        self.num_params = 2 * options.num_latents + options.flow_steps * self.step_params
 
     @property
     @abstractmethod
@@ -92,7 +92,7 @@ class FlowBottleneck(LatentBottleneck):
         """A step. params: [batch, *grid, step_params]; zeros make it the identity."""
 
     def forward(self, params: Tensor) -> FlowPosterior:
-        n = 2 * self.options.latent_dim
+        n = 2 * self.options.num_latents
         loc, scale = (x.movedim(1, -1) for x in self.mean_and_std(params[:, :n]))
         of_steps = to_float32(params[:, n:]).movedim(1, -1)
         parts = of_steps.split(self.step_params, -1) if self.options.flow_steps else ()

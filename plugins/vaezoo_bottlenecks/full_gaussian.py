@@ -89,14 +89,14 @@ class FullGaussianBottleneck(LatentBottleneck):
 
     def __init__(self, options: FullGaussianOptions, grid: tuple[int, ...] = ()) -> None:
         super().__init__(options, grid)
-        n = options.latent_dim
+        n = options.num_latents
         self.num_params = 2 * n + n * (n - 1) // 2
         row, column = torch.tril_indices(n, n, -1)
         self.below: Tensor
         self.register_buffer("below", n * row + column, persistent=False)
 
     def forward(self, params: Tensor) -> FullGaussian:
-        n = self.options.latent_dim
+        n = self.options.num_latents
         loc, std = self.mean_and_std(params[:, : 2 * n])
         raw = to_float32(params[:, 2 * n :]).movedim(1, -1).clamp(-_LARGEST, _LARGEST)
         zeros = raw.new_zeros(*raw.shape[:-1], n * n)

@@ -28,7 +28,7 @@ class LaplaceBottleneck(LatentBottleneck):
 
     def __init__(self, options: GaussianOptions, grid: tuple[int, ...] = ()) -> None:
         super().__init__(options, grid)
-        self.num_params = 2 * options.latent_dim
+        self.num_params = 2 * options.num_latents
 
     def forward(self, params: Tensor) -> Distribution:
         return self._distribution(*self.mean_and_std(params))

@@ -22,7 +22,7 @@ class LatentBottleneck(Bottleneck):
 
     def __init__(self, options: GaussianOptions, grid: tuple[int, ...] = ()) -> None:
         super().__init__(options, options.choose_grid(grid))
-        self.latent_shape = (options.latent_dim, *self.grid)
+        self.latent_shape = (options.num_latents, *self.grid)
 
     def mean_and_std(self, params: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation from means and log-variances, the two halves of dim 1."""

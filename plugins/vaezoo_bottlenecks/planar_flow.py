@@ -87,9 +87,9 @@ class PlanarFlowBottleneck(FlowBottleneck):
 
     @property
     def step_params(self) -> int:
-        return 2 * self.options.latent_dim + 1
+        return 2 * self.options.num_latents + 1
 
     def step(self, params: Tensor) -> PlanarStep:
-        n = self.options.latent_dim
+        n = self.options.num_latents
         u, w, b = params.split([n, n, 1], -1)
         return PlanarStep(u, w, b.squeeze(-1))

@@ -62,8 +62,8 @@ class RadialFlowBottleneck(FlowBottleneck):
 
     @property
     def step_params(self) -> int:
-        return self.options.latent_dim + 2
+        return self.options.num_latents + 2
 
     def step(self, params: Tensor) -> RadialStep:
-        center, alpha, beta = params.split([self.options.latent_dim, 1, 1], -1)
+        center, alpha, beta = params.split([self.options.num_latents, 1, 1], -1)
         return RadialStep(center, alpha.squeeze(-1), beta.squeeze(-1))

@@ -81,7 +81,7 @@ class StudentTBottleneck(LatentBottleneck):
 
     def __init__(self, options: StudentTOptions, grid: tuple[int, ...] = ()) -> None:
         super().__init__(options, grid)
-        self.num_params = 2 * options.latent_dim
+        self.num_params = 2 * options.num_latents
         self.df: Tensor
         self.register_buffer("df", torch.tensor(options.df), persistent=False)
 

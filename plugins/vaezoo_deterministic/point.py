@@ -24,8 +24,8 @@ class PointBottleneck(Bottleneck):
 
     def __init__(self, options: LatentOptions, grid: tuple[int, ...] = ()) -> None:
         super().__init__(options, options.choose_grid(grid))
-        self.num_params = options.latent_dim
-        self.latent_shape = (options.latent_dim, *self.grid)
+        self.num_params = options.num_latents
+        self.latent_shape = (options.num_latents, *self.grid)
 
     def forward(self, params: Tensor) -> Distribution:
         return Delta(to_float32(params), len(self.latent_shape))

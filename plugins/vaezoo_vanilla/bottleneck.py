@@ -20,8 +20,8 @@ class GaussianBottleneck(Bottleneck):
 
     def __init__(self, options: GaussianOptions, grid: tuple[int, ...] = ()) -> None:
         super().__init__(options, options.choose_grid(grid))
-        self.num_params = 2 * options.latent_dim
-        self.latent_shape = (options.latent_dim, *self.grid)
+        self.num_params = 2 * options.num_latents
+        self.latent_shape = (options.num_latents, *self.grid)
 
     def forward(self, params: Tensor) -> Distribution:
         return gaussian_from_params(params, logvar_range=self.options.logvar_range)

@@ -154,7 +154,7 @@ def test_any_image_and_any_network(
 
 
 def test_vectors_take_a_dense_network() -> None:
-    with pytest.raises(DataError, match="give --network gated_mlp or mlp"):
+    with pytest.raises(DataError, match="give network gated_mlp or mlp"):
         vaezoo.create_model("vanilla", (7,))
     model = vaezoo.create_model("vanilla", DataSpec(shape=(7,), domain="real"), network="mlp")
     assert model.eval().sample(3).shape == (3, 7)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, Field
 
@@ -26,12 +26,28 @@ class LatentOptions(Options):
 
     test_defaults: ClassVar[Mapping[str, Any]] = {"latent_dim": 4}
 
-    latent_dim: int = Field(128, ge=1, description="size of the latent vector; channels of a grid")
+    latent_dim: int | None = Field(
+        None,
+        ge=1,
+        description="size of the latent vector, or channels of a grid; none: 128, or for data of "
+        "vectors with fewer values as many as they have",
+    )
     latent_grid: bool = Field(
         False,
         description="a latent of latent_dim channels at each position of the network's grid, "
         "instead of one vector",
     )
+
+    @property
+    def num_latents(self) -> int:
+        """The size of the latent vector, or the channels of a grid."""
+        return 128 if self.latent_dim is None else self.latent_dim
+
+    def for_vectors(self, values: int) -> Self:
+        """With more latents than values each holds little, and samples vary less than the data."""
+        if self.latent_dim is not None:
+            return self
+        return self.model_copy(update={"latent_dim": min(values, self.num_latents)})
 
     def choose_grid(self, grid: tuple[int, ...]) -> tuple[int, ...]:
         """The grid of the latent: the network's, or () for a vector.

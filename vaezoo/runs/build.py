@@ -155,6 +155,8 @@ def build_from_classes(
 ) -> BaseVAE:
     """Build a model and its loss from classes and options by section. given: as in build_model."""
     name, ready = spec.name, given or {}
+    if not data.ndim:
+        options = {section: values.for_vectors(data.numel) for section, values in options.items()}
     needed: tuple[str, ...] = getattr(classes["model"], "parts", ())
     missing = [kind for kind in needed if kind not in classes]
     if missing:
