@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vaezoo.data.base import Splits, load_splits
+from vaezoo.data.loader import BatchLoader
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import DataError
 from vaezoo_files import npz as arrays_module
@@ -500,3 +502,34 @@ def test_whole_numbers_like_counts_are_pointed_out(tmp_path: Path) -> None:
     high = np.concatenate((low, np.full((1, 8), 255)))
     assert not load(tmp_path, x=high).notes
     assert "if they are counts, give --values counts" in refused(tmp_path, x=low + 250)
+
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "bring_a_dataset.md").read_text()
+
+
+def test_the_guide_has_the_keys_of_the_arrays() -> None:
+    rows = re.findall(r"^\| (t\w+(?: labels)?) \| (`.*`) \|$", GUIDE, flags=re.M)
+    assert {role: tuple(re.findall(r"`(\w+)`", keys)) for role, keys in rows} == arrays_module.NAMES
+
+
+@pytest.mark.parametrize(
+    ("row", "values", "given", "expected"),
+    [
+        ("true and false, or only 0 and 1", [0, 1, 1, 0], "auto", [0, 1, 1, 0]),
+        ("whole numbers from 0 to 255", [0, 51, 102, 255], "auto", [0, 0.2, 0.4, 1]),
+        ("floats in [0, 1]", [0.1, 0.25, 0.7, 1.0], "auto", [0.1, 0.25, 0.7, 1.0]),
+        ("whole numbers, with `--values counts`", [0, 3, 7, 2], "counts", [0, 3, 7, 2]),
+        ("other floats", [-3.0, 5.0, -3.0, 5.0], "auto", [-1, 1, -1, 1]),
+    ],
+)
+def test_values_are_scaled_as_the_guide_says(
+    tmp_path: Path, row: str, values: list[float], given: Any, expected: list[float]
+) -> None:
+    domain = re.findall(rf"^\| {re.escape(row)} \| (\w+) \|", GUIDE, flags=re.M)
+    column = np.tile(np.array(values), 10)[:, None]
+    np.savez(tmp_path / "some.npz", x=column, x_test=column)
+    splits = load_splits(NpzDataset(NpzOptions(root=tmp_path / "some.npz", values=given)))
+    assert [splits.spec.domain] == domain
+    loader = BatchLoader(splits.test, batch_size=40, device=torch.device("cpu"), spec=splits.spec)
+    x = next(iter(loader.sequential())).x[:4, 0]
+    assert x.tolist() == pytest.approx(expected)
