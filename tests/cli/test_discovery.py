@@ -118,7 +118,7 @@ def test_info_of_the_reference_model(say: Say) -> None:
     for said in (
         "model vanilla",
         "vectors, signals from 8, images from 8×8 or volumes from 8×8×8, any number of channels",
-        "integer ≥ 1",
+        "integer or none ≥ 1",
         "integers, with commas between or none, each ≥ 1",
         "options of its network, conv",
         "options of its likelihood, auto",

@@ -11,7 +11,7 @@ import pytest
 
 from vaezoo.cli.main import main
 from vaezoo.errors import VaezooError
-from vaezoo.plugins.specs import Kind
+from vaezoo.plugins.specs import PARTS, Kind
 from vaezoo.scaffold.write import KINDS, Package, write_package
 
 Environment = Callable[..., str]
@@ -120,6 +120,16 @@ def test_what_was_written_installs_and_works(
 def test_one_alone_keeps_the_contract(in_tmp: Path, environment: Environment, kind: Kind) -> None:
     names = installed(in_tmp, environment, (kind,))
     assert "keeps the contract" in environment("vaezoo", "check", names[kind])
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_a_part_trains_with_its_defaults(
+    in_tmp: Path, environment: Environment, kind: Kind
+) -> None:
+    """The last command of its README, with few steps."""
+    installed(in_tmp, environment, (kind,))
+    command = Package("fresh-thing", (kind,)).commands()[-1].split()
+    environment(*command, "--steps", "2", "--examples", "60", "--test", "20", "--hidden", "8")
 
 
 def installed(folder: Path, environment: Environment, kinds: tuple[Kind, ...]) -> dict[Kind, str]:
