@@ -15,8 +15,8 @@ from rich.console import Console
 from vaezoo.cli.main import main
 from vaezoo.cli.output import make_console, print_table
 from vaezoo.options import describe
-from vaezoo.plugins.registry import PLURALS, registry
-from vaezoo.plugins.specs import CAPABILITIES, ModelSpec
+from vaezoo.plugins.registry import registry
+from vaezoo.plugins.specs import CAPABILITIES, PLURALS, ModelSpec
 
 Say = Callable[..., str]
 Documented = Callable[[str], list[str]]

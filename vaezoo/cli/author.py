@@ -12,8 +12,8 @@ from vaezoo.cli import options
 from vaezoo.cli.output import print_result
 from vaezoo.config import parse_settings
 from vaezoo.errors import OptionError, UnknownNameError
-from vaezoo.plugins.registry import PLURALS, WORDS
-from vaezoo.plugins.specs import PARTS, Kind, Spec
+from vaezoo.plugins.registry import WORDS
+from vaezoo.plugins.specs import PARTS, PLURALS, Kind, Spec
 from vaezoo.scaffold.write import KINDS, write_package
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from click.shell_completion import CompletionItem
 
 from vaezoo.cli.output import print_result
 from vaezoo.errors import OptionError, RunError, UnknownNameError, nearest
-from vaezoo.plugins.registry import PLURALS, WORDS, registry
-from vaezoo.plugins.specs import METRIC_GROUPS, Kind, Spec
+from vaezoo.plugins.registry import WORDS, registry
+from vaezoo.plugins.specs import METRIC_GROUPS, PLURALS, Kind, Spec
 
 Decorator = Callable[[Any], Any]
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]

@@ -15,12 +15,13 @@ from vaezoo.config import default_parts
 from vaezoo.errors import UnknownNameError, VaezooError
 from vaezoo.options import cli_flag, describe, format_value, plain
 from vaezoo.plugins.loader import PluginRecord
-from vaezoo.plugins.registry import PLURALS, WORDS, Registry, registry
+from vaezoo.plugins.registry import WORDS, Registry, registry
 from vaezoo.plugins.specs import (
     CAPABILITIES,
     METRIC_COMPARABLE_KEYS,
     METRIC_GROUPS,
     METRIC_REQUIRES,
+    PLURALS,
     DatasetSpec,
     LikelihoodSpec,
     MetricSpec,

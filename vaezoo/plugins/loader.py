@@ -16,21 +16,9 @@ from typing import Any
 import pluggy
 
 from vaezoo.errors import VaezooError, nearest
-from vaezoo.plugins import hookspecs
+from vaezoo.plugins.hookspecs import HOOKS, specifications
 from vaezoo.plugins.sources import PluginSource, import_file
-from vaezoo.plugins.specs import (
-    BottleneckSpec,
-    CommandSpec,
-    DatasetSpec,
-    LikelihoodSpec,
-    LoggerSpec,
-    LossSpec,
-    MetricSpec,
-    ModelSpec,
-    NetworkSpec,
-    SamplerSpec,
-    Spec,
-)
+from vaezoo.plugins.specs import Spec
 
 GROUP = "vaezoo"
 MORE = "VAEZOO_PLUGINS"
@@ -38,19 +26,6 @@ FEWER = "VAEZOO_DISABLE_PLUGINS"
 STRICT = "VAEZOO_STRICT_PLUGINS"
 
 _LONGEST_ERROR = 400
-
-_HOOKS: dict[str, type[Spec]] = {
-    "register_models": ModelSpec,
-    "register_networks": NetworkSpec,
-    "register_bottlenecks": BottleneckSpec,
-    "register_likelihoods": LikelihoodSpec,
-    "register_samplers": SamplerSpec,
-    "register_losses": LossSpec,
-    "register_datasets": DatasetSpec,
-    "register_metrics": MetricSpec,
-    "register_loggers": LoggerSpec,
-    "register_commands": CommandSpec,
-}
 
 
 @dataclass(frozen=True)
@@ -222,17 +197,17 @@ def collect(module: Any) -> list[Spec]:
     if not manager.get_hookcallers(module):
         name = getattr(module, "__name__", repr(module))
         raise VaezooError(
-            f"{name} has no hook: mark one of {', '.join(_HOOKS)} with @vaezoo.hookimpl"
+            f"{name} has no hook: mark one of {', '.join(HOOKS)} with @vaezoo.hookimpl"
         )
     specs: list[Spec] = []
-    for hook, kind in _HOOKS.items():
+    for hook, kind in HOOKS.items():
         getattr(manager.hook, hook)(register=_register_function(specs, hook, kind))
     return specs
 
 
 def _manager_of(module: Any) -> pluggy.PluginManager:
     manager = pluggy.PluginManager(GROUP)
-    manager.add_hookspecs(hookspecs)
+    manager.add_hookspecs(specifications)
     manager.register(module)
     return manager
 

@@ -8,7 +8,6 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import get_args
 
 from vaezoo.errors import UnknownNameError, VaezooError, did_you_mean, nearest, quoted
 from vaezoo.plugins.loader import (
@@ -22,10 +21,9 @@ from vaezoo.plugins.loader import (
     warn_problems,
 )
 from vaezoo.plugins.sources import PluginSource, is_source, kind_of_class, spec_of_class
-from vaezoo.plugins.specs import PARTS, Kind, ModelSpec, Spec
+from vaezoo.plugins.specs import PARTS, PLURALS, SPECS, Kind, ModelSpec, Spec
 
-WORDS: dict[Kind, str] = {kind: kind for kind in get_args(Kind)} | {"dataset": "data set"}
-PLURALS: dict[str, Kind] = {f"{kind}es" if kind == "loss" else f"{kind}s": kind for kind in WORDS}
+WORDS: dict[Kind, str] = {kind: kind for kind in SPECS} | {"dataset": "data set"}
 
 
 class Registry:

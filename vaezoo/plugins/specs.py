@@ -320,11 +320,6 @@ class SamplerSpec(PartSpec):
     requires: tuple[str, ...] = ()
 
 
-PART_SPECS: Mapping[str, type[PartSpec]] = {
-    spec.kind: spec for spec in (NetworkSpec, BottleneckSpec, LikelihoodSpec, SamplerSpec)
-}
-
-
 @dataclass(frozen=True, kw_only=True)
 class LossSpec(Spec):
     """A loss: see Spec. requires: the capability tags that a model must have for it."""
@@ -477,6 +472,19 @@ class CommandSpec(Spec):
     """
 
     kind: ClassVar[Kind] = "command"
+
+
+SPECS: Mapping[Kind, type[Spec]] = {
+    spec.kind: spec
+    for spec in (
+        *(ModelSpec, NetworkSpec, BottleneckSpec, LikelihoodSpec, SamplerSpec),
+        *(LossSpec, DatasetSpec, MetricSpec, LoggerSpec, CommandSpec),
+    )
+}
+"""The class of the specs of each kind."""
+
+PLURALS: Mapping[str, Kind] = {f"{kind}{'es' if kind == 'loss' else 's'}": kind for kind in SPECS}
+"""The kinds by their plurals."""
 
 
 def _import(path: str, what: str) -> Any:

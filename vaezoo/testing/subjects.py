@@ -29,13 +29,14 @@ from vaezoo.options import Options, parse
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.sources import spec_of_class
 from vaezoo.plugins.specs import (
-    PART_SPECS,
+    SPECS,
     DatasetSpec,
     InputSpec,
     Kind,
     LossSpec,
     ModelSpec,
     NetworkSpec,
+    PartKind,
     PartSpec,
     Spec,
 )
@@ -198,7 +199,9 @@ class ModelWithLoss(Subject):
         self.classes: dict[str, Any] = {"model": self.model_class}
         specs: dict[str, PartSpec] = default_parts(model_spec)
         for kind, named in (parts or {}).items():
-            specs[kind], self.classes[kind] = find_class(named, PART_SPECS[kind], PART_BASES[kind])
+            specs[kind], self.classes[kind] = find_class(
+                named, SPECS[cast(PartKind, kind)], PART_BASES[kind]
+            )
         for kind, spec in specs.items():
             self.classes.setdefault(kind, load_class(spec, PART_BASES[kind]))
         tagged = with_own_tags(model_spec, specs)
