@@ -18,6 +18,7 @@ from vaezoo import VaezooError
 from vaezoo.cli.main import main
 from vaezoo.errors import VaezooWarning, counted, python_names
 from vaezoo.runs.run import Run
+from vaezoo_maps.embedding import embed
 
 TINY: dict[str, Any] = {
     **{"data": "sprites", "examples": 60, "test": 12, "image_size": 16, "hidden": (8, 8)},
@@ -117,8 +118,8 @@ WRONG: list[tuple[Callable[[Run], Any], str]] = [
     (lambda run: run.traverse(latents=5), "traverse: latents: should be"),
     (lambda run: run.interpolate(0, 1, method="cubic"), "should be 'slerp' or 'linear'"),
     (lambda run: run.interpolate(0, 12), "example 12: the test split has 12"),
-    (lambda run: run.embed(2), "2 examples: too few to embed: give 3 or more"),
-    (lambda run: run.embed(method="mds"), "should be 'pca', 'umap' or 'tsne', not 'mds'"),
+    (lambda run: embed(run, 2), "2 examples: too few to embed: give 3 or more"),
+    (lambda run: embed(run, method="mds"), "should be 'pca', 'umap' or 'tsne', not 'mds'"),
     (lambda run: run.evaluate(split="all"), "should be 'train', 'validation' or 'test', not 'all'"),
     (lambda run: run.evaluate(metrics=5), "metrics: should be str | Sequence[str], not 5"),
     (lambda run: run.evaluate(metrics=[]), "names no metric"),

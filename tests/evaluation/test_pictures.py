@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageSequence
 from torchvision.transforms.functional import pil_to_tensor
 
 from vaezoo.data.spec import DataSpec, DataStatistics, Domain
@@ -346,3 +346,22 @@ def test_bars_are_as_long_as_their_values(tmp_path: Path) -> None:
     assert first > 40
     assert half == pytest.approx(first / 2, abs=2)
     assert not save_bars(tmp_path / "no.png", {})
+
+
+def test_moving_pictures_go_there_and_back(tmp_path: Path) -> None:
+    images = torch.linspace(0, 1, 5).view(5, 1, 1, 1).expand(5, 1, 8, 8)
+    for ending in ("gif", "webp"):
+        path = tmp_path / f"moves.{ending}"
+        save_rows(path, [images, images.flip(0)], ["up", "down"])
+        with Image.open(path) as moving:
+            frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(moving)]
+        assert len(frames) == 8
+        assert frames[1].tobytes() == frames[7].tobytes()
+        assert frames[0].tobytes() != frames[4].tobytes()
+
+
+def test_a_still_picture_has_all_rows_and_images(tmp_path: Path) -> None:
+    images = torch.tensor([10, 20, 30]).view(3, 1, 1, 1).expand(3, 1, 64, 64) / 255
+    picture = draw_rows([images, images[:2]], ["a", ""])
+    counts = {color[0]: n for n, color in picture.getcolors(1 << 20) or () if len(set(color)) == 1}
+    assert [counts[level] for level in (10, 20, 30)] == [2 * 64**2, 2 * 64**2, 64**2]

@@ -36,7 +36,6 @@ COMMANDS = {
     "reconstruct": "Encode image files with a run's model and decode them again.",
     "traverse": "Draw what each latent dimension of a run changes.",
     "interpolate": "Draw the interpolation between two images.",
-    "embed": "Draw a map of a run's latents.",
     "export": "Write a run's model as ONNX, torch.export or safetensors.",
     "bench": "Measure the speed of models on this machine.",
     "check": "Check that a model, loss or data set keeps the contract.",
@@ -47,7 +46,7 @@ COMMANDS = {
 }
 """Each subcommand with its summary: help imports none of their modules."""
 
-_SHARED = dict.fromkeys(("sample", "reconstruct", "traverse", "interpolate", "embed"), "pictures")
+_SHARED = dict.fromkeys(("sample", "reconstruct", "traverse", "interpolate"), "pictures")
 _SHARED |= dict.fromkeys(("check", "new"), "author")
 _SHARED |= dict.fromkeys(("list", "info", "plugins"), "registered")
 """The subcommands that share a module; each other one has a module of its own name."""

@@ -83,7 +83,9 @@ def complete_runs(ctx: click.Context, param: click.Parameter, typed: str) -> lis
     return fitting or [CompletionItem(typed, type="dir")]
 
 
-run_argument = click.argument("run", metavar="RUN", type=FILE, shell_complete=complete_runs)
+def run_argument(function: Callable[..., Any]) -> Any:
+    """`RUN`: one run folder."""
+    return click.argument("run", metavar="RUN", type=FILE, shell_complete=complete_runs)(function)
 
 
 def runs_argument(function: Callable[..., Any]) -> Any:
@@ -122,9 +124,13 @@ class_option = click.option(
     "--class", "label", metavar="CLASS", help="Number or name of a class, for conditional models."
 )
 
-seed_option = click.option(
-    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Seed of the random numbers."
-)
+
+def seed_option(function: Callable[..., Any]) -> Any:
+    """`--seed`, 0 unless given."""
+    seeds = click.IntRange(0, 2**63 - 1)
+    return click.option("--seed", type=seeds, default=0, help="Seed of the random numbers.")(
+        function
+    )
 
 
 def choice_option(names: str, choices: Sequence[str], text: str) -> Decorator:

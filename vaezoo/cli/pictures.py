@@ -1,4 +1,4 @@
-"""Commands that draw a picture from a run: sample, reconstruct, traverse, interpolate, embed."""
+"""Commands that draw a picture from a run: sample, reconstruct, traverse and interpolate."""
 
 from __future__ import annotations
 
@@ -199,40 +199,3 @@ def interpolate_command(
     text = f"from {a} to {b} in {len(found.images)} steps"
     values = {"method": method, **found.to_dict(), "value_range": drawn_range(run.data_spec)}
     return values, _describe(text, legend, found.images)
-
-
-@click.command()
-@options.run_argument
-@click.option("-n", "examples", type=click.IntRange(3), default=2000, help="Test examples to show.")
-@options.choice_option("--method", ["pca", "umap", "tsne"], "umap and tsne need the extra `maps`.")
-@click.option(
-    "--by",
-    metavar="NAME",
-    help="What colours the points: class, or a factor of the data.  [default: class]",
-)
-@options.seed_option
-@options.picture_options("map.png")
-def embed_command(
-    run: Run,
-    examples: int,
-    method: Literal["pca", "umap", "tsne"],
-    by: str | None,
-    seed: int,
-    out: Path,
-) -> Result:
-    """Draw the latents of test examples on a plane, a point each.
-
-    A latent is the mean of the example's posterior. By default the axes are the two principal
-    components (PCA).
-    """
-    from vaezoo.cli.progress import Progress
-    from vaezoo.evaluation.plots import save_scatter
-
-    with Progress() as progress:
-        progress.update(method, 0, examples)
-        found = run.embed(examples, method=method, by=by, seed=seed)
-    save_scatter(out, found.points, found.values, found.names, title=found.title, axes=found.axes)
-    return (
-        found.to_dict(),
-        f"{counted(len(found.points), 'example')} on a plane, {found.description}",
-    )

@@ -28,7 +28,6 @@ from vaezoo.errors import (
     how_to_resume,
     nearest,
 )
-from vaezoo.evaluation.embedding import Embedding, EmbeddingMethod, embed_latents
 from vaezoo.evaluation.evaluate import Evaluation, evaluate, select_metrics
 from vaezoo.evaluation.latents import (
     DEFAULT_EXAMPLES,
@@ -306,19 +305,6 @@ class Run:
         return Interpolation(
             ends[0].x.cpu(), ends[1].x.cpu(), latents=z.cpu(), images=decode_mean(self.model, z, y)
         )
-
-    @check_arguments
-    def embed(
-        self,
-        examples: PositiveInt = DEFAULT_EXAMPLES,
-        *,
-        method: EmbeddingMethod = "pca",
-        by: str | None = None,
-        seed: Seed = 0,
-    ) -> Embedding:
-        """The latents of test examples in two dimensions, with a value to colour each by."""
-        latents = self.latent_statistics(examples)
-        return embed_latents(latents, self.splits, method=method, by=by, seed=seed)
 
     @check_arguments
     def encode_example(self, example: Batch, label: int | None = None) -> Tensor:

@@ -1,21 +1,17 @@
-"""Maps of latents, and the pictures of them."""
+"""Maps of latents."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image, ImageSequence
 
 from vaezoo import DataSpec, Splits, TensorSplit
 from vaezoo.errors import DataError, OptionError
-from vaezoo.evaluation.embedding import embed_latents, embed_points, pca_plane
 from vaezoo.evaluation.latents import LatentStats
-from vaezoo.evaluation.pictures import draw_rows, save_rows
-from vaezoo.evaluation.plots import COLORS, name_of, palette, save_scatter
 from vaezoo.io import MissingExtraError
+from vaezoo_maps.embedding import embed_latents, embed_points, pca_plane
 
 
 def cloud(n: int = 500) -> torch.Tensor:
@@ -79,37 +75,3 @@ def test_points_are_coloured_by_what_their_examples_are() -> None:
     assert by_place.values.tolist() == [1, 5, 1, 5]
     with pytest.raises(OptionError, match="class, size, place; did you mean 'place'"):
         embed_latents(latents(), splits(), by="palce")
-
-
-@pytest.mark.parametrize(("count", "shown"), [(3, 3), (10, 10), (15, 15), (40, 40)])
-def test_each_value_has_a_colour_of_its_own(count: int, shown: int) -> None:
-    colors = palette(torch.arange(count).repeat(2))
-    assert len(set(colors.values())) == shown
-    assert name_of(-1, ("a",)) == "unknown"
-    assert (name_of(0, ("a",)), name_of(3, ("a",))) == ("a", "3")
-
-
-def test_a_map_shows_every_colour(tmp_path: Path) -> None:
-    path = tmp_path / "map.png"
-    save_scatter(path, cloud()[:, :2], torch.arange(500) % 3, ("a", "b", "c"), title="t")
-    pixels = {color for _, color in Image.open(path).convert("RGB").getcolors(1 << 20) or ()}
-    assert set(COLORS[:3]) <= pixels
-
-
-def test_moving_pictures_go_there_and_back(tmp_path: Path) -> None:
-    images = torch.linspace(0, 1, 5).view(5, 1, 1, 1).expand(5, 1, 8, 8)
-    for ending in ("gif", "webp"):
-        path = tmp_path / f"moves.{ending}"
-        save_rows(path, [images, images.flip(0)], ["up", "down"])
-        with Image.open(path) as moving:
-            frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(moving)]
-        assert len(frames) == 8
-        assert frames[1].tobytes() == frames[7].tobytes()
-        assert frames[0].tobytes() != frames[4].tobytes()
-
-
-def test_a_still_picture_has_all_rows_and_images(tmp_path: Path) -> None:
-    images = torch.tensor([10, 20, 30]).view(3, 1, 1, 1).expand(3, 1, 64, 64) / 255
-    picture = draw_rows([images, images[:2]], ["a", ""])
-    counts = {color[0]: n for n, color in picture.getcolors(1 << 20) or () if len(set(color)) == 1}
-    assert [counts[level] for level in (10, 20, 30)] == [2 * 64**2, 2 * 64**2, 64**2]

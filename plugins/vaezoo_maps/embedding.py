@@ -8,12 +8,15 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from vaezoo.data.base import Splits
+from vaezoo import Splits
 from vaezoo.errors import DataError, OptionError, counted, nearest
 from vaezoo.evaluation.latents import LatentStats
 from vaezoo.io import require_extra
+from vaezoo.options import check_arguments
+from vaezoo.runs.run import Run
 
 EmbeddingMethod = Literal["pca", "umap", "tsne"]
 
@@ -64,6 +67,20 @@ class Embedding:
             "points": self.points.tolist(),
             "values": None if self.values is None else self.values.tolist(),
         }
+
+
+@check_arguments
+def embed(
+    run: Run,
+    examples: PositiveInt = 2000,
+    *,
+    method: EmbeddingMethod = "pca",
+    by: str | None = None,
+    seed: NonNegativeInt = 0,
+) -> Embedding:
+    """The latents of a run's test examples in a plane: see embed_latents."""
+    latents = run.latent_statistics(examples)
+    return embed_latents(latents, run.splits, method=method, by=by, seed=seed)
 
 
 def embed_latents(

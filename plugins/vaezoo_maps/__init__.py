@@ -1,0 +1,1 @@
+"""Maps: the latents of a run's test examples in a plane."""
