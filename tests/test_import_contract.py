@@ -31,7 +31,6 @@ RANKS = [
     "vaezoo.runs",
     "vaezoo.export",
     "vaezoo.api",
-    "vaezoo.scaffold",
     "vaezoo.bench",
     "vaezoo.testing",
     "vaezoo.cli",

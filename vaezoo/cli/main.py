@@ -39,7 +39,6 @@ COMMANDS = {
     "export": "Write a run's model as ONNX, torch.export or safetensors.",
     "bench": "Measure the speed of models on this machine.",
     "check": "Check that a model, loss or data set keeps the contract.",
-    "new": "Write a plugin package to start from.",
     "list": "List the models, losses, data sets, metrics and loggers.",
     "info": "Show everything about one of them.",
     "plugins": "Show which plugins were loaded and which failed.",
@@ -47,7 +46,6 @@ COMMANDS = {
 """Each subcommand with its summary: help imports none of their modules."""
 
 _SHARED = dict.fromkeys(("sample", "reconstruct", "traverse", "interpolate"), "pictures")
-_SHARED |= dict.fromkeys(("check", "new"), "author")
 _SHARED |= dict.fromkeys(("list", "info", "plugins"), "registered")
 """The subcommands that share a module; each other one has a module of its own name."""
 

@@ -6,13 +6,14 @@ import keyword
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 
-from vaezoo import __version__
-from vaezoo.errors import RunError, VaezooError
+from vaezoo import VaezooError
+from vaezoo.errors import RunError
 from vaezoo.io import cannot_write
 from vaezoo.plugins.registry import WORDS, registry
 from vaezoo.plugins.specs import API_VERSION, PARTS, Kind
@@ -110,7 +111,7 @@ class Package:
             "summary": _SUMMARIES[self.kinds[0]].partition(",")[0],
             "commands": "\n".join(self.commands()),
             "names": ", ".join(f'"{name}"' for name in names.values()),
-            "vaezoo": ".".join(__version__.split(".")[:2]),
+            "vaezoo": ".".join(version("vaezoo").split(".")[:2]),
         }
         parts = {kind: self._about(kind, name) for kind, name in names.items()}
         imports = sorted({word for kind in self.kinds for word in _IMPORTS[kind]})
@@ -166,5 +167,5 @@ def write_package(distribution: str, kinds: Sequence[Kind], parent: Path) -> Pac
 
 
 def _fill(name: str, values: Mapping[str, str]) -> str:
-    text = files("vaezoo.scaffold").joinpath("templates", f"{name}.txt").read_text("utf-8")
+    text = files("vaezoo_scaffold").joinpath("templates", f"{name}.txt").read_text("utf-8")
     return Template(text).substitute(values)

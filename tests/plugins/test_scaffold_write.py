@@ -12,7 +12,7 @@ import pytest
 from vaezoo.cli.main import main
 from vaezoo.errors import VaezooError
 from vaezoo.plugins.specs import PARTS, Kind
-from vaezoo.scaffold.write import KINDS, Package, write_package
+from vaezoo_scaffold.write import KINDS, Package, write_package
 
 Environment = Callable[..., str]
 

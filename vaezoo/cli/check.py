@@ -1,9 +1,8 @@
-"""Commands for authors of plugins: `vaezoo new` and `vaezoo check`."""
+"""`vaezoo check`: checks that a model, a part, a loss or a data set keeps the contract."""
 
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,27 +12,12 @@ from vaezoo.cli.output import print_result
 from vaezoo.config import parse_settings
 from vaezoo.errors import OptionError, UnknownNameError
 from vaezoo.plugins.registry import WORDS
-from vaezoo.plugins.specs import PARTS, PLURALS, Kind, Spec
-from vaezoo.scaffold.write import KINDS, write_package
+from vaezoo.plugins.specs import PARTS, PLURALS, Spec
 
 if TYPE_CHECKING:
     from vaezoo.testing import Result
 
 _CHECKED = [plural for plural, kind in PLURALS.items() if kind not in ("metric", "logger")]
-
-
-@click.command("new")
-@click.argument("name")
-@options.list_option("--kind kinds", click.Choice(KINDS), "model", "What it brings.")
-def new_command(name: str, kinds: tuple[Kind, ...]) -> None:
-    """Write the plugin package NAME, as in my-vae, into a new folder of that name.
-
-    The package can be installed, passes its tests and trains without a change.
-    """
-    package = write_package(name, kinds, Path())
-    click.echo(f"{name}: a plugin with {package.brings()}. Next:")
-    for line in (f"pip install -e {name}", *package.commands()):
-        click.echo(f"  {line}")
 
 
 @click.command()
@@ -46,7 +30,7 @@ def new_command(name: str, kinds: tuple[Kind, ...]) -> None:
 @options.list_option("--only", click.STRING, None, "Run only these checks.")
 @options.set_option("An option by its section, as data.root=DIR. Repeatable.")
 @options.json_option
-def check_command(
+def command(
     name: str,
     kind: str,
     slow: bool,

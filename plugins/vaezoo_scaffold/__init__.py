@@ -1,0 +1,1 @@
+"""New plugin packages: what `vaezoo new` writes, and how."""

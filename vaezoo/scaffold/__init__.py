@@ -1,1 +1,0 @@
-"""What `vaezoo new` writes, and how."""
