@@ -12,15 +12,7 @@ import yaml
 
 from vaezoo.data.options import DataOptions
 from vaezoo.errors import OptionError, did_you_mean, nearest, quoted
-from vaezoo.options import (
-    Options,
-    cli_flag,
-    describe,
-    find_options,
-    format_value,
-    parse,
-    to_dict,
-)
+from vaezoo.options import Options, cli_flag, describe, find_options, format_value, parse, to_dict
 from vaezoo.plugins.registry import WORDS, registry
 from vaezoo.plugins.sources import is_source
 from vaezoo.plugins.specs import (

@@ -40,11 +40,7 @@ class RunFolder:
     """
 
     def __init__(
-        self,
-        path: Path,
-        made_parent: bool = False,
-        is_writer: bool = True,
-        was_empty: bool = False,
+        self, path: Path, made_parent: bool = False, is_writer: bool = True, was_empty: bool = False
     ) -> None:
         self.path = path
         self.made_parent = made_parent

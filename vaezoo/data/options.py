@@ -79,8 +79,5 @@ class DecodeOptions(Options):
         "white", description="colour behind transparent pixels and around padded images"
     )
     max_megapixels: float = Field(
-        100.0,
-        gt=0,
-        le=1000,
-        description="larger images are skipped, as damaged or malicious",
+        100.0, gt=0, le=1000, description="larger images are skipped, as damaged or malicious"
     )

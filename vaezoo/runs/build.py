@@ -29,14 +29,7 @@ from vaezoo.models.network import Network
 from vaezoo.models.sampler import LatentSpec, Sampler
 from vaezoo.options import Options
 from vaezoo.plugins.registry import WORDS, registry
-from vaezoo.plugins.specs import (
-    DatasetSpec,
-    LikelihoodSpec,
-    ModelSpec,
-    NetworkSpec,
-    PartSpec,
-    Spec,
-)
+from vaezoo.plugins.specs import DatasetSpec, LikelihoodSpec, ModelSpec, NetworkSpec, PartSpec, Spec
 from vaezoo.runtime.memory import available_memory
 
 MOST_TENSORS = 20_000

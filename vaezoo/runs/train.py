@@ -60,11 +60,7 @@ _SAMPLES = 64
 
 
 def start_run(
-    config: RunConfig,
-    out: Path | None,
-    callback: ProgressCallback,
-    *,
-    auto_resume: bool = False,
+    config: RunConfig, out: Path | None, callback: ProgressCallback, *, auto_resume: bool = False
 ) -> Run:
     """Train with this configuration into a new run folder.
 

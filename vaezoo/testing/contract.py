@@ -13,15 +13,7 @@ from vaezoo.errors import OptionError, VaezooError, nearest
 from vaezoo.models.base import EncoderDecoderVAE
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.sources import kind_of_class
-from vaezoo.plugins.specs import (
-    PARTS,
-    DatasetSpec,
-    Kind,
-    LossSpec,
-    ModelSpec,
-    PartKind,
-    Spec,
-)
+from vaezoo.plugins.specs import PARTS, DatasetSpec, Kind, LossSpec, ModelSpec, PartKind, Spec
 from vaezoo.testing import dataset_checks, multi_process, output_checks, training_checks
 from vaezoo.testing.check import Check, Result, Subject
 from vaezoo.testing.part_checks import (
@@ -30,13 +22,7 @@ from vaezoo.testing.part_checks import (
     NETWORK_CHECKS,
     SAMPLER_CHECKS,
 )
-from vaezoo.testing.subjects import (
-    LoadedDataset,
-    ModelWithLoss,
-    Named,
-    ReferenceVAE,
-    find_class,
-)
+from vaezoo.testing.subjects import LoadedDataset, ModelWithLoss, Named, ReferenceVAE, find_class
 
 LOSS_CHECKS = (
     dataset_checks.registration,

@@ -71,8 +71,7 @@ class TrainOptions(Options):
         "1: a fraction of the training",
     )
     lr_milestones: tuple[float, ...] = Field(
-        (0.5, 0.75),
-        description="steps, or below 1 fractions of the training, of --schedule step",
+        (0.5, 0.75), description="steps, or below 1 fractions of the training, of --schedule step"
     )
     ema: float | None = Field(
         None,
