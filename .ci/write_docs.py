@@ -48,6 +48,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     ),
     "vaezoo.errors": ("DataError", "OptionError", "RunError", "counted", "nearest", "printable"),
     "vaezoo.io": (
+        "atomic_write",
         "cannot_write",
         "full_path",
         "open_regular",
@@ -132,6 +133,9 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "as_images",
         "check_drawable",
         "describe_picture",
+        "drawn_range",
+        "save_examples",
+        "save_sequences",
         "to_rgb",
         "value_range",
     ),
@@ -144,7 +148,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo.config": ("load_config",),
     "vaezoo.plugins.registry": ("WORDS", "registry"),
     "vaezoo.checkpoint.folder": ("RunFolder", "metrics_line"),
-    "vaezoo.runs.run": ("Run",),
+    "vaezoo.runs.run": ("Run", "sample_labels"),
     "vaezoo.export": (
         "TOLERANCE",
         "Part",
@@ -156,8 +160,10 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "onnx_model",
     ),
     "vaezoo.cli.options": (
+        "ANIMATION",
         "check_writable",
         "choice_option",
+        "class_option",
         "device_option",
         "importance_samples_option",
         "json_option",

@@ -32,10 +32,6 @@ from vaezoo.io import cannot_write
 COMMANDS = {
     "train": "Train a model and draw what it learned.",
     "evaluate": "Measure finished runs on held-out data.",
-    "sample": "Draw new images from a run's prior.",
-    "reconstruct": "Encode image files with a run's model and decode them again.",
-    "traverse": "Draw what each latent dimension of a run changes.",
-    "interpolate": "Draw the interpolation between two images.",
     "export": "Write a run's model as ONNX, torch.export or safetensors.",
     "bench": "Measure the speed of models on this machine.",
     "check": "Check that a model, loss or data set keeps the contract.",
@@ -45,8 +41,7 @@ COMMANDS = {
 }
 """Each subcommand with its summary: help imports none of their modules."""
 
-_SHARED = dict.fromkeys(("sample", "reconstruct", "traverse", "interpolate"), "pictures")
-_SHARED |= dict.fromkeys(("list", "info", "plugins"), "registered")
+_SHARED = dict.fromkeys(("list", "info", "plugins"), "registered")
 """The subcommands that share a module; each other one has a module of its own name."""
 
 _RANK0_SECONDS = 10.0

@@ -120,9 +120,11 @@ def json_option(function: Callable[..., Any]) -> Any:
 
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
 
-class_option = click.option(
-    "--class", "label", metavar="CLASS", help="Number or name of a class, for conditional models."
-)
+
+def class_option(function: Callable[..., Any]) -> Any:
+    """`--class`: the argument `label` of the command."""
+    text = "Number or name of a class, for conditional models."
+    return click.option("--class", "label", metavar="CLASS", help=text)(function)
 
 
 def seed_option(function: Callable[..., Any]) -> Any:

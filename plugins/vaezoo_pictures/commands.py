@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from vaezoo.cli import options
-from vaezoo.errors import counted
+from vaezoo.cli.options import (
+    ANIMATION,
+    choice_option,
+    class_option,
+    picture_options,
+    run_argument,
+    seed_option,
+)
+from vaezoo.errors import DataError, counted
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vaezoo.evaluation.pictures import ValueRange
     from vaezoo.runs.run import Run
 
 Result = tuple[dict[str, Any], str]
@@ -22,7 +28,7 @@ Result = tuple[dict[str, Any], str]
 
 def _save(
     run: Run, out: Path, y: Tensor | None = None, **stacks: Tensor
-) -> tuple[ValueRange | None, str]:
+) -> tuple[tuple[float, float] | None, str]:
     """Write examples as a picture, or their values; a .csv file has `x`, a row for each example.
 
     stacks: as for save_examples, by the names that they have in an .npz file. y: their classes.
@@ -59,14 +65,14 @@ def _describe(text: str, legend: str, x: Tensor) -> str:
 
 
 @click.command()
-@options.run_argument
+@run_argument
 @click.option("-n", "count", type=click.IntRange(1, 10_000), default=64, help="Number of samples.")
-@options.class_option
+@class_option
 @click.option(
     "--temperature", type=click.FloatRange(0, 10), default=1.0, help="Factor on the prior's std."
 )
-@options.seed_option
-@options.picture_options("samples.png", or_values=True)
+@seed_option
+@picture_options("samples.png", or_values=True)
 def sample_command(
     run: Run, count: int, label: str | None, temperature: float, seed: int, out: Path
 ) -> Result:
@@ -81,10 +87,10 @@ def sample_command(
 
 
 @click.command()
-@options.run_argument
+@run_argument
 @click.argument("images", metavar="IMAGES...", nargs=-1, required=True)
-@options.class_option
-@options.picture_options("reconstructed.png", or_values=True)
+@class_option
+@picture_options("reconstructed.png", or_values=True)
 def reconstruct_command(run: Run, images: tuple[str, ...], label: str | None, out: Path) -> Result:
     """Reconstruct image files, or test examples by number, with the model in the folder RUN.
 
@@ -105,7 +111,7 @@ def reconstruct_command(run: Run, images: tuple[str, ...], label: str | None, ou
 
 
 @click.command()
-@options.run_argument
+@run_argument
 @click.option("-n", "rows", type=click.IntRange(1, 1000), default=10, help="Dimensions to show.")
 @click.option(
     "--from",
@@ -113,7 +119,7 @@ def reconstruct_command(run: Run, images: tuple[str, ...], label: str | None, ou
     metavar="IMAGE",
     help="Image file, or number of a test example, to start from.  [default: the prior's mean]",
 )
-@options.class_option
+@class_option
 @click.option(
     "--steps", type=click.IntRange(2, 200), help="Images of a row.  [default: 9; animation: 24]"
 )
@@ -123,7 +129,7 @@ def reconstruct_command(run: Run, images: tuple[str, ...], label: str | None, ou
     default=2000,
     help="Number of test examples from which the order of the rows is computed.",
 )
-@options.picture_options("traversal.png", options.ANIMATION)
+@picture_options("traversal.png", ANIMATION)
 def traverse_command(
     run: Run,
     rows: int,
@@ -141,7 +147,6 @@ def traverse_command(
     """
     import torch
 
-    from vaezoo.errors import DataError
     from vaezoo.evaluation.pictures import check_drawable, drawn_range, save_sequences
 
     check_drawable(run.data_spec)
@@ -162,17 +167,17 @@ def traverse_command(
 
 
 @click.command()
-@options.run_argument
+@run_argument
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @click.option("--steps", type=click.IntRange(2, 1000), help="Images.  [default: 10; animation: 24]")
-@options.choice_option(
+@choice_option(
     "--method",
     ["slerp", "linear"],
     "slerp: along the arc around the origin; linear: along the straight line.",
 )
-@options.class_option
-@options.picture_options("interpolation.png", options.ANIMATION)
+@class_option
+@picture_options("interpolation.png", ANIMATION)
 def interpolate_command(
     run: Run,
     a: str,
