@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
 import inspect
 import re
 import sys
@@ -138,6 +139,12 @@ def kind_of_class(found: type) -> type[Spec] | None:
     """The class of spec that a class is registered by; None if it has none of the bases."""
     names = [(base.__module__, base.__qualname__) for base in found.__mro__[1:]]
     return next((kind for name, kind in _KINDS.items() if name in names), None)
+
+
+def base_class(kind: type[Spec]) -> type[Any]:
+    """Import the base class of what specs of this class register."""
+    module, name = next(base for base, of_kind in _KINDS.items() if of_kind.kind == kind.kind)
+    return getattr(importlib.import_module(module), name)
 
 
 def spec_of_class(found: type) -> Spec:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from traceback import extract_tb
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from torch import OutOfMemoryError, Tensor, nn
@@ -23,12 +23,10 @@ from vaezoo.data.spec import DataSpec
 from vaezoo.errors import BrokenPluginError, DataError, OptionError, VaezooError
 from vaezoo.losses.base import BaseLoss
 from vaezoo.models.base import BaseVAE, Parts
-from vaezoo.models.bottleneck import Bottleneck
-from vaezoo.models.likelihood import Likelihood
-from vaezoo.models.network import Network
-from vaezoo.models.sampler import LatentSpec, Sampler
+from vaezoo.models.sampler import LatentSpec
 from vaezoo.options import Options
 from vaezoo.plugins.registry import WORDS, registry
+from vaezoo.plugins.sources import base_class
 from vaezoo.plugins.specs import DatasetSpec, LikelihoodSpec, ModelSpec, NetworkSpec, PartSpec, Spec
 from vaezoo.runtime.memory import available_memory
 
@@ -76,17 +74,6 @@ def meta_device() -> Iterator[None]:
         yield
 
 
-BaseT = TypeVar("BaseT")
-
-PART_BASES: Mapping[str, type] = {
-    "network": Network,
-    "bottleneck": Bottleneck,
-    "likelihood": Likelihood,
-    "sampler": Sampler,
-}
-"""The base class of each kind of part."""
-
-
 def check_data(components: Components, data: DataSpec, *, resizable: bool = False) -> None:
     """DataError, in one line, unless the model and its parts accept this data.
 
@@ -131,10 +118,7 @@ def build_model(
     """
     check_data(config.components, data)
     specs = config.components.specs()
-    bases = {"model": BaseVAE, **PART_BASES, "loss": BaseLoss}
-    classes: dict[str, Any] = {
-        s: load_class(specs[s], base) for s, base in bases.items() if s in specs
-    }
+    classes = {section: load_class(spec) for section, spec in specs.items() if section != "data"}
     with _name_plugin(*((specs[section], found) for section, found in classes.items())):
         return build_from_classes(config.components.model, classes, config.options, data, given)
 
@@ -192,19 +176,19 @@ def build_from_classes(
 
 def build_dataset(spec: DatasetSpec, options: DataOptions) -> BaseDataset:
     """Build a data set without loading it."""
-    dataset_class = load_class(spec, BaseDataset)  # type: ignore[type-abstract]
+    dataset_class = load_class(spec)
     with _name_plugin((spec, dataset_class)):
-        return dataset_class(options)
+        return cast(BaseDataset, dataset_class(options))
 
 
-def load_class(spec: Spec, base: type[BaseT]) -> type[BaseT]:
-    """Import the class of a spec. VaezooError if it is no subclass of `base`, or is abstract.
+def load_class(spec: Spec) -> Any:
+    """Import the class of a spec. VaezooError unless it is a concrete class of this kind.
 
-    The target of a part may also be a function that makes an object of `base`.
+    The target of a part may also be a function that makes an object.
     """
-    found = spec.load()
+    found, base = spec.load(), base_class(type(spec))
     if isinstance(spec, PartSpec) and inspect.isfunction(found):
-        return found  # type: ignore[return-value]
+        return found
     if not (isinstance(found, type) and issubclass(found, base)):
         raise VaezooError(f"{spec.kind} {spec.name}: {spec.target} is no {base.__name__}")
     if inspect.isabstract(found):

@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
-from vaezoo.data.base import BaseDataset
 from vaezoo.errors import OptionError, VaezooError, nearest
 from vaezoo.models.base import EncoderDecoderVAE
 from vaezoo.plugins.registry import registry
@@ -250,7 +249,7 @@ def make_subject(
     model = given.pop("model", None)
     own, dataset = dict(options or {}), None
     if data is not None:
-        fields = find_class(data, DatasetSpec, BaseDataset)[0].load_options().model_fields
+        fields = find_class(data, DatasetSpec)[0].load_options().model_fields
         dataset = LoadedDataset(data, {k: own.pop(k) for k in [*own] if k in fields})
     if model is None:
         model = EncoderDecoderVAE if loss is None or kind in PARTS else _default_model(loss)

@@ -14,20 +14,19 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaezoo.config import Components, default_parts, find_conflict, title, with_own_tags
-from vaezoo.data.base import BaseDataset, Batch, Split, Splits
+from vaezoo.data.base import Batch, Split, Splits
 from vaezoo.data.loader import BatchLoader
 from vaezoo.data.options import DataOptions
 from vaezoo.data.spec import DataSpec, Domain
 from vaezoo.errors import DataError, OptionError, VaezooError, nearest
-from vaezoo.losses.base import BaseLoss, LossOutput, Phase, StepContext, loss_of
+from vaezoo.losses.base import LossOutput, Phase, StepContext, loss_of
 from vaezoo.models.base import BaseVAE
 from vaezoo.models.distributions import gaussian_from_params
 from vaezoo.models.likelihood import Likelihood
 from vaezoo.models.likelihoods import BernoulliLikelihood, GaussianLikelihood
-from vaezoo.models.network import Network
 from vaezoo.options import Options, parse
 from vaezoo.plugins.registry import registry
-from vaezoo.plugins.sources import spec_of_class
+from vaezoo.plugins.sources import base_class, spec_of_class
 from vaezoo.plugins.specs import (
     SPECS,
     DatasetSpec,
@@ -40,7 +39,7 @@ from vaezoo.plugins.specs import (
     PartSpec,
     Spec,
 )
-from vaezoo.runs.build import PART_BASES, build_from_classes, check_data, load_class
+from vaezoo.runs.build import build_from_classes, check_data, load_class
 from vaezoo.runtime.device import Runtime, seeded
 from vaezoo.testing.check import Subject
 from vaezoo.training.options import TrainOptions
@@ -138,16 +137,16 @@ Named = str | Spec | type
 """A registered name or FILE.py:Class; a spec; or a class."""
 
 
-def find_class(named: Named, kind: type[Spec], base: type[Any]) -> tuple[Any, Any]:
+def find_class(named: Named, kind: type[Spec]) -> tuple[Any, Any]:
     """The spec and the class of a name. VaezooError if it is of another kind."""
     if isinstance(named, type):
-        if not issubclass(named, base):
+        if not issubclass(named, base := base_class(kind)):
             raise VaezooError(f"{named.__name__} is no {base.__name__}")
         return spec_of_class(named), named
     spec = registry().resolve(kind.kind, named) if isinstance(named, str) else named
     if not isinstance(spec, kind):
         raise VaezooError(f"{spec.kind} {spec.name} is no {kind.kind}")
-    return spec, load_class(spec, base)
+    return spec, load_class(spec)
 
 
 def _fitting_loss(model: ModelSpec, other_parts: bool) -> str:
@@ -195,18 +194,16 @@ class ModelWithLoss(Subject):
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self.dataset = dataset
-        model_spec, self.model_class = find_class(model, ModelSpec, BaseVAE)
+        model_spec, self.model_class = find_class(model, ModelSpec)
         self.classes: dict[str, Any] = {"model": self.model_class}
         specs: dict[str, PartSpec] = default_parts(model_spec)
         for kind, named in (parts or {}).items():
-            specs[kind], self.classes[kind] = find_class(
-                named, SPECS[cast(PartKind, kind)], PART_BASES[kind]
-            )
+            specs[kind], self.classes[kind] = find_class(named, SPECS[cast(PartKind, kind)])
         for kind, spec in specs.items():
-            self.classes.setdefault(kind, load_class(spec, PART_BASES[kind]))
+            self.classes.setdefault(kind, load_class(spec))
         tagged = with_own_tags(model_spec, specs)
         loss = _fitting_loss(tagged, bool(parts)) if loss is None else loss
-        loss_spec, self.classes["loss"] = find_class(loss, LossSpec, BaseLoss)
+        loss_spec, self.classes["loss"] = find_class(loss, LossSpec)
         self.components = Components(tagged, loss_spec, _MADE_HERE, specs)
         self.spec = self.components.specs()[about]
         self.tags = tagged.tags
@@ -287,7 +284,7 @@ class ModelWithLoss(Subject):
             if fitting is not network:
                 parts = {**components.parts, "network": fitting}
                 components = dataclasses.replace(components, parts=parts)
-                classes = {**classes, "network": load_class(fitting, Network)}
+                classes = {**classes, "network": load_class(fitting)}
                 cls = fitting.load_options()
                 options = {**options, "network": _parse(cls, {}, {}, title(fitting))}
         check_data(components, data)
@@ -406,7 +403,7 @@ class LoadedDataset(Subject):
     """A data set by its spec and class, with options."""
 
     def __init__(self, dataset: Named, options: Mapping[str, Any] | None = None) -> None:
-        self.spec, self.dataset_class = find_class(dataset, DatasetSpec, BaseDataset)
+        self.spec, self.dataset_class = find_class(dataset, DatasetSpec)
         self.tags = self.spec.tags
         self.expected_failures = self.dataset_class.expected_failures
         self.title = f"data set {self.name}"
