@@ -17,6 +17,7 @@ from vaezoo.bench.machine import Timing, time_step
 from vaezoo.bench.worker import Workload, measure
 from vaezoo.config import resolve_components, split_by_section
 from vaezoo.errors import BrokenPluginError, VaezooError
+from vaezoo.training.train_step import TrainStep
 
 CPU = torch.device("cpu")
 GEMM, COPY = 1e15, 1e16
@@ -198,3 +199,11 @@ def test_other_modes_change_nothing(mode: Mode) -> None:
     before = {name: value.clone() for name, value in step.model.state_dict().items()}
     step.step()
     assert all(value.equal(before[name]) for name, value in step.model.state_dict().items())
+
+
+def test_a_row_says_whether_its_steps_are_replays(monkeypatch: pytest.MonkeyPatch) -> None:
+    job, case = workload("vanilla", "train", network="mlp", hidden=[8], latent_dim=2)
+    assert measure(job, case)["graph"] is False
+    monkeypatch.setattr(TrainStep, "is_captured", property(lambda step: True))
+    assert measure(job, case)["graph"] is True
+    assert measure(*workload("vanilla", "encode", network="mlp", hidden=[8]))["graph"] is False

@@ -95,7 +95,7 @@ class Workload:
     @property
     def uses_cuda_graph(self) -> bool:
         """Whether the steps are replays of a CUDA graph by now."""
-        return self.case.mode == "train" and getattr(self.train_step, "recorded", False)
+        return self.case.mode == "train" and self.train_step.is_captured
 
     def countable_step(self) -> object:
         """The step without the optimizer, which has no matrix products to count."""

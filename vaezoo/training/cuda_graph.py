@@ -38,6 +38,10 @@ class CUDAGraphStep(TrainStep):
     _taken = 0
     _capturable = True
 
+    @property
+    def is_captured(self) -> bool:
+        return self._graph is not None
+
     def __call__(self, batch: Batch, context: StepContext, step: int) -> Tensor:
         if self._graph is None and self._capturable:
             if self._taken < _WARM_UP_STEPS:

@@ -43,6 +43,11 @@ class TrainStep:
     guard: StepGuard | None = None
     ema: WeightAverages | None = None
 
+    @property
+    def is_captured(self) -> bool:
+        """Whether steps are replays of a CUDA graph by now."""
+        return False
+
     def __post_init__(self) -> None:
         options, device = self.options, self.runtime.device
         self.phases = [p for p in self.loss.phases(self.model) if len(p.parameters)]
