@@ -46,7 +46,7 @@ SOURCES = (
     "vaezoo/bench/*.py",
 )
 LEFT_OUT = re.compile(
-    r"/(__init__|plugin|options|spec)\.py|vaezoo_tensorboard/"
+    r"/(__init__|plugin|options|spec)\.py|vaezoo_(tensorboard|report|scaffold|maps)/"
     r"|vaezoo_files/(celeba|folder|image_files|locator|placements|torchvision_sets)|vaezoo/data/cache|vaezoo/evaluation/plots|vaezoo/models/memory"
 )
 """Registration, options, reading of files, charts: no mathematics."""

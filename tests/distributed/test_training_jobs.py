@@ -288,11 +288,11 @@ def test_gradients_of_gradients_are_those_of_one_process(done: Done) -> None:
 def test_a_batch_size_that_cannot_be_shared_is_refused(two: Done) -> None:
     for result in two.results:
         assert result["does not divide"] == (
-            "OptionError: --batch-size 7 cannot be shared by 2 processes: give a multiple of 2"
+            "OptionError: batch_size 7 cannot be shared by 2 processes: give a multiple of 2"
         )
         assert result["too small"] == (
-            "OptionError: --batch-size 2 leaves 1 to each of 2 processes, too few for this model: "
-            "give --batch-size 4 or more"
+            "OptionError: batch_size 2 leaves 1 to each of 2 processes, too few for this model: "
+            "give batch_size 4 or more"
         )
     assert not (two.folder / "refused").exists()
 
@@ -340,7 +340,7 @@ class TestSharded:
     def test_one_process_resumes_its_checkpoint(self, two: Done, whole: Path) -> None:
         folder = two.folder / "for_one_whole"
         config = vaezoo.load_run(folder).config
-        with pytest.raises(OptionError, match="--shard needs several processes"):
+        with pytest.raises(OptionError, match="shard needs several processes"):
             JOB.resume_run(folder, config, ProgressCallback())
         JOB.resume_run(folder, config.replace("train", shard=False), ProgressCallback())
         assert_same_training(folder, whole)
@@ -378,7 +378,7 @@ class TestSharded:
 
     def test_a_loss_that_needs_full_layers_is_refused(self, two: Done) -> None:
         assert two.results[0]["slope"] == (
-            "OptionError: --shard: its layers must stay full: "
+            "OptionError: shard: its layers must stay full: "
             "the gradient penalty differentiates their gradients"
         )
 
@@ -417,7 +417,7 @@ class TestRestarted:
 
     def test_restarts_need_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "2")
-        with pytest.raises(OptionError, match="torchrun --max-restarts: give --out"):
+        with pytest.raises(OptionError, match=r"torchrun.*max.restarts: give (--)?out"):
             vaezoo.train("vanilla", **JOB.JOB)
 
 

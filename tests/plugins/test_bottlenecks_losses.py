@@ -174,5 +174,5 @@ def test_an_encoder_can_be_exported(name: str, grid: bool) -> None:
 
 @pytest.mark.parametrize("name", ["full_gaussian", "planar_flow"])
 def test_a_bad_pair_is_refused_in_a_line(name: str) -> None:
-    with pytest.raises(OptionError, match="--latent-grid needs a network with a grid"):
+    with pytest.raises(OptionError, match="latent_grid needs a network with a grid"):
         small(name, latent_grid=True)

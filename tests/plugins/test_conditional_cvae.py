@@ -169,7 +169,7 @@ def test_data_without_classes_is_refused() -> None:
 
 
 def test_an_image_network_on_vectors_is_refused_in_the_datas_numbers() -> None:
-    with pytest.raises(DataError, match="vectors of 6 values: give --network gated_mlp or mlp"):
+    with pytest.raises(DataError, match="vectors of 6 values: give network gated_mlp or mlp"):
         model(VECTORS, network="conv")
 
 

@@ -183,7 +183,7 @@ class TestRun:
     def test_a_batch_of_one_is_refused_in_training_and_works_afterwards(
         self, tmp_path: Path
     ) -> None:
-        with pytest.raises(OptionError, match="give --batch-size 2 or more"):
+        with pytest.raises(OptionError, match="give batch_size 2 or more"):
             vaezoo.train("autoencoder", out=tmp_path / "r", **{**SMALL_JOB, "batch_size": 1})
         model, x = build("rae").eval(), images(3)
         alone = torch.cat([model.reconstruct(one) for one in x.split(1)])
@@ -206,7 +206,7 @@ class TestData:
         x = torch.randn(5, 7)
         assert model.loss(model, Batch(x), CONTEXT).loss.isfinite()
         assert model.reconstruct(x).shape == x.shape
-        with pytest.raises(DataError, match="give --network gated_mlp or mlp"):
+        with pytest.raises(DataError, match="give network gated_mlp or mlp"):
             vaezoo.create_model(name, data)
 
 

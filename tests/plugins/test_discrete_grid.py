@@ -107,7 +107,7 @@ class TestShapes:
             model(kind, (5,))
 
     def test_a_network_without_a_grid_is_not_suggested_for_vectors(self) -> None:
-        for bottleneck, advice in (("gaussian", ": give --network gated_mlp or mlp"), ("vq", "")):
+        for bottleneck, advice in (("gaussian", ": give network gated_mlp or mlp"), ("vq", "")):
             with pytest.raises(DataError, match=f"vectors of 5 values{advice}$"):
                 vaezoo.create_model("vanilla", data=(5,), bottleneck=bottleneck)
 

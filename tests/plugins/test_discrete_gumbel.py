@@ -80,7 +80,7 @@ class TestTemperature:
         assert gumbel.bottleneck.temperature.equal(before)
 
     def test_that_rises_is_refused(self) -> None:
-        with pytest.raises(OptionError, match=r"--min-temperature 0\.5 is above --temp"):
+        with pytest.raises(OptionError, match=r"min_temperature 0\.5 is above temp"):
             model(temperature=0.3)
 
     def test_is_saved_with_the_weights(self) -> None:

@@ -189,7 +189,7 @@ def test_the_same_seed_is_the_same_data_and_another_is_not() -> None:
         ({"indices": "ten"}, "indices"),
         ({"indices": "5:5"}, "indices"),
         ({"examples": 10, "test": 10}, "test"),
-        ({"image_size": "0"}, "image-size"),
+        ({"image_size": "0"}, "image_size"),
     ],
 )
 def test_what_is_refused(options: dict[str, object], said: str) -> None:

@@ -348,12 +348,24 @@ class ReadsBack(Right):
         return super().encode(x / x.max().item())
 
 
+class OfItsUnits(Independent):
+    """A density of standardised values in the units of the data."""
+
+    def __init__(self, base: Distribution, log_det: float) -> None:
+        super().__init__(base, len(base.batch_shape) - 1)
+        self.log_det = log_det
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return super().log_prob(value) - self.log_det
+
+
 class Checked(Right):
     """Nothing wrong: torch's Student-t checks the Chi2 inside it, whatever one asks of itself."""
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
-        mean = torch.sigmoid(self.decoder(z))
-        return Independent(StudentT(torch.tensor(3.0), mean, 0.3 + 0 * mean), mean.dim() - 1)
+        mean = self.likelihood(self.decoder(z)).mean
+        scale = 0.3 + 0 * mean
+        return OfItsUnits(StudentT(torch.tensor(3.0), mean, scale), self.data.log_det)
 
 
 class OtherwiseCompiled(Right):

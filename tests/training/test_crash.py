@@ -169,8 +169,8 @@ class TestMemory:
         with pytest.raises(TrainingError) as caught:
             vaezoo.train("vanilla", out=out, precision="fp32", **TINY)
         said = str(caught.value)
-        assert "in step 1: cpu is out of memory: give a smaller --batch-size than 16" in said
-        assert "--precision bf16" in said
+        assert "in step 1: cpu is out of memory: give a smaller batch_size than 16" in said
+        assert "precision bf16" in said
         assert "\n" not in said
         assert list(out.parent.iterdir()) == []
 

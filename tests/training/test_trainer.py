@@ -236,7 +236,7 @@ def test_broken_loss_names_step_and_term_and_keeps_weights(
         kept = load_file(out / "model.safetensors")
         assert all(tensor.isfinite().all() for tensor in kept.values())
     else:
-        assert "; train again with --lr" in message
+        assert "; train again with lr" in message
         assert not out.exists()
 
 

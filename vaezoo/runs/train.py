@@ -167,7 +167,7 @@ def _start(config: RunConfig, out: Path | None, callback: ProgressCallback) -> R
                     trainer = _make_trainer(config, model, splits, folder, runtime, callback, stops)
                     return _train(trainer, config, splits)
                 except BaseException as error:
-                    if not folder.has_progress:
+                    if folder.is_writer and not folder.has_progress:
                         folder.remove()
                         if isinstance(error, TrainingError):
                             error.args = (f"{error} (nothing was logged yet: no run is kept)",)
