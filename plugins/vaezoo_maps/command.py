@@ -39,9 +39,9 @@ def command(
     components (PCA).
     """
     from vaezoo.cli.progress import Progress
-    from vaezoo.evaluation.plots import save_scatter
 
     from .embedding import embed
+    from .plot import save_scatter
 
     with Progress() as progress:
         progress.update(method, 0, examples)

@@ -34,10 +34,8 @@ COLORS: tuple[Color, ...] = (
     (40, 168, 190),
 )
 """One colour for each series or category, in order."""
-MAX_CATEGORIES = 20
-"""More different values than this get the colours of a scale, and seven of them a legend entry."""
 
-_INK, _FAINT, _GRID = "#282c34", "#6e747e", "#e4e6ea"
+INK, FAINT, GRID = "#282c34", "#6e747e", "#e4e6ea"
 _DPI = 150
 _PANEL_INCHES = (4.6, 3.0)
 _MAX_NAME = 30
@@ -104,7 +102,7 @@ def save_lines(path: Path, plots: Mapping[str, Sequence[Series]]) -> bool:
     figure, panels = _panels(plots, _PANEL_INCHES[1])
     for axes, series in zip(panels, plots.values(), strict=True):
         _draw_lines(axes, series)
-    _save(path, figure)
+    save_figure(path, figure)
     return True
 
 
@@ -119,50 +117,18 @@ def save_bars(path: Path, plots: Mapping[str, Sequence[tuple[str, float]]]) -> b
     figure, panels = _panels(plots, 0.6 + 0.2 * most)
     for axes, bars in zip(panels, plots.values(), strict=True):
         values = [value for _, value in bars]
-        drawn = axes.barh(range(len(bars)), values, height=0.6, color=_hex(COLORS[0]), linewidth=0)
-        axes.bar_label(drawn, list(map(_format, values)), padding=4, fontsize=8, color=_FAINT)
+        drawn = axes.barh(
+            range(len(bars)), values, height=0.6, color=hex_color(COLORS[0]), linewidth=0
+        )
+        axes.bar_label(drawn, list(map(_format, values)), padding=4, fontsize=8, color=FAINT)
         axes.set_yticks(range(len(bars)), [_shorten(name) for name, _ in bars], parse_math=False)
         axes.set_ylim(most - 0.5, -0.5)
         axes.set_xlim(0, (max(values) or 1.0) * 1.15)
         axes.xaxis.set_visible(False)
         axes.spines[:].set_visible(False)
-        axes.tick_params(length=0, labelsize=8, labelcolor=_INK)
-    _save(path, figure)
+        axes.tick_params(length=0, labelsize=8, labelcolor=INK)
+    save_figure(path, figure)
     return True
-
-
-def save_scatter(
-    path: Path,
-    points: Tensor,
-    values: Tensor | None,
-    names: Sequence[str],
-    *,
-    title: str,
-    axes: tuple[str, str] = ("", ""),
-) -> None:
-    """Draw points, [n, 2], as a PNG. values: an integer for each, which gives its colour, or None.
-
-    names: of the values 0, 1, ...; a value without a name is shown as a number, -1 as unknown. One
-    unit has the same length on both axes, so that distances mean the same in each direction.
-    """
-    figure = _figure(8.2, 6.4)
-    panel = _add_plot(figure, title)
-    colors = palette(values)
-    used = _INK if values is None else [_hex(colors[int(value)]) for value in values.tolist()]
-    panel.scatter(points[:, 0].numpy(), points[:, 1].numpy(), s=14, c=used, linewidths=0)
-    panel.set_aspect("equal", adjustable="datalim")
-    panel.set(xticks=[], yticks=[])
-    panel.set_xlabel(axes[0], color=_FAINT, fontsize=9)
-    panel.set_ylabel(axes[1], color=_FAINT, fontsize=9)
-    panel.spines[:].set_color(_GRID)
-    entries = list(colors.items())
-    if len(entries) > MAX_CATEGORIES:
-        entries = [entries[round(i * (len(entries) - 1) / 6)] for i in range(7)]
-    if entries:
-        handles = [panel.scatter([], [], s=40, color=_hex(color)) for _, color in entries]
-        known = [name_of(value, names) for value, _ in entries]
-        _legend(panel, handles, known, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    _save(path, figure)
 
 
 def draw_signals(panels: Sequence[tuple[str, Tensor]], names: Sequence[str] = ()) -> bytes:
@@ -177,7 +143,7 @@ def draw_signals(panels: Sequence[tuple[str, Tensor]], names: Sequence[str] = ()
     kept, of = panels[:_MAX_PANELS], panels[0][1].shape[1]
     channels, columns = min(of, _MAX_CHANNELS), min(4, len(kept))
     rows = math.ceil(len(kept) / columns)
-    figure = _figure(0.4 + 2.3 * columns, 0.6 + rows * (0.2 + 0.9 * channels))
+    figure = new_figure(0.4 + 2.3 * columns, 0.6 + rows * (0.2 + 0.9 * channels))
     grid = figure.subplots(rows * channels, columns, squeeze=False, sharex=True, sharey="row")
     for axes in grid.flat:
         axes.set_axis_off()
@@ -186,7 +152,7 @@ def draw_signals(panels: Sequence[tuple[str, Tensor]], names: Sequence[str] = ()
     flat = [[y for c in clean for y in c[n].flatten().tolist() if y == y] for n in range(channels)]
     steps = len(kept[0][1])
     scale = [colormaps["viridis"](i / steps) for i in range(steps)]
-    colors = [_hex(color) for color in (COLORS[7], COLORS[1])] if names else scale
+    colors = [hex_color(color) for color in (COLORS[7], COLORS[1])] if names else scale
     for number, (title, _) in enumerate(kept):
         for channel, curves in enumerate(clean[number][:channels].tolist()):
             axes = grid[number // columns * channels + channel, number % columns]
@@ -194,49 +160,23 @@ def draw_signals(panels: Sequence[tuple[str, Tensor]], names: Sequence[str] = ()
             for curve, color in zip(curves, colors, strict=True):
                 axes.plot(curve, color=color, linewidth=1.0)
             axes.set_ylim(*_range(flat[channel] or [0.0], margin=0.05))
-            axes.tick_params(length=0, labelsize=7, labelcolor=_FAINT)
+            axes.tick_params(length=0, labelsize=7, labelcolor=FAINT)
             axes.spines[["right", "top"]].set_visible(False)
-            axes.spines[["left", "bottom"]].set_color(_GRID)
+            axes.spines[["left", "bottom"]].set_color(GRID)
             if channel == 0:
-                axes.set_title(title, loc="left", color=_INK, fontsize=8.5, parse_math=False)
+                axes.set_title(title, loc="left", color=INK, fontsize=8.5, parse_math=False)
     if names:
-        _legend(figure, grid[0, 0].get_lines(), names, loc="outside upper right", ncols=2)
+        add_legend(figure, grid[0, 0].get_lines(), names, loc="outside upper right", ncols=2)
     said = [f"{len(kept)} of {len(panels)} examples"] if len(kept) < len(panels) else []
     of_how_many = f"channels 1 to {channels} of {of}" if channels < of else f"{of} channels"
     said += [f"{of_how_many}, from top to bottom"] if of > 1 else []
-    figure.supxlabel("; ".join(said), color=_FAINT, fontsize=8.5)
+    figure.supxlabel("; ".join(said), color=FAINT, fontsize=8.5)
     buffer = BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 
-def palette(values: Tensor | None) -> dict[int, Color]:
-    """A colour for each value that occurs: categories if they are few, else a scale."""
-    if values is None:
-        return {}
-    present = sorted({int(v) for v in values.tolist()})
-    if len(present) <= len(COLORS):
-        return dict(zip(present, COLORS, strict=False))
-    from matplotlib import colormaps
-
-    count = len(present)
-    few = count <= MAX_CATEGORIES
-    scale = colormaps["tab20" if few else "viridis"]
-    shades = scale(range(count) if few else [i / (count - 1) for i in range(count)])
-    return {
-        value: (round(red * 255), round(green * 255), round(blue * 255))
-        for value, (red, green, blue, _) in zip(present, shades.tolist(), strict=True)
-    }
-
-
-def name_of(value: int, names: Sequence[str]) -> str:
-    """The name of a category; its number if it has none; "unknown" for negative numbers."""
-    if value < 0:
-        return "unknown"
-    return names[value] if value < len(names) else str(value)
-
-
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """An empty figure, in inches."""
     # Notes about its font cache would stand among the lines of a command.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
@@ -249,11 +189,12 @@ def _panels(titles: Collection[str], height: float) -> tuple[Figure, list[Axes]]
     """A figure with a plot for each title, in two columns, each `height` inches high."""
     columns = min(2, len(titles))
     rows = math.ceil(len(titles) / columns)
-    figure = _figure(columns * _PANEL_INCHES[0], rows * height)
-    return figure, [_add_plot(figure, title, rows, columns, n) for n, title in enumerate(titles, 1)]
+    figure = new_figure(columns * _PANEL_INCHES[0], rows * height)
+    return figure, [add_plot(figure, title, rows, columns, n) for n, title in enumerate(titles, 1)]
 
 
-def _save(path: Path, figure: Figure) -> None:
+def save_figure(path: Path, figure: Figure) -> None:
+    """Write a figure as a PNG."""
     with warnings.catch_warnings():
         # Of characters that its font does not have: they are drawn as boxes.
         warnings.simplefilter("ignore", UserWarning)
@@ -264,18 +205,18 @@ def _draw_lines(axes: Axes, series: Sequence[Series]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.spines[["left", "right", "top"]].set_visible(False)
-    axes.spines["bottom"].set_color(_FAINT)
-    axes.tick_params(length=0, labelsize=8, labelcolor=_FAINT)
+    axes.spines["bottom"].set_color(FAINT)
+    axes.tick_params(length=0, labelsize=8, labelcolor=FAINT)
     drawn = [(one, shown) for one in series if (shown := _thin(one.points))]
     if not drawn:
         axes.set(xticks=[], yticks=[])
-        axes.text(0.5, 0.5, "no finite value", color=_FAINT, ha="center", va="center", fontsize=9)
+        axes.text(0.5, 0.5, "no finite value", color=FAINT, ha="center", va="center", fontsize=9)
         return
     handles = []
     for number, (one, shown) in enumerate(drawn):
         handles += axes.plot(
             *zip(*shown, strict=True),
-            color=_hex(COLORS[number % len(COLORS)]),
+            color=hex_color(COLORS[number % len(COLORS)]),
             linestyle="-" if one.line else "none",
             marker="o" if one.markers or len(shown) == 1 else "none",
             linewidth=1.5,
@@ -285,30 +226,33 @@ def _draw_lines(axes: Axes, series: Sequence[Series]) -> None:
     settled = [y for one, shown in drawn for _, y in shown[int(len(shown) * one.settling) :]]
     axes.set_xlim(*_range([x for _, shown in drawn for x, _ in shown], margin=0.02))
     axes.set_ylim(*_range(settled, margin=0.05))
-    axes.grid(axis="y", color=_GRID)
+    axes.grid(axis="y", color=GRID)
     axes.set_axisbelow(True)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(nbins=5))
         axis.set_major_formatter(lambda value, _: _format(value))
-    _legend(axes, handles, [one.name for one, _ in drawn], loc="best")
+    add_legend(axes, handles, [one.name for one, _ in drawn], loc="best")
 
 
-def _add_plot(figure: Figure, title: str, *position: int) -> Axes:
+def add_plot(figure: Figure, title: str, *position: int) -> Axes:
+    """Add a plot with a title. position: rows, columns and number, as for add_subplot."""
     axes = figure.add_subplot(*position)
-    axes.set_title(title, loc="left", color=_INK, fontsize=10.5, parse_math=False)
+    axes.set_title(title, loc="left", color=INK, fontsize=10.5, parse_math=False)
     return axes
 
 
-def _legend(
+def add_legend(
     axes: Axes | Figure, handles: Sequence[Any], names: Sequence[str], **place: Any
 ) -> None:
+    """Add a legend with these names. place: arguments of matplotlib's legend."""
     legend = axes.legend(handles, ["name"] * len(names), frameon=False, fontsize=8, **place)
     for text, name in zip(legend.get_texts(), names, strict=True):
         # Set as plain text: `$` would start a formula, and a leading `_` would hide the entry.
-        text.set(text=_shorten(name), parse_math=False, color=_INK)
+        text.set(text=_shorten(name), parse_math=False, color=INK)
 
 
-def _hex(color: Color) -> str:
+def hex_color(color: Color) -> str:
+    """The colour as matplotlib reads it: `#3168ac`."""
     return f"#{bytes(color).hex()}"
 
 

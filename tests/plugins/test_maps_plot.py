@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vaezoo.evaluation.plots import COLORS, name_of, palette, save_scatter
+from vaezoo.evaluation.plots import COLORS
+from vaezoo_maps.plot import name_of, palette, save_scatter
 
 
 @pytest.mark.parametrize(("count", "shown"), [(3, 3), (10, 10), (15, 15), (40, 40)])
