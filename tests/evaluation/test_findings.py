@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -37,6 +38,17 @@ def test_divergence_names_both_losses_and_a_rate(tmp_path: Path) -> None:
     assert set(found) == {"divergence"}
     assert found["divergence"]["value"] > 1e5
     assert "--lr 0.001" in found["divergence"]["message"]
+
+
+def test_a_loss_that_has_hardly_changed_is_no_divergence(tmp_path: Path) -> None:
+    # Nothing can be learned from noise, so that the rate of a few steps is all that changes.
+    noise = np.random.default_rng(0).random((100, 64, 9), dtype=np.float32)
+    np.savez(tmp_path / "noise.npz", x=noise)
+    options = {"hidden": (8,), "steps": 5, "batch_size": 64}
+    path = tmp_path / "noise.npz"
+    run = vaezoo.train("vanilla", "npz", out=tmp_path / "r", root=path, **options)
+    assert -0.1 < run.summary["reconstruction_r2"] < 0.05
+    assert "divergence" not in {finding["kind"] for finding in run.summary["findings"]}
 
 
 def test_posterior_collapse_names_the_rate(tmp_path: Path) -> None:

@@ -57,6 +57,8 @@ from vaezoo.training.trainer import Trainer, check_batch_size
 
 _RECONSTRUCTIONS = 32
 _SAMPLES = 64
+_DIVERGED = 0.1
+"""The part of an untrained model's loss by which a loss above it shows that training diverged."""
 
 
 def start_run(
@@ -287,7 +289,7 @@ def _training_findings(trainer: Trainer, evaluation: Evaluation) -> list[Finding
     lr = f"train again with --lr {min(trainer.options.lr / 10, 1e-3):g}"
     if r2 is None or r2 < 0.05:  # else it learned something, and the losses need not be computed
         loss, start = trainer.validation_loss(), trainer.validation_loss(untrained=True)
-        if not loss <= start:
+        if not loss <= start + _DIVERGED * abs(start):
             message = f"training diverged: the validation loss (the negative ELBO) is {loss:.4g}, "
             message += f"and that of an untrained model {start:.4g}: {lr}"
             found.append(Finding("divergence", loss if math.isfinite(loss) else None, message))
