@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 from torch.distributions import Distribution, Normal
 
-from vaezoo.runtime.device import precision_context
+from vaezoo.runtime.device import move_module, precision_context
 
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
@@ -52,3 +55,20 @@ def test_large_tensors_lie_in_huge_pages_that_are_taken_when_used() -> None:
         pytest.skip("not glibc")
     assert idle < 16 << 10
     assert huge >= 32 << 10  # half of the tensor: a system short of memory gives fewer
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_weights_of_images_are_laid_out_as_torch_does(channels: int) -> None:
+    """Those of one channel too: `contiguous` leaves their strides, and then other kernels run."""
+    layers = [nn.Conv2d(channels, 4, 3), nn.ConvTranspose2d(4, channels, 3), nn.BatchNorm2d(4)]
+    ours, theirs = nn.ModuleList(layers), nn.ModuleList(copy.deepcopy(layers))
+    move_module(ours, torch.device("cpu"))
+    theirs.to(memory_format=torch.channels_last)
+    for mine, other in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
+        assert mine.stride() == other.stride()
+
+
+def test_weights_of_volumes_stay_as_they_are() -> None:
+    layer = nn.Conv3d(2, 3, 3)
+    stride = layer.weight.stride()
+    assert move_module(layer, torch.device("cpu")).weight.stride() == stride

@@ -164,7 +164,7 @@ def move_module(module: ModuleT, device: torch.device) -> ModuleT:
     # Module.to(memory_format=) refuses the weights of 3-D convolutions.
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.dim() == 4:
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
     return module
 
 
