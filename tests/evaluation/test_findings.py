@@ -46,7 +46,7 @@ def test_a_loss_that_has_hardly_changed_is_no_divergence(tmp_path: Path) -> None
     np.savez(tmp_path / "noise.npz", x=noise)
     options = {"hidden": (8,), "steps": 5, "batch_size": 64}
     path = tmp_path / "noise.npz"
-    run = vaezoo.train("vanilla", "npz", out=tmp_path / "r", root=path, **options)
+    run = vaezoo.train("vanilla", data="npz", out=tmp_path / "r", root=path, **options)
     assert -0.1 < run.summary["reconstruction_r2"] < 0.05
     assert "divergence" not in {finding["kind"] for finding in run.summary["findings"]}
 
