@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 from torch.distributions import Distribution, Laplace
 
-from vaezoo import GaussianOptions
 from vaezoo.models.distributions import independent
 
-from .latent import LatentBottleneck
+from .latent import LocationScaleBottleneck
 
 
-class LaplaceBottleneck(LatentBottleneck):
+class LaplaceBottleneck(LocationScaleBottleneck):
     """q(z|x) = Laplace(mean(x), scale(x)), p(z) = Laplace(0, 1/√2), independent over the latents.
 
     The prior has variance 1, as the standard Gaussian: so weights of losses, `--logvar-range` and
@@ -24,19 +22,6 @@ class LaplaceBottleneck(LatentBottleneck):
     The KL is in closed form. The prior is a sparse one (Olshausen & Field 1996, equation 5).
     """
 
-    options: GaussianOptions
-
-    def __init__(self, options: GaussianOptions, grid: tuple[int, ...] = ()) -> None:
-        super().__init__(options, grid)
-        self.num_params = 2 * options.num_latents
-
-    def forward(self, params: Tensor) -> Distribution:
-        return self._distribution(*self.mean_and_std(params))
-
-    def prior(self) -> Distribution:
-        zeros = self._origin.expand(self.latent_shape)
-        return self._distribution(zeros, torch.ones_like(zeros))
-
-    def _distribution(self, loc: Tensor, std: Tensor) -> Distribution:
-        laplace = Laplace(loc, std / math.sqrt(2), validate_args=False)
+    def distribution(self, mean: Tensor, std: Tensor) -> Distribution:
+        laplace = Laplace(mean, std / math.sqrt(2), validate_args=False)
         return independent(laplace, len(self.latent_shape))

@@ -6,6 +6,7 @@ from abc import abstractmethod
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.types import _size
 
 from vaezoo import Bottleneck, GaussianOptions
@@ -28,6 +29,28 @@ class LatentBottleneck(Bottleneck):
         """Mean and standard deviation from means and log-variances, the two halves of dim 1."""
         loc, raw = to_float32(params).chunk(2, 1)
         return loc, torch.exp(0.5 * raw.clamp(*self.options.logvar_range))
+
+
+class LocationScaleBottleneck(LatentBottleneck):
+    """Independent values of one family with a location and a scale, as posterior and as prior.
+
+    The encoder gives means and log-variances. The prior has mean 0 and variance 1.
+    """
+
+    def __init__(self, options: GaussianOptions, grid: tuple[int, ...] = ()) -> None:
+        super().__init__(options, grid)
+        self.num_params = 2 * options.num_latents
+
+    @abstractmethod
+    def distribution(self, mean: Tensor, std: Tensor) -> Distribution:
+        """The family with this mean and standard deviation, [..., *latent_shape]."""
+
+    def forward(self, params: Tensor) -> Distribution:
+        return self.distribution(*self.mean_and_std(params))
+
+    def prior(self) -> Distribution:
+        zeros = self._origin.expand(self.latent_shape)
+        return self.distribution(zeros, torch.ones_like(zeros))
 
 
 class VectorDistribution(BaseDistribution):

@@ -13,7 +13,7 @@ from torch.types import _size
 
 from vaezoo.models.distributions import BaseDistribution, independent
 
-from .latent import LatentBottleneck
+from .latent import LocationScaleBottleneck
 from .options import StudentTOptions
 
 
@@ -65,7 +65,7 @@ class StudentT(BaseDistribution):
         return normalizer - half * torch.log1p(standard.square() / self.df)
 
 
-class StudentTBottleneck(LatentBottleneck):
+class StudentTBottleneck(LocationScaleBottleneck):
     """q(z|x) and p(z) are Student's t distributions with the same `df`, independent over latents.
 
     The prior has mean 0 and variance 1, as the standard Gaussian, which it becomes as df grows. The
@@ -81,17 +81,9 @@ class StudentTBottleneck(LatentBottleneck):
 
     def __init__(self, options: StudentTOptions, grid: tuple[int, ...] = ()) -> None:
         super().__init__(options, grid)
-        self.num_params = 2 * options.num_latents
         self.df: Tensor
         self.register_buffer("df", torch.tensor(options.df), persistent=False)
 
-    def forward(self, params: Tensor) -> Distribution:
-        return self._distribution(*self.mean_and_std(params))
-
-    def prior(self) -> Distribution:
-        zeros = self._origin.expand(self.latent_shape)
-        return self._distribution(zeros, torch.ones_like(zeros))
-
-    def _distribution(self, loc: Tensor, std: Tensor) -> Distribution:
+    def distribution(self, mean: Tensor, std: Tensor) -> Distribution:
         scale = std * torch.sqrt((self.df - 2) / self.df)
-        return independent(StudentT(self.df, loc, scale), len(self.latent_shape))
+        return independent(StudentT(self.df, mean, scale), len(self.latent_shape))

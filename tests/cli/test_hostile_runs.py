@@ -94,6 +94,17 @@ def record(*path: str, to: Any) -> Change:
     return change
 
 
+def model_of(origin: object) -> Change:
+    """A run of a model that is not registered. origin: its entry in run.json."""
+    named = {"name": "evil", **origin} if isinstance(origin, dict) else origin
+
+    def change(run: Path) -> None:
+        record("model", to=named)(run)
+        config("model", name="evil")(run)
+
+    return change
+
+
 def weights(name: str, to: torch.Tensor | None) -> Change:
     def change(run: Path) -> None:
         state = load_file(run / "model.safetensors")
@@ -231,31 +242,22 @@ CASES: dict[str, tuple[Change, tuple[str, ...], str]] = {
     "another shape": (record("data", "spec", "shape", to=[3, 8, 8]), ("sample",), "does not fit"),
     "another data": (record("data", "fingerprint", to="x"), ("evaluate", "resume"), "has changed"),
     "model is text": (
-        lambda run: (record("model", to="x")(run), config("model", name="evil")(run)),
+        model_of("x"),
         EVERY,
         "there is no model 'evil'",
     ),
     "another plugin": (
-        lambda run: (
-            record("model", to={"name": "evil", "plugin": "/tmp/x y.py", "distribution": ""})(run),
-            config("model", name="evil")(run),
-        ),
+        model_of({"plugin": "/tmp/x y.py", "distribution": ""}),
         EVERY,
         "of plugin '/tmp/x y.py', which is not installed: if you trust it, name it again",
     ),
     "plugin of another form": (
-        lambda run: (
-            record("model", to={"name": "evil", "plugin": ["x"], "distribution": 3})(run),
-            config("model", name="evil")(run),
-        ),
+        model_of({"plugin": ["x"], "distribution": 3}),
         EVERY,
         "which is not installed",
     ),
     "escapes": (
-        lambda run: (
-            record("model", to={"name": "evil", "plugin": "x", "distribution": "\x1b[2Jy"})(run),
-            config("model", name="evil")(run),
-        ),
+        model_of({"plugin": "x", "distribution": "\x1b[2Jy"}),
         EVERY,
         "install �[2Jy",
     ),

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 import vaezoo
+from commands import refused
 from small_jobs import SMALL_JOB
 from vaezoo import DataSpec
 from vaezoo import export as files
@@ -179,14 +180,6 @@ def test_what_depends_on_values_is_one_line_too(
         files.export_part(run, "decoder", "torch-export", tmp_path / "x.pt2")
     assert "\n" not in str(raised.value)
     assert capfd.readouterr() == ("", "")
-
-
-def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
-    capsys.readouterr()
-    assert main(list(args)) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    return error
 
 
 def test_the_command(

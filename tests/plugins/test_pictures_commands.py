@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 import vaezoo
+from commands import refused
 from vaezoo.checkpoint.format import load_weights, save_weights
 from vaezoo.cli.main import main
 from vaezoo_report.summary import read_runs
@@ -62,14 +63,6 @@ def train_on(folder: Path, name: str) -> Path:
     options = f"--latent-dim 2 --epochs 1 --batch-size 16 --device cpu --out {folder / 'run'}"
     assert main([*line.split(), *options.split()]) == 0
     return folder / "run"
-
-
-def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
-    capsys.readouterr()
-    assert main(list(args)) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    return error
 
 
 def printed(capsys: pytest.CaptureFixture[str], *args: str) -> dict[str, Any]:

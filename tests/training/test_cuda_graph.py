@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import vaezoo
+from small_jobs import SMALL_JOB
 from vaezoo.errors import OptionError
 from vaezoo.runtime.device import Runtime
 from vaezoo.training.cuda_graph import CUDAGraphStep, make_train_step
@@ -20,12 +21,8 @@ from vaezoo_vanilla.loss import ELBOLoss
 pytestmark = pytest.mark.cuda
 
 JOB: dict[str, Any] = {
-    "data": "sprites",
-    "examples": 320,
-    "test": 64,
-    "image_size": 32,
-    "hidden": (8, 16),
-    "latent_dim": 8,
+    **{name: value for name, value in SMALL_JOB.items() if name != "epochs"},
+    **{"examples": 320, "test": 64, "image_size": 32, "hidden": (8, 16), "latent_dim": 8},
     "batch_size": 32,
     "steps": 40,
     "log_every": 5,
