@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -14,9 +15,10 @@ import pytest
 import torch
 
 import vaezoo
-from vaezoo import VaezooError
+from vaezoo import EncoderDecoderVAE, VaezooError
 from vaezoo.cli.main import main
 from vaezoo.errors import VaezooWarning, counted, python_names
+from vaezoo.plugins.registry import registry
 from vaezoo.runs.run import Run
 from vaezoo_maps.embedding import embed
 
@@ -239,3 +241,17 @@ def test_many_samples_are_drawn_in_parts(run: Run, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(("number", "text"), [(0, "0 runs"), (1, "1 run"), (2000, "2,000 runs")])
 def test_counts_are_words(number: int, text: str) -> None:
     assert counted(number, "run") == text
+
+
+def test_a_part_that_the_class_does_not_take_is_no_silent_option(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    vanilla = registry().get("model", "vanilla")
+    monkeypatch.setattr(EncoderDecoderVAE, "parts", ("network", "bottleneck"))
+    with pytest.raises(VaezooError, match="model vanilla takes no likelihood, which its spec"):
+        vaezoo.create_model("vanilla", (1, 8, 8))
+    monkeypatch.setattr(EncoderDecoderVAE, "parts", ("network", "bottleneck", "likelihood"))
+    less = dataclasses.replace(vanilla, parts={"network": "conv", "likelihood": "auto"})
+    monkeypatch.setitem(registry()._specs, ("model", "vanilla"), less)
+    with pytest.raises(VaezooError, match="model vanilla is made of a bottleneck: name one in"):
+        vaezoo.create_model("vanilla", (1, 8, 8))

@@ -27,7 +27,15 @@ from vaezoo.models.sampler import LatentSpec
 from vaezoo.options import Options
 from vaezoo.plugins.registry import WORDS, registry
 from vaezoo.plugins.sources import base_class
-from vaezoo.plugins.specs import DatasetSpec, LikelihoodSpec, ModelSpec, NetworkSpec, PartSpec, Spec
+from vaezoo.plugins.specs import (
+    PARTS,
+    DatasetSpec,
+    LikelihoodSpec,
+    ModelSpec,
+    NetworkSpec,
+    PartSpec,
+    Spec,
+)
 from vaezoo.runtime.memory import available_memory
 
 MOST_TENSORS = 20_000
@@ -138,6 +146,11 @@ def build_from_classes(
     missing = [kind for kind in needed if kind not in classes]
     if missing:
         raise VaezooError(f"model {name} is made of a {missing[0]}: name one in its spec's parts")
+    unused = [kind for kind in classes if kind in PARTS and kind not in (*needed, "sampler")]
+    if unused:
+        raise VaezooError(
+            f"model {name} takes no {unused[0]}: its class attribute `parts` lacks it"
+        )
 
     def part(kind: str, *arguments: object) -> Any:
         if kind in ready:
