@@ -248,7 +248,7 @@ def test_a_part_that_the_class_does_not_take_is_no_silent_option(
 ) -> None:
     vanilla = registry().get("model", "vanilla")
     monkeypatch.setattr(EncoderDecoderVAE, "parts", ("network", "bottleneck"))
-    with pytest.raises(VaezooError, match="model vanilla takes no likelihood, which its spec"):
+    with pytest.raises(VaezooError, match="model vanilla takes no likelihood: its class"):
         vaezoo.create_model("vanilla", (1, 8, 8))
     monkeypatch.setattr(EncoderDecoderVAE, "parts", ("network", "bottleneck", "likelihood"))
     less = dataclasses.replace(vanilla, parts={"network": "conv", "likelihood": "auto"})
