@@ -10,7 +10,7 @@ from vaezoo import DataSpec, EncoderDecoderVAE, Parts
 from vaezoo.errors import OptionError
 
 from .networks import LabelledDecoder, LabelledEncoder, one_hot
-from .plugin import ConditionalOptions
+from .options import ConditionalOptions
 
 
 class ConditionalVAE(EncoderDecoderVAE):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vaezoo import Bottleneck, DataSpec, Network
 
-from .plugin import ConditionalOptions
+from .options import ConditionalOptions
 
 
 def one_hot(y: Tensor, classes: int) -> Tensor:

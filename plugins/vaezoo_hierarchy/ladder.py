@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 from vaezoo import BaseVAE, DataSpec, Network, Parts
 from vaezoo.models.distributions import diagonal_normal, gaussian_from_params, to_float32
 
-from .plugin import LadderOptions
+from .options import LadderOptions
 from .top_down import LadderPosterior, TopDownPrior
 
 

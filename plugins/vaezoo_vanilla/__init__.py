@@ -1,1 +1,1 @@
-"""The reference plugin, a convolutional VAE: read plugin.py, bottleneck.py, then loss.py."""
+"""The reference plugin, a convolutional VAE: read plugin.py, bottleneck.py, options.py, loss.py."""

@@ -10,7 +10,7 @@ from vaezoo import BaseLoss, BaseVAE, Batch, DataSpec, LossOutput, StepContext
 from vaezoo.distributed import all_gather
 from vaezoo.losses.elbo import elbo_terms
 
-from .plugin import ELBOOptions
+from .options import ELBOOptions
 
 
 class ELBOLoss(BaseLoss):

@@ -320,7 +320,7 @@ def test_plain_names_are_sorted_into_their_sections() -> None:
 
 def test_a_name_that_is_taken_gets_its_section_in_front(monkeypatch: pytest.MonkeyPatch) -> None:
     clash = ModelSpec(
-        name="clash", target="far:Clash", options="vaezoo_vanilla.plugin:ELBOOptions", summary="C"
+        name="clash", target="far:Clash", options="vaezoo_vanilla.options:ELBOOptions", summary="C"
     )
     both = dataclasses.replace(components(), model=clash)
     names = both.flat_names()

@@ -17,7 +17,7 @@ from vaezoo.models.distributions import diagonal_normal
 from vaezoo.models.likelihoods import GaussianLikelihood
 from vaezoo.options import parse
 from vaezoo_vanilla.loss import ELBOLoss, kl_parts
-from vaezoo_vanilla.plugin import ELBOOptions
+from vaezoo_vanilla.options import ELBOOptions
 
 
 class Coarse(BaseVAE):

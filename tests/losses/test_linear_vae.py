@@ -13,7 +13,7 @@ from vaezoo import BaseVAE, Batch, DataSpec, Options, StepContext
 from vaezoo.models.distributions import diagonal_normal
 from vaezoo.models.likelihoods import GaussianLikelihood
 from vaezoo_vanilla.loss import ELBOLoss
-from vaezoo_vanilla.plugin import ELBOOptions
+from vaezoo_vanilla.options import ELBOOptions
 
 EXAMPLES, VALUES, LATENTS = 400, 6, 2
 STEPS = 2000

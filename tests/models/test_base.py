@@ -22,7 +22,7 @@ from vaezoo import BaseVAE, Batch, DataSpec, Options, StepContext
 from vaezoo.models.distributions import diagonal_normal, kl_divergence, log_mean_exp
 from vaezoo.runtime.device import evaluation_mode
 from vaezoo_vanilla.loss import ELBOLoss
-from vaezoo_vanilla.plugin import ELBOOptions
+from vaezoo_vanilla.options import ELBOOptions
 
 NOISE = 0.6
 CONTEXT = StepContext(torch.tensor(0), 1, 16)

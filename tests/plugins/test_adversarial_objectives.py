@@ -20,7 +20,7 @@ from vaezoo_adversarial.factor_vae import FactorVAELoss, permute_dimensions
 from vaezoo_adversarial.options import FactorVAEOptions
 from vaezoo_adversarial.vae_gan import feature_distortion
 from vaezoo_vanilla.loss import ELBOLoss
-from vaezoo_vanilla.plugin import ELBOOptions
+from vaezoo_vanilla.options import ELBOOptions
 
 CONTEXT = StepContext(torch.tensor(0), 10, 100)
 

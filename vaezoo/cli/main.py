@@ -41,7 +41,7 @@ COMMANDS = {
 }
 """Each subcommand with its summary: help imports none of their modules."""
 
-_SHARED = dict.fromkeys(("list", "info", "plugins"), "registered")
+_SHARED = dict.fromkeys(("list", "plugins"), "registered")
 """The subcommands that share a module; each other one has a module of its own name."""
 
 _RANK0_SECONDS = 10.0
