@@ -107,3 +107,23 @@ def test_from_python_a_part_is_a_class_or_an_object(file: Path) -> None:
     assert by_object.encoder[1].out_features == 6
     with pytest.raises(OptionError, match="bottleneck: Net is a network"):
         vaezoo.create_model("vanilla", data, bottleneck=module.Net)
+
+
+def test_data_of_one_shape_is_refused_before_it_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "signals.py"
+    file.write_text(
+        "from vaezoo import BaseDataset\n\n"
+        "class Signals(BaseDataset):\n"
+        '    """Two channels of 256 samples."""\n\n'
+        "    shape = (2, 256)\n\n"
+        "    def load(self):\n"
+        "        raise AssertionError('it was read')\n"
+    )
+    line = ["train", "vae_gan", "--data", f"{file}:Signals", "--out", str(tmp_path / "run")]
+    assert main(line) == 2
+    said = capsys.readouterr().err
+    assert said == "vaezoo: model vae_gan takes images, and this data is signals of 2×256\n"
+    assert main(["info", f"{file}:Signals"]) == 0
+    assert "2×256" in capsys.readouterr().out

@@ -74,7 +74,9 @@ WRONG_LOSSES = {
 
 WRONG_DATASETS = {
     "Miscounts": ("examples", "spec.num_examples is 120, but there are 100"),
-    "OtherShape": ("examples", "get_batch gives (100, 1, 8, 8), not (100, 1, 9, 9)"),
+    "ClaimsAShape": ("examples", "its spec says shape (3, 8, 8), and it has (1, 8, 8)"),
+    "OtherShape": ("examples", "its spec says shape (1, 8, 8), and it has (1, 9, 9)"),
+    "WrongBatch": ("examples", "get_batch gives (100, 1, 8, 8), not (100, 1, 9, 9)"),
     "Floats": ("examples", "must be uint8, not float32"),
     "ThirdClass": ("examples", "labels go from 1 to 2"),
     "ShortLabels": ("examples", "labels are torch.int32"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ class Stripes(BaseDataset):
     """Noise, by one seed."""
 
     options: DataOptions
+    shape: ClassVar[tuple[int, ...] | None] = (1, 8, 8)
 
     def load(self) -> Splits:
         images, labels = self.draw()
@@ -58,9 +60,17 @@ class Miscounts(Stripes):
         return replace(splits, spec=replace(splits.spec, num_examples=COUNT))
 
 
+class ClaimsAShape(Stripes):
+    shape = (3, 8, 8)
+
+
 class OtherShape(Stripes):
     def change(self, splits: Splits) -> Splits:
         return replace(splits, spec=replace(splits.spec, shape=(1, 9, 9)))
+
+
+class WrongBatch(OtherShape):
+    shape = None
 
 
 class Floats(Stripes):

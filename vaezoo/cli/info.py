@@ -82,6 +82,7 @@ def _entry(known: Registry, spec: Spec) -> dict[str, Any]:
         "train_options": plain(spec.train_options)
         if isinstance(spec, (ModelSpec, DatasetSpec))
         else None,
+        "shape": list(spec.shape or ()) or None if isinstance(spec, DatasetSpec) else None,
         "files": (spec.files or None) if isinstance(spec, DatasetSpec) else None,
         "distribution": record.distribution,
         "version": record.version,
@@ -120,6 +121,8 @@ def _loss(known: Registry, model: ModelSpec) -> dict[str, Any]:
 
 def _print(spec: Spec, entry: dict[str, Any]) -> None:
     rows = [("paper", entry["paper"] or "none named")]
+    if entry["shape"]:
+        rows.append(("shape", "×".join(map(str, entry["shape"]))))
     if entry["files"]:
         rows.append(("files", entry["files"]))
     if entry["input_spec"]:

@@ -150,8 +150,8 @@ def base_class(kind: type[Spec]) -> type[Any]:
 def spec_of_class(found: type) -> Spec:
     """The spec of a class without hooks: its name, its docstring, its `options` annotation.
 
-    Its class attributes `tags`, `input_spec`, `requires`, `domains`, `default_loss` and `parts`
-    are fields of the spec, where its kind has them.
+    Its class attributes `tags`, `input_spec`, `requires`, `domains`, `shape`, `default_loss` and
+    `parts` are fields of the spec, where its kind has them.
     """
     kind = kind_of_class(found)
     assert kind is not None
@@ -171,7 +171,7 @@ def spec_of_class(found: type) -> Spec:
     if kind in (ModelSpec, NetworkSpec):
         fields["input_spec"] = InputSpec(ndims=(0, 1, 2, 3))
     known = {field.name for field in dataclasses.fields(kind)}
-    for name in {"tags", "input_spec", "requires", "domains"} & known:
+    for name in {"tags", "input_spec", "requires", "domains", "shape"} & known:
         fields[name] = getattr(found, name, fields.get(name, getattr(kind, name, ())))
     return kind(**fields)
 

@@ -173,6 +173,10 @@ _is_name = _matches(r"[a-z][a-z0-9_]*")
 _CHECKS: Mapping[str, _Check] = {
     "name": (_is_name, "small letters, digits and underscores"),
     "target": (_is_import, _IMPORT),
+    "shape": (
+        lambda value: value is None or (isinstance(value, tuple) and 1 <= len(value) <= 4),
+        "a tuple of one to four whole numbers, the channels first",
+    ),
     "model.target": (lambda value: value == "" or _is_import(value), _IMPORT),
     "options": (lambda value: value is None or _is_import(value), _IMPORT),
     "summary": (_matches(r"[^\n]+"), "one line of text"),
@@ -421,12 +425,15 @@ class DatasetSpec(Spec):
 
     train_options: training defaults that suit it. default: True if it is used when none is named.
     files: the files to fetch by hand, where they come from, and where they go; "" for none.
+    shape: the shape of every example, whatever the options; None if it depends on them. A model
+        that does not take it is refused before anything is read.
     """
 
     kind: ClassVar[Kind] = "dataset"
     train_options: Mapping[str, Any] = field(default_factory=dict)
     default: bool = False
     files: str = ""
+    shape: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,6 +102,13 @@ def check_data(components: Components, data: DataSpec, *, resizable: bool = Fals
             )
 
 
+def check_shape(components: Components, shape: tuple[int, ...]) -> None:
+    """DataError, in one line, unless the model and its network accept examples of this shape."""
+    for spec in components.specs().values():
+        if isinstance(spec, (ModelSpec, NetworkSpec)):
+            replace(spec.input_spec, labels=False).check(DataSpec(shape=shape), title(spec))
+
+
 def _suggest_part(components: Components, part: PartSpec, data: DataSpec) -> str:
     """Other parts of this kind that accept the data, as ": give --network mlp"; "" for none."""
     names = []

@@ -38,7 +38,7 @@ from vaezoo.io import write_json
 from vaezoo.losses.base import loss_of
 from vaezoo.models.base import BaseVAE
 from vaezoo.plugins.registry import registry
-from vaezoo.runs.build import build_dataset, build_model, check_data
+from vaezoo.runs.build import build_dataset, build_model, check_data, check_shape
 from vaezoo.runs.run import Run, check_same_data, draw_samples, eval_context, eval_loader
 from vaezoo.runtime import listen_to_progress
 from vaezoo.runtime.device import (
@@ -181,6 +181,8 @@ def _load(config: RunConfig, kept: DataSpec | None = None) -> tuple[Splits, Base
 
     kept: the run's data spec, if it exists; its statistics are used again.
     """
+    if config.components.data.shape is not None:
+        check_shape(config.components, config.components.data.shape)
     splits = local_rank0_first(
         lambda: load_splits(build_dataset(config.components.data, config.data))
     )

@@ -76,6 +76,8 @@ def examples(data: LoadedDataset) -> None:
     spec, count = data.splits.spec, len(data.splits.train)
     wrong = spec.num_examples != count
     fail_if(wrong, f"spec.num_examples is {spec.num_examples}, but there are {count}")
+    declared = data.spec.shape or spec.shape
+    fail_if(declared != spec.shape, f"its spec says shape {declared}, and it has {spec.shape}")
     for name, split in data.parts().items():
         fail_if(not len(split), f"the {name} split is empty")
         index = _some(split, _SAMPLED)

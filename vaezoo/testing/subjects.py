@@ -402,6 +402,8 @@ def explained_variance(model: BaseVAE, batch: Batch) -> float:
 class LoadedDataset(Subject):
     """A data set by its spec and class, with options."""
 
+    spec: DatasetSpec
+
     def __init__(self, dataset: Named, options: Mapping[str, Any] | None = None) -> None:
         self.spec, self.dataset_class = find_class(dataset, DatasetSpec)
         self.tags = self.spec.tags
