@@ -175,12 +175,12 @@ def _resolve_parts(
     parts: dict[str, PartSpec] = {}
     own_config = config.get("model", {}).get("name", model.name) == model.name
     for kind in PARTS:
-        default, given = _default_part(model, kind), names.get(kind)
+        default, given = default_part(model, kind), names.get(kind)
         if default is None and kind != "sampler":
             if given or (own_config and config.get(kind)):
-                raise OptionError(f"{title(model)} builds its own {kind}: leave out --{kind}")
+                raise OptionError(_own_part(model, kind))
             continue
-        if NO_PART in (given, given or config.get(kind, {}).get("name")) and kind == "sampler":
+        if kind == "sampler" and (given or config.get(kind, {}).get("name")) == NO_PART:
             continue
         found = _pick(kind, given, config, None if default is None else default.name)
         if found is not None:
@@ -190,69 +190,75 @@ def _resolve_parts(
 
 def with_own_tags(model: ModelSpec, parts: Mapping[str, PartSpec]) -> ModelSpec:
     """The model with the tags that it has with these parts: they follow from the bottleneck."""
-    return model.with_bottleneck(_default_part(model, "bottleneck"), parts.get("bottleneck"))
+    return model.with_bottleneck(default_part(model, "bottleneck"), parts.get("bottleneck"))
 
 
 def default_parts(model: ModelSpec) -> dict[str, PartSpec]:
     """The parts that a model is made of if no other is named."""
-    found = {kind: _default_part(model, kind) for kind in PARTS}
+    found = {kind: default_part(model, kind) for kind in PARTS}
     return {kind: spec for kind, spec in found.items() if spec is not None}
 
 
-def _default_part(model: ModelSpec, kind: PartKind) -> PartSpec | None:
+def default_part(model: ModelSpec, kind: str) -> PartSpec | None:
     """The part of a model by default; None if it is not made of such a part."""
     name = model.parts.get(kind)
     if name is None:
         return None
-    marked = (spec.name for spec in registry().specs(kind) if cast(PartSpec, spec).default)
+    of_kind = cast(PartKind, kind)
+    marked = (spec.name for spec in registry().specs(of_kind) if cast(PartSpec, spec).default)
     name = name or next(marked, "")
     if not name:
         raise OptionError(f"no installed plugin has a default {kind}: give --{kind}")
-    return cast(PartSpec, registry().get(kind, name))
+    return cast(PartSpec, registry().get(of_kind, name))
 
 
 def find_conflict(components: Components) -> str:
     """Why a model, its parts and its loss do not fit together, in one line; "" if they do."""
     model, loss, parts = components.model, components.loss, components.parts
-    for own in {*parts} - {*model.parts, "sampler"}:
-        return f"{title(model)} builds its own {own}: leave out --{own}"
+    if others := [kind for kind in parts if kind not in (*model.parts, "sampler")]:
+        return _own_part(model, others[0])
     for kind, tags in model.part_requires.items():
-        if kind in parts and (missing := [tag for tag in tags if tag not in parts[kind].tags]):
+        if kind in parts and (missing := _missing(tags, parts[kind])):
             return (
                 f"{title(model)} needs a {kind} with {' and '.join(missing)}, which "
                 f"{title(parts[kind])} is not"
             )
     network, bottleneck = parts.get("network"), parts.get("bottleneck")
-    if network is not None and isinstance(bottleneck, BottleneckSpec):
-        missing = [tag for tag in bottleneck.requires if tag not in network.tags]
-        if missing:
-            fitting = _names(s for s in registry().specs("network") if {*missing} <= {*s.tags})
-            return (
-                f"{title(bottleneck)} needs a network with {' and '.join(missing)}, which "
-                f"{title(network)} is not: give --network {fitting}"
-            )
-    sampler, latents = (
-        parts.get("sampler"),
-        "discrete" if "discrete" in model.tags else "continuous",
-    )
+    needs = bottleneck.requires if isinstance(bottleneck, BottleneckSpec) else ()
+    if network is not None and bottleneck is not None and (missing := _missing(needs, network)):
+        fitting = _names(s for s in registry().specs("network") if not _missing(missing, s))
+        return (
+            f"{title(bottleneck)} needs a network with {' and '.join(missing)}, which "
+            f"{title(network)} is not: give --network {fitting}"
+        )
+    sampler = parts.get("sampler")
+    latents = "discrete" if "discrete" in model.tags else "continuous"
     if isinstance(sampler, SamplerSpec) and sampler.requires and latents not in sampler.requires:
         return (
             f"{title(sampler)} is for {' and '.join(sampler.requires)} latents, and those of "
             f"{title(model)} are {latents}"
         )
-    missing = [tag for tag in loss.requires if tag not in model.tags]
-    if missing:
+    if missing := _missing(loss.requires, model):
         own = "" if loss.name == model.loss_name else f": its own loss is {model.loss_name}"
         return (
             f"{title(loss)} needs a model with {' and '.join(missing)}, which {model.name} is not"
-            f"{own or f': give --loss {_fitting_losses(model)}'}"
+            f"{own or f': give --loss {_names(fitting_losses(model))}'}"
         )
     return ""
 
 
-def _fitting_losses(model: ModelSpec) -> str:
+def fitting_losses(model: ModelSpec) -> list[LossSpec]:
+    """The registered losses that a model has the tags for."""
     losses = cast("list[LossSpec]", registry().specs("loss"))
-    return _names(loss for loss in losses if {*loss.requires} <= {*model.tags})
+    return [loss for loss in losses if not _missing(loss.requires, model)]
+
+
+def _missing(tags: Iterable[str], spec: Spec) -> list[str]:
+    return [tag for tag in tags if tag not in spec.tags]
+
+
+def _own_part(model: ModelSpec, kind: str) -> str:
+    return f"{title(model)} builds its own {kind}: leave out --{kind}"
 
 
 def _names(specs: Iterable[Spec]) -> str:

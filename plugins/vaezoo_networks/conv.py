@@ -13,7 +13,7 @@ from vaezoo.nn.scaling import level_sizes, rescaling
 
 from .strided import StridedConv2d, StridedConvTranspose2d
 
-_CONV: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+CONV: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSE: dict[int, type[nn.Module]] = {1: nn.ConvTranspose1d, 3: nn.ConvTranspose3d}
 _NORM: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 """The layers by the number of spatial dimensions."""
@@ -27,7 +27,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, ndim: int = 2) -> None:
         super().__init__()
-        conv, norm = _CONV[ndim], _NORM[ndim]
+        conv, norm = CONV[ndim], _NORM[ndim]
         self.body = nn.Sequential(
             norm(channels),
             nn.LeakyReLU(),
@@ -55,7 +55,7 @@ class ConvDown(nn.Sequential):
             convolution = (
                 StridedConv2d(in_channels, channels)
                 if data.ndim == 2
-                else _CONV[data.ndim](in_channels, channels, 3, stride=2, padding=1, bias=False)
+                else CONV[data.ndim](in_channels, channels, 3, stride=2, padding=1, bias=False)
             )
             layers += _level(convolution, channels, data.ndim, residual)
         super().__init__(*layers)
@@ -82,7 +82,7 @@ class ConvUp(nn.Sequential):
                 else _TRANSPOSE[ndim](in_channels, channels, 3, 2, 1, extra, bias=False)
             )
             layers += _level(convolution, channels, ndim, residual)
-        super().__init__(*layers, _CONV[ndim](hidden[0], shape[0], 3, padding=1))
+        super().__init__(*layers, CONV[ndim](hidden[0], shape[0], 3, padding=1))
 
 
 class ConvEncoder(nn.Sequential):

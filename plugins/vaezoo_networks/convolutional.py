@@ -10,11 +10,8 @@ from torch import nn
 from vaezoo import DataSpec, Network
 from vaezoo.nn.scaling import level_sizes
 
-from .conv import ConvDecoder, ConvDown, ConvEncoder, ConvUp, ResidualBlock
+from .conv import CONV, ConvDecoder, ConvDown, ConvEncoder, ConvUp, ResidualBlock
 from .options import MAX_GRID, ConvOptions
-
-_CONV: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-"""The convolution by the number of spatial dimensions."""
 
 
 class ConvNetwork(Network):
@@ -44,13 +41,13 @@ class ConvNetwork(Network):
     def grid_encoder(self, channels: int) -> nn.Module:
         return nn.Sequential(
             ConvDown(self.data, self.grid_hidden, self.residual),
-            _CONV[self.data.ndim](self.grid_hidden[-1], channels, 1),
+            CONV[self.data.ndim](self.grid_hidden[-1], channels, 1),
         )
 
     def grid_decoder(self, channels: int, out_shape: tuple[int, ...]) -> nn.Module:
         width = self.grid_hidden[-1]
         return nn.Sequential(
-            _CONV[self.data.ndim](channels, width, 3, padding=1),
+            CONV[self.data.ndim](channels, width, 3, padding=1),
             ResidualBlock(width, self.data.ndim) if self.residual else nn.LeakyReLU(),
             ConvUp(out_shape, self.grid_hidden, self.residual),
         )

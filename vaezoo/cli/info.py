@@ -12,7 +12,7 @@ import click
 from vaezoo.cli import options
 from vaezoo.cli.output import print_json, print_table
 from vaezoo.cli.registered import summary_of
-from vaezoo.config import default_parts
+from vaezoo.config import default_part
 from vaezoo.errors import UnknownNameError, VaezooError
 from vaezoo.options import cli_flag, describe, format_value, plain
 from vaezoo.plugins.registry import WORDS, Registry, registry
@@ -105,8 +105,8 @@ def _parts(known: Registry, model: ModelSpec) -> dict[str, Any]:
     for kind in model.parts:
         options, name = None, model.parts[kind]
         with contextlib.suppress(VaezooError):
-            part = default_parts(model)[kind]
-            options, name = _options(part, model.part_options.get(kind, {})), part.name
+            if part := default_part(model, kind):
+                options, name = _options(part, model.part_options.get(kind, {})), part.name
         found[kind] = {"name": name, "options": options}
     return found
 

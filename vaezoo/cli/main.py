@@ -76,12 +76,13 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             from vaezoo.plugins.registry import registry
 
-            if cmd_name not in all_commands():
+            summary = all_commands().get(cmd_name)
+            if summary is None:
                 return None
             found = registry().get("command", cmd_name).load()
             if not isinstance(found, click.Command):
                 raise VaezooError(f"command {cmd_name}: its target is no click.Command")
-            found.short_help = all_commands()[cmd_name]
+            found.short_help = summary
             return found
         shared = _SHARED.get(cmd_name)
         module = importlib.import_module(f"vaezoo.cli.{shared or cmd_name}")
@@ -92,11 +93,13 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if not ctx.resilient_parsing and args[0] not in COMMANDS and args[0] not in all_commands():
-            raise UnknownNameError(
-                f"there is no command {args[0]!r}{nearest(args[0], all_commands())} "
-                "(vaezoo --help shows all)"
-            )
+        if not ctx.resilient_parsing and args[0] not in COMMANDS:
+            known = all_commands()
+            if args[0] not in known:
+                raise UnknownNameError(
+                    f"there is no command {args[0]!r}{nearest(args[0], known)} "
+                    "(vaezoo --help shows all)"
+                )
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import OptionError
 from vaezoo.models.bottleneck import Bottleneck, Codebook
-from vaezoo.models.distributions import diagonal_normal, log_mean_exp, mode, sample_prior
+from vaezoo.models.distributions import log_mean_exp, mode, sample_prior, standard_normal
 from vaezoo.models.likelihood import Likelihood
 from vaezoo.models.network import Network
 from vaezoo.models.sampler import Sampler
@@ -115,8 +115,7 @@ class BaseVAE(nn.Module, ABC):
 
     def prior(self, y: Tensor | None = None) -> Distribution:
         """The prior p(z) of training: a standard Gaussian, unless the model defines another."""
-        zeros = self._origin.expand(self.latent_shape)
-        return diagonal_normal(zeros, torch.ones_like(zeros), len(self.latent_shape))
+        return standard_normal(self._origin, self.latent_shape)
 
     def sampling_prior(self, y: Tensor | None = None) -> Distribution:
         """The fitted sampler's distribution in evaluation mode; else, and in training, `prior`."""

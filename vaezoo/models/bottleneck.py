@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaezoo.models.distributions import diagonal_normal
+from vaezoo.models.distributions import standard_normal
 from vaezoo.options import Options
 
 
@@ -73,8 +73,7 @@ class Bottleneck(nn.Module, ABC):
 
     def prior(self) -> Distribution:
         """The prior p(z), batch shape (): a standard Gaussian, unless a subclass has another."""
-        zeros = self._origin.expand(self.latent_shape)
-        return diagonal_normal(zeros, torch.ones_like(zeros), len(self.latent_shape))
+        return standard_normal(self._origin, self.latent_shape)
 
     def decoder_input(self, z: Tensor) -> Tensor:
         """What the decoder gets: [batch, *latent_shape] -> [batch, out_features, *grid]."""

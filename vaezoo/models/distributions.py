@@ -53,6 +53,12 @@ def diagonal_normal(loc: Tensor, scale: Tensor, event_dims: int = 1) -> Distribu
     return independent(Normal(loc, scale, validate_args=False), event_dims)
 
 
+def standard_normal(zero: Tensor, shape: tuple[int, ...]) -> Distribution:
+    """A standard Gaussian, batch shape (). zero: a 0-dim 0 on its device. shape: of an event."""
+    zeros = zero.expand(shape)
+    return diagonal_normal(zeros, torch.ones_like(zeros), len(shape))
+
+
 def gaussian_from_params(
     parameters: Tensor, dim: int = 1, logvar_range: tuple[float, float] = (-20.0, 20.0)
 ) -> Distribution:

@@ -13,7 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaezoo.config import Components, default_parts, find_conflict, title, with_own_tags
+from vaezoo.config import (
+    Components,
+    default_parts,
+    find_conflict,
+    fitting_losses,
+    title,
+    with_own_tags,
+)
 from vaezoo.data.base import Batch, Split, Splits
 from vaezoo.data.loader import BatchLoader
 from vaezoo.data.options import DataOptions
@@ -151,8 +158,7 @@ def find_class(named: Named, kind: type[Spec]) -> tuple[Any, Any]:
 
 def _fitting_loss(model: ModelSpec, other_parts: bool) -> str:
     """The model's own loss, or, if other parts do not fit it, the first registered that does."""
-    losses = cast("list[LossSpec]", registry().specs("loss"))
-    fitting = [loss.name for loss in losses if {*loss.requires} <= {*model.tags}]
+    fitting = [loss.name for loss in fitting_losses(model)]
     if not other_parts or model.loss_name in fitting or not fitting:
         return model.loss_name
     return fitting[0]
