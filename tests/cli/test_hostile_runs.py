@@ -15,6 +15,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from commands import refused as refused_in_one_line
 from vaezoo.cli.main import main
 from vaezoo.plugins.sources import import_file
 
@@ -50,11 +51,7 @@ def bounds() -> Iterator[None]:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *args: object) -> str:
-    capsys.readouterr()
-    assert main([str(arg) for arg in args]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("vaezoo: ")
-    assert error.count("\n") == 1
+    error = refused_in_one_line(capsys, *args)
     assert len(error) < 1500
     assert "Traceback" not in error
     return error

@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 
 import vaezoo
+from commands import refused
 from vaezoo.cli.main import main
 
 TINY = [
@@ -29,16 +30,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
     assert main([*TINY, "--beta", "4", "--out", str(out)]) == 0
     return out
-
-
-def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
-    """Run a wrong command line; what it says on stderr, which must be one line."""
-    capsys.readouterr()
-    assert main(list(args)) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("vaezoo: ")
-    assert error.count("\n") == 1
-    return error
 
 
 def test_ends_by_naming_the_pictures(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:

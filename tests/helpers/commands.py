@@ -12,5 +12,6 @@ def refused(capsys: pytest.CaptureFixture[str], *args: object) -> str:
     capsys.readouterr()
     assert main([str(arg) for arg in args]) == 2
     error = capsys.readouterr().err
+    assert error.startswith("vaezoo: ")
     assert error.count("\n") == 1
     return error
