@@ -105,7 +105,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo.data.loader": ("BatchLoader",),
     "vaezoo.data.options": ("SPLIT_SEED", "Binarize", "DecodeOptions", "DiskOptions", "ImageSize"),
     "vaezoo.runtime": ("OnProgress", "report_progress"),
-    "vaezoo.runtime.device": ("seeded",),
+    "vaezoo.runtime.device": ("no_validate_args", "seeded"),
     "vaezoo.checkpoint.format": ("load_into", "load_weights", "save_weights"),
     "vaezoo.evaluation.latents": (
         "ACTIVE_VARIANCE",
@@ -159,17 +159,8 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo.config": ("load_config",),
     "vaezoo.plugins.registry": ("WORDS", "registry"),
     "vaezoo.checkpoint.folder": ("RunFolder", "metrics_line"),
+    "vaezoo.runs.build": ("build_model",),
     "vaezoo.runs.run": ("Run", "sample_labels"),
-    "vaezoo.export": (
-        "TOLERANCE",
-        "Part",
-        "check_extra",
-        "description",
-        "largest_difference",
-        "make_graph",
-        "onnx_bytes",
-        "onnx_model",
-    ),
     "vaezoo.cli.options": (
         "ANIMATION",
         "check_writable",
@@ -188,6 +179,16 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     ),
     "vaezoo.cli.output": ("print_result",),
     "vaezoo.cli.progress": ("Progress",),
+    "vaezoo_export.export": (
+        "TOLERANCE",
+        "Part",
+        "check_extra",
+        "description",
+        "largest_difference",
+        "make_graph",
+        "onnx_bytes",
+        "onnx_model",
+    ),
     "vaezoo.testing": tuple(importlib.import_module("vaezoo.testing").__all__),
 }
 """What a plugin may use: names by the module that they are imported from."""

@@ -65,9 +65,9 @@ def command(
         raise OptionError("--importance-samples goes with --metric, as in --metric log_likelihood")
 
     from vaezoo.cli.progress import Progress
-    from vaezoo.export import check_extra
     from vaezoo.io import write_text
     from vaezoo.runs.run import Run
+    from vaezoo_export.export import check_extra
 
     from .compare import differing
     from .explorer import ExplorableRun, check_names, find_runtime, make_explorable

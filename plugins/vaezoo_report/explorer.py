@@ -14,7 +14,9 @@ from vaezoo import VaezooError
 from vaezoo.errors import OptionError
 from vaezoo.evaluation.latents import prior_mean, prior_quantiles, reject_discrete
 from vaezoo.evaluation.pictures import value_range
-from vaezoo.export import (
+from vaezoo.runs.run import Run
+from vaezoo.runtime.device import seeded
+from vaezoo_export.export import (
     TOLERANCE,
     Part,
     description,
@@ -23,8 +25,6 @@ from vaezoo.export import (
     onnx_bytes,
     onnx_model,
 )
-from vaezoo.runs.run import Run
-from vaezoo.runtime.device import seeded
 
 from .summary import RunSummary
 

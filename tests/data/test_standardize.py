@@ -19,10 +19,10 @@ from small_jobs import StopAfter
 from vaezoo.data import base
 from vaezoo.data.spec import DataStatistics
 from vaezoo.errors import DataError, OptionError, RunStopped
-from vaezoo.export import make_graph
 from vaezoo.runs.run import Run, eval_loader
 from vaezoo.runs.train import resume_run
 from vaezoo.training.loggers import ProgressCallback
+from vaezoo_export.export import make_graph
 
 Array = np.ndarray[Any, Any]
 SCALE, SHIFT = 10.0, 5.0

@@ -12,8 +12,8 @@ import vaezoo
 from vaezoo import BaseVAE, Batch, StepContext
 from vaezoo.errors import OptionError
 from vaezoo.evaluation.latents import latent_kls, prior_quantiles
-from vaezoo.export import EncoderGraph
 from vaezoo.models.distributions import kl_divergence, mode
+from vaezoo_export.export import EncoderGraph
 from vaezoo_objectives.aggregate import gather_posteriors, pairwise_log_prob
 from vaezoo_objectives.dip_vae import mean_covariance
 

@@ -32,7 +32,6 @@ from vaezoo.io import cannot_write
 COMMANDS = {
     "train": "Train a model and draw what it learned.",
     "evaluate": "Measure finished runs on held-out data.",
-    "export": "Write a run's model as ONNX, torch.export or safetensors.",
     "bench": "Measure the speed of models on this machine.",
     "check": "Check that a model, loss or data set keeps the contract.",
     "list": "List the models, losses, data sets, metrics and loggers.",

@@ -19,11 +19,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
+from vaezoo import BaseVAE
 from vaezoo.checkpoint.format import load_into, load_weights
 from vaezoo.data.base import Standardizer
 from vaezoo.errors import RunError
 from vaezoo.io import atomic_write, require_extra
-from vaezoo.models.base import BaseVAE
 from vaezoo.models.distributions import mode
 from vaezoo.runs.build import build_model
 from vaezoo.runs.run import Run

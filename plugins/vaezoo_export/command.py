@@ -7,33 +7,39 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from vaezoo.cli import options
+from vaezoo.cli.options import (
+    check_writable,
+    choice_option,
+    json_option,
+    out_option,
+    run_argument,
+)
 from vaezoo.cli.output import print_result
 from vaezoo.errors import OptionError
 
 if TYPE_CHECKING:
-    from vaezoo.export import Exported
+    from .export import Exported
 
 
 @click.command()
-@options.run_argument
+@run_argument
 @click.option(
     "--format",
     "format_",
     type=click.Choice(["onnx", "torch-export", "safetensors"]),
     help="onnx needs the extra `export`.  [default: by the ending of FILE]",
 )
-@options.out_option(
+@out_option(
     None,
     "FILE.onnx, FILE.pt2 or FILE.safetensors. Two parts are written to FILE-encoder and "
     "FILE-decoder.",
 )
-@options.choice_option(
+@choice_option(
     "--part",
     ["both", "encoder", "decoder"],
     "The network to export; safetensors holds the weights of both.",
 )
-@options.json_option
+@json_option
 def command(
     run: Path,
     format_: Literal["onnx", "torch-export", "safetensors"] | None,
@@ -48,8 +54,9 @@ def command(
     Gaussian. The decoder maps z to x, the mean of the likelihood. Conditional models also take y,
     class numbers. Each file is run and compared with PyTorch before it is kept.
     """
-    from vaezoo.export import ENDINGS, PARTS, check_extra, export_part, export_weights
-    from vaezoo.runs.run import load_run
+    from vaezoo import load_run
+
+    from .export import ENDINGS, PARTS, check_extra, export_part, export_weights
 
     found = next((name for name, ending in ENDINGS.items() if out.suffix.lower() == ending), None)
     format_ = format_ or found
@@ -63,7 +70,7 @@ def command(
     single = format_ == "safetensors" or part != "both"
     paths = [out] if single else [out.with_stem(f"{out.stem}-{one}") for one in parts]
     for path in paths:
-        options.check_writable(path, overwrite)
+        check_writable(path, overwrite)
     check_extra(format_)
     opened = load_run(run, "cpu")
     if format_ == "safetensors":

@@ -18,11 +18,11 @@ import vaezoo
 from commands import refused
 from small_jobs import SMALL_JOB
 from vaezoo import DataSpec
-from vaezoo import export as files
 from vaezoo.cli.main import main
 from vaezoo.errors import RunError
-from vaezoo.export import PARTS, Part, example_inputs, make_graph
 from vaezoo.runs.run import Run
+from vaezoo_export import export as files
+from vaezoo_export.export import PARTS, Part, example_inputs, make_graph
 
 TINY = {**SMALL_JOB, "test": 40}
 
