@@ -13,9 +13,12 @@ from vaezoo.cli.options import (
     class_option,
     picture_options,
     run_argument,
+    sampler_option,
+    sampler_settings,
     seed_option,
+    set_option,
 )
-from vaezoo.errors import DataError, counted
+from vaezoo.errors import DataError, OptionError, counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,18 +74,33 @@ def _describe(text: str, legend: str, x: Tensor) -> str:
 @click.option(
     "--temperature", type=click.FloatRange(0, 10), default=1.0, help="Factor on the prior's std."
 )
+@sampler_option
+@set_option("An option of sampling, as sampler.guidance=2. Repeatable.")
 @seed_option
 @picture_options("samples.png", or_values=True)
 def sample_command(
-    run: Run, count: int, label: str | None, temperature: float, seed: int, out: Path
+    run: Run,
+    count: int,
+    label: str | None,
+    temperature: float,
+    sampler: str | None,
+    settings: tuple[str, ...],
+    seed: int,
+    out: Path,
 ) -> Result:
     """Draw examples from the prior of the model in the folder RUN: one picture, or values."""
     from vaezoo.runs.run import sample_labels
 
+    changed = sampler_settings(settings)
+    if sampler is not None:
+        run = run.with_sampler(sampler, changed)
+    elif changed:
+        raise OptionError("--set sampler...: name the sampler too, by --sampler")
     number = None if label is None else run.class_index(label)
     x = run.sample(count, label=number, temperature=temperature, seed=seed)
     shown, legend = _save(run, out, sample_labels(run.model, count, number), x=x)
-    values = {"samples": count, "temperature": temperature, "value_range": shown}
+    values: dict[str, Any] = {"samples": count, "sampler": run.sampler_name}
+    values |= {"temperature": temperature, "value_range": shown}
     return values, _describe(counted(count, "sample"), legend, x)
 
 

@@ -14,6 +14,7 @@ from vaezoo.cli.options import (
     metric_option,
     out_option,
     runs_argument,
+    sampler_option,
 )
 from vaezoo.cli.output import print_result
 from vaezoo.errors import OptionError, counted
@@ -41,6 +42,7 @@ from vaezoo.errors import OptionError, counted
     None, "Metrics to measure again, as evaluate does.  [default: the numbers saved in the runs]"
 )
 @importance_samples_option
+@sampler_option
 @device_option
 @json_option
 def command(
@@ -50,6 +52,7 @@ def command(
     runtime: Path | None,
     metrics: tuple[str, ...],
     importance_samples: int,
+    sampler: str | None,
     device: str,
     overwrite: bool,
     as_json: bool,
@@ -92,6 +95,7 @@ def command(
             device,
             metrics=metrics,
             importance_samples=importance_samples,
+            sampler=sampler,
             on_progress=progress.update,
             on_open=on_open,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from vaezoo import DataSpec, VaezooError
+from vaezoo import DataSpec, VaezooError, load_run
 from vaezoo.checkpoint.folder import RunFolder, metrics_line
 from vaezoo.config import load_config
 from vaezoo.errors import RunError
@@ -22,6 +23,7 @@ from vaezoo.evaluation.pictures import (
     as_images,
     check_drawable,
     describe_picture,
+    save_examples,
     to_rgb,
 )
 from vaezoo.evaluation.plots import draw_signals
@@ -29,6 +31,7 @@ from vaezoo.io import read_json
 from vaezoo.runs.run import Run
 from vaezoo.runtime import OnProgress
 
+_SAMPLES = 64
 _ROWS, _STEPS = 8, 9
 """Of a traversal: latents, and values of each."""
 _MAX_PICTURE_BYTES = 8 * 2**20
@@ -69,7 +72,8 @@ class RunSummary:
     config: by section, as in config.yaml; options: the same, by `section.name`.
     numbers: by name; `comparable` is "" if it is not known. history: of metrics.jsonl.
     latents_source, traversal_source: where these come from. remarks: what is missing, and why.
-    samples, reconstructions: PNG files. value_range: their black and white; "" for 0 and 1.
+    samples, reconstructions: PNG files. samples_title: what the samples were drawn from.
+    value_range: their black and white; "" for 0 and 1.
     """
 
     name: str
@@ -85,6 +89,7 @@ class RunSummary:
     latents: list[Latent] = field(default_factory=list)
     latents_source: str = ""
     samples: bytes | None = None
+    samples_title: str = "Samples of the prior"
     reconstructions: bytes | None = None
     value_range: str = ""
     traversal: list[TraversalRow] = field(default_factory=list)
@@ -117,14 +122,21 @@ def read_runs(
     *,
     metrics: Sequence[str] = (),
     importance_samples: int = 0,
+    sampler: str | None = None,
     on_progress: OnProgress = no_progress,
     on_open: Callable[[Run, RunSummary], None] = lambda run, summary: None,
 ) -> list[RunSummary]:
-    """Read runs. RunError if a path is not a run folder; anything else becomes a remark.
+    """Read runs. RunError if a path is not a run folder, or if a run has not this sampler.
+
+    Anything else becomes a remark.
 
     metrics: measure these again, as `evaluate` does; by default numbers are those of summary.json.
+    sampler: draw new samples from it, and measure with it; by default they are those of the run.
     on_open: called with each run whose model could be loaded.
     """
+    if sampler is not None:
+        for path in paths:
+            load_run(path, device, sampler=sampler)
     folders = [RunFolder.existing(path) for path in paths]
     summaries = [RunSummary(name) for name in names_of(paths)]
     for i, (folder, summary) in enumerate(zip(folders, summaries, strict=True)):
@@ -132,6 +144,9 @@ def read_runs(
         reasons = _read_folder(folder, summary)
         try:
             run = Run(folder.path, device)
+            if sampler is not None:
+                run = run.with_sampler(sampler)
+                _draw_samples(run, sampler, summary)
             if metrics:
                 result = run.evaluate(
                     metrics=metrics,
@@ -242,6 +257,17 @@ def _read_history(folder: RunFolder, summary: RunSummary) -> None:
 def _read_pictures(folder: RunFolder, summary: RunSummary) -> None:
     summary.samples = _read_png(folder.samples, summary)
     summary.reconstructions = _read_png(folder.reconstructions, summary)
+
+
+def _draw_samples(run: Run, sampler: str, summary: RunSummary) -> None:
+    """New samples in place of those that training has drawn from the run's own prior."""
+    summary.samples_title = f"Samples of the sampler {sampler}"
+    summary.samples = None
+    if run.data_spec.ndim:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, run.folder.samples.name)
+            save_examples(path, run.data_spec, run.sample(_SAMPLES))
+            summary.samples = _read_png(path, summary)
 
 
 def _read_png(path: Path, summary: RunSummary) -> bytes | None:

@@ -111,6 +111,7 @@ WRONG_PARTS = {
     "BatchOfValues": ("distribution", "the event_shape is (), not (4,)"),
     "ChangesTheModel": ("frozen", "fit() changes encoder."),
     "IgnoresLatents": ("learns", "their log-probability was"),
+    "OneClassOnly": ("classes", "a sample of two classes"),
 }
 
 ELSEWHERE = {"registration", "processes"}

@@ -286,3 +286,9 @@ class IgnoresLatents(RightSampler):
 
     def fit(self, latents: Tensor, y: Tensor | None = None) -> None:
         super().fit(latents + 30, y)
+
+
+class OneClassOnly(RightSampler):
+    """Says that it takes classes, and has one distribution for all of them."""
+
+    conditional = True

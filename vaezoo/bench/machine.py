@@ -14,8 +14,7 @@ from typing import Any
 
 import torch
 
-from vaezoo.runs.train import versions
-from vaezoo.runtime.device import device_name
+from vaezoo.runtime.device import device_name, versions
 
 _WARM_UP_STEPS = 3
 _LATENCIES = 20

@@ -52,6 +52,7 @@ class RunFolder:
         self.summary = path / "summary.json"
         self.weights = path / "model.safetensors"
         self.checkpoints = path / "checkpoint"
+        self.samplers = path / "samplers"
         self.samples = path / "samples.png"
         self.reconstructions = path / "reconstructions.png"
         self.curves = path / "curves.png"

@@ -205,7 +205,7 @@ def save_checkpoint(
             for name, part in tensors.items()
         }
         write_text(temporary / _STATE, json.dumps(dict(state), allow_nan=False))
-        sums[_STATE] = _sum(temporary / _STATE)
+        sums[_STATE] = file_digest(temporary / _STATE)
         write_text(temporary / _SUMS, _listing(sums))
         if final.exists():
             remove_checkpoint(final)  # a damaged one: training reached this step again
@@ -257,7 +257,7 @@ def verify(path: Path) -> None:
     for name in sorted(there | sums.keys() | {_STATE}):
         if name not in there:
             raise RunError(f"{path / name} is missing")
-        if sums.get(name) != _sum(path / name):
+        if sums.get(name) != file_digest(path / name):
             raise RunError(f"{path / name} is damaged: its content differs from what was written")
 
 
@@ -333,7 +333,8 @@ def _read_sums(path: Path) -> dict[str, str]:
     return sums
 
 
-def _sum(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal. RunError if it cannot be read."""
     with _read_errors(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

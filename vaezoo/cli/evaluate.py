@@ -38,6 +38,14 @@ _ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
     "machine, else a small classifier of the same data, trained once.",
 )
 @click.option("--download", is_flag=True, help="Download missing weights of feature networks.")
+@options.list_option(
+    "--sampler samplers",
+    lambda word, param, ctx: word,
+    None,
+    "The priors to sample from: samplers that `vaezoo fit` has fitted, or none for the model's "
+    "own. Several are shown side by side.  [default: that of the run]",
+)
+@options.set_option("An option of sampling, as sampler.guidance=2. Repeatable.")
 @options.seed_option
 @click.option(
     "--group-by-seed",
@@ -56,6 +64,8 @@ def command(
     repeats: int,
     features: Literal["auto", "inception", "classifier"],
     download: bool,
+    samplers: tuple[str, ...],
+    settings: tuple[str, ...],
     seed: int,
     group_by_seed: bool,
     device: str,
@@ -71,12 +81,23 @@ def command(
     from vaezoo.distributed.launch import process_group
     from vaezoo.runs.run import load_run
 
+    changed = options.sampler_settings(settings)
+    if changed and not samplers:
+        raise OptionError("--set sampler...: name the sampler too, by --sampler")
+    if group_by_seed and len(samplers) > 1:
+        raise OptionError("--group-by-seed: give one --sampler")
+    paths = [path for path in runs for _ in samplers or (None,)]
     results = []
     with process_group(device), Progress() as progress:
-        opened = [load_run(path, device, root=root) for path in runs]
+        opened = [
+            load_run(path, device, root=root, sampler=name, sampler_options=changed)
+            for path in runs
+            for name in samplers or (None,)
+        ]
         groups = _group_by_seed(opened) if group_by_seed else []
-        for path, run in zip(runs, opened, strict=True):
-            progress.prefix = f"{path.name}: " if len(runs) > 1 else ""
+        names = [_name(run, len(runs) > 1, len(samplers) > 1) for run in opened]
+        for name, run in zip(names, opened, strict=True):
+            progress.prefix = f"{name}: " if len(opened) > 1 else ""
             result = run.evaluate(
                 metrics=metrics,
                 importance_samples=importance_samples,
@@ -90,12 +111,11 @@ def command(
             results.append(result)
     if not is_rank0():
         return
-    names = [path.name or str(path) for path in runs]
     if groups:
         seeds = [run.config.train.seed for run in opened]
         objects = [
             {
-                "runs": [str(runs[i]) for i in group],
+                "runs": [str(paths[i]) for i in group],
                 "seeds": [seeds[i] for i in group],
                 "split": split,
                 **_mean_over_runs([results[i] for i in group]),
@@ -108,8 +128,8 @@ def command(
             _print_groups([[names[i] for i in group] for group in groups], objects)
     elif as_json:
         objects = [
-            {"run": str(path), "split": split, **result.to_dict()}
-            for path, result in zip(runs, results, strict=True)
+            {"run": str(path), "split": split, "sampler": run.sampler_name, **result.to_dict()}
+            for path, run, result in zip(paths, opened, results, strict=True)
         ]
         print_json(objects[0] if len(objects) == 1 else objects)
     elif len(results) == 1:
@@ -119,6 +139,13 @@ def command(
         click.echo(f"{results[0].examples:,} examples")
     else:
         _print_many(names, results)
+
+
+def _name(run: Run, several_runs: bool, several_samplers: bool) -> str:
+    """A name that sets a column apart from others: the run, its sampler, or both."""
+    name = run.path.name or str(run.path)
+    sampler = (run.sampler_name or "") if several_samplers else ""
+    return f"{name}: {sampler}" if sampler and several_runs else sampler or name
 
 
 def _group_by_seed(runs: Sequence[Run]) -> list[list[int]]:

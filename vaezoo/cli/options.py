@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -16,6 +16,9 @@ from vaezoo.cli.output import print_result
 from vaezoo.errors import OptionError, RunError, UnknownNameError, nearest
 from vaezoo.plugins.registry import WORDS, registry
 from vaezoo.plugins.specs import METRIC_GROUPS, PLURALS, Kind, Spec
+
+if TYPE_CHECKING:
+    from vaezoo.options import OptionInfo
 
 Decorator = Callable[[Any], Any]
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
@@ -127,6 +130,26 @@ def class_option(function: Callable[..., Any]) -> Any:
     return click.option("--class", "label", metavar="CLASS", help=text)(function)
 
 
+def sampler_option(function: Callable[..., Any]) -> Any:
+    """`--sampler NAME`: the prior to draw samples from."""
+    text = (
+        "The prior of the samples: a sampler that `vaezoo fit` has fitted, or none for the model's "
+        "own.  [default: that of the run]"
+    )
+    return name_option("--sampler", "sampler", text)(function)
+
+
+def sampler_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """The values of `--set sampler.OPTION=VALUE`. OptionError for another section."""
+    from vaezoo.config import parse_settings  # imports pydantic
+
+    sections = parse_settings(settings)
+    values = sections.pop("sampler")
+    if other := next((section for section, found in sections.items() if found), None):
+        raise OptionError(f"--set {other}...: a finished run takes settings of its sampler only")
+    return values
+
+
 def seed_option(function: Callable[..., Any]) -> Any:
     """`--seed`, 0 unless given."""
     seeds = click.IntRange(0, 2**63 - 1)
@@ -152,6 +175,24 @@ def part_options(*kinds: Kind) -> Decorator:
         for kind in kinds
     ]
     return lambda function: functools.reduce(lambda f, option: option(f), options[::-1], function)
+
+
+def typed_option(name: str, info: OptionInfo, default: Any = None) -> click.Parameter:
+    """A click option that passes its text on: the option class reads and checks it."""
+    from vaezoo.options import cli_flag, format_value  # imports pydantic
+
+    notes = []
+    if not info.required:
+        notes.append(f"default: {format_value(info.default if default is None else default)}")
+    if info.bounds:
+        notes.append(info.bounds)
+    tail = f"  [{'; '.join(notes)}]" if notes else ""
+    text = info.help[:1].upper() + info.help[1:] + tail
+    if info.is_flag:
+        on = cli_flag(name)
+        return click.Option([f"{on}/--no-{on[2:]}", name], default=None, help=text)
+    metavar = "|".join(info.choices) if info.choices else info.type.split(",")[0].upper()
+    return click.Option([cli_flag(name), name], default=None, metavar=metavar, help=text)
 
 
 def kind_option(kinds: Sequence[str], default: str, text: str) -> Decorator:

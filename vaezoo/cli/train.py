@@ -31,7 +31,7 @@ from vaezoo.config import (
 from vaezoo.data.options import DataOptions
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import OptionError, VaezooError
-from vaezoo.options import OptionInfo, Options, cli_flag, describe, format_value
+from vaezoo.options import Options, cli_flag, describe
 from vaezoo.plugins.registry import WORDS, registry
 from vaezoo.plugins.sources import is_source
 from vaezoo.plugins.specs import PARTS
@@ -236,7 +236,10 @@ def _grouped(ctx: click.Context) -> list[tuple[str, list[click.Parameter]]]:
             ("Training", TrainOptions),
             ("Data", DataOptions),
         ]
-        return [(title, [_option(o.name, o) for o in describe(cls)]) for title, cls in classes]
+        return [
+            (title, [options.typed_option(o.name, o) for o in describe(cls)])
+            for title, cls in classes
+        ]
     infos = {
         (section, info.name): info
         for section, cls in components.options().items()
@@ -245,23 +248,9 @@ def _grouped(ctx: click.Context) -> list[tuple[str, list[click.Parameter]]]:
     defaults = components.defaults()
     groups: dict[str, list[click.Parameter]] = {section: [] for section in SECTIONS}
     for flat, (section, name) in components.flat_names().items():
-        groups[section].append(_option(flat, infos[section, name], defaults[section].get(name)))
+        groups[section].append(
+            options.typed_option(flat, infos[section, name], defaults[section].get(name))
+        )
     specs = components.specs().items()
     titled = [(f"{WORDS[spec.kind].capitalize()} {spec.name}", s) for s, spec in specs]
     return [(title, groups[section]) for title, section in [*titled, ("Training", "train")]]
-
-
-def _option(name: str, info: OptionInfo, default: Any = None) -> click.Parameter:
-    """A click option that passes its text on: the option class reads and checks it."""
-    notes = []
-    if not info.required:
-        notes.append(f"default: {format_value(info.default if default is None else default)}")
-    if info.bounds:
-        notes.append(info.bounds)
-    tail = f"  [{'; '.join(notes)}]" if notes else ""
-    text = info.help[:1].upper() + info.help[1:] + tail
-    if info.is_flag:
-        on = cli_flag(name)
-        return click.Option([f"{on}/--no-{on[2:]}", name], default=None, help=text)
-    metavar = "|".join(info.choices) if info.choices else info.type.split(",")[0].upper()
-    return click.Option([cli_flag(name), name], default=None, metavar=metavar, help=text)

@@ -22,7 +22,7 @@ from vaezoo.evaluation.metric import (
     MetricUnavailable,
 )
 from vaezoo.plugins.registry import registry
-from vaezoo.plugins.specs import METRIC_GROUPS, METRIC_REQUIRES, MetricSpec
+from vaezoo.plugins.specs import METRIC_GROUPS, MetricSpec
 from vaezoo.runtime.device import evaluation_mode, seeded
 
 _NOISE, _NOISE_OF_ONE_PROCESS = 0, 3
@@ -119,7 +119,7 @@ def evaluate(context: EvalContext, specs: Sequence[MetricSpec]) -> Evaluation:
             found = {
                 spec.name: states.compute(spec, kinds[spec.name])
                 if spec.name in kinds
-                else MetricResult(None, note=METRIC_REQUIRES[missing[spec.name] or ""])
+                else MetricResult(None, note=context.why_not(missing[spec.name] or ""))
                 for spec in specs
             }
             if kinds and len(states.errors) == len(kinds):

@@ -31,6 +31,8 @@ MIN_EXAMPLES, MAX_EXAMPLES = 1000, 10_000
 
 OVER_EXAMPLES = "standard error over examples"
 
+_NEED_PRIOR_DENSITY = ("elbo", "importance", "density")
+
 
 def no_progress(what: str, done: int, total: int) -> None:
     """Show no progress."""
@@ -117,6 +119,8 @@ class EvalContext:
     def has(self, requirement: str) -> bool:
         """Whether model and data meet a requirement, a word of METRIC_REQUIRES."""
         data = self.model.data
+        if requirement in _NEED_PRIOR_DENSITY and not self.model.prior_has_density:
+            return False
         return {
             "density": "deterministic" not in self.capabilities,
             "continuous": "discrete" not in self.capabilities,
@@ -124,6 +128,12 @@ class EvalContext:
             "bounded": data.is_bounded,
             "factors": self.splits is not None and bool(self.splits.factor_names),
         }.get(requirement, requirement in self.capabilities)
+
+    def why_not(self, requirement: str) -> str:
+        """Why a requirement is not met, in words."""
+        if requirement in _NEED_PRIOR_DENSITY and not self.model.prior_has_density:
+            return "its sampler has no density"
+        return METRIC_REQUIRES[requirement]
 
     def require_examples(self, count: int) -> None:
         """Raise MetricUnavailable if the split has fewer examples."""

@@ -118,10 +118,23 @@ class BaseVAE(nn.Module, ABC):
         return standard_normal(self._origin, self.latent_shape)
 
     def sampling_prior(self, y: Tensor | None = None) -> Distribution:
-        """The fitted sampler's distribution in evaluation mode; else, and in training, `prior`."""
+        """The fitted sampler's distribution in evaluation mode; else, and in training, `prior`.
+
+        y: class numbers, [n]; model and sampler get them only if they are conditional.
+        """
         if self.sampler is None or self.training or not self.sampler.is_fitted:
-            return self.prior(y)
-        return self.sampler.distribution(y)
+            return self.prior(self.labels(y))
+        return self.sampler.distribution(y if self.sampler.conditional else None)
+
+    @property
+    def samples_classes(self) -> bool:
+        """Whether samples can be of a given class: the model or its sampler is conditional."""
+        return self.conditional or (self.sampler is not None and self.sampler.conditional)
+
+    @property
+    def prior_has_density(self) -> bool:
+        """Whether p(z) in evaluation has an exact log-density: False with some samplers."""
+        return self.sampler is None or self.sampler.has_density or not self.sampler.is_fitted
 
     @property
     def last_decoder_layer(self) -> nn.Module:
@@ -192,11 +205,11 @@ class BaseVAE(nn.Module, ABC):
     ) -> Tensor:
         """n examples from the model, [n, *data.shape].
 
-        y: class numbers, [n], for conditional models. temperature: see `sample_prior`. mean: the
-        likelihood's mean, else a sample of it.
+        y: class numbers, [n], for conditional models and samplers. temperature: see `sample_prior`.
+        mean: the likelihood's mean, else a sample of it.
         """
-        y = self.labels(y)
-        likelihood = self.decode(sample_prior(self.sampling_prior(y), n, temperature), y)
+        z = sample_prior(self.sampling_prior(y), n, temperature)
+        likelihood = self.decode(z, self.labels(y))
         return likelihood.mean if mean else likelihood.sample()
 
     @torch.no_grad()

@@ -32,6 +32,12 @@ class Sampler(nn.Module, ABC):
     after fitting. No loss trains its parameters.
     """
 
+    conditional: bool = False
+    """Whether `distribution` uses class numbers; without them it is the marginal over classes."""
+    has_density: ClassVar[bool] = True
+    """Whether its distribution has an exact `log_prob`; metrics that need p(z) ask for it."""
+    sampling_options: ClassVar[tuple[str, ...]] = ()
+    """Options that change no weight, so that each use of a fitted sampler may set them anew."""
     expected_failures: ClassVar[Mapping[str, str]] = {}
     """Checks of vaezoo.testing that fail for a good reason: name -> the reason."""
 

@@ -23,7 +23,7 @@ from vaezoo.data.spec import DataSpec
 from vaezoo.errors import BrokenPluginError, DataError, OptionError, VaezooError
 from vaezoo.losses.base import BaseLoss
 from vaezoo.models.base import BaseVAE, Parts
-from vaezoo.models.sampler import LatentSpec
+from vaezoo.models.sampler import LatentSpec, Sampler
 from vaezoo.options import Options
 from vaezoo.plugins.registry import WORDS, registry
 from vaezoo.plugins.sources import base_class
@@ -34,6 +34,7 @@ from vaezoo.plugins.specs import (
     ModelSpec,
     NetworkSpec,
     PartSpec,
+    SamplerSpec,
     Spec,
 )
 from vaezoo.runtime.memory import available_memory
@@ -173,8 +174,7 @@ def build_from_classes(
             raise VaezooError(f"model {name} does not set latent_shape")
         if any(isinstance(layer, _BatchNorm) for layer in model.modules()):
             model.min_batch_size = max(2, model.min_batch_size)
-        latent = LatentSpec(model.latent_shape, model.codebook, len(data.class_names))
-        model.sampler = part("sampler", latent)
+        model.sampler = part("sampler", _latent_spec(model))
         if model.sampler is not None:
             model.sampler.requires_grad_(False)
         return model, classes["loss"](options["loss"], model, data)
@@ -192,6 +192,18 @@ def build_from_classes(
         ) from error
     object.__setattr__(model, "loss", loss)
     return model
+
+
+def build_sampler(spec: SamplerSpec, options: Options, model: BaseVAE) -> Sampler:
+    """Build a sampler for the latents of a model, on the CPU."""
+    found = load_class(spec)
+    with _name_plugin((spec, found)), limit_memory(available_memory()):
+        sampler: Sampler = found(options, _latent_spec(model))
+    return sampler.requires_grad_(False)
+
+
+def _latent_spec(model: BaseVAE) -> LatentSpec:
+    return LatentSpec(model.latent_shape, model.codebook, len(model.data.class_names))
 
 
 def build_dataset(spec: DatasetSpec, options: DataOptions) -> BaseDataset:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -15,10 +17,11 @@ from torch import Tensor
 
 from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.checkpoint.format import load_into, load_weights
-from vaezoo.config import RunConfig, build_config, title
+from vaezoo.config import NO_PART, RunConfig, build_config, title
 from vaezoo.data.base import Batch, Splits, Standardizer, check_examples, load_splits
 from vaezoo.data.loader import BatchLoader
 from vaezoo.data.spec import DataSpec
+from vaezoo.distributed import world_size
 from vaezoo.errors import (
     DataError,
     OptionError,
@@ -47,10 +50,24 @@ from vaezoo.io import read_json
 from vaezoo.models.base import UNFITTED_PRIOR, BaseVAE
 from vaezoo.models.distributions import mode
 from vaezoo.options import check_arguments, parse, to_dict
-from vaezoo.runs.build import TooLargeError, build_dataset, build_model, limit_memory
+from vaezoo.runs.build import (
+    TooLargeError,
+    build_dataset,
+    build_model,
+    build_sampler,
+    limit_memory,
+)
 from vaezoo.runs.provenance import load_components
+from vaezoo.runs.samplers import (
+    SavedSampler,
+    check_new,
+    find_sampler,
+    list_samplers,
+    resolve_sampler,
+    save_sampler,
+)
 from vaezoo.runtime import OnProgress, report_progress
-from vaezoo.runtime.device import resolve_device, seeded
+from vaezoo.runtime.device import resolve_device, seeded, versions
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -76,12 +93,16 @@ class Run:
     ) -> None:
         self.folder, self._root = RunFolder(Path(path)), root
         self.device = resolve_device(device)
+        self.sampler_name: str | None = None
+        """The sampler that was chosen by `with_sampler`; "none" for the model's own prior."""
+        self._sampler: SavedSampler | None = None
 
     def __repr__(self) -> str:
         """The model, the data and the results in one line."""
         try:
             specs = self.config.components
             text = f"{specs.model.name} on {specs.data.name}"
+            text += f", sampler {self.sampler_name}" if self.sampler_name else ""
             if not self.folder.summary.exists():
                 return f"Run {self.path}: {text}, training has not ended"
             summary = self.summary
@@ -147,7 +168,77 @@ class Run:
                 f"{folder.weights} does not fit the model, which is far larger"
             ) from None
         load_into(model, weights, folder.weights)
-        return model.to(self.device).eval()
+        model = model.to(self.device).eval()
+        if self.sampler_name == NO_PART:
+            model.sampler = None
+        elif self._sampler is not None:
+            model.sampler = self._sampler.build(model)
+        return model
+
+    @property
+    def sampler_record(self) -> Mapping[str, Any]:
+        """How the chosen sampler was fitted: its options, examples, seed, seconds and versions."""
+        return {} if self._sampler is None else self._sampler.record
+
+    @property
+    def samplers(self) -> list[str]:
+        """The names of the samplers that `fit_sampler` has fitted."""
+        return list_samplers(self.folder)
+
+    @check_arguments
+    def with_sampler(self, name: str, options: Mapping[str, Any] | None = None) -> Self:
+        """The same run with another sampler: its samples and evaluations are with this one.
+
+        name: one of `samplers`, that of the training, or "none" for the model's own prior.
+        options: sampling options of the sampler, as {"guidance": 2.0}, in place of the saved ones.
+        """
+        if name == NO_PART and options:
+            raise OptionError("the prior of the model itself has no options of a sampler")
+        run = copy.copy(self)
+        run.__dict__.pop("model", None)
+        run.sampler_name, run._sampler = name, None
+        if name != NO_PART:
+            run._sampler = find_sampler(self.folder, self.config.components, name, options or {})
+            spec = run._sampler.spec if run._sampler else self.config.components.parts["sampler"]
+            run.sampler_name = spec.name
+        return run
+
+    @check_arguments
+    def fit_sampler(
+        self, name: str, *, seed: Seed = 0, overwrite: bool = False, **options: Any
+    ) -> Self:
+        """Fit a sampler to the latents of the training split, and keep it in the run folder.
+
+        The weights of the model do not change. Returns the run with this sampler.
+
+        name: of the sampler. options: of the sampler, as `vaezoo info NAME` shows them.
+        RunError if the run has one of this name, unless `overwrite`. OptionError if the sampler
+        does not take the latents of this model.
+        """
+        if world_size() > 1:
+            raise OptionError("a sampler is fitted by one process only: leave torchrun out")
+        spec = resolve_sampler(name, self.config.components)
+        if not overwrite:
+            check_new(self.folder, spec)
+        parsed = parse(spec.load_options(), options, title(spec))
+        model, start = self.with_sampler(NO_PART).model, time.perf_counter()
+        model.sampler = build_sampler(spec, parsed, model).to(self.device)
+        loader = eval_loader(self.config, self.splits, "train", self.device)
+        count = len(loader.split)
+
+        def batches() -> Iterator[Batch]:
+            for number, batch in enumerate(loader.sequential()):
+                report_progress("encoding", number * loader.batch_size, count)
+                yield batch
+
+        with seeded(seed, self.device):
+            model.fit_sampler(batches())
+        if not model.sampler.is_fitted:
+            raise OptionError(f"{title(spec)} is not fitted with these options: give more steps")
+        seconds = round(time.perf_counter() - start, 2)
+        record = {"examples": count, "seed": seed, "seconds": seconds, "versions": versions()}
+        save_sampler(self.folder, spec, parsed, model.sampler, record)
+        return self.with_sampler(spec.name)
 
     @functools.cached_property
     def splits(self) -> Splits:
@@ -347,7 +438,7 @@ class Run:
             return check_label(self.model, label)
         if text in classes:
             return check_label(self.model, classes.index(text))
-        if text.isdecimal() or not self.model.conditional:
+        if text.isdecimal() or not self.model.samples_classes:
             return check_label(self.model, int(text) if text.isdecimal() else 0)
         raise OptionError(f"--class: there is no class {text!r}{nearest(text, classes)}")
 
@@ -385,14 +476,26 @@ class Run:
 
 
 @check_arguments
-def load_run(path: Path | str, device: str = "auto", *, root: Path | str | None = None) -> Run:
+def load_run(
+    path: Path | str,
+    device: str = "auto",
+    *,
+    root: Path | str | None = None,
+    sampler: str | None = None,
+    sampler_options: Mapping[str, Any] | None = None,
+) -> Run:
     """Open a run folder. RunError if there is no run.
 
     device: auto, cpu, cuda, ... root: where the data lies now, if it was moved.
+    sampler, sampler_options: as for `Run.with_sampler`; by default the run's own.
     """
     run = Run(RunFolder.existing(Path(path)).path, device, root=root)
     _ = run.config, run.data_spec  # raises here if they are damaged
-    return run
+    if sampler is None:
+        if sampler_options:
+            raise OptionError("sampler_options go with a sampler: name it too")
+        return run
+    return run.with_sampler(sampler, sampler_options)
 
 
 def draw_samples(
@@ -420,12 +523,12 @@ def sample_labels(model: BaseVAE, n: int, label: int | None = None) -> Tensor | 
     """The classes of n samples: the given one, else each in turn; None if the model takes none."""
     if label is not None:
         return torch.full((n,), check_label(model, label))
-    return torch.arange(n) % len(model.data.class_names) if model.conditional else None
+    return torch.arange(n) % len(model.data.class_names) if model.samples_classes else None
 
 
 def check_label(model: BaseVAE, label: int) -> int:
-    """The label. OptionError if the model is not conditional, or has no such class."""
-    if not model.conditional:
+    """The label. OptionError unless samples can be of a class, and there is this one."""
+    if not model.samples_classes:
         raise OptionError("--class: this model is not conditional, it takes no labels")
     classes = len(model.data.class_names)
     if not 0 <= label < classes:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-import platform
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import vaezoo
 from vaezoo.checkpoint.folder import RUN_FORMAT, RunFolder, check_absent
 from vaezoo.checkpoint.format import Progress
 from vaezoo.config import RunConfig, check_resumable
@@ -49,6 +46,7 @@ from vaezoo.runtime.device import (
     seeded,
     set_threads,
     tune_malloc,
+    versions,
 )
 from vaezoo.training.crash import save_on_error
 from vaezoo.training.loggers import ProgressCallback, attach_loggers, check_loggers
@@ -344,13 +342,3 @@ def _metadata(config: RunConfig, splits: Splits) -> dict[str, Any]:
         }
     origins["data"] |= splits.record()
     return {"format": RUN_FORMAT, **origins, "versions": versions()}
-
-
-def versions() -> dict[str, str]:
-    """The versions of the packages that a run's numbers may depend on."""
-    return {
-        "vaezoo": vaezoo.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,  # with its build, which the version of the package omits
-        **{name: version(name) for name in ("torchvision", "numpy", "safetensors")},
-    }

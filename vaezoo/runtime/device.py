@@ -10,12 +10,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+import vaezoo
 from vaezoo.errors import OptionError
 from vaezoo.runtime import available_cpus
 
@@ -224,3 +226,13 @@ def mix_bits(x: NumberT) -> NumberT:
 def derive_seed(seed: int, rank: int, step: int) -> int:
     """The seed of what a rank draws in a step; it differs in every rank and step."""
     return mix_bits(mix_bits(mix_bits(seed) + rank) + step)
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that a run's numbers may depend on."""
+    return {
+        "vaezoo": vaezoo.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,  # with its build, which the version of the package omits
+        **{name: version(name) for name in ("torchvision", "numpy", "safetensors")},
+    }

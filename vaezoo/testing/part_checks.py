@@ -268,21 +268,42 @@ def frozen(pair: ModelWithLoss) -> None:
         fail_if(not own and not value.equal(before[name]), f"fit() changes {name}")
 
 
+@check("let distribution(y) have one distribution for each class number, if it is conditional")
+def classes(pair: ModelWithLoss) -> None:
+    """A conditional sampler gives a latent of each class that is asked for"""
+    latent = tuple(pair.build().latent_shape)
+    for when, sampler in zip(("after", "before"), _fitted(pair), strict=True):
+        if sampler.conditional:
+            with seeded(0, CPU), torch.no_grad():
+                drawn = sampler.eval().distribution(torch.zeros(2, dtype=torch.long)).sample()
+                check_tensor(drawn, (2, *latent), f"{when} fitting a sample of two classes")
+
+
 @check("use the latents that fit() gets")
 def learns(pair: ModelWithLoss) -> None:
-    """Fitting makes the latents of the model more probable"""
+    """Fitting makes the latents of the model more probable; without a density, samples like them"""
     model = pair.build().eval()
     with seeded(0, CPU), torch.no_grad():
         batch = pair.batch(EXAMPLES)
         z = model.encode(batch.x, model.labels(batch.y)).rsample()
         values = []
         for sampler in reversed(_fitted(pair)):
-            values.append(sampler.eval().distribution().log_prob(z).mean())
+            found = sampler.eval().distribution()
+            if sampler.has_density:
+                values.append(found.log_prob(z).mean())
+            else:
+                values.append(-_energy_distance(found.sample((EXAMPLES,)).flatten(1), z.flatten(1)))
+        what = "log-probability" if sampler.has_density else "negative energy distance"
     before, after = values
-    fail_if(not after > before, f"their log-probability was {before:.4g} nats, now {after:.4g}")
+    fail_if(not after > before, f"their {what} was {before:.4g}, now {after:.4g}")
+
+
+def _energy_distance(a: Tensor, b: Tensor) -> Tensor:
+    """2 E|a - b| - E|a - a'| - E|b - b'| of two sets of points, [n, values] (Székely 2003)."""
+    return 2 * torch.cdist(a, b).mean() - torch.cdist(a, a).mean() - torch.cdist(b, b).mean()
 
 
 NETWORK_CHECKS = (out_shape, grid, own_weights)
 BOTTLENECK_CHECKS = (latent_shapes, num_params, compatible)
 LIKELIHOOD_CHECKS = (param_shape, mean_range, support, log_det)
-SAMPLER_CHECKS = (state, fitted, distribution, frozen, learns)
+SAMPLER_CHECKS = (state, fitted, distribution, classes, frozen, learns)
