@@ -60,11 +60,12 @@ def command(
     as_json: bool,
     **values: Any,
 ) -> None:
-    """Fit a sampler to the latents that the model in the folder RUN gives the training split.
+    """Fit a sampler to the latents of a finished run.
 
-    The weights of the model do not change. The sampler is kept in the folder RUN; `vaezoo sample`,
-    `evaluate` and `report` take it by --sampler NAME. `vaezoo fit RUN --sampler NAME --help` shows
-    the options of that sampler too.
+    They are the latents that the model in the folder RUN gives the training split. The weights of
+    the model do not change. The sampler is kept in the folder RUN; `vaezoo sample`, `evaluate` and
+    `report` take it by --sampler NAME. `vaezoo fit RUN --sampler NAME --help` shows the options of
+    that sampler too.
     """
     from vaezoo.cli.progress import Progress
     from vaezoo.runs.run import load_run

@@ -32,7 +32,7 @@ from vaezoo.io import cannot_write
 COMMANDS = {
     "train": "Train a model and draw what it learned.",
     "evaluate": "Measure finished runs on held-out data.",
-    "fit": "Fit a sampler to the latents of a finished run, for better samples.",
+    "fit": "Fit a sampler to the latents of a finished run.",
     "bench": "Measure the speed of models on this machine.",
     "check": "Check that a model, loss or data set keeps the contract.",
     "list": "List the models, losses, data sets, metrics and loggers.",
