@@ -47,7 +47,7 @@ SOURCES = (
 )
 LEFT_OUT = re.compile(
     r"/(__init__|plugin|options|spec)\.py|vaezoo_(tensorboard|report|scaffold|maps)/"
-    r"|vaezoo_files/(celeba|folder|image_files|locator|placements|torchvision_sets)|vaezoo/data/cache|vaezoo/evaluation/plots|vaezoo/models/memory"
+    r"|vaezoo_files/(cache|celeba|folder|image_files|locator|placements|torchvision_sets)|vaezoo/evaluation/plots|vaezoo/models/memory"
 )
 """Registration, options, reading of files, charts: no mathematics."""
 

@@ -16,11 +16,11 @@ from torch.nn import functional as F
 
 from vaezoo import Split, Splits, VaezooError
 from vaezoo.checkpoint.format import load_into, load_weights, save_weights
-from vaezoo.data.cache import cache_folder
 from vaezoo.data.loader import BatchLoader
 from vaezoo.data.options import Binarize
 from vaezoo.errors import RunError
 from vaezoo.evaluation.metric import MetricUnavailable
+from vaezoo_files.cache import cache_folder
 
 VERSION = 1
 """Raised when the network or its training changes: features of two versions do not compare."""

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from vaezoo.data.base import random_split
-from vaezoo.data.cache import Append, CachedImages, cached_images
-from vaezoo.data.decode import SUFFIXES, VERSION, decode_all
+from vaezoo.data.decode import SUFFIXES, VERSION, Append, decode_all
 from vaezoo.data.options import DecodeOptions
+
+from .cache import CachedImages, cached_images
 
 IGNORED = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN"))
 """Folders that operating systems leave behind. Names that begin with a dot are ignored too."""

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from vaezoo import VaezooError
-from vaezoo.data.cache import cache_folder
 from vaezoo.errors import DataError
 from vaezoo.io import full_path
 
+from .cache import cache_folder
 from .plugin import FILES
 
 FoundT = TypeVar("FoundT")

@@ -27,12 +27,12 @@ from vaezoo.data.base import (
     make_splits,
     random_split,
 )
-from vaezoo.data.cache import CachedImages, cached_images
 from vaezoo.data.options import SPLIT_SEED
 from vaezoo.errors import DataError
 from vaezoo.io import open_regular, require_extra
 from vaezoo.runtime.memory import available_memory
 
+from .cache import CachedImages, cached_images
 from .locator import DatasetLocator, IncompleteError
 from .options import EmnistOptions, TorchvisionOptions
 

@@ -35,8 +35,8 @@ PLACES: dict[str, tuple[str, str]] = {
     "pictures": ("vaezoo.runs.train", "save_examples"),
     "curves": ("vaezoo.runs.train", "save_curves"),
     "summary": ("vaezoo.runs.train", "write_json"),
-    "store": ("vaezoo.data.cache", "Writer.append"),
-    "seal": ("vaezoo.data.cache", "Writer.finish"),
+    "store": ("vaezoo_files.cache", "Writer.append"),
+    "seal": ("vaezoo_files.cache", "Writer.finish"),
     "resume": ("vaezoo.training.state", "TrainingState.restore"),
 }
 """Where a process can be killed: module and function."""

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaezoo import BaseVAE, DataSpec, Options, Splits, TensorSplit
-from vaezoo.data.cache import cache_folder
 from vaezoo.data.loader import BatchLoader
 from vaezoo.evaluation.evaluate import Evaluation, evaluate, select_metrics
 from vaezoo.evaluation.metric import EvalContext, MetricUnavailable
@@ -20,6 +19,7 @@ from vaezoo.models.likelihoods import GaussianLikelihood
 from vaezoo_fidelity import classifier, distances, inception
 from vaezoo_fidelity import metrics as samples
 from vaezoo_fidelity.classifier import TrainedClassifier, load_classifier
+from vaezoo_files.cache import cache_folder
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,7 @@ import os
 import stat
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
@@ -23,10 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from vaezoo.data.cache import Append
 from vaezoo.data.options import DecodeOptions
 from vaezoo.errors import DataError
 from vaezoo.runtime import report_progress
+
+Append = Callable[[NDArray[np.uint8]], None]
+"""Takes the next decoded images, uint8 [n, *shape]."""
 
 VERSION = 1
 """The version of the decoding: images cached by another version are not used."""

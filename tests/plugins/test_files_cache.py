@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 import torch
 
-from vaezoo.data import cache as cache_module
-from vaezoo.data.cache import Append, Build, CachedImages, cache_folder, cached_images
+from vaezoo.data.decode import Append
 from vaezoo.errors import DataError
+from vaezoo_files import cache as cache_module
+from vaezoo_files.cache import Build, CachedImages, cache_folder, cached_images
 
 SHAPE = (3, 4, 5)
 PIXELS = np.random.default_rng(0).integers(0, 256, (70, *SHAPE), dtype=np.uint8)

@@ -22,6 +22,7 @@ from numpy.lib.format import open_memmap, write_array_header_1_0
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vaezoo.data.decode import Append
 from vaezoo.errors import DataError, RunError
 from vaezoo.io import full_path, read_json, write_json
 from vaezoo.runtime.memory import physical_memory
@@ -31,9 +32,6 @@ VERSION = 2
 
 LOCK_SECONDS = 3.0
 """How long to wait without a message for another process that builds the same entry."""
-
-Append = Callable[[NDArray[np.uint8]], None]
-"""Takes the next decoded images, uint8 [n, *shape]."""
 
 Build = Callable[[Append], dict[str, Any]]
 """Decodes all images, passes them to `append` in order, and returns the info to keep with them."""
