@@ -271,6 +271,13 @@ def test_a_prior_is_fitted_once(two: Done) -> None:
     assert model.get_submodule("sampler").get_buffer("means").any()
 
 
+def test_rank_0_reads_the_weights_that_all_start_with(two: Done) -> None:
+    """At a learning rate that is 0 in float32; the other process has no such file."""
+    assert same_bits(two.folder / "copied", two.folder / "whole")
+    record = json.loads((two.folder / "copied" / "run.json").read_text())["init"]
+    assert record["path"] == str(two.folder / "weights-0" / "model.safetensors")
+
+
 def test_objects_and_tensors_reach_the_other_processes(done: Done) -> None:
     for rank, result in enumerate(done.results):
         assert result["objects"] == {

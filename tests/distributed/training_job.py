@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -225,6 +226,11 @@ def more(folder: Path) -> dict[str, Any]:
     """What is tested with two processes only."""
     train("autoencoder", folder / "fitted", epochs=1, sampler="gaussian_mixture", components=2)
     train("vanilla", folder / "whole")
+    # Only rank 0 has the file.
+    options = {"init_from": folder / f"weights-{rank()}" / "model.safetensors", "lr": 1e-46}
+    if rank() == 0:
+        shutil.copytree(folder / "whole", folder / "weights-0")
+    train("vanilla", folder / "copied", **options)
     results = {"stopped": stop("vanilla", folder / "stopped")}
     for _ in range(2):  # the second finds it finished
         train("vanilla", folder / "stopped", auto_resume=True)

@@ -51,6 +51,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.summary = path / "summary.json"
         self.weights = path / "model.safetensors"
+        self.init = path / "init.safetensors"  # weights of another run, until the first checkpoint
         self.checkpoints = path / "checkpoint"
         self.samplers = path / "samplers"
         self.samples = path / "samples.png"
@@ -62,10 +63,16 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, path: Path | None, default_name: str, config: str, record: Mapping[str, Any]
+        cls,
+        path: Path | None,
+        default_name: str,
+        config: str,
+        record: Mapping[str, Any],
+        prepare: Callable[[RunFolder], None] = lambda folder: None,
     ) -> RunFolder:
         """Create the folder `path`, or the next free `runs/<default_name>-NNN`.
 
+        prepare: writes what must be in the folder before it is a run.
         It is renamed to its name when it has its configuration, so that every run folder can be
         resumed. An empty folder is used as it is: it may be a mount point. RunError if it exists
         otherwise, or cannot be created.
@@ -78,6 +85,7 @@ class RunFolder:
                     folder.checkpoints.mkdir()  # of two processes, one can make it
                 except OSError as error:
                     raise cannot_write(path, error) from error
+                prepare(folder)
                 folder.write_start(config, record)
                 return folder
         parent = Path("runs") if path is None else path.parent
@@ -87,6 +95,7 @@ class RunFolder:
             parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
+            prepare(cls(temporary))
             cls(temporary).write_start(config, record)
             if path is not None:
                 temporary.rename(path)

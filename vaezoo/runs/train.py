@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 
 from vaezoo.checkpoint.folder import RUN_FORMAT, RunFolder, check_absent
-from vaezoo.checkpoint.format import Progress
+from vaezoo.checkpoint.format import Progress, list_checkpoints, save_weights
 from vaezoo.config import RunConfig, check_resumable
 from vaezoo.data.augment import check_augment
 from vaezoo.data.base import Splits, Standardizer, load_splits
@@ -36,6 +37,7 @@ from vaezoo.losses.base import loss_of
 from vaezoo.models.base import BaseVAE
 from vaezoo.plugins.registry import registry
 from vaezoo.runs.build import build_dataset, build_model, check_data, check_shape
+from vaezoo.runs.initialize import copy_weights, describe_copy, restore_start
 from vaezoo.runs.run import Run, check_same_data, draw_samples, eval_context, eval_loader
 from vaezoo.runtime import listen_to_progress
 from vaezoo.runtime.device import (
@@ -107,6 +109,8 @@ def resume_run(path: Path, config: RunConfig, callback: ProgressCallback) -> Run
             splits, model = _load(config, Run(path).data_spec if folder.is_writer else None)
             if folder.is_writer:
                 check_same_data(metadata, splits)
+                if config.train.init_from and not list_checkpoints(folder.checkpoints):
+                    restore_start(model, folder)  # the trainer broadcasts rank 0's weights
             stops = SignalHandler()
             with stops.caught():
                 trainer = _make_trainer(config, model, splits, folder, runtime, callback, stops)
@@ -155,17 +159,27 @@ def _start(config: RunConfig, out: Path | None, callback: ProgressCallback) -> R
     runtime = resolve_runtime(config.train.device, config.train.precision)
     with seeded(config.train.seed, runtime.device):
         splits, model = _load(config)
+        metadata = _metadata(config, splits)
+        if source := config.train.init_from:  # the trainer broadcasts rank 0's weights
+            parts = config.train.init_parts
+            metadata["init"] = on_rank0_broadcast(lambda: copy_weights(model, source, parts))
+
+        def save_start(folder: RunFolder) -> None:
+            if "init" in metadata:
+                save_weights(folder.init, model.state_dict())
+
         stops = SignalHandler()
         with stops.caught():
             name = f"{config.components.model.name}-{config.components.data.name}"
-            values = config.to_yaml(), _metadata(config, splits)
+            values = config.to_yaml(), metadata, save_start
             folder = on_rank0_broadcast(lambda: RunFolder.create(out, name, *values))
             if rank() != 0:
                 folder = RunFolder(folder.path, is_writer=False)
             with folder.lock():
                 try:
                     trainer = _make_trainer(config, model, splits, folder, runtime, callback, stops)
-                    return _train(trainer, config, splits)
+                    notes = [f"weights: {line}" for line in describe_copy(metadata.get("init"))]
+                    return _train(trainer, config, splits, notes)
                 except BaseException as error:
                     if folder.is_writer and not folder.has_progress:
                         folder.remove()
@@ -249,15 +263,15 @@ def _make_trainer(
     )
 
 
-def _train(trainer: Trainer, config: RunConfig, splits: Splits) -> Run:
-    """Train to the end, evaluate, and write the results."""
+def _train(trainer: Trainer, config: RunConfig, splits: Splits, notes: Sequence[str] = ()) -> Run:
+    """Train to the end, evaluate, and write the results. notes: lines for the user at the start."""
     components, device = config.components, trainer.runtime.device
     title = f"{components.model.name} on {components.data.name}, {device}"
     if world_size() > 1:
         title += f", {world_size()} processes"
     trainer.callback.on_train_start(title, trainer.total_steps, trainer.progress.step)
-    for line in (splits.description, *splits.notes):
-        trainer.callback.on_note(f"data: {line}")
+    for line in (*(f"data: {line}" for line in (splits.description, *splits.notes)), *notes):
+        trainer.callback.on_note(line)
     with save_on_error(trainer):
         try:
             note = trainer.callback.on_note

@@ -160,6 +160,7 @@ class CheckpointManager:
         keep = self.options.keep_checkpoints
         save_checkpoint(self.folder.checkpoints, step, tensors, state.model_dump(), keep=keep)
         save_weights(self.folder.weights, evaluated(tensors))
+        self.folder.init.unlink(missing_ok=True)  # from now on training resumes from checkpoints
 
     def paths(self) -> list[Path]:
         """The checkpoints of the run, the newest first. All ranks must call this."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from vaezoo.io import full_path
 from vaezoo.options import Options
 
 
@@ -138,6 +140,15 @@ class TrainOptions(Options):
     keep_checkpoints: int = Field(
         2, ge=1, description="number of newest checkpoints to keep, in addition to the best one"
     )
+    init_from: Annotated[Path, AfterValidator(full_path)] | None = Field(
+        None,
+        description="start from the weights of this run, or of a .safetensors file: what fits is "
+        "copied once, and the rest is drawn from the seed",
+    )
+    init_parts: tuple[str, ...] = Field(
+        (),
+        description="copy only these parts with --init-from, with commas, such as encoder,decoder",
+    )
     log: tuple[str, ...] = Field(
         (), description="loggers that get these lines too, with commas (vaezoo list --kind loggers)"
     )
@@ -152,7 +163,9 @@ class TrainOptions(Options):
         return values
 
     @model_validator(mode="after")
-    def _check_schedule(self) -> Self:
+    def _check_combinations(self) -> Self:
+        if self.init_parts and self.init_from is None:
+            raise ValueError("--init-parts needs --init-from")
         if self.schedule == "one_cycle" and self.lr_warmup:
             raise ValueError("--schedule one_cycle has its own warm-up: leave --lr-warmup out")
         return self
