@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from vaezoo.checkpoint.folder import RunFolder
-from vaezoo.checkpoint.format import load_into, load_weights, file_digest
+from vaezoo.checkpoint.format import file_digest, load_into, load_weights
 from vaezoo.errors import OptionError, RunError, counted, printable, quoted
 from vaezoo.models.base import BaseVAE
 
