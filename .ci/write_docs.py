@@ -180,6 +180,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "metric_option",
         "out_option",
         "picture_options",
+        "root_option",
         "run_argument",
         "runs_argument",
         "sampler_option",

@@ -77,7 +77,7 @@ def _describe(text: str, legend: str, x: Tensor) -> str:
 @sampler_option
 @set_option("An option of sampling, as sampler.guidance=2. Repeatable.")
 @seed_option
-@picture_options("samples.png", or_values=True)
+@picture_options("samples.png", or_values=True, reads_data=False)
 def sample_command(
     run: Run,
     count: int,

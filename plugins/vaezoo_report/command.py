@@ -13,6 +13,7 @@ from vaezoo.cli.options import (
     json_option,
     metric_option,
     out_option,
+    root_option,
     runs_argument,
     sampler_option,
 )
@@ -44,6 +45,7 @@ from vaezoo.errors import OptionError, counted
 @importance_samples_option
 @sampler_option
 @device_option
+@root_option
 @json_option
 def command(
     runs: tuple[Path, ...],
@@ -54,6 +56,7 @@ def command(
     importance_samples: int,
     sampler: str | None,
     device: str,
+    root: Path | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -93,6 +96,7 @@ def command(
         summaries = read_runs(
             runs,
             device,
+            root=root,
             metrics=metrics,
             importance_samples=importance_samples,
             sampler=sampler,

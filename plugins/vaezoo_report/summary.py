@@ -120,6 +120,7 @@ def read_runs(
     paths: Sequence[Path],
     device: str = "auto",
     *,
+    root: Path | None = None,
     metrics: Sequence[str] = (),
     importance_samples: int = 0,
     sampler: str | None = None,
@@ -130,6 +131,7 @@ def read_runs(
 
     Anything else becomes a remark.
 
+    root: where their data lies, if it moved.
     metrics: measure these again, as `evaluate` does; by default numbers are those of summary.json.
     sampler: draw new samples from it, and measure with it; by default they are those of the run.
     on_open: called with each run whose model could be loaded.
@@ -143,7 +145,7 @@ def read_runs(
         on_progress(summary.name, i, len(folders))
         reasons = _read_folder(folder, summary)
         try:
-            run = Run(folder.path, device)
+            run = Run(folder.path, device, root=root)
             if sampler is not None:
                 run = run.with_sampler(sampler)
                 _draw_samples(run, sampler, summary)

@@ -53,7 +53,7 @@ _ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
     help="Group runs that differ only in --seed: mean and standard deviation of each group.",
 )
 @options.device_option
-@click.option("--root", type=click.Path(path_type=Path), help="Where the data lies, if it moved.")
+@options.root_option
 @options.json_option
 def command(
     runs: tuple[Path, ...],

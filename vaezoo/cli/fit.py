@@ -47,7 +47,7 @@ class FitCommand(click.Command):
 )
 @options.seed_option
 @options.device_option
-@click.option("--root", type=options.FILE, help="Where the data lies, if it moved.")
+@options.root_option
 @click.option("--overwrite", is_flag=True, help="Replace the sampler of this name in the run.")
 @options.json_option
 def command(

@@ -114,6 +114,12 @@ def device_option(function: Callable[..., Any]) -> Any:
     return click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")(function)
 
 
+def root_option(function: Callable[..., Any]) -> Any:
+    """`--root DIR`: for commands that read the data of a run."""
+    text = "Where the data of the run lies, if it moved."
+    return click.option("--root", type=FILE, metavar="DIR", help=text)(function)
+
+
 def json_option(function: Callable[..., Any]) -> Any:
     """`--json`: the argument `as_json` of the command."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")(
@@ -227,13 +233,18 @@ def out_option(default: str | None, text: str) -> Decorator:
 
 
 def picture_options(
-    default: str, endings: Sequence[str] = IMAGE, *, or_values: bool = False
+    default: str,
+    endings: Sequence[str] = IMAGE,
+    *,
+    or_values: bool = False,
+    reads_data: bool = True,
 ) -> Decorator:
     """The options of a command that writes one picture from a run.
 
     The command takes the open run, its own options and `out`. It returns what its JSON says
     besides the picture, and the text to print if no JSON is asked for. or_values: it can write
-    values in place of the picture, and does so by default where the data is vectors.
+    values in place of the picture, and does so by default where the data is vectors. reads_data: it
+    has --root, because it reads the data of the run.
     """
     kinds = "a PNG" + (", or a GIF or WebP with an animation" if endings == ANIMATION else "")
     if or_values:
@@ -243,14 +254,20 @@ def picture_options(
     def decorate(function: Callable[..., tuple[dict[str, Any], str]]) -> Any:
         @functools.wraps(function)
         def write(
-            run: Path, out: Path, overwrite: bool, device: str, as_json: bool, **own: Any
+            run: Path,
+            out: Path,
+            overwrite: bool,
+            device: str,
+            as_json: bool,
+            root: Path | None = None,
+            **own: Any,
         ) -> None:
             if not or_values:
                 check_writable(out, overwrite, endings)
 
             from vaezoo.runs.run import load_run
 
-            opened = load_run(run, device)
+            opened = load_run(run, device, root=root)
             if or_values:
                 data = opened.data_spec
                 why = "" if data.ndim else f"there are no pictures of {data.describe()}: "
@@ -266,7 +283,8 @@ def picture_options(
                 files["values"] = None if is_picture else str(out)
             print_result(as_json, {**files, **values}, f"{out}: {text}")
 
-        return out_options(device_option(json_option(write)))
+        options = device_option(json_option(write))
+        return out_options(root_option(options) if reads_data else options)
 
     return decorate
 
