@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -233,11 +234,19 @@ class TestDamage:
 
 class TestCommands:
     def test_from_fitting_to_numbers(
-        self, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self,
+        run: Run,
+        tmp_path: Path,
+        documented: Callable[[str], list[str]],
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
         path = str(run.path)
-        assert main(["fit", path, "--sampler", "gaussian_mixture", "--components", "2"]) == 0
+        line = ["fit", path, "--sampler", "gaussian_mixture", "--components", "2"]
+        assert main(line) == 0
         assert "fitted gaussian_mixture to 80 latents" in capsys.readouterr().out
+        assert main([*line, "--overwrite", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert {*found} == {*documented("`vaezoo fit RUN --sampler NAME --json`")}
         picture = str(tmp_path / "s.png")
         assert main(["sample", path, "--sampler", "gaussian_mixture", "-o", picture]) == 0
         line = ["evaluate", path, "--sampler", "gaussian_mixture,none", "--metric", "rate"]
