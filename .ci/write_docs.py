@@ -80,6 +80,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "kl_divergence",
         "log_mean_exp",
         "mode",
+        "project_to_prior",
     ),
     "vaezoo.models.bottleneck": ("Codebook",),
     "vaezoo.models.options": ("LogvarRange",),

@@ -50,6 +50,8 @@ class CodePosterior(BaseDistribution):
         return torch.where(same, 0.0, -math.inf)
 
     def kl_divergence(self, prior: CodePrior, z: Tensor) -> Tensor:
+        if not isinstance(prior, CodePrior):
+            raise NotImplementedError
         return -prior.log_prob_indices(self.indices)
 
 

@@ -92,4 +92,6 @@ class RelaxedCategories(Independent[RelaxedOneHotCategorical]):
         return super().log_prob(value.clamp(min=torch.finfo(value.dtype).tiny))
 
     def kl_divergence(self, prior: RelaxedCategories, z: Tensor) -> Tensor:
+        if not isinstance(prior, RelaxedCategories):
+            raise NotImplementedError
         return (self.mean * (self.log_probs - prior.log_probs)).sum((-1, -2))

@@ -95,6 +95,8 @@ class LadderPosterior(BaseDistribution):
 
     def kl_divergence(self, prior: TopDownPrior, z: Tensor) -> Tensor:
         """The sum over levels of the KL to the prior's level, both given the level above in z."""
+        if not isinstance(prior, TopDownPrior):
+            raise NotImplementedError
         return _sum(self._level_kls(prior, z))
 
     @property

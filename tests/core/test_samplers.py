@@ -19,7 +19,7 @@ from small_jobs import SMALL_JOB
 from vaezoo import LatentSpec, Options, Sampler
 from vaezoo.cli.main import main
 from vaezoo.errors import OptionError, RunError
-from vaezoo.models.distributions import diagonal_normal
+from vaezoo.models.distributions import diagonal_normal, kl_divergence
 from vaezoo.plugins.registry import registry
 from vaezoo.runs.run import Run
 from vaezoo.runtime.device import seeded
@@ -185,8 +185,42 @@ class TestOptions:
         found = run.fit_sampler(class_means).evaluate(metrics=["elbo", "rate", "mse"])
         assert found.elbo is None
         assert found.rate is None
-        assert found.notes["elbo"] == "its sampler has no density"
+        assert found.notes["elbo"] == "its sampler has no density where the latents are"
         assert found.mse == run.evaluate(metrics="mse").mse
+
+
+class TestOtherLatents:
+    """Latents that are no plain vectors with a Gaussian posterior."""
+
+    def test_a_hierarchy_is_rated_by_a_sample(self, tmp_path: Path) -> None:
+        """Its own KL is to a prior with levels, which a sampler has not."""
+        run = vaezoo.train("ladder_vae", out=tmp_path / "run", **SMALL_JOB).fit_sampler("gaussian")
+        model, x = run.model, run.splits.test.get_batch(torch.arange(8))[0] / 255.0
+        with seeded(0, run.device), torch.no_grad():
+            posterior, prior = model.encode(x), model.sampling_prior()
+            z = posterior.rsample()
+            rate = kl_divergence(posterior, prior, z)
+            torch.testing.assert_close(rate, posterior.log_prob(z) - prior.log_prob(z))
+        found = run.evaluate(metrics=["elbo", "rate"])
+        assert found.rate is not None
+        assert found.rate > 0
+
+    def test_on_a_sphere_samples_are_projected_and_densities_do_not_compare(
+        self, tmp_path: Path
+    ) -> None:
+        run = vaezoo.train("vmf_vae", out=tmp_path / "run", **SMALL_JOB)
+        fitted = run.fit_sampler("gaussian")
+        decoded: list[Tensor] = []
+        model = fitted.model
+        decode = model.decode
+        model.decode = lambda z, y=None: decoded.append(z) or decode(z, y)  # type: ignore
+        fitted.sample(5)
+        torch.testing.assert_close(torch.cat(decoded).norm(dim=1), torch.ones(5))
+        found = fitted.evaluate(metrics=["elbo", "mse"])
+        assert found.elbo is None
+        assert found.mse is not None
+        assert found.notes["elbo"] == "its sampler has no density where the latents are"
+        assert run.evaluate(metrics="elbo").elbo is not None
 
 
 def edit(path: Path, **changes: Any) -> None:

@@ -13,13 +13,14 @@ from torch.distributions import Distribution
 
 from vaezoo import BaseVAE, Batch, DataSpec, Options, StepContext
 from vaezoo.errors import OptionError
-from vaezoo.evaluation.latents import latent_kls, prior_mean, prior_quantiles, project_to_prior
+from vaezoo.evaluation.latents import latent_kls, prior_mean, prior_quantiles
 from vaezoo.evaluation.metric import EvalContext, MetricUnavailable
 from vaezoo.models.distributions import (
     BaseDistribution,
     diagonal_normal,
     independent,
     kl_divergence,
+    project_to_prior,
     sample_prior,
 )
 from vaezoo_metrics.codes import CodeCounts

@@ -26,7 +26,7 @@ from vaezoo.evaluation.metric import (
     MetricUnavailable,
 )
 from vaezoo.models.base import BaseVAE
-from vaezoo.models.distributions import mode, sample_prior
+from vaezoo.models.distributions import mode, project_to_prior, sample_prior
 from vaezoo.runtime.device import evaluation_mode, seeded
 
 ACTIVE_VARIANCE = 0.01
@@ -204,15 +204,6 @@ def prior_mean(model: BaseVAE, label: int | None = None) -> Tensor:
             return sample_prior(prior, 1)
 
 
-def project_to_prior(prior: Distribution, z: Tensor) -> Tensor:
-    """z, or what is nearest to it of the values that the prior has, where it has not all.
-
-    A prior on a surface has a method `project(z)`.
-    """
-    project = getattr(prior, "project", None)
-    return z if project is None else project(z)
-
-
 def decode_mean(
     model: BaseVAE, z: Tensor, label: int | None = None, batch_size: int = 256
 ) -> Tensor:
@@ -288,7 +279,7 @@ def traverse(
         levels = (torch.arange(steps) + 0.5) / steps
         values = prior_quantiles(model, levels, label).flatten(1)
         z = prior_mean(model, label) if start is None else start.to(model.device)
-        prior = model.sampling_prior(None)
+        prior = model.prior()
         kl = latents.kl if latents.order == "kl" else None
         found: list[TraversalRow] = []
         num_ignored = 0

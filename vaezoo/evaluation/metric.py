@@ -132,7 +132,7 @@ class EvalContext:
     def why_not(self, requirement: str) -> str:
         """Why a requirement is not met, in words."""
         if requirement in _NEED_PRIOR_DENSITY and not self.model.prior_has_density:
-            return "its sampler has no density"
+            return "its sampler has no density where the latents are"
         return METRIC_REQUIRES[requirement]
 
     def require_examples(self, count: int) -> None:

@@ -13,7 +13,13 @@ from torch.distributions import Distribution
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import OptionError
 from vaezoo.models.bottleneck import Bottleneck, Codebook
-from vaezoo.models.distributions import log_mean_exp, mode, sample_prior, standard_normal
+from vaezoo.models.distributions import (
+    log_mean_exp,
+    mode,
+    project_to_prior,
+    sample_prior,
+    standard_normal,
+)
 from vaezoo.models.likelihood import Likelihood
 from vaezoo.models.network import Network
 from vaezoo.models.sampler import Sampler
@@ -133,8 +139,16 @@ class BaseVAE(nn.Module, ABC):
 
     @property
     def prior_has_density(self) -> bool:
-        """Whether p(z) in evaluation has an exact log-density: False with some samplers."""
-        return self.sampler is None or self.sampler.has_density or not self.sampler.is_fitted
+        """Whether p(z) in evaluation has an exact log-density, over the space of the posterior.
+
+        False with some samplers, and where the latents lie on a surface and those of the sampler
+        do not: their densities do not compare.
+        """
+        if self.sampler is None or not self.sampler.is_fitted:
+            return True
+        y = torch.zeros(1, dtype=torch.int64, device=self.device)
+        own, fitted = self.prior(self.labels(y)), self.sampler.distribution()
+        return self.sampler.has_density and hasattr(own, "project") == hasattr(fitted, "project")
 
     @property
     def last_decoder_layer(self) -> nn.Module:
@@ -209,6 +223,8 @@ class BaseVAE(nn.Module, ABC):
         mean: the likelihood's mean, else a sample of it.
         """
         z = sample_prior(self.sampling_prior(y), n, temperature)
+        if self.sampler is not None:  # it may leave the surface that the latents lie on
+            z = project_to_prior(self.prior(self.labels(y)), z)
         likelihood = self.decode(z, self.labels(y))
         return likelihood.mean if mean else likelihood.sample()
 

@@ -140,16 +140,14 @@ def kl_divergence(posterior: Distribution, prior: Distribution, z: Tensor) -> Te
 
     The posterior's own `kl_divergence(prior, z)` where its class defines one, as for a hierarchy
     with a top-down prior; else the closed form registered with torch (a plugin adds one with
-    torch.distributions.kl.register_kl); else the single-sample estimate log q(z|x) - log p(z),
-    which is unbiased.
+    torch.distributions.kl.register_kl). For a prior for which that raises NotImplementedError, such
+    as a sampler's, the single-sample estimate log q(z|x) - log p(z), which is unbiased.
 
     z: a sample of the posterior, [batch, *event].
     """
     own = getattr(posterior, "kl_divergence", None)
-    if own is not None:
-        return own(prior, z)
     try:
-        return torch_kl.kl_divergence(posterior, prior)
+        return torch_kl.kl_divergence(posterior, prior) if own is None else own(prior, z)
     except NotImplementedError:
         return posterior.log_prob(z) - prior.log_prob(z)
 
@@ -185,6 +183,15 @@ def sample_prior(prior: Distribution, n: int, temperature: float = 1.0) -> Tenso
             f"--temperature {temperature:g}: this model's prior has no spread to scale"
         ) from None
     return mean + temperature * (prior.sample(shape) - mean)
+
+
+def project_to_prior(prior: Distribution, z: Tensor) -> Tensor:
+    """z, or what is nearest to it of the values that the prior has, where it has not all.
+
+    A prior on a surface has a method `project(z)`.
+    """
+    project = getattr(prior, "project", None)
+    return z if project is None else project(z)
 
 
 def log_mean_exp(values: Tensor, dim: int = 0) -> Tensor:

@@ -41,14 +41,13 @@ from vaezoo.evaluation.latents import (
     decode_mean,
     interpolate,
     latent_statistics,
-    project_to_prior,
     reject_discrete,
     traverse,
 )
 from vaezoo.evaluation.metric import EvalContext, FeatureChoice, no_progress
 from vaezoo.io import read_json
 from vaezoo.models.base import UNFITTED_PRIOR, BaseVAE
-from vaezoo.models.distributions import mode
+from vaezoo.models.distributions import mode, project_to_prior
 from vaezoo.options import check_arguments, parse, to_dict
 from vaezoo.runs.build import (
     TooLargeError,
@@ -390,9 +389,7 @@ class Run:
         y = self._one_class(label, ends)
         a_z, b_z = (self.encode_example(end, y) for end in ends)
         with torch.no_grad():
-            z = project_to_prior(
-                self.model.sampling_prior(None), interpolate(a_z, b_z, steps, method)
-            )
+            z = project_to_prior(self.model.prior(), interpolate(a_z, b_z, steps, method))
         return Interpolation(
             ends[0].x.cpu(), ends[1].x.cpu(), latents=z.cpu(), images=decode_mean(self.model, z, y)
         )
