@@ -11,7 +11,7 @@ from typing import Any, cast
 import yaml
 
 from vaezoo.data.options import DataOptions
-from vaezoo.errors import OptionError, did_you_mean, nearest, quoted
+from vaezoo.errors import OptionError, RunError, did_you_mean, nearest, quoted
 from vaezoo.options import Options, cli_flag, describe, find_options, format_value, parse, to_dict
 from vaezoo.plugins.registry import WORDS, registry
 from vaezoo.plugins.sources import is_source
@@ -147,9 +147,27 @@ class RunConfig:
         return text
 
 
-def resolve_components(names: Mapping[str, str | None], config: Sections) -> Components:
+@dataclass(frozen=True, kw_only=True)
+class MissingDataset(DatasetSpec):
+    """Stands for the data set of a run whose plugin is not installed. why: the error, in one line.
+
+    It has the options of every data set only.
+    """
+
+    why: str
+    target: str = "vaezoo.data.base:BaseDataset"
+    summary: str = "the data set of a run, whose plugin is not installed"
+
+    def load(self) -> Any:
+        raise RunError(self.why)
+
+
+def resolve_components(
+    names: Mapping[str, str | None], config: Sections, data: DatasetSpec | None = None
+) -> Components:
     """Look up the names by section: those given, else the config file's, else the defaults.
 
+    data: in place of the data set of that name.
     What is given may be a file with a class, which is imported; what a config file names is not.
     OptionError, in one line, if the loss or a part does not fit the model.
     """
@@ -160,7 +178,7 @@ def resolve_components(names: Mapping[str, str | None], config: Sections) -> Com
     components = Components(
         model=with_own_tags(spec, parts),
         loss=cast(LossSpec, _pick("loss", names.get("loss"), config, spec.loss_name)),
-        data=resolve_dataset(names.get("data"), config),
+        data=data or resolve_dataset(names.get("data"), config),
         parts=parts,
     )
     if problem := find_conflict(components):

@@ -143,7 +143,7 @@ def read_runs(
     summaries = [RunSummary(name) for name in names_of(paths)]
     for i, (folder, summary) in enumerate(zip(folders, summaries, strict=True)):
         on_progress(summary.name, i, len(folders))
-        reasons = _read_folder(folder, summary)
+        reasons, run = _read_folder(folder, summary), None
         try:
             run = Run(folder.path, device, root=root)
             if sampler is not None:
@@ -162,7 +162,9 @@ def read_runs(
             kind = "" if isinstance(error, VaezooError) else f"{type(error).__name__}: "
             reason = kind + _one_line(error, folder)
             if reason not in reasons:
-                summary.remarks.append(f"its model was not loaded: {reason}")
+                loaded = run is not None and "model" in vars(run)
+                what = "latents were not measured" if loaded else "model was not loaded"
+                summary.remarks.append(f"its {what}: {reason}")
     on_progress("runs", len(folders), len(folders))
     return summaries
 

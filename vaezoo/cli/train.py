@@ -60,7 +60,8 @@ class TrainCommand(click.Command):
                 for name in names.values():
                     if name and is_source(name):  # the run may need a file that the line names
                         registry().add(name)
-                components, saved = load_components(RunFolder.existing(Path(own["resume"])))
+                folder = RunFolder.existing(Path(own["resume"]))
+                components, saved = load_components(folder, with_data=True)
                 ctx.meta[_RUN] = build_config(components, saved, {})
                 config = {s: _merge_sections(saved.get(s, {}), config.get(s, {})) for s in SECTIONS}
             if model or config.get("model", {}).get("name"):

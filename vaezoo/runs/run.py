@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.checkpoint.format import load_into, load_weights
-from vaezoo.config import NO_PART, RunConfig, build_config, title
+from vaezoo.config import NO_PART, MissingDataset, RunConfig, build_config, title
 from vaezoo.data.base import Batch, Splits, Standardizer, check_examples, load_splits
 from vaezoo.data.loader import BatchLoader
 from vaezoo.data.spec import DataSpec
@@ -125,7 +125,7 @@ class Run:
             config = build_config(components, values, {})
         except OptionError as error:
             raise RunError(f"{self.folder.config}: {error}") from None
-        if self._root is None:
+        if self._root is None or isinstance(components.data, MissingDataset):
             return config
         moved = {**to_dict(config.data), "root": self._root}
         data = parse(type(config.data), moved, title(components.data))
@@ -242,7 +242,11 @@ class Run:
     @functools.cached_property
     def splits(self) -> Splits:
         """The data that the run was trained on, read again. RunError if it has changed."""
-        splits = load_splits(build_dataset(self.config.components.data, self.config.data))
+        try:
+            splits = load_splits(build_dataset(self.config.components.data, self.config.data))
+        except DataError as error:
+            movable = "root" in type(self.config.data).model_fields and "--root" not in str(error)
+            raise DataError(f"{error}{'; if it moved, give --root' if movable else ''}") from None
         check_same_data(self.metadata, splits)
         return replace(splits, spec=self.data_spec)
 
