@@ -29,7 +29,6 @@ from vaezoo.bench.report import compare, describe_environment, load_json, table_
 from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.checkpoint.format import load_into, load_weights
 from vaezoo.config import build_config, load_config, parse_settings, resolve_components
-from vaezoo.data import cache as image_cache
 from vaezoo.data.decode import decode_image, is_grey
 from vaezoo.data.options import DecodeOptions
 from vaezoo.data.spec import DataSpec
@@ -37,6 +36,7 @@ from vaezoo.errors import VaezooError
 from vaezoo.evaluation.plots import save_curves
 from vaezoo.runs.build import build_model
 from vaezoo.runs.run import Run
+from vaezoo_files import cache as image_cache
 from vaezoo_files.celeba import read_partition, split_by_partition
 from vaezoo_files.npz import NpzDataset
 from vaezoo_files.options import NpzOptions

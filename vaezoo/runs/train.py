@@ -165,7 +165,7 @@ def _start(config: RunConfig, out: Path | None, callback: ProgressCallback) -> R
             metadata["init"] = on_rank0_broadcast(lambda: copy_weights(model, source, parts))
 
         def save_start(folder: RunFolder) -> None:
-            if "init" in metadata:
+            if metadata["init"]:
                 save_weights(folder.init, model.state_dict())
 
         stops = SignalHandler()
@@ -178,7 +178,7 @@ def _start(config: RunConfig, out: Path | None, callback: ProgressCallback) -> R
             with folder.lock():
                 try:
                     trainer = _make_trainer(config, model, splits, folder, runtime, callback, stops)
-                    notes = [f"weights: {line}" for line in describe_copy(metadata.get("init"))]
+                    notes = [f"weights: {line}" for line in describe_copy(metadata["init"])]
                     return _train(trainer, config, splits, notes)
                 except BaseException as error:
                     if folder.is_writer and not folder.has_progress:
@@ -355,4 +355,4 @@ def _metadata(config: RunConfig, splits: Splits) -> dict[str, Any]:
             "version": plugin.version,
         }
     origins["data"] |= splits.record()
-    return {"format": RUN_FORMAT, **origins, "versions": versions()}
+    return {"format": RUN_FORMAT, **origins, "init": None, "versions": versions()}
