@@ -191,6 +191,18 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     ),
     "vaezoo.cli.output": ("print_result",),
     "vaezoo.cli.progress": ("Progress",),
+    "vaezoo_discrete.quantizer": (
+        "Quantized",
+        "Quantizer",
+        "no_autocast",
+        "rotate",
+        "squared_distance",
+        "straight_through",
+    ),
+    "vaezoo_discrete.bottleneck": ("QuantizerBottleneck",),
+    "vaezoo_discrete.distributions": ("SoftPosterior",),
+    "vaezoo_discrete.options": ("MAX_CODES", "VQOptions"),
+    "vaezoo_discrete.vq": ("VectorQuantizer", "nearest_codes", "vector_quantizer"),
     "vaezoo_files.cache": ("CachedImages", "cache_folder", "cached_images"),
     "vaezoo_export.export": (
         "TOLERANCE",

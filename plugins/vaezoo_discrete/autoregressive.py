@@ -10,7 +10,7 @@ from vaezoo import LatentSpec, Sampler
 from vaezoo.errors import OptionError
 from vaezoo.models.bottleneck import Codebook
 
-from .distributions import CodePrior
+from .distributions import CodePrior, indices_shape
 from .options import AutoregressiveOptions
 from .transformer import CodeTransformer
 
@@ -18,7 +18,8 @@ from .transformer import CodeTransformer
 class AutoregressiveSampler(Sampler):
     """p(indices) = Π p(index | indices before it), in raster order (van den Oord et al. 2017, 3.3).
 
-    A transformer in place of their PixelCNN. Until it is fitted it is uniform.
+    A transformer in place of their PixelCNN. Several codebooks follow one another: all positions of
+    the first, then those of the next. Until it is fitted it is uniform.
     """
 
     options: AutoregressiveOptions
@@ -32,7 +33,11 @@ class AutoregressiveSampler(Sampler):
         # Not a submodule: its weights are the bottleneck's.
         self._codebook: list[Codebook] = [codebook]
         self.network = CodeTransformer(
-            codebook.num_codes, math.prod(self.grid), options.prior_width, options.prior_layers
+            codebook.num_codes,
+            math.prod(indices_shape(codebook, latent.shape)),
+            options.prior_width,
+            options.prior_layers,
+            codebooks=codebook.codebooks,
         )
 
     @property

@@ -12,7 +12,7 @@ from .quantizer import Quantizer
 
 
 class QuantizerBottleneck(Bottleneck):
-    """Replaces the features at each position of the grid by one of the quantizer's codes.
+    """Replaces the features at each position of the grid by codes of a quantizer.
 
     As in van den Oord et al. (2017, section 3), the prior is uniform in training; the sampler
     `autoregressive` then fits one to the indices of the training set.
@@ -23,8 +23,12 @@ class QuantizerBottleneck(Bottleneck):
             raise OptionError("codes need a network with a grid of features")
         super().__init__(options, grid)
         self.quantizer = quantizer
-        self.num_params = quantizer.code_dim
-        self.latent_shape = (quantizer.code_dim, *grid)
+        self.num_params = quantizer.dim
+        self.latent_shape = (quantizer.code_dim, *quantizer.codes_grid(grid))
+
+    @property
+    def out_features(self) -> int:
+        return self.quantizer.dim
 
     @property
     def codebook(self) -> Quantizer:
@@ -34,4 +38,7 @@ class QuantizerBottleneck(Bottleneck):
         return CodePosterior(self.quantizer(params), self.quantizer)
 
     def prior(self) -> CodePrior:
-        return CodePrior(self.quantizer, self.grid, self._origin)
+        return CodePrior(self.quantizer, self.latent_shape[1:], self._origin)
+
+    def decoder_input(self, z: Tensor) -> Tensor:
+        return self.quantizer.codes_to_features(z)

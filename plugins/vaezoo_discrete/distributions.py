@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.types import _size
 
 from vaezoo.models.bottleneck import Codebook
-from vaezoo.models.distributions import BaseDistribution
+from vaezoo.models.distributions import BaseDistribution, Delta
 
 from .quantizer import Quantized, Quantizer
 from .transformer import CodeTransformer
@@ -17,6 +17,8 @@ from .transformer import CodeTransformer
 
 class CodePosterior(BaseDistribution):
     """q(z|x) with all its mass on one code at each position (van den Oord et al. 2017, equation 1).
+
+    With several codebooks z holds the code vectors of all of them, and indices those of each.
 
     `rsample` has the straight-through gradient; `mean` gives the same code vectors without it. The
     entropy is 0, so KL(q ‖ p) is -log p(indices), and log p(x|codes) + log p(indices) is a lower
@@ -28,9 +30,10 @@ class CodePosterior(BaseDistribution):
     has_rsample = True
 
     def __init__(self, output: Quantized, quantizer: Quantizer) -> None:
-        self.quantized, self.indices, self.losses = output
+        self.indices, self.losses = output.indices, output.losses
+        self.quantized = quantizer.latent(output)
         self.quantizer = quantizer
-        self.num_codes = quantizer.num_codes
+        self.num_codes, self.codebooks = quantizer.num_codes, quantizer.codebooks
         super().__init__(self.quantized.shape[:1], self.quantized.shape[1:])
 
     @property
@@ -55,11 +58,24 @@ class CodePosterior(BaseDistribution):
         return -prior.log_prob_indices(self.indices)
 
 
+class SoftPosterior(Delta):
+    """q(z|x) with all its mass on a mixture of codes: a continuous latent without a rate.
+
+    assignments: indices of the likeliest codes. losses: of the quantizer.
+    """
+
+    def __init__(self, output: Quantized, quantizer: Quantizer) -> None:
+        super().__init__(output.quantized, output.quantized.dim() - 1)
+        self.assignments, self.losses = output.indices, output.losses
+        self.codebook_size, self.codebooks = quantizer.num_codes, quantizer.codebooks
+
+
 class CodePrior(BaseDistribution):
     """p(z) over the code vectors of a grid: uniform, or by an autoregressive network.
 
-    codebook: maps indices to code vectors. grid: the spatial size. like: a tensor on the device.
-    network: gives p(indices); None for a uniform prior.
+    codebook: maps indices to code vectors. grid: the spatial size of the codes. like: a tensor on
+    the device. network: gives p(indices), flattened: all positions of the first codebook, row by
+    row, then those of the next; None for a uniform prior.
     temperature: divides the network's logits in `sample`; `log_prob` is at temperature 1.
     """
 
@@ -73,6 +89,7 @@ class CodePrior(BaseDistribution):
         temperature: float = 1.0,
     ) -> None:
         self.codebook, self.grid, self.network = codebook, grid, network
+        self.indices_shape = indices_shape(codebook, (codebook.code_dim, *grid))
         self.like, self.temperature = like, temperature
         super().__init__((), (codebook.code_dim, *grid))
 
@@ -83,21 +100,26 @@ class CodePrior(BaseDistribution):
     @torch.no_grad()
     def sample(self, sample_shape: _size = ()) -> Tensor:
         shape = torch.Size(sample_shape)
-        n, length = shape.numel(), math.prod(self.grid)
+        n, length = shape.numel(), math.prod(self.indices_shape)
         if self.network is None:
             size, device = (n, length), self.like.device
             indices = torch.randint(self.codebook.num_codes, size, device=device)
         else:
             indices = self.network.sample(n, self.temperature)
-        return self.codebook.indices_to_codes(indices.view(*shape, *self.grid))
+        return self.codebook.indices_to_codes(indices.view(*shape, *self.indices_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
         return self.log_prob_indices(self.codebook.codes_to_indices(value))
 
     def log_prob_indices(self, indices: Tensor) -> Tensor:
-        """log p in nats: int64 [*batch, *grid] -> [*batch]."""
-        flat = indices.flatten(-len(self.grid))
+        """log p in nats: int64 [*batch, (codebooks,) *grid] -> [*batch]."""
+        flat = indices.flatten(-len(self.indices_shape))
         if self.network is None:
             log_p = -flat.shape[-1] * math.log(self.codebook.num_codes)
             return torch.full(flat.shape[:-1], log_p, device=flat.device)
         return self.network.log_prob(flat.view(-1, flat.shape[-1])).view(flat.shape[:-1])
+
+
+def indices_shape(codebook: Codebook, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of the indices of a latent: [codebooks, *grid], without `codebooks` if it is 1."""
+    return (*((codebook.codebooks,) if codebook.codebooks > 1 else ()), *latent_shape[1:])

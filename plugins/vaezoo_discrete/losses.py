@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vaezoo import BaseLoss, BaseVAE, Batch, LossOutput, StepContext
+from vaezoo import BaseLoss, BaseVAE, Batch, DataSpec, LossOutput, StepContext
 from vaezoo.distributed import all_gather
 from vaezoo.losses.elbo import elbo_terms
 
-from .distributions import CodePosterior
+from .distributions import CodePosterior, SoftPosterior
 from .options import VQLossOptions
+from .quantizer import Quantizer
 
 
 class CodesLoss(BaseLoss):
@@ -18,15 +19,24 @@ class CodesLoss(BaseLoss):
 
     rate: -log p(indices). While the prior is uniform it is the constant positions · log(num_codes):
     Mentzer et al. (2023) train on the distortion alone. perplexity and usage: see `code_usage`.
+    Where the latents are mixtures of codes there is no rate, and the loss is the distortion.
     """
 
     def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         output = model(batch.x, batch.y)
-        posterior, terms = output.posterior, elbo_terms(output, batch.x)
-        assert isinstance(posterior, CodePosterior)
-        perplexity, usage = code_usage(all_gather(posterior.indices), posterior.num_codes)
+        posterior = output.posterior
+        if isinstance(posterior, SoftPosterior):
+            distortion = -output.likelihood.log_prob(batch.x)
+            loss, terms = distortion.mean(), {"distortion": distortion}
+            indices, num_codes = posterior.assignments, posterior.codebook_size
+        else:
+            assert isinstance(posterior, CodePosterior)
+            terms = elbo_terms(output, batch.x)
+            loss, indices = -terms["elbo"].mean(), posterior.indices
+            num_codes = posterior.num_codes
+        perplexity, usage = code_usage(all_gather(indices), num_codes, posterior.codebooks)
         terms |= {"perplexity": perplexity, "usage": usage, **posterior.losses}
-        return LossOutput(-terms["elbo"].mean(), terms)
+        return LossOutput(loss, terms)
 
 
 class VQLoss(CodesLoss):
@@ -35,27 +45,46 @@ class VQLoss(CodesLoss):
     van den Oord et al. (2017), equation 3. Each distance is a sum over an example's grid, averaged
     over the batch. The second term trains the codebook; with moving averages it is absent. A
     bottleneck without learned codes has neither term.
+
+    A bottleneck with soft assignments adds  entropy_weight · (entropy - diversity · batch_entropy):
+    sure assignments of each position, and even use of all codes (Yu et al. 2023, equation 5).
+    The term `index` of the bottleneck `ibq` has the weight 1.
     """
 
     options: VQLossOptions
 
+    def __init__(self, options: VQLossOptions, model: BaseVAE, data: DataSpec) -> None:
+        super().__init__(options, model, data)
+        quantizer = getattr(getattr(model, "bottleneck", None), "quantizer", None)
+        if isinstance(quantizer, Quantizer) and quantizer.batch_statistics:
+            self.no_accumulate_reason = "the entropy of codes is that of a whole batch"
+
     def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         loss, terms = super().forward(model, batch, context)
-        for term, weight in (("commitment", self.options.commitment), ("codebook", 1.0)):
+        weights = {
+            "commitment": self.options.commitment,
+            "codebook": 1.0,
+            "index": 1.0,
+            "entropy": self.options.entropy_weight,
+            "batch_entropy": -self.options.entropy_weight * self.options.diversity,
+        }
+        for term, weight in weights.items():
             if term in terms:
                 loss = loss + weight * terms[term].mean()
         return LossOutput(loss, terms)
 
 
-def code_usage(indices: Tensor, num_codes: int) -> tuple[Tensor, Tensor]:
+def code_usage(indices: Tensor, num_codes: int, codebooks: int = 1) -> tuple[Tensor, Tensor]:
     """Perplexity of the indices, and the fraction of the codebook that occurs: 0-dim each.
 
     Perplexity is exp(entropy) of their frequencies: 1 if all are the same, `num_codes` if all codes
-    occur equally often. indices: int64, any shape.
+    occur equally often. indices: int64, any shape; of several codebooks [batch, codebooks, ...]:
+    both numbers are then means over the codebooks.
     """
-    flat = indices.flatten()
+    rows = indices.movedim(1, 0) if codebooks > 1 else indices
+    rows = rows.reshape(codebooks, -1)
     # The sum of integers does not depend on the order, so a GPU gives the same counts each time.
-    counts = torch.zeros(num_codes, dtype=torch.int64, device=flat.device)
-    counts = counts.scatter_add_(0, flat, torch.ones_like(flat))
-    perplexity = torch.special.entr(counts / flat.numel()).sum().exp()
+    counts = torch.zeros(codebooks, num_codes, dtype=torch.int64, device=rows.device)
+    counts = counts.scatter_add_(1, rows, torch.ones_like(rows))
+    perplexity = torch.special.entr(counts / rows.shape[1]).sum(1).exp().mean()
     return perplexity, (counts > 0).float().mean()

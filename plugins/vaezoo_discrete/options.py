@@ -45,6 +45,21 @@ class VQOptions(Options):
         description="a code that was not used for so many steps is reset to a random encoder "
         "output; none: never",
     )
+    estimator: Literal["straight_through", "rotation"] = Field(
+        "straight_through",
+        description="how the decoder's gradient passes the quantizer: straight_through; rotation: "
+        "rotated and scaled as the features are moved to their code",
+    )
+    cosine: bool = Field(
+        False, description="features and codes are unit vectors, compared by their cosine"
+    )
+    kmeans_steps: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="steps of k-means on the first batch, whose means start the codebook; 0: "
+        "random encoder outputs do",
+    )
 
 
 class FSQOptions(Options):
@@ -79,4 +94,16 @@ class VQLossOptions(Options):
         0.25,
         ge=0,
         description="weight of the commitment term, |features - codes|²: beta in the paper",
+    )
+    entropy_weight: float = Field(
+        0.1,
+        ge=0,
+        description="weight of the entropies of codes, with a bottleneck of soft assignments (lfq, "
+        "bsq, ibq, soft_vq)",
+    )
+    diversity: float = Field(
+        1.0,
+        ge=0,
+        description="weight, in them, of the entropy of the codes of a whole batch, which is made "
+        "large",
     )

@@ -28,19 +28,23 @@ class CodeTransformer(nn.Module):
     As in Vaswani et al. (2017). At first it is exactly uniform: its last layer is 0. Its parameters
     require a gradient only while `fit` runs, so no training phase of the autoencoder has them.
 
-    length: positions of a grid, row by row. width: embedding size.
+    length: positions of a grid, row by row; of several codebooks, all positions of the first, then
+    those of the next. width: embedding size. codebooks: equal indices of two codebooks are
+    different codes: each codebook has its own embeddings and its own part of the last layer.
     """
 
-    def __init__(self, num_codes: int, length: int, width: int, layers: int) -> None:
+    def __init__(
+        self, num_codes: int, length: int, width: int, layers: int, codebooks: int = 1
+    ) -> None:
         super().__init__()
-        self.length = length
+        self.num_codes, self.length, self.codebooks = num_codes, length, codebooks
         self.start = nn.Parameter(0.02 * torch.randn(width))
         self.position = nn.Parameter(0.02 * torch.randn(length, width))
-        self.embedding = nn.Embedding(num_codes, width)
+        self.embedding = nn.Embedding(codebooks * num_codes, width)
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.blocks = nn.ModuleList(_Block(width) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, num_codes)
+        self.head = nn.Linear(width, codebooks * num_codes)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.requires_grad_(False)
@@ -48,15 +52,29 @@ class CodeTransformer(nn.Module):
     def forward(self, indices: Tensor) -> Tensor:
         """Logits of each index given those before it: [batch, length] -> [..., num_codes]."""
         start = self.start.expand(len(indices), 1, -1)
-        x = torch.cat([start, self.embedding(indices[:, :-1])], 1) + self.position
+        first = self.num_codes * (
+            torch.arange(self.length, device=indices.device) // self._positions
+        )
+        x = torch.cat([start, self.embedding((indices + first)[:, :-1])], 1) + self.position
         for block in self.blocks:
             x, _ = block(x)
-        logits: Tensor = self.head(self.norm(x))
-        return logits
+        parts = self.norm(x).split(self._positions, 1)
+        return torch.cat([self._logits(part, i) for i, part in enumerate(parts)], 1)
+
+    @property
+    def _positions(self) -> int:
+        return self.length // self.codebooks
+
+    def _logits(self, x: Tensor, codebook: int) -> Tensor:
+        """Logits of a codebook's indices: [..., width] -> [..., num_codes]."""
+        if self.codebooks == 1:
+            return self.head(x)
+        rows = slice(codebook * self.num_codes, (codebook + 1) * self.num_codes)
+        return F.linear(x, self.head.weight[rows], self.head.bias[rows])
 
     def log_prob(self, indices: Tensor) -> Tensor:
         """log p in nats: int64 [batch, length] -> [batch]."""
-        size = max(1, _MAX_LOGITS // (self.length * self.head.out_features))
+        size = max(1, _MAX_LOGITS // (self.length * self.num_codes))
         parts = indices.split(len(indices) if torch.is_grad_enabled() else size)
         return torch.cat([self._log_prob(part) for part in parts])
 
@@ -74,9 +92,11 @@ class CodeTransformer(nn.Module):
             x = x + self.position[position]
             for i, block in enumerate(self.blocks):
                 x, caches[i] = block(x, caches[i])
-            logits = self.head(self.norm(x[:, 0])).float() / max(temperature, _MIN_TEMPERATURE)
-            indices.append(torch.multinomial(logits.softmax(1), 1))
-            x = self.embedding(indices[-1])
+            codebook = position // self._positions
+            logits = self._logits(self.norm(x[:, 0]), codebook).float()
+            probs = (logits / max(temperature, _MIN_TEMPERATURE)).softmax(1)
+            indices.append(torch.multinomial(probs, 1))
+            x = self.embedding(indices[-1] + codebook * self.num_codes)
         return torch.cat(indices, 1)
 
     @torch.enable_grad()

@@ -14,14 +14,17 @@ from vaezoo.evaluation.metric import EvalBatch, EvalContext, MetricResult, Metri
 
 @runtime_checkable
 class CodePosterior(Protocol):
-    """A posterior with one certain code a position: int64 [batch, ...], below `num_codes`."""
+    """A posterior with one certain code a position: int64 [batch, ...], below `num_codes`.
+
+    If it has `codebooks` above 1, its indices are [batch, codebooks, ...].
+    """
 
     indices: Tensor
     num_codes: int
 
 
 class CodeCounts(MetricState):
-    """How often each code occurs, at all positions of all examples together."""
+    """How often each code of each codebook occurs, at all positions of all examples together."""
 
     mergeable = True
 
@@ -33,19 +36,32 @@ class CodeCounts(MetricState):
         posterior: object = batch.posterior
         if not isinstance(posterior, CodePosterior):
             raise MetricUnavailable("its latents are no codes of one codebook")
-        indices = posterior.indices.flatten()
-        self.counts.update(torch.bincount(indices, minlength=posterior.num_codes))
+        codebooks = getattr(posterior, "codebooks", 1)
+        indices = posterior.indices.movedim(1, 0) if codebooks > 1 else posterior.indices
+        counts = [
+            torch.bincount(row, minlength=posterior.num_codes)
+            for row in indices.reshape(codebooks, -1)
+        ]
+        self.counts.update(torch.stack(counts))
 
     @property
     def frequencies(self) -> Tensor:
+        """The frequencies of the codes, each row of them adding up to 1: [codebooks, num_codes]."""
         counts = self.counts.sum
         assert counts is not None
-        return counts.double() / counts.sum()
+        return counts.double() / counts.sum(1, keepdim=True)
 
     def code_use(self) -> MetricResult:
-        used = float((self.frequencies > 0).double().mean())
-        return MetricResult(used, note=f"of {len(self.frequencies):,} codes")
+        return self._mean((self.frequencies > 0).double().mean(1), ".3f")
 
     def code_perplexity(self) -> MetricResult:
-        perplexity = float(torch.special.entr(self.frequencies).sum().exp())
-        return MetricResult(perplexity, note=f"of {len(self.frequencies):,} codes")
+        return self._mean(torch.special.entr(self.frequencies).sum(1).exp(), ",.1f")
+
+    def _mean(self, values: Tensor, form: str) -> MetricResult:
+        """The mean over codebooks, [codebooks], with each of them in the note."""
+        codebooks, codes = self.frequencies.shape
+        note = f"of {codes:,} codes"
+        if codebooks > 1:
+            each = ", ".join(format(value, form) for value in values.tolist())
+            note += f"; mean of {codebooks} codebooks: {each}"
+        return MetricResult(float(values.mean()), note=note)

@@ -74,8 +74,12 @@ def _latents(context: EvalContext) -> tuple[Tensor | None, Tensor | None, float 
         posterior = context.model.encode(batch.x, y)
         indices: Tensor | None = getattr(posterior, "indices", None)
         if indices is not None:
+            size, books = getattr(posterior, "num_codes", 0), getattr(posterior, "codebooks", 1)
+            if books > 1:  # [batch, codebooks, ...]: each codebook has codes of its own
+                first = size * torch.arange(books, device=indices.device)
+                indices = indices.transpose(1, -1) + first
             used.append(indices.unique())
-            total = getattr(posterior, "num_codes", 0)
+            total = size * books
         if context.has("continuous") and context.has("density"):
             posteriors.append(posterior.rsample().flatten(1).double())
             priors.append(

@@ -17,14 +17,20 @@ from vaezoo.options import Options
 class Codebook(Protocol):
     """What a bottleneck with codes offers to a prior over them.
 
-    num_codes: the number of codes. code_dim: the size of a code vector.
+    A latent is a grid of code vectors, [code_dim, *grid]. At each position it has one code of each
+    codebook. Indices are [*grid], and [codebooks, *grid] if there are several codebooks. A sequence
+    (of the scales of a pyramid, say) is a grid of one dimension.
+
+    num_codes: the number of codes in a codebook. codebooks: the number of codebooks. code_dim: the
+    size of a code vector; of several codebooks, of all their vectors together.
     """
 
     num_codes: int
     code_dim: int
+    codebooks: int
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
-        """Code vectors of indices: int64 [..., *grid] -> [..., code_dim, *grid]."""
+        """Code vectors of indices: int64 [..., (codebooks,) *grid] -> [..., code_dim, *grid]."""
 
     def codes_to_indices(self, z: Tensor) -> Tensor:
         """Indices of the codes nearest to z: the inverse of `indices_to_codes`."""

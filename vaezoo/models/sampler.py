@@ -52,7 +52,7 @@ class Sampler(nn.Module, ABC):
 
     @abstractmethod
     def fit(self, latents: Tensor, y: Tensor | None = None) -> None:
-        """Fit the prior: latents [n, *shape], or int32 indices [n, *grid] of codes.
+        """Fit the prior: latents [n, *shape], or int32 indices of codes (see `Codebook`).
 
         y: class numbers, [n], -1 where unknown, or None.
         """

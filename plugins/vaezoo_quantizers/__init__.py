@@ -1,0 +1,1 @@
+"""Quantizers beyond one codebook: residual, product, binary, linear, over scales, and soft."""
