@@ -30,6 +30,8 @@ class AutoregressiveOptions(Options):
 
 
 class VQOptions(Options):
+    """A codebook, how it learns, and how a gradient passes it."""
+
     codes: int = Field(512, ge=2, le=MAX_CODES, description="number of codes in the codebook")
     code_dim: int = Field(64, ge=1, le=1 << 16, description="size of a code vector")
     codebook: Literal["ema", "gradient"] = Field(
