@@ -16,7 +16,7 @@ _EXPORTS = {
         "create_model list_datasets list_losses list_metrics "
         "list_models list_parts load_data load_plugin load_run train"
     ),
-    "vaezoo.data.base": "BaseDataset Batch Split Splits TensorSplit",
+    "vaezoo.data.base": "BaseDataset Batch GivenData Split Splits TensorSplit",
     "vaezoo.data.options": "DataOptions",
     "vaezoo.data.spec": "DataSpec",
     "vaezoo.errors": "VaezooError",
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from vaezoo.api import *  # noqa: F403 - the names of its __all__
     from vaezoo.data.base import BaseDataset as BaseDataset
     from vaezoo.data.base import Batch as Batch
+    from vaezoo.data.base import GivenData as GivenData
     from vaezoo.data.base import Split as Split
     from vaezoo.data.base import Splits as Splits
     from vaezoo.data.base import TensorSplit as TensorSplit

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast
-
-from pydantic import BeforeValidator
+from typing import Any, cast
 
 from vaezoo.config import (
     build_config,
@@ -14,7 +13,7 @@ from vaezoo.config import (
     resolve_dataset,
     split_by_section,
 )
-from vaezoo.data.base import Splits, load_splits
+from vaezoo.data.base import GivenData, Splits
 from vaezoo.data.options import DataOptions
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import OptionError
@@ -33,22 +32,10 @@ from vaezoo.plugins.specs import (
     PartSpec,
     Spec,
 )
-from vaezoo.runs.build import build_dataset, build_model
+from vaezoo.runs.build import build_model, read_data
 from vaezoo.runs.run import Run, load_run
 from vaezoo.runs.train import start_run
 from vaezoo.training.loggers import ProgressCallback
-
-
-def _check_data_name(value: Any) -> Any:
-    if value is not None and not isinstance(value, str):
-        raise ValueError(
-            "give the name of a data set, as vaezoo.list_datasets() shows them; an array is read "
-            "from the file that numpy.savez writes"
-        )
-    return value
-
-
-DatasetName = Annotated[str | None, BeforeValidator(_check_data_name)]
 
 __all__ = [
     "create_model",
@@ -100,24 +87,45 @@ def load_plugin(source: Path | str) -> list[Spec]:
 
 
 @check_arguments
-def load_data(name: str | None = None, **options: Any) -> Splits:
+def load_data(
+    data: Any = None,
+    *,
+    labels: Any = None,
+    factors: Any = None,
+    factor_names: Sequence[str] = (),
+    **options: Any,
+) -> Splits:
     """Load a data set, by default the one that declares itself so.
 
+    data, labels, factors, factor_names: as in `train`.
     options: those that `vaezoo info NAME` shows.
 
     DataError says what is missing or wrong with the data, OptionError what with the options.
     """
+    name, given = _given(data, labels, factors, factor_names)
     spec = resolve_dataset(name, {})
     parsed = parse(spec.load_options(), options, f"data set {spec.name}")
     assert isinstance(parsed, DataOptions)
-    return load_splits(build_dataset(spec, parsed))
+    return read_data(spec, parsed, given)
+
+
+def _given(
+    data: Any, labels: Any, factors: Any, factor_names: Sequence[str]
+) -> tuple[str | None, GivenData | None]:
+    """The name of the data set, and what is given in its place."""
+    if data is not None and not isinstance(data, str):
+        return registry().reader_of(data).name, GivenData(data, labels, factors, factor_names)
+    if not (labels is None and factors is None and not factor_names):
+        raise OptionError("labels and factors are given with an array as data, not with a name")
+    return data, None
 
 
 @check_arguments
 def create_model(
     name: str,
-    data: DataSpec | Splits | tuple[int, ...],
+    data: Any,
     *,
+    labels: Any = None,
     network: str | type | Network | None = None,
     bottleneck: str | type | Bottleneck | None = None,
     likelihood: str | type | Likelihood | None = None,
@@ -127,18 +135,26 @@ def create_model(
 ) -> BaseVAE:
     """Build a new model, untrained, on the CPU, with its loss at `model.loss`.
 
-    data: a DataSpec, loaded data, or the shape of an example, such as (3, 64, 64).
+    data: a DataSpec, the shape of an example, such as (3, 64, 64), or data as in `train`: an array,
+        Splits, ..., which is read for its DataSpec. labels: with such data.
     network, bottleneck, likelihood, sampler: parts in place of the model's own: a name, a class, or
         an object of a class that was built for this data.
     loss: the name of its loss, by default the model's own.
-    options: of the model, its parts and its loss, as `vaezoo info` shows them: `latent_dim=16`.
+    options: of the model, its parts and its loss, as `vaezoo info` shows them: `latent_dim=16`;
+        for an array also those of the data, as `layout`.
     """
-    spec = data.spec if isinstance(data, Splits) else data
-    if isinstance(spec, tuple):
+    data_name, given = None, None
+    if isinstance(data, tuple):
         try:
-            spec = DataSpec(shape=spec)
+            data = DataSpec(shape=data)
         except ValueError as error:
             raise OptionError(str(error)) from None
+    elif isinstance(data, Splits):
+        data = data.spec
+    if not isinstance(data, DataSpec):
+        data_name, given = _given(data, labels, None, ())
+    elif labels is not None:
+        raise OptionError("labels are given with an array as data")
     parts: dict[str, Any] = {
         "network": network,
         "bottleneck": bottleneck,
@@ -148,12 +164,15 @@ def create_model(
     built = {kind: part for kind, part in parts.items() if not isinstance(part, str | type | None)}
     classes = {kind: type(built[kind]) if kind in built else part for kind, part in parts.items()}
     names = {kind: _register(part, kind) for kind, part in classes.items()}
-    components = resolve_components({"model": name, "loss": loss, **names}, {})
-    given = split_by_section(components, options)
-    foreign = [key for section in ("train", "data") for key in given[section]]
-    if foreign:
+    components = resolve_components({"model": name, "loss": loss, "data": data_name, **names}, {})
+    sections = split_by_section(components, options)
+    foreign = [key for section in ("train", "data") for key in sections[section]]
+    if foreign and (isinstance(data, DataSpec) or sections["train"]):
         raise OptionError(f"{foreign[0]!r} is an option of training or data, not of a model")
-    return build_model(build_config(components, {}, given), spec, built)
+    config = build_config(components, {}, sections)
+    if not isinstance(data, DataSpec):
+        data = read_data(components.data, config.data, given).spec
+    return build_model(config, data, built)
 
 
 def _register(part: str | type | None, kind: str) -> str | None:
@@ -170,7 +189,10 @@ def _register(part: str | type | None, kind: str) -> str | None:
 def train(
     model: str | None = None,
     *,
-    data: DatasetName = None,
+    data: Any = None,
+    labels: Any = None,
+    factors: Any = None,
+    factor_names: Sequence[str] = (),
     network: str | None = None,
     bottleneck: str | None = None,
     likelihood: str | None = None,
@@ -186,12 +208,19 @@ def train(
 
     model, data, loss, and the parts network, bottleneck, likelihood, sampler: names; what is not
         given comes from the config file, else from the defaults.
+    data: may also be a numpy array, a tensor, a torch Dataset with a length, whose items are x or
+        (x, y), a DataFrame of pandas or polars, or Splits. Options of the data, such as `layout`,
+        `values` and `test_fraction`, are those of the data set that reads it: `vaezoo info arrays`
+        and `vaezoo info table` show them.
+    labels: with such data, the class of each example, [n]: whole numbers, texts, or bools.
+    factors: its factors of variation, [n, factors], whole numbers or texts, with `factor_names`.
     out: the run folder, which must be new or empty; by default the next free one under `runs`.
     auto_resume: resume the run at `out` if it has begun, and only open it if it has finished.
     config: a YAML file. callback: is called as training goes on; by default nothing is shown.
     options: of training, model, parts, loss and data, by their names: `epochs=5, beta=4`.
     """
     sections = {} if config is None else load_config(Path(config))
+    dataset, given = _given(data, labels, factors, factor_names)
     names = {
         "model": model,
         "network": network,
@@ -199,9 +228,10 @@ def train(
         "likelihood": likelihood,
         "sampler": sampler,
         "loss": loss,
-        "data": data,
+        "data": dataset,
     }
     components = resolve_components(names, sections)
     resolved = build_config(components, sections, split_by_section(components, options))
     folder = None if out is None else Path(out)
-    return start_run(resolved, folder, callback or ProgressCallback(), auto_resume=auto_resume)
+    show = callback or ProgressCallback()
+    return start_run(resolved, folder, show, auto_resume=auto_resume, given=given)

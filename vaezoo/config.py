@@ -37,7 +37,7 @@ NO_PART = "none"
 
 RESERVED = (
     *("model", *PARTS, "loss", "data", "config", "set", "out", "resume", "auto_resume", "help"),
-    "callback",
+    *("callback", "progress", "labels", "factors", "factor_names"),
 )
 """Words that the command line and `vaezoo.train` have for themselves."""
 

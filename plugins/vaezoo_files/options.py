@@ -6,10 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
+from vaezoo import DataOptions
 from vaezoo.data.options import DecodeOptions, DiskOptions, ImageSize
 
 
-class SplitOptions(DiskOptions):
+class SplitOptions(DataOptions):
     """How data is split that does not come with a test part."""
 
     test_fraction: float = Field(
@@ -18,7 +19,7 @@ class SplitOptions(DiskOptions):
     split_seed: int = Field(0, ge=0, lt=2**32, description="seed of the random split")
 
 
-class FolderOptions(SplitOptions, DecodeOptions):
+class FolderOptions(SplitOptions, DiskOptions, DecodeOptions):
     """Options of `folder`."""
 
     image_size: ImageSize = Field((64, 64), description="height and width, as 64 or 96x64")
@@ -35,8 +36,8 @@ class FolderOptions(SplitOptions, DecodeOptions):
     )
 
 
-class NpzOptions(SplitOptions):
-    """Options of `npz`: root is the file."""
+class ArrayOptions(SplitOptions):
+    """Options of arrays, from a file or from Python."""
 
     layout: Literal["auto", "channels_first", "channels_last", "no_channels"] = Field(
         "auto",
@@ -54,6 +55,10 @@ class NpzOptions(SplitOptions):
         description="auto: the model gets real-valued data with a mean of 0 and a standard "
         "deviation of 1, and all results are in the data's units; off: as it is",
     )
+
+
+class NpzOptions(ArrayOptions, DiskOptions):
+    """Options of `npz`: root is the file."""
 
 
 class TorchvisionOptions(DiskOptions):

@@ -6,6 +6,10 @@ from collections.abc import Callable, Mapping
 
 from vaezoo import DatasetSpec, hookimpl
 
+_TRAIN_OPTIONS = {"schedule": "cosine"}
+"""At a constant rate the last steps move a learned scale about, and samples of a small table vary a
+tenth less than its values; with this schedule less than a twentieth."""
+
 _GREY, _COLOUR = "28×28 grey", "32×32 colour"
 _SETS = (
     ("mnist", "Mnist", "70,000 handwritten digits", _GREY, "LeCun et al. 1998"),
@@ -72,11 +76,25 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
             name="npz",
             target="vaezoo_files.npz:NpzDataset",
             options="vaezoo_files.options:NpzOptions",
-            summary="Vectors, signals, images or volumes, arrays in an .npz file: give --root",
-            tags=("images", "vectors", "signals", "volumes", "tables", "files", ".npz"),
-            # At a constant rate the last steps move a learned scale about, and samples of a small
-            # table vary a tenth less than its values; with this schedule less than a twentieth.
-            train_options={"schedule": "cosine"},
+            summary="Vectors, signals, images or volumes in an .npz or .npy file: give --root",
+            tags=("images", "vectors", "signals", "volumes", "tables", "files", ".npz", ".npy"),
+            train_options=_TRAIN_OPTIONS,
+        )
+    )
+    register(
+        DatasetSpec(
+            name="arrays",
+            target="vaezoo_files.arrays:ArraysDataset",
+            options="vaezoo_files.options:ArrayOptions",
+            summary="Arrays, tensors, a torch Dataset or Splits, given from Python",
+            tags=("images", "vectors", "signals", "volumes", "tables", "python"),
+            train_options=_TRAIN_OPTIONS,
+            accepts=(
+                "numpy.ndarray",
+                "torch.Tensor",
+                "torch.utils.data.dataset.Dataset",
+                "vaezoo.data.base.Splits",
+            ),
         )
     )
     for name, cls, summary, form, paper in _SETS:

@@ -72,8 +72,10 @@ def test_classes_are_named_by_numbers_and_texts(labelled: Run) -> None:
 
 
 WRONG: list[tuple[Callable[[Run], Any], str]] = [
-    (lambda run: vaezoo.train("vanilla", data=IMAGES), "train: data: give the name of a data set"),
-    (lambda run: vaezoo.train("vanilla", data=IMAGES), "the file that numpy.savez writes"),
+    (lambda run: vaezoo.train("vanilla", data=5), "data: should be the name of a data set, as"),
+    (lambda run: vaezoo.train("vanilla", data=5), "of type numpy.ndarray, torch.Tensor, "),
+    (lambda run: vaezoo.train("vanilla", data=[5]), "of type list: numpy.array(data) is an array"),
+    (lambda run: vaezoo.train("vanilla", labels=[5]), "labels and factors are given with an array"),
     (lambda run: vaezoo.train(run.model), "train: model: should be a valid string, not of type"),
     (lambda run: vaezoo.train("vanilla", out=5), "out: should be Path | str | None, not 5"),
     (lambda run: vaezoo.train("vanilla", config={}), "config: should be Path | str | None"),
@@ -81,14 +83,16 @@ WRONG: list[tuple[Callable[[Run], Any], str]] = [
     (lambda run: vaezoo.train("vanilla", learning_rate=1), "did you mean 'lr'?"),
     (lambda run: vaezoo.train("vanilla", auto_resume=True), "give out"),
     (lambda run: vaezoo.create_model("vanilla"), "create_model: data: missing required argument"),
-    (lambda run: vaezoo.create_model("vanilla", IMAGES), "DataSpec | Splits | tuple[int, ...]"),
+    (lambda run: vaezoo.create_model("vanilla", {}), "data: should be the name of a data set"),
+    (lambda run: vaezoo.create_model("vanilla", (3, 9, 9), labels=[1]), "with an array as data"),
+    (lambda run: vaezoo.create_model("vanilla", IMAGES, epochs=1), "an option of training or"),
     (
         lambda run: vaezoo.create_model("vanilla", (3,) * 5),
         "is not (values,) or (channels, *sizes)",
     ),
     (lambda run: vaezoo.create_model(5, (3, 64, 64)), "name: should be a valid string, not 5"),
     (lambda run: vaezoo.create_model("vanilla", (3, 4, 4)), "8×8 or more, not 4×4"),
-    (lambda run: vaezoo.load_data(5), "load_data: name: should be a valid string, not 5"),
+    (lambda run: vaezoo.load_data(5), "data: should be the name of a data set"),
     (lambda run: vaezoo.load_data("npz", root=5), "root: is not a valid path, not '5'"),
     (lambda run: vaezoo.load_plugin(5), "load_plugin: source: should be Path | str, not 5"),
     (lambda run: vaezoo.load_run(5), "load_run: path: should be Path | str, not 5"),

@@ -210,8 +210,3 @@ def test_a_run_from_before_standardisation_stays_as_it_was(tmp_path: Path) -> No
     again = vaezoo.load_run(run.path)
     assert again.data_spec == replace(run.data_spec, statistics=None)
     torch.testing.assert_close(again.sample(3), before)
-
-
-def test_arrays_given_as_the_data_of_a_training() -> None:
-    with pytest.raises(OptionError, match=r"savez writes, not of type ndarray"):
-        vaezoo.train("vanilla", data=table())  # type: ignore[arg-type]

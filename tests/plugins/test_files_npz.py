@@ -405,7 +405,7 @@ def test_floats_like_8_bit_levels_are_pointed_out(tmp_path: Path) -> None:
         ({"x": np.ones((4, 5), np.complex64)}, "complex64"),
         ({"x": np.array([["a"], ["b"]])}, "numbers, or true and false"),
         ({"x": levels(4, 5, 5), "y": [0, 1, 2]}, "4 examples have 3 y"),
-        ({"x": levels(4, 5, 5), "y": [0.5] * 4}, "class numbers [n], whole, not float64"),
+        ({"x": levels(4, 5, 5), "y": [0.5] * 4}, "class numbers [n], whole, or texts, not float64"),
         ({"x": levels(4, 5, 5), "y": np.eye(4, dtype=int)}, "class numbers [n]"),
         ({"x": levels(4, 5, 5), "y": [0, 1, 2, -2]}, "go from -2 to 2"),
         ({"x": levels(70_000, 1), "y": np.arange(70_000)}, "70,000 classes are too many"),
@@ -420,12 +420,10 @@ def test_what_is_refused(tmp_path: Path, arrays: dict[str, Any], said: str) -> N
 
 
 def test_what_is_no_npz(tmp_path: Path) -> None:
-    np.save(tmp_path / "single.npy", levels(4, 5, 5))
     np.savez(tmp_path / "good.npz", x=levels(40, 5, 5))
     whole = (tmp_path / "good.npz").read_bytes()
     for name, content, said in (
         ("nowhere.npz", None, "is not a file"),
-        ("single.npy", None, "is a single array"),
         ("empty.npz", b"", "cannot read"),
         ("text.npz", b"hello", "cannot read"),
         ("cut.npz", whole[:-30], "cannot read"),
@@ -508,7 +506,7 @@ GUIDE = (Path(__file__).parents[2] / "docs" / "bring_a_dataset.md").read_text()
 
 
 def test_the_guide_has_the_keys_of_the_arrays() -> None:
-    rows = re.findall(r"^\| (t\w+(?: labels)?) \| (`.*`) \|$", GUIDE, flags=re.M)
+    rows = re.findall(r"^\| (t\w+(?: \w+)?|factor names) \| (`.*`) \|$", GUIDE, flags=re.M)
     assert {role: tuple(re.findall(r"`(\w+)`", keys)) for role, keys in rows} == arrays_module.NAMES
 
 

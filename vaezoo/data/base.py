@@ -52,18 +52,25 @@ class Split(ABC):
 class TensorSplit(Split):
     """Decoded examples in one tensor, in memory or memory-mapped.
 
-    images: [n, *shape], uint8 or float32. labels: int64 [n] or None.
+    images: [n, *shape], uint8 or float32. labels: int64 [n] or None. factors: int64 [n, factors] or
+    None.
     index: positions of the images that belong to this split; all of them when None.
     """
 
     def __init__(
-        self, images: Tensor, labels: Tensor | None = None, index: Tensor | None = None
+        self,
+        images: Tensor,
+        labels: Tensor | None = None,
+        index: Tensor | None = None,
+        factors: Tensor | None = None,
     ) -> None:
-        if labels is not None and len(labels) != len(images):
-            raise DataError(f"{len(images)} examples have {len(labels)} labels")
+        for what, values in (("labels", labels), ("factors", factors)):
+            if values is not None and len(values) != len(images):
+                raise DataError(f"{len(images)} examples have {len(values)} {what}")
         self.images = images
         self.labels = labels
         self.index = index
+        self.factor_values = factors
 
     def __len__(self) -> int:
         return len(self.images) if self.index is None else len(self.index)
@@ -71,6 +78,11 @@ class TensorSplit(Split):
     def get_batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
         rows = index if self.index is None else self.index[index]
         return self.images[rows], None if self.labels is None else self.labels[rows]
+
+    def factors(self, index: Tensor) -> Tensor | None:
+        if self.factor_values is None:
+            return None
+        return self.factor_values[index if self.index is None else self.index[index]]
 
     @property
     def device(self) -> torch.device:
@@ -84,8 +96,11 @@ class TensorSplit(Split):
         free, _ = torch.cuda.mem_get_info(device)
         if count > free // 2:
             return self
-        images, labels = self.get_batch(torch.arange(len(self)))
-        return TensorSplit(images.to(device), None if labels is None else labels.to(device))
+        everything = torch.arange(len(self))
+        parts = (*self.get_batch(everything), self.factors(everything))
+        images, labels, factors = (None if part is None else part.to(device) for part in parts)
+        assert images is not None
+        return TensorSplit(images, labels, factors=factors)
 
 
 @dataclass(frozen=True)
@@ -123,6 +138,24 @@ class Splits:
         }
 
 
+class GivenData(NamedTuple):
+    """Data that a caller gives from Python, as in `vaezoo.train(data=...)`.
+
+    data: an object of a type that the DatasetSpec accepts. labels, factors: of each example, as the
+    caller gives them; None if they are not given. factor_names: of the columns of the factors.
+    """
+
+    data: Any
+    labels: Any = None
+    factors: Any = None
+    factor_names: Sequence[str] = ()
+
+    @property
+    def type_name(self) -> str:
+        """The type of the data, as run.json keeps it: "numpy.ndarray"."""
+        return f"{type(self.data).__module__}.{type(self.data).__qualname__}"
+
+
 class BaseDataset(ABC):
     """A data set, built from its typed options; `load` reads it."""
 
@@ -135,6 +168,10 @@ class BaseDataset(ABC):
     @abstractmethod
     def load(self) -> Splits:
         """Read, decode and split the data. DataError says in one line what is missing or wrong."""
+
+    def load_object(self, given: GivenData) -> Splits:
+        """Split an object of a type that the `accepts` of its spec names. DataError as `load`."""
+        raise DataError("this data set reads its own files: name it, and give no object")
 
     def read_images(self, paths: Sequence[Path], spec: DataSpec) -> Tensor:
         """Decode image files in the format of this data set: uint8 [n, *spec.shape]."""
@@ -151,9 +188,12 @@ class BaseDataset(ABC):
         return torch.stack([torch.tensor(decode_image(path, shape, options)) for path in paths])
 
 
-def load_splits(dataset: BaseDataset) -> Splits:
-    """Load a data set; with statistics of its training examples unless its values are in [0, 1]."""
-    splits = dataset.load()
+def load_splits(dataset: BaseDataset, given: GivenData | None = None) -> Splits:
+    """Load a data set, or what is given in its place.
+
+    With statistics of its training examples unless its values are in [0, 1].
+    """
+    splits = dataset.load() if given is None else dataset.load_object(given)
     spec = splits.spec
     if spec.is_bounded or spec.statistics is not None:
         return splits

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from vaezoo.errors import UnknownNameError, VaezooError, did_you_mean, nearest, quoted
+from vaezoo.errors import OptionError, UnknownNameError, VaezooError, did_you_mean, nearest, quoted
 from vaezoo.plugins.loader import (
     MORE,
     PluginRecord,
@@ -21,7 +21,7 @@ from vaezoo.plugins.loader import (
     warn_problems,
 )
 from vaezoo.plugins.sources import PluginSource, is_source, kind_of_class, spec_of_class
-from vaezoo.plugins.specs import PARTS, PLURALS, SPECS, Kind, ModelSpec, Spec
+from vaezoo.plugins.specs import PARTS, PLURALS, SPECS, DatasetSpec, Kind, ModelSpec, Spec
 
 WORDS: dict[Kind, str] = {kind: kind for kind in SPECS} | {"dataset": "data set"}
 
@@ -115,6 +115,25 @@ class Registry:
                 f"(vaezoo list --kind {plural} shows them)"
             )
         return spec
+
+    def reader_of(self, found: object) -> DatasetSpec:
+        """The data set that accepts an object, by the nearest of its classes. OptionError: none."""
+        specs = [spec for spec in self.specs("dataset") if isinstance(spec, DatasetSpec)]
+        for cls in type(found).__mro__:
+            name = f"{cls.__module__}.{cls.__qualname__}"
+            names = [spec for spec in specs if name in spec.accepts]
+            if len(names) > 1:
+                both = " and ".join(spec.name for spec in names)
+                raise OptionError(f"data: a {name} is accepted by the data sets {both}")
+            if names:
+                return names[0]
+        parts = [name.split(".") for spec in specs for name in spec.accepts]
+        known = ", ".join(dict.fromkeys(f"{words[0]}.{words[-1]}" for words in parts))
+        advice = ": numpy.array(data) is an array" * isinstance(found, (list, tuple))
+        raise OptionError(
+            f"data: should be the name of a data set, as vaezoo.list_datasets() shows them, or of "
+            f"type {known}, not of type {type(found).__name__}{advice}"
+        )
 
     def find(self, name: str) -> list[Spec]:
         """Every spec of that name or of that source, of any kind, or UnknownNameError.

@@ -184,7 +184,9 @@ _CHECKS: Mapping[str, _Check] = {
         ("paper", "formula", "unit", "cost", "extra", "files"),
         (_matches(r"[^\n]*"), "one line of text"),
     ),
-    **dict.fromkeys(("tags", "other_names", "requires"), (_are_words, "a tuple of words")),
+    **dict.fromkeys(
+        ("tags", "other_names", "requires", "accepts"), (_are_words, "a tuple of words")
+    ),
     **dict.fromkeys(
         ("model_options", "loss_options", "train_options"),
         (
@@ -427,6 +429,8 @@ class DatasetSpec(Spec):
     files: the files to fetch by hand, where they come from, and where they go; "" for none.
     shape: the shape of every example, whatever the options; None if it depends on them. A model
         that does not take it is refused before anything is read.
+    accepts: the types of Python objects that may be given in its place, as in
+        `vaezoo.train(data=...)`, by their full names, as "numpy.ndarray"; also subclasses of these.
     """
 
     kind: ClassVar[Kind] = "dataset"
@@ -434,6 +438,7 @@ class DatasetSpec(Spec):
     default: bool = False
     files: str = ""
     shape: tuple[int, ...] | None = None
+    accepts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

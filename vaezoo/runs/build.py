@@ -17,7 +17,7 @@ from torch.nn.modules import module as registration
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vaezoo.config import Components, RunConfig, find_conflict, title
-from vaezoo.data.base import BaseDataset
+from vaezoo.data.base import BaseDataset, GivenData, Splits, load_splits
 from vaezoo.data.options import DataOptions
 from vaezoo.data.spec import DataSpec
 from vaezoo.errors import BrokenPluginError, DataError, OptionError, VaezooError
@@ -211,6 +211,11 @@ def build_dataset(spec: DatasetSpec, options: DataOptions) -> BaseDataset:
     dataset_class = load_class(spec)
     with _name_plugin((spec, dataset_class)):
         return cast(BaseDataset, dataset_class(options))
+
+
+def read_data(spec: DatasetSpec, options: DataOptions, given: GivenData | None = None) -> Splits:
+    """Load the splits of a data set, or of what is given in its place."""
+    return load_splits(build_dataset(spec, options), given)
 
 
 def load_class(spec: Spec) -> Any:

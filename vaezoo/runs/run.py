@@ -18,7 +18,7 @@ from torch import Tensor
 from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.checkpoint.format import load_into, load_weights
 from vaezoo.config import NO_PART, MissingDataset, RunConfig, build_config, title
-from vaezoo.data.base import Batch, Splits, Standardizer, check_examples, load_splits
+from vaezoo.data.base import Batch, GivenData, Splits, Standardizer, check_examples
 from vaezoo.data.loader import BatchLoader
 from vaezoo.data.spec import DataSpec
 from vaezoo.distributed import world_size
@@ -30,6 +30,7 @@ from vaezoo.errors import (
     VaezooWarning,
     how_to_resume,
     nearest,
+    quoted,
 )
 from vaezoo.evaluation.evaluate import Evaluation, evaluate, select_metrics
 from vaezoo.evaluation.latents import (
@@ -49,12 +50,14 @@ from vaezoo.io import read_json
 from vaezoo.models.base import UNFITTED_PRIOR, BaseVAE
 from vaezoo.models.distributions import mode, project_to_prior
 from vaezoo.options import check_arguments, parse, to_dict
+from vaezoo.plugins.registry import registry
 from vaezoo.runs.build import (
     TooLargeError,
     build_dataset,
     build_model,
     build_sampler,
     limit_memory,
+    read_data,
 )
 from vaezoo.runs.provenance import load_components
 from vaezoo.runs.samplers import (
@@ -88,9 +91,14 @@ class Run:
 
     @check_arguments
     def __init__(
-        self, path: Path | str, device: str = "auto", *, root: Path | str | None = None
+        self,
+        path: Path | str,
+        device: str = "auto",
+        *,
+        root: Path | str | None = None,
+        given: GivenData | None = None,
     ) -> None:
-        self.folder, self._root = RunFolder(Path(path)), root
+        self.folder, self._root, self._given = RunFolder(Path(path)), root, given
         self.device = resolve_device(device)
         self.sampler_name: str | None = None
         """The sampler that was chosen by `with_sampler`; "none" for the model's own prior."""
@@ -242,10 +250,12 @@ class Run:
     @functools.cached_property
     def splits(self) -> Splits:
         """The data that the run was trained on, read again. RunError if it has changed."""
+        check_given(self.metadata, self.path, self._given)
         try:
-            splits = load_splits(build_dataset(self.config.components.data, self.config.data))
+            splits = read_data(self.config.components.data, self.config.data, self._given)
         except DataError as error:
             movable = "root" in type(self.config.data).model_fields and "--root" not in str(error)
+            movable = movable and self._given is None
             raise DataError(f"{error}{'; if it moved, give --root' if movable else ''}") from None
         check_same_data(self.metadata, splits)
         return replace(splits, spec=self.data_spec)
@@ -484,14 +494,24 @@ def load_run(
     root: Path | str | None = None,
     sampler: str | None = None,
     sampler_options: Mapping[str, Any] | None = None,
+    data: Any = None,
+    labels: Any = None,
+    factors: Any = None,
+    factor_names: Sequence[str] = (),
 ) -> Run:
     """Open a run folder. RunError if there is no run.
 
     device: auto, cpu, cuda, ... root: where the data lies now, if it was moved.
     sampler, sampler_options: as for `Run.with_sampler`; by default the run's own.
+    data, labels, factors, factor_names: what the run was trained on, if `train` got it as an
+        object; only what needs the data needs them, as `evaluate`. It must hold the same values.
     """
-    run = Run(RunFolder.existing(Path(path)).path, device, root=root)
+    given = None if data is None else GivenData(data, labels, factors, factor_names)
+    run = Run(RunFolder.existing(Path(path)).path, device, root=root, given=given)
     _ = run.config, run.data_spec  # raises here if they are damaged
+    own = run.config.components.data
+    if given is not None and (reader := registry().reader_of(data)) != own:
+        raise OptionError(f"data: {given.type_name} is for {title(reader)}, not {title(own)}")
     if sampler is None:
         if sampler_options:
             raise OptionError("sampler_options go with a sampler: name it too")
@@ -567,10 +587,25 @@ def eval_context(
     )
 
 
+def check_given(metadata: dict[str, Any], path: Path, given: GivenData | None) -> None:
+    """RunError if the run's data came from Python, and is not given."""
+    data = metadata.get("data")
+    kind = data.get("given") if isinstance(data, dict) else None
+    if kind and given is None:
+        again = f"vaezoo.load_run({str(path)!r}, data=...)"
+        resume = f"vaezoo.train(..., data=..., out={str(path)!r}, auto_resume=True)"
+        raise RunError(
+            f"the data of this run was given from Python ({quoted(kind)}): give it again, by "
+            f"{again}, or {resume} to go on training"
+        )
+
+
 def check_same_data(metadata: dict[str, Any], splits: Splits) -> None:
     """RunError if the data is not what the run was trained on."""
     data = metadata.get("data")
     if not isinstance(data, dict) or data.get("fingerprint") != splits.fingerprint:
+        given = isinstance(data, dict) and data.get("given")
+        hint = "; give labels and factors too, if train got them" if given else ""
         raise RunError(
-            "the data has changed since this run was trained: its numbers would not compare"
+            f"the data has changed since this run was trained: its numbers would not compare{hint}"
         )

@@ -14,7 +14,7 @@ from vaezoo.checkpoint.folder import RUN_FORMAT, RunFolder, check_absent
 from vaezoo.checkpoint.format import Progress, list_checkpoints, save_weights
 from vaezoo.config import RunConfig, check_resumable
 from vaezoo.data.augment import check_augment
-from vaezoo.data.base import Splits, Standardizer, load_splits
+from vaezoo.data.base import GivenData, Splits, Standardizer
 from vaezoo.data.loader import BatchLoader
 from vaezoo.data.spec import DataSpec
 from vaezoo.distributed import local_only, rank, world_size
@@ -27,7 +27,14 @@ from vaezoo.distributed.launch import (
     resolve_runtime,
     was_restarted,
 )
-from vaezoo.errors import DataError, OptionError, TrainingError, counted
+from vaezoo.errors import (
+    DataError,
+    OptionError,
+    TrainingError,
+    counted,
+    on_command_line,
+    python_names,
+)
 from vaezoo.evaluation.evaluate import Evaluation, evaluate, select_metrics
 from vaezoo.evaluation.findings import Finding, find_problems
 from vaezoo.evaluation.pictures import save_examples
@@ -36,9 +43,16 @@ from vaezoo.io import write_json
 from vaezoo.losses.base import loss_of
 from vaezoo.models.base import BaseVAE
 from vaezoo.plugins.registry import registry
-from vaezoo.runs.build import build_dataset, build_model, check_data, check_shape
+from vaezoo.runs.build import build_model, check_data, check_shape, read_data
 from vaezoo.runs.initialize import copy_weights, describe_copy, restore_start
-from vaezoo.runs.run import Run, check_same_data, draw_samples, eval_context, eval_loader
+from vaezoo.runs.run import (
+    Run,
+    check_given,
+    check_same_data,
+    draw_samples,
+    eval_context,
+    eval_loader,
+)
 from vaezoo.runtime import listen_to_progress
 from vaezoo.runtime.device import (
     Runtime,
@@ -62,11 +76,17 @@ _DIVERGED = 0.1
 
 
 def start_run(
-    config: RunConfig, out: Path | None, callback: ProgressCallback, *, auto_resume: bool = False
+    config: RunConfig,
+    out: Path | None,
+    callback: ProgressCallback,
+    *,
+    auto_resume: bool = False,
+    given: GivenData | None = None,
 ) -> Run:
     """Train with this configuration into a new run folder.
 
     auto_resume: resume the run at `out` if it has begun, and only open it if it has finished.
+    given: the data, where it comes from Python.
 
     Errors in the options, the data or the folder are raised before anything is written. A run that
     fails before its first log line leaves nothing behind.
@@ -88,15 +108,18 @@ def start_run(
 
         if out is not None and on_rank0_broadcast(lambda: has_begun(out)):
             if on_rank0_broadcast(lambda: _has_finished(config, out)):
-                return Run(out, str(resolve_device(config.train.device)))
-            return resume_run(out, config, callback)
-        return _start(config, out, callback)
+                return Run(out, str(resolve_device(config.train.device)), given=given)
+            return resume_run(out, config, callback, given)
+        return _start(config, out, callback, given)
 
 
-def resume_run(path: Path, config: RunConfig, callback: ProgressCallback) -> Run:
+def resume_run(
+    path: Path, config: RunConfig, callback: ProgressCallback, given: GivenData | None = None
+) -> Run:
     """Resume a run from its newest valid checkpoint, or from the beginning if it has none.
 
-    config: the run's, or one that trains longer. RunError if another process trains the run.
+    config: the run's, or one that trains longer. given: as in start_run. RunError if another
+    process trains the run.
     """
     with process_group(config.train.device), listen_to_progress(callback.on_progress):
         runtime = resolve_runtime(config.train.device, config.train.precision)
@@ -105,8 +128,9 @@ def resume_run(path: Path, config: RunConfig, callback: ProgressCallback) -> Run
         if folder.is_writer:
             folder.check_own()
         metadata = folder.read_metadata() if folder.is_writer else {}
+        check_given(metadata, path, given)
         with folder.lock(), seeded(config.train.seed, runtime.device):
-            splits, model = _load(config, Run(path).data_spec if folder.is_writer else None)
+            splits, model = _load(config, given, Run(path).data_spec if folder.is_writer else None)
             if folder.is_writer:
                 check_same_data(metadata, splits)
                 if config.train.init_from and not list_checkpoints(folder.checkpoints):
@@ -133,7 +157,7 @@ def resume_run(path: Path, config: RunConfig, callback: ProgressCallback) -> Run
                     folder.summary.unlink(missing_ok=True)
                     folder.traceback.unlink(missing_ok=True)
                 folder.write_start(config.to_yaml(), metadata)
-                return _train(trainer, config, splits)
+                return _train(trainer, config, splits, given)
 
 
 def _is_run_of(config: RunConfig, out: Path) -> bool:
@@ -153,13 +177,15 @@ def _has_finished(config: RunConfig, out: Path) -> bool:
     return run.folder.summary.exists() and not longer
 
 
-def _start(config: RunConfig, out: Path | None, callback: ProgressCallback) -> Run:
+def _start(
+    config: RunConfig, out: Path | None, callback: ProgressCallback, given: GivenData | None
+) -> Run:
     if out is not None:
         on_rank0_broadcast(lambda: check_absent(out))
     runtime = resolve_runtime(config.train.device, config.train.precision)
     with seeded(config.train.seed, runtime.device):
-        splits, model = _load(config)
-        metadata = _metadata(config, splits)
+        splits, model = _load(config, given)
+        metadata = _metadata(config, splits, given)
         if source := config.train.init_from:  # the trainer broadcasts rank 0's weights
             parts = config.train.init_parts
             metadata["init"] = on_rank0_broadcast(lambda: copy_weights(model, source, parts))
@@ -179,7 +205,7 @@ def _start(config: RunConfig, out: Path | None, callback: ProgressCallback) -> R
                 try:
                     trainer = _make_trainer(config, model, splits, folder, runtime, callback, stops)
                     notes = [f"weights: {line}" for line in describe_copy(metadata["init"])]
-                    return _train(trainer, config, splits, notes)
+                    return _train(trainer, config, splits, given, notes)
                 except BaseException as error:
                     if folder.is_writer and not folder.has_progress:
                         folder.remove()
@@ -188,16 +214,16 @@ def _start(config: RunConfig, out: Path | None, callback: ProgressCallback) -> R
                     raise
 
 
-def _load(config: RunConfig, kept: DataSpec | None = None) -> tuple[Splits, BaseVAE]:
+def _load(
+    config: RunConfig, given: GivenData | None, kept: DataSpec | None = None
+) -> tuple[Splits, BaseVAE]:
     """The data and the untrained model on the CPU, checked against each other and the options.
 
     kept: the run's data spec, if it exists; its statistics are used again.
     """
     if config.components.data.shape is not None:
         check_shape(config.components, config.components.data.shape)
-    splits = local_rank0_first(
-        lambda: load_splits(build_dataset(config.components.data, config.data))
-    )
+    splits = local_rank0_first(lambda: read_data(config.components.data, config.data, given))
     if on_rank0_broadcast(lambda: splits.fingerprint) != splits.fingerprint:
         raise DataError("the data of this machine differs from the data of rank 0")
     splits = replace(splits, spec=on_rank0_broadcast(lambda: kept or splits.spec))
@@ -263,7 +289,13 @@ def _make_trainer(
     )
 
 
-def _train(trainer: Trainer, config: RunConfig, splits: Splits, notes: Sequence[str] = ()) -> Run:
+def _train(
+    trainer: Trainer,
+    config: RunConfig,
+    splits: Splits,
+    given: GivenData | None,
+    notes: Sequence[str] = (),
+) -> Run:
     """Train to the end, evaluate, and write the results. notes: lines for the user at the start."""
     components, device = config.components, trainer.runtime.device
     title = f"{components.model.name} on {components.data.name}, {device}"
@@ -271,7 +303,7 @@ def _train(trainer: Trainer, config: RunConfig, splits: Splits, notes: Sequence[
         title += f", {world_size()} processes"
     trainer.callback.on_train_start(title, trainer.total_steps, trainer.progress.step)
     for line in (*(f"data: {line}" for line in (splits.description, *splits.notes)), *notes):
-        trainer.callback.on_note(line)
+        trainer.callback.on_note(line if on_command_line.get() else python_names(line))
     with save_on_error(trainer):
         try:
             note = trainer.callback.on_note
@@ -294,7 +326,7 @@ def _train(trainer: Trainer, config: RunConfig, splits: Splits, notes: Sequence[
                 # The summary comes last: it shows that the run is complete.
                 write_json(trainer.folder.summary, summary)
             barrier()
-    return Run(trainer.folder.path, str(device))
+    return Run(trainer.folder.path, str(device), given=given)
 
 
 def _training_findings(trainer: Trainer, evaluation: Evaluation) -> list[Finding]:
@@ -343,7 +375,7 @@ def _summary(trainer: Trainer, evaluation: Evaluation, progress: Progress) -> di
     }
 
 
-def _metadata(config: RunConfig, splits: Splits) -> dict[str, Any]:
+def _metadata(config: RunConfig, splits: Splits, given: GivenData | None) -> dict[str, Any]:
     """The content of run.json: where the parts of the run come from."""
     origins: dict[str, dict[str, Any]] = {}
     for section, spec in config.components.specs().items():
@@ -354,5 +386,5 @@ def _metadata(config: RunConfig, splits: Splits) -> dict[str, Any]:
             "distribution": plugin.distribution,
             "version": plugin.version,
         }
-    origins["data"] |= splits.record()
+    origins["data"] |= {**splits.record(), "given": None if given is None else given.type_name}
     return {"format": RUN_FORMAT, **origins, "init": None, "versions": versions()}

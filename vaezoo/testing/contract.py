@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
+from vaezoo.data.base import GivenData
 from vaezoo.errors import OptionError, VaezooError, nearest
 from vaezoo.models.base import EncoderDecoderVAE
 from vaezoo.plugins.registry import registry
@@ -210,14 +211,16 @@ def check_dataset(
     dataset: Named,
     *,
     options: Mapping[str, Any] | None = None,
+    given: GivenData | None = None,
     expected_failures: Mapping[str, str] | None = None,
     only: Iterable[str] = (),
 ) -> list[Result]:
     """Check a data set, as check_model does for a model. It is loaded several times.
 
-    options: options of the data set. Choose a small root, or few examples.
+    options: options of the data set. Choose a small root, or few examples. given: an object to read
+        in place of its files, for a data set that accepts some.
     """
-    data = LoadedDataset(dataset, options)
+    data = LoadedDataset(dataset, options, given)
     return _run_all("dataset", data, expected_failures, False, only)
 
 

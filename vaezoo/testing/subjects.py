@@ -21,7 +21,7 @@ from vaezoo.config import (
     title,
     with_own_tags,
 )
-from vaezoo.data.base import Batch, Split, Splits
+from vaezoo.data.base import Batch, GivenData, Split, Splits
 from vaezoo.data.loader import BatchLoader
 from vaezoo.data.options import DataOptions
 from vaezoo.data.spec import DataSpec, Domain
@@ -410,7 +410,13 @@ class LoadedDataset(Subject):
 
     spec: DatasetSpec
 
-    def __init__(self, dataset: Named, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Named,
+        options: Mapping[str, Any] | None = None,
+        given: GivenData | None = None,
+    ) -> None:
+        self.given = given
         self.spec, self.dataset_class = find_class(dataset, DatasetSpec)
         self.tags = self.spec.tags
         self.expected_failures = self.dataset_class.expected_failures
@@ -425,7 +431,8 @@ class LoadedDataset(Subject):
         """Load the data set again, with some options changed."""
         values = {**self.data_options.model_dump(), **changes}
         options = parse(type(self.data_options), values, self.title)
-        return self.dataset_class(options).load()
+        dataset = self.dataset_class(options)
+        return dataset.load() if self.given is None else dataset.load_object(self.given)
 
     @functools.cached_property
     def splits(self) -> Splits:
