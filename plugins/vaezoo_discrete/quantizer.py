@@ -9,6 +9,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+_MIN_NORM = 1e-12
+"""A shorter vector has no direction: it cannot be normalised."""
 
 
 class Quantized(NamedTuple):
@@ -95,12 +99,12 @@ def rotate(features: Tensor, codes: Tensor, dim: int) -> Tensor:
     """
     with torch.no_grad():
         e_norm, q_norm = (x.norm(dim=dim, keepdim=True) for x in (features, codes))
-        unit_e, unit_q = (torch.nn.functional.normalize(x, dim=dim) for x in (features, codes))
+        unit_e, unit_q = (F.normalize(x, dim=dim) for x in (features, codes))
         # R = I - 2 r rᵀ + 2 q̂ êᵀ with r halfway between ê and q̂ (equation 4).
-        middle = torch.nn.functional.normalize(unit_e + unit_q, dim=dim)
-        scale = torch.where(
-            e_norm > 0, q_norm / e_norm.clamp(min=torch.finfo(e_norm.dtype).tiny), 1
-        )
+        middle = F.normalize(unit_e + unit_q, dim=dim)
+        no_direction = e_norm < _MIN_NORM
+        middle = middle.masked_fill(no_direction, 0.0)
+        scale = (q_norm / e_norm).masked_fill(no_direction, 1.0)
     along_middle = (features * middle).sum(dim, keepdim=True)
     along_e = (features * unit_e).sum(dim, keepdim=True)
     rotated = scale * (features - 2 * along_middle * middle + 2 * along_e * unit_q)

@@ -135,7 +135,7 @@ def _mean_joint(probs: Tensor) -> Tensor:
 def _outcomes(probs: Tensor) -> Tensor:
     """Probabilities of all values of independent bits: [..., bits] -> [..., 2 ** bits]."""
     found = probs.new_ones(*probs.shape[:-1], 1)
-    for p in probs.split(1, -1):
+    for p in probs.unsqueeze(-1).unbind(-2):
         found = torch.cat([found * (1 - p), found * p], -1)
     return found
 

@@ -109,6 +109,46 @@ class TestNetwork:
         assert CodeTransformer(CODES, LENGTH, width, 1).sample(2).shape == (2, LENGTH)
 
 
+class TestSeveralCodebooks:
+    """Two codebooks of three codes at two positions: c1 c1 c2 c2."""
+
+    def network(self) -> CodeTransformer:
+        torch.manual_seed(0)
+        network = CodeTransformer(CODES, LENGTH, 8, 2, codebooks=2)
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.7)
+        return network
+
+    def test_probabilities_of_all_sequences_add_up_to_one(self) -> None:
+        log_p = self.network().log_prob(every_sequence())
+        assert log_p.exp().sum().item() == pytest.approx(1, abs=1e-5)
+
+    def test_samples_follow_its_probabilities(self) -> None:
+        network, n = self.network(), 40_000
+        weights = torch.tensor([CODES**i for i in reversed(range(LENGTH))])
+        counts = torch.bincount((network.sample(n) * weights).sum(1), minlength=CODES**LENGTH)
+        expected = network.log_prob(every_sequence()).exp()
+        assert ((counts / n - expected).abs() < 5 * (expected / n).sqrt()).all()
+
+    @pytest.mark.parametrize("layer", ["embedding", "head"])
+    def test_equal_indices_of_two_codebooks_are_different_codes(self, layer: str) -> None:
+        """What belongs to the second codebook changes nothing of the first."""
+        network = self.network()
+        before = network(every_sequence())
+        with torch.no_grad():
+            network.get_submodule(layer).weight[CODES:] += torch.randn(CODES, 8)
+        changed = (network(every_sequence()) - before).abs().amax((0, 2)) > 1e-4
+        # An index is embedded at the position after it: the third code at the fourth.
+        assert changed.tolist() == (
+            [False, False, False, True] if layer == "embedding" else [False, False, True, True]
+        )
+
+    def test_is_exactly_uniform_until_it_is_fitted(self) -> None:
+        network = CodeTransformer(CODES, LENGTH, 8, 2, codebooks=2)
+        expected = torch.full((CODES**LENGTH,), -LENGTH * math.log(CODES))
+        assert torch.allclose(network.log_prob(every_sequence()), expected, rtol=1e-6)
+
+
 class TestFit:
     def test_the_learning_rate_warms_up_over_a_twentieth_and_falls_as_a_cosine_to_nothing(
         self,

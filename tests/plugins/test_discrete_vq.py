@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from vaezoo_discrete import vq
 from vaezoo_discrete.distributions import CodePosterior
-from vaezoo_discrete.vq import VectorQuantizer
+from vaezoo_discrete.quantizer import rotate
+from vaezoo_discrete.vq import VectorQuantizer, nearest_codes
 
 SIZE, WIDTH = 6, 3
 
@@ -237,3 +239,151 @@ def test_gradient_codebook_is_a_parameter_and_averages_are_buffers() -> None:
     assert [name for name, _ in by_gradient.named_parameters()] == ["codebook"]
     assert list(by_averages.parameters()) == []
     assert {"codebook", "counts", "sums"} == set(by_averages.state_dict())
+
+
+class TestRotation:
+    def test_has_the_value_of_the_code(self) -> None:
+        quantize = quantizer(estimator="rotation").eval()
+        z, indices, _ = quantize(features())
+        assert torch.allclose(vectors(z), quantize.codebook[indices.flatten()], atol=1e-6)
+
+    def test_the_gradient_keeps_its_angle_to_the_code(self) -> None:
+        """Fifty et al. 2024, section 4: the Jacobian is ‖q‖ / ‖e‖ times a rotation of e onto q."""
+        e, q = torch.randn(50, 7), torch.randn(50, 7)
+        weight = torch.randn(50, 7)
+        x = e.clone().requires_grad_()
+        (found,) = torch.autograd.grad((weight * rotate(x, q, 1)).sum(), x)
+        scale = q.norm(dim=1) / e.norm(dim=1)
+        assert torch.allclose(found.norm(dim=1), scale * weight.norm(dim=1), rtol=1e-4)
+        angle, of_code = (
+            torch.nn.functional.cosine_similarity(a, b) for a, b in ((found, e), (weight, q))
+        )
+        assert torch.allclose(angle, of_code, atol=1e-5)
+
+    def test_the_jacobian_is_a_rotation_in_the_plane_of_both(self) -> None:
+        e, q = torch.randn(4), torch.randn(4)
+        jacobian = torch.autograd.functional.jacobian(lambda x: rotate(x[None], q[None], 1)[0], e)
+        turn = jacobian / (q.norm() / e.norm())
+        assert torch.allclose(turn @ turn.T, torch.eye(4), atol=1e-5)
+        assert torch.linalg.det(turn).item() == pytest.approx(1, abs=1e-5)
+        assert torch.allclose(jacobian @ e, q, atol=1e-5)
+        # What is orthogonal to both stays as it is.
+        normal = torch.linalg.svd(torch.stack([e, q])).Vh[2:]
+        assert torch.allclose(normal @ turn.T, normal, atol=1e-5)
+
+    def test_the_vector_zero_passes_straight_through(self) -> None:
+        x = torch.zeros(1, 3, requires_grad=True)
+        (found,) = torch.autograd.grad(rotate(x, torch.ones(1, 3), 1).sum(), x)
+        assert found.equal(torch.ones(1, 3))
+
+    def test_opposite_vectors_have_a_finite_gradient(self) -> None:
+        x = torch.tensor([[1.0, 2.0, 0.0]], requires_grad=True)
+        rotated = rotate(x, -2 * x.detach(), 1)
+        (found,) = torch.autograd.grad(rotated.sum(), x)
+        assert rotated.equal(-2 * x)
+        assert found.norm().item() == pytest.approx(2 * math.sqrt(3), rel=1e-5)
+
+
+class TestCosine:
+    @pytest.mark.parametrize("ema", [True, False])
+    def test_nearest_by_cosine_is_returned_as_a_unit_vector(self, ema: bool) -> None:
+        """Another implementation searches by cosine and returns codes of any length."""
+        quantize, x = quantizer(cosine=True, ema=ema), features()
+        with torch.no_grad():
+            quantize.codebook.mul_(torch.rand(SIZE, 1) * 5 + 0.5)
+        z, indices, losses = quantize.eval()(x)
+        cosines = torch.nn.functional.cosine_similarity(
+            vectors(x)[:, None], quantize.codebook[None], dim=2
+        )
+        assert indices.flatten().equal(cosines.argmax(1))
+        assert torch.allclose(z.norm(dim=1), torch.ones(()))
+        distance = (2 - 2 * cosines.amax(1)).view(5, -1).sum(1)
+        assert torch.allclose(losses["commitment"], distance, atol=1e-4)
+
+    def test_moving_averages_stay_on_the_sphere(self) -> None:
+        quantize, x = quantizer(cosine=True, decay=0.0), features()
+        _, indices, _ = quantize(x)
+        units = torch.nn.functional.normalize(vectors(x), dim=1)
+        for code in indices.unique():
+            mean = units[indices.flatten() == code].mean(0)
+            assert torch.allclose(quantize.codebook[code], mean / mean.norm(), atol=1e-5)
+
+    @pytest.mark.parametrize("kmeans_steps", [0, 2])
+    def test_resets_and_starts_are_unit_vectors(self, kmeans_steps: int) -> None:
+        quantize = quantizer(cosine=True, dead_code_steps=1, kmeans_steps=kmeans_steps)
+        quantize(100 * features())
+        assert torch.allclose(quantize.codebook.norm(dim=1), torch.ones(()))
+
+
+class TestKmeans:
+    def clusters(self) -> Tensor:
+        """Two hundred vectors around four points far apart."""
+        points = 10 * torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [-1, -1, -1]])
+        noise = torch.randn(200, WIDTH, generator=torch.Generator().manual_seed(3))
+        return as_features(points.repeat(50, 1) + 0.1 * noise)
+
+    @pytest.mark.parametrize("ema", [True, False])
+    def test_means_of_the_first_batch_start_the_codebook(self, ema: bool) -> None:
+        x, losses = self.clusters(), []
+        for steps in (0, 20):
+            quantize = quantizer(num_codes=40, kmeans_steps=steps, ema=ema)
+            with torch.no_grad():
+                losses.append(quantize(x).losses["commitment"].mean().item())
+        assert losses[1] < 0.02 < losses[0]
+        assert quantize.started
+
+    def test_a_code_is_the_mean_of_its_vectors(self) -> None:
+        """Lloyd's fixed point, with the draws that start it."""
+        quantize, x = quantizer(num_codes=4, kmeans_steps=50, ema=False), features(30)
+        quantize(x)
+        nearest = nearest_codes(vectors(x), quantize.codebook)
+        for code in range(4):
+            mean = vectors(x)[nearest == code].mean(0)
+            assert torch.allclose(quantize.codebook[code], mean, atol=1e-5)
+
+    def test_it_runs_once_and_not_in_evaluation(self) -> None:
+        quantize = quantizer(num_codes=4, kmeans_steps=3, ema=False).eval()
+        before = quantize.codebook.clone()
+        quantize(features())
+        assert quantize.codebook.equal(before)
+        quantize.train()(features())
+        started = quantize.codebook.clone()
+        assert not started.equal(before)
+        quantize(3 * features())
+        assert quantize.codebook.equal(started)
+        again = quantizer(num_codes=4, kmeans_steps=3, ema=False)
+        again.load_state_dict(quantize.state_dict())
+        again(5 * features())  # a resumed run does not start anew
+        assert again.codebook.equal(started)
+
+    def test_no_vector_starts_two_codes(self) -> None:
+        quantize = quantizer(num_codes=40, kmeans_steps=1)
+        drawn = quantize._random_vectors(vectors(features()), distinct=True)
+        assert len(drawn.unique(dim=0)) == 40
+
+    def test_fewer_vectors_than_codes(self) -> None:
+        quantize = quantizer(num_codes=64, kmeans_steps=3)
+        quantize(features(1))
+        assert quantize.codebook.isfinite().all()
+
+
+class TestMemory:
+    def test_the_search_in_parts_is_the_search(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        points, codes = torch.randn(100, 5), torch.randn(30, 5)
+        expected = torch.cdist(points, codes).argmin(1)
+        for limit in (1, 30, 1000, 1 << 22):
+            monkeypatch.setattr(vq, "_MAX_DISTANCES", limit)
+            assert nearest_codes(points, codes).equal(expected)
+
+    def test_sums_by_index_are_those_of_one_hot_vectors(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        points, indices = torch.randn(100, 5), torch.randint(7, (100,))
+        counts, sums = vq._totals(points, indices, 9)
+        monkeypatch.setattr(vq, "_MAX_ONE_HOT", 1)
+        other_counts, other_sums = vq._totals(points, indices, 9)
+        assert other_counts.equal(counts)
+        assert torch.allclose(other_sums, sums, atol=1e-5)
+        for code in range(9):
+            assert counts[code] == (indices == code).sum()
+            assert torch.allclose(sums[code], points[indices == code].sum(0), atol=1e-5)

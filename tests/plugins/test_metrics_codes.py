@@ -18,33 +18,40 @@ from vaezoo.models.likelihoods import GaussianLikelihood
 
 
 class Codes(Delta):
-    def __init__(self, indices: Tensor, count: int) -> None:
+    def __init__(self, indices: Tensor, count: int, codebooks: int | None) -> None:
         super().__init__(indices.float())
         self.indices, self.num_codes = indices, count
+        if codebooks is not None:
+            self.codebooks = codebooks
 
 
 class Rounding(BaseVAE):
     """Its codes are its examples."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, codebooks: int | None = None) -> None:
         super().__init__(Options(), DataSpec(shape=(2,), domain="real"))
         self.latent_shape = (2,)
-        self.count = count
+        self.count, self.codebooks = count, codebooks
         self.likelihood = GaussianLikelihood(
             DataSpec(shape=self.data.shape, domain="real"), 1.0, learned=False
         )
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
-        return Codes(x.long(), self.count)
+        return Codes(x.long(), self.count, self.codebooks)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
         return self.likelihood(z)
 
 
-def measure(x: Tensor, count: int, tags: tuple[str, ...] = ("discrete",)) -> Evaluation:
+def measure(
+    x: Tensor,
+    count: int,
+    tags: tuple[str, ...] = ("discrete",),
+    codebooks: int | None = None,
+) -> Evaluation:
     batches = BatchLoader(TensorSplit(x.float()), batch_size=3, device=torch.device("cpu"))
     metrics = select_metrics(["code_use", "code_perplexity"])
-    return evaluate(EvalContext(Rounding(count), frozenset(tags), batches), metrics)
+    return evaluate(EvalContext(Rounding(count, codebooks), frozenset(tags), batches), metrics)
 
 
 def test_all_alike_and_one_alone() -> None:
@@ -63,6 +70,16 @@ def test_counts_are_of_all_batches_together() -> None:
     assert result.metrics["code_use"].value == pytest.approx(0.5)
     entropy = 0.5 * math.log(2) + 0.5 * math.log(8)
     assert result.metrics["code_perplexity"].value == pytest.approx(math.exp(entropy))
+
+
+def test_several_codebooks_are_counted_apart() -> None:
+    """The first has the codes 0 to 3 alike, the second code 5 alone; together there are 5 codes."""
+    x = torch.stack([torch.arange(4), torch.full((4,), 5)], 1)
+    result = measure(x, 10, codebooks=2)
+    assert result.metrics["code_use"].value == pytest.approx((0.4 + 0.1) / 2)
+    assert result.metrics["code_use"].note == "of 10 codes; mean of 2 codebooks: 0.400, 0.100"
+    assert result.metrics["code_perplexity"].value == pytest.approx((4 + 1) / 2)
+    assert result.metrics["code_perplexity"].note == "of 10 codes; mean of 2 codebooks: 4.0, 1.0"
 
 
 def test_models_without_codes_have_none() -> None:
