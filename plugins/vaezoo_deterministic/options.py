@@ -11,12 +11,6 @@ from vaezoo import Options
 RegulariserName = Literal["l2", "gradient_penalty", "spectral_norm", "none"]
 
 
-class MixtureOptions(Options):
-    """The size of the mixture."""
-
-    components: int = Field(10, ge=1, description="Gaussians of the mixture; 1: one Gaussian")
-
-
 class RAEOptions(Options):
     """The regulariser of the decoder, and the weights of the terms."""
 

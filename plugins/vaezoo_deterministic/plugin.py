@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vaezoo import BottleneckSpec, LossSpec, ModelSpec, SamplerSpec, hookimpl
+from vaezoo import BottleneckSpec, LossSpec, ModelSpec, hookimpl
 
 _GHOSH = "Ghosh et al. 2019, arXiv:1903.12436"
 
@@ -59,30 +59,5 @@ def register_bottlenecks(register: Callable[[BottleneckSpec], None]) -> None:
             summary="The latent of an autoencoder: one point, no distribution",
             paper="Hinton & Salakhutdinov 2006, doi:10.1126/science.1127647",
             tags=("deterministic",),
-        )
-    )
-
-
-@hookimpl
-def register_samplers(register: Callable[[SamplerSpec], None]) -> None:
-    register(
-        SamplerSpec(
-            name="gaussian_mixture",
-            other_names=("gmm", "mixture", "mog"),
-            target="vaezoo_deterministic.mixture:GaussianMixtureSampler",
-            options="vaezoo_deterministic.options:MixtureOptions",
-            summary="Gaussians with full covariances, fitted to the latents by EM",
-            paper=_GHOSH,
-            requires=("continuous",),
-        )
-    )
-    register(
-        SamplerSpec(
-            name="gaussian",
-            other_names=("fullgaussian", "normal"),
-            target="vaezoo_deterministic.mixture:single_gaussian",
-            summary="One Gaussian with full covariance, fitted to the latents",
-            paper=_GHOSH,
-            requires=("continuous",),
         )
     )

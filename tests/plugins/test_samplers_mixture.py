@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from vaezoo import LatentSpec
-from vaezoo_deterministic.mixture import GaussianMixtureSampler
-from vaezoo_deterministic.options import MixtureOptions
+from vaezoo_samplers.mixture import GaussianMixtureSampler
+from vaezoo_samplers.options import MixtureOptions
 
 
 def skewed(n: int = 400, dim: int = 3) -> Tensor:

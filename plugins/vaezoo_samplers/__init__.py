@@ -1,0 +1,1 @@
+"""Samplers: priors that are fitted to the latents of a trained model."""
