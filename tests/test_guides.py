@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+from vaezoo.runtime.device import seeded
 from vaezoo.testing.subjects import ModelWithLoss
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -45,6 +47,18 @@ def test_a_guide_works_as_it_is_written(
         if content.startswith("vaezoo check"):
             assert "keeps the contract" in said
     assert ran >= 2
+
+
+@pytest.mark.parametrize("page", ["own_training_loop.md"])
+def test_the_code_of_a_page_runs_from_top_to_bottom(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    names: dict[str, object] = {"__name__": page}
+    with seeded(0, torch.device("cpu")):  # leaves the generator of other tests alone
+        for language, _, content in BLOCK.findall((DOCS / page).read_text(encoding="utf-8")):
+            if language == "python":
+                exec(compile(content, page, "exec"), names)
 
 
 def test_pages_link_to_what_is_there() -> None:

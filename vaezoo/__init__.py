@@ -35,6 +35,7 @@ _EXPORTS = {
         "MetricSpec ModelSpec NetworkSpec SamplerSpec"
     ),
     "vaezoo.training.loggers": "BaseLogger",
+    "vaezoo.training.manual": "ManualTrainStep make_train_step",
 }
 _HOME = {name: module for module, names in _EXPORTS.items() for name in names.split()}
 
@@ -83,6 +84,8 @@ if TYPE_CHECKING:
     from vaezoo.plugins.specs import NetworkSpec as NetworkSpec
     from vaezoo.plugins.specs import SamplerSpec as SamplerSpec
     from vaezoo.training.loggers import BaseLogger as BaseLogger
+    from vaezoo.training.manual import ManualTrainStep as ManualTrainStep
+    from vaezoo.training.manual import make_train_step as make_train_step
 
 
 def __getattr__(name: str) -> Any:
