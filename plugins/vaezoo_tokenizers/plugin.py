@@ -1,0 +1,76 @@
+"""The plugin's entries. No torch and no pydantic here: `vaezoo list` works without them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vaezoo import InputSpec, LikelihoodSpec, ModelSpec, NetworkSpec, hookimpl
+
+_PAPER = "Rombach et al. 2022, arXiv:2112.10752"
+
+
+@hookimpl
+def register_models(register: Callable[[ModelSpec], None]) -> None:
+    register(
+        ModelSpec(
+            name="autoencoder_kl",
+            other_names=("klvae", "ldmvae", "autoencoderkl", "sdvae", "ldm", "latentdiffusion"),
+            base="vanilla",
+            parts={"network": "ldm", "bottleneck": "gaussian", "likelihood": "laplace_linear"},
+            part_options={
+                "bottleneck": {
+                    "latent_grid": True,
+                    "latent_dim": 4,
+                    "logvar_range": (-30.0, 20.0),  # as in its published code
+                }
+            },
+            part_requires={"network": ("grid",)},
+            loss_options={"beta": 1e-6},
+            train_options={"lr": 3e-4},
+            summary="The autoencoder of latent diffusion: Gaussian latents on a grid, a small KL",
+            paper=_PAPER,
+            tags=("elbo", "importance", "convolutional", "gaussian", "grid"),
+            input_spec=InputSpec(min_size=8),
+        )
+    )
+
+
+@hookimpl
+def register_networks(register: Callable[[NetworkSpec], None]) -> None:
+    register(
+        NetworkSpec(
+            name="ldm",
+            other_names=("vqgan", "autoencoderkl", "latentdiffusion", "unetencoder"),
+            target="vaezoo_tokenizers.network:LDMNetwork",
+            options="vaezoo_tokenizers.options:LDMOptions",
+            summary="Residual blocks with GroupNorm and SiLU, attention at the lowest level",
+            paper=f"{_PAPER}; Esser et al. 2021, arXiv:2012.09841",
+            tags=("convolutional", "grid", "attention"),
+        )
+    )
+
+
+@hookimpl
+def register_likelihoods(register: Callable[[LikelihoodSpec], None]) -> None:
+    for name, target, summary in (
+        (
+            "laplace_linear",
+            "LaplaceLinearLikelihood",
+            "Absolute errors of a decoder without tanh, as in latent diffusion",
+        ),
+        (
+            "gaussian_linear",
+            "GaussianLinearLikelihood",
+            "Squared errors of a decoder without tanh",
+        ),
+    ):
+        register(
+            LikelihoodSpec(
+                name=name,
+                target=f"vaezoo_tokenizers.likelihoods:{target}",
+                options="vaezoo_tokenizers.options:LinearOptions",
+                summary=summary,
+                paper=_PAPER if name == "laplace_linear" else "",
+                domains=("binary", "unit"),
+            )
+        )
