@@ -61,7 +61,7 @@ class IWAELoss(BaseLoss):
 
     def _doubly_reparameterized(self, model: BaseVAE, batch: Batch) -> LossOutput:
         y = model.labels(batch.y)
-        posterior, prior = model.encode(batch.x, y), model.sampling_prior(y)
+        posterior, prior = model.encode(batch.x, y), model.density_prior(y)
         z = posterior.rsample(torch.Size((self.groups * self.options.samples,)))
         # log q(z|x) depends on the encoder through z and directly. The gradient of the direct part,
         # the score, has mean 0 and is removed; the value stays.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from pydantic import Field
 
 from vaezoo import Options
@@ -11,3 +14,40 @@ class MixtureOptions(Options):
     """The size of the mixture."""
 
     components: int = Field(10, ge=1, description="Gaussians of the mixture; 1: one Gaussian")
+
+
+class FlowMatchingOptions(Options):
+    """Options of `flow_matching`."""
+
+    test_defaults: ClassVar[Mapping[str, Any]] = {"steps": 20, "width": 16, "ode_steps": 3}
+
+    steps: int | None = Field(
+        None,
+        ge=0,
+        le=1_000_000_000,
+        description="training steps; none: 5000 for vectors, 2000 for grids; 0: it is not fitted",
+    )
+    batch_size: int = Field(128, ge=1, le=1_000_000, description="latents of a training step")
+    lr: float = Field(1e-3, gt=0, le=1, description="largest learning rate of Adam")
+    width: int = Field(
+        256,
+        ge=8,
+        le=65_536,
+        multiple_of=8,
+        description="features of the MLP; a U-Net has an "
+        "eighth as many channels on its first level, and a quarter below",
+    )
+    layers: int = Field(
+        4, ge=2, le=1000, description="residual blocks of the MLP; half as many a level of a U-Net"
+    )
+    conditional: bool = Field(False, description="samples of a class; needs data with classes")
+    label_dropout: float = Field(
+        0.1, ge=0, lt=1, description="fraction of examples without their class in training"
+    )
+    guidance: float = Field(
+        1.0, ge=0, le=1000, description="weight of the class in sampling; 1: the conditional model"
+    )
+    ode_steps: int = Field(25, ge=1, le=10_000, description="steps of Heun's method in sampling")
+    code_components: int = Field(
+        16, ge=1, le=65_536, description="principal components of code vectors that are used"
+    )

@@ -154,14 +154,14 @@ def latent_statistics(
     points, labels, kls = [], [], []
     with evaluation_mode(model), seeded(0, batches.device), torch.no_grad():
         # Once where it is the same for all: a learned prior may cost more than the encoder.
-        prior = None if model.conditional else model.sampling_prior()
+        prior = None if model.conditional else model.density_prior()
         for part in index.split(batches.batch_size):
             batch = batches.batch(part)
             y = model.labels(batch.y)
             posterior = model.encode(batch.x, y)
             points.append(mode(posterior).flatten(1).float().cpu())
             labels.append(None if batch.y is None else batch.y.cpu())
-            kl = latent_kls(posterior, prior or model.sampling_prior(y))
+            kl = latent_kls(posterior, prior or model.density_prior(y))
             kls.append(None if kl is None else kl.double().sum(0).cpu())
     known_labels = [y for y in labels if y is not None]
     known_kls = [kl for kl in kls if kl is not None]

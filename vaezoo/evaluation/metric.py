@@ -171,7 +171,7 @@ class EvalBatch:
 
     @functools.cached_property
     def prior(self) -> Distribution:
-        return self.model.sampling_prior(self.y)
+        return self.model.density_prior(self.y)
 
     @functools.cached_property
     def z(self) -> Tensor:

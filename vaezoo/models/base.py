@@ -132,6 +132,10 @@ class BaseVAE(nn.Module, ABC):
             return self.prior(self.labels(y))
         return self.sampler.distribution(y if self.sampler.conditional else None)
 
+    def density_prior(self, y: Tensor | None = None) -> Distribution:
+        """The prior of log p(z): `sampling_prior`, or `prior` where that has no density."""
+        return self.sampling_prior(y) if self.prior_has_density else self.prior(self.labels(y))
+
     @property
     def samples_classes(self) -> bool:
         """Whether samples can be of a given class: the model or its sampler is conditional."""
@@ -144,7 +148,7 @@ class BaseVAE(nn.Module, ABC):
         False with some samplers, and where the latents lie on a surface and those of the sampler
         do not: their densities do not compare.
         """
-        if self.sampler is None or not self.sampler.is_fitted:
+        if self.sampler is None or self.training or not self.sampler.is_fitted:
             return True
         y = torch.zeros(1, dtype=torch.int64, device=self.device)
         own, fitted = self.prior(self.labels(y)), self.sampler.distribution()
@@ -173,7 +177,7 @@ class BaseVAE(nn.Module, ABC):
         y = self.labels(y)
         posterior = self.encode(x, y)
         z = posterior.rsample()
-        return VAEOutput(posterior, z, self.sampling_prior(y), self.decode(z, y))
+        return VAEOutput(posterior, z, self.density_prior(y), self.decode(z, y))
 
     def on_train_step(self, step: Tensor) -> None:
         """A hook before each training step; step: its number, a 0-dim int64 tensor on the device.
@@ -243,7 +247,7 @@ class BaseVAE(nn.Module, ABC):
         and log_mean_exp over samples the importance-weighted bound. Gradients flow.
         """
         y = self.labels(y)
-        posterior, prior = self.encode(x, y), self.sampling_prior(y)
+        posterior, prior = self.encode(x, y), self.density_prior(y)
         z = posterior.rsample(torch.Size((samples,)))
         return self.log_density_ratio(posterior, prior, z, x, y)
 
@@ -278,7 +282,7 @@ class BaseVAE(nn.Module, ABC):
         """
         y = self.labels(y)
         # Once, not for every chunk: a learned prior may cost more than the decoder.
-        posterior, prior = self.encode(x, y), self.sampling_prior(y)
+        posterior, prior = self.encode(x, y), self.density_prior(y)
         step = max(1, chunk_size // max(1, len(x)))
         log_weights = []
         for done in range(0, samples, step):
