@@ -95,6 +95,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo.losses.elbo": ("elbo_terms",),
     "vaezoo.data.base": (
         "Standardizer",
+        "compute_statistics",
         "domain_of",
         "hash_content",
         "hash_examples",

@@ -56,15 +56,21 @@ class ArraysDataset(ArrayDataset):
                 options = options.model_copy(update={"layout": layout})
         else:
             values = to_array("data", given.data)
-        found = {"train": ("data", values)}
-        if labels is not None:
-            found["train labels"] = "labels", to_array("labels", labels)
-        if given.factors is not None:
-            found["train factors"] = "factors", _columns_to_array(given.factors)
-        factor_names = given.factor_names or getattr(given.factors, "columns", ())
-        if len(factor_names):
-            found["factor names"] = "factor_names", np.array([str(name) for name in factor_names])
-        return split_arrays(found, options, class_names=names)
+        roles = {"train": ("data", values), **given_roles(given._replace(labels=labels))}
+        return split_arrays(roles, options, class_names=names)
+
+
+def given_roles(given: GivenData) -> dict[str, tuple[str, Array]]:
+    """The labels and factors that are given, by their roles."""
+    found = {}
+    if given.labels is not None:
+        found["train labels"] = "labels", to_array("labels", given.labels)
+    if given.factors is not None:
+        found["train factors"] = "factors", _columns_to_array(given.factors)
+    names = given.factor_names or getattr(given.factors, "columns", ())
+    if len(names):
+        found["factor names"] = "factor_names", np.array([str(name) for name in names])
+    return found
 
 
 def to_array(name: str, values: Any) -> Array:

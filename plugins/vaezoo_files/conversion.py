@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -71,7 +71,7 @@ def split_arrays(
         sizes = " and ".join("×".join(map(str, shape)) for shape in shapes)
         raise DataError(f"{where}examples to train on and to test with differ: {sizes}")
     arrays = {f"{where}{found[role][0]}": examples[role] for role in roles}
-    tensors, domain = infer_domain(arrays, counts=options.values == "counts")
+    tensors, domain = infer_domain(arrays, options.values)
     if options.binarize != "none":
         if domain == "count":
             raise DataError("--binarize makes values 0 or 1, and --values counts keeps them")
@@ -335,7 +335,9 @@ def _fingerprint(*splits: TensorSplit) -> str:
     return hash_content(*parts)
 
 
-def infer_domain(arrays: Mapping[str, Array], counts: bool = False) -> tuple[list[Tensor], Domain]:
+def infer_domain(
+    arrays: Mapping[str, Array], values: Literal["auto", "counts", "real"] = "auto"
+) -> tuple[list[Tensor], Domain]:
     """Infer the domain of the arrays of one data set together, and convert them.
 
     arrays: by the name that error messages use. Returns them as tensors, all of them uint8 (0 to
@@ -346,13 +348,21 @@ def infer_domain(arrays: Mapping[str, Array], counts: bool = False) -> tuple[lis
     - floats in [0, 1] that all equal k / 255 within one unit in the last place: levels, uint8 k;
     - other floats in [0, 1]: unit, float32; other floats: real, float32.
 
-    counts: take whole numbers from 0, of any type, as counts, float32.
+    values: "counts" takes whole numbers from 0, of any type, as counts, float32, and "real" all
+    numbers as real numbers, float32.
 
     DataError for all others: other whole numbers (their scale is not known), NaN, infinity, complex
     numbers, text.
     """
-    domain, kind, scale = _infer_counts(arrays) if counts else _infer(arrays)
-    return [_tensor(values, kind, scale) for values in arrays.values()], domain
+    if values == "real":
+        for name, array in arrays.items():
+            _kind(name, array)
+        _range(arrays)
+        found: tuple[Domain, type, int] = "real", np.float32, 1
+    else:
+        found = _infer_counts(arrays) if values == "counts" else _infer(arrays)
+    domain, kind, scale = found
+    return [_tensor(array, kind, scale) for array in arrays.values()], domain
 
 
 def _infer(arrays: Mapping[str, Array]) -> tuple[Domain, type, int]:
@@ -370,8 +380,8 @@ def _infer(arrays: Mapping[str, Array]) -> tuple[Domain, type, int]:
         if low < 0 or high > 255:
             raise DataError(
                 f"{next(iter(arrays))}: whole numbers from {low:g} to {high:g} are not "
-                "levels (0 to 255): if they are counts, give --values counts, else store floats, "
-                "scaled as you want them"
+                "levels (0 to 255): if they are counts, give --values counts, if they are "
+                "measurements, --values real"
             )
         return "unit", np.uint8, 1
     if low < 0 or high > 1:

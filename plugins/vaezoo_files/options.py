@@ -9,6 +9,11 @@ from pydantic import Field
 from vaezoo import DataOptions
 from vaezoo.data.options import DecodeOptions, DiskOptions, ImageSize
 
+_STANDARDIZE = (
+    "auto: the model gets real-valued data with a mean of 0 and a standard deviation of 1, and all "
+    "results are in the data's units; off: as it is"
+)
+
 
 class SplitOptions(DataOptions):
     """How data is split that does not come with a test part."""
@@ -45,20 +50,49 @@ class ArrayOptions(SplitOptions):
         "the examples; channels_last: at the end; no_channels: there is no such axis; auto: the "
         "axis of at most 4 values, and grey images if a three-dimensional array has none",
     )
-    values: Literal["auto", "counts"] = Field(
+    values: Literal["auto", "counts", "real"] = Field(
         "auto",
         description="what numbers are: auto: grey levels, 0 and 1, or real numbers, whichever they "
-        "can be; counts: whole numbers from 0, used as they are",
+        "can be; counts: whole numbers from 0, used as they are; real: real numbers",
     )
-    standardize: Literal["auto", "off"] = Field(
-        "auto",
-        description="auto: the model gets real-valued data with a mean of 0 and a standard "
-        "deviation of 1, and all results are in the data's units; off: as it is",
-    )
+    standardize: Literal["auto", "off"] = Field("auto", description=_STANDARDIZE)
 
 
 class NpzOptions(ArrayOptions, DiskOptions):
     """Options of `npz`: root is the file."""
+
+
+class TableOptions(SplitOptions, DiskOptions):
+    """Options of `table`: root is the file."""
+
+    columns: tuple[str, ...] = Field(
+        (),
+        description="names of the columns that are values of an example, with commas; by default "
+        "all but the label and the factors",
+    )
+    categorical: tuple[str, ...] = Field(
+        (),
+        description="columns of numbers that are categories; texts are categories anyway",
+    )
+    label_column: str | None = Field(None, description="the column with the class of each example")
+    factor_columns: tuple[str, ...] = Field(
+        (), description="columns with known factors of variation: whole numbers or texts"
+    )
+    values: Literal["auto", "counts"] = Field(
+        "auto",
+        description="what numbers are: auto: real numbers, or 0 and 1 if there are no others; "
+        "counts: whole numbers from 0, used as they are",
+    )
+    standardize: Literal["auto", "off"] = Field(
+        "auto", description=f"{_STANDARDIZE}; categories, true and false stay 1 and 0"
+    )
+    delimiter: str = Field(
+        "",
+        max_length=1,
+        description="character between the cells of a .csv file; by default the one of , ; | and "
+        "tab that its first line has most of",
+    )
+    encoding: str = Field("utf-8", description="encoding of a .csv file, as latin-1")
 
 
 class TorchvisionOptions(DiskOptions):

@@ -97,6 +97,21 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
             ),
         )
     )
+    register(
+        DatasetSpec(
+            name="table",
+            target="vaezoo_files.table:TableDataset",
+            options="vaezoo_files.options:TableOptions",
+            summary="Numbers and categories by column, in a .csv or .parquet file: give --root",
+            tags=("vectors", "tables", "files", ".csv", ".tsv", ".txt", ".parquet"),
+            train_options=_TRAIN_OPTIONS,
+            accepts=(
+                "pandas.DataFrame",
+                "pandas.core.frame.DataFrame",
+                "polars.dataframe.frame.DataFrame",
+            ),
+        )
+    )
     for name, cls, summary, form, paper in _SETS:
         options = "EmnistOptions" if name == "emnist" else "TorchvisionOptions"
         register(

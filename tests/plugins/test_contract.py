@@ -61,6 +61,12 @@ def npz(folder: Path) -> Options:
     return {"root": folder / "some.npz"}
 
 
+def table(folder: Path) -> Options:
+    lines = [f"{number},{number % 3},{'xy'[number % 2]}" for number in range(60)]
+    (folder / "some.csv").write_text("\n".join(["a,b,c", *lines]))
+    return {"root": folder / "some.csv", "label_column": "b"}
+
+
 def images(folder: Path) -> Options:
     for number, levels in enumerate(noise(40, 20, 24, 3)):
         path = folder / "ab"[number % 2] / f"{number}.png"
@@ -93,6 +99,7 @@ def celeba(folder: Path) -> Options:
 SMALL: dict[str, Callable[[Path], Options]] = {
     "sprites": sprites,
     "npz": npz,
+    "table": table,
     "folder": images,
     "mnist": idx("train", "t10k"),
     "fashion_mnist": idx("train", "t10k"),

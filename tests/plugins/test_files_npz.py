@@ -517,6 +517,7 @@ def test_the_guide_has_the_keys_of_the_arrays() -> None:
         ("whole numbers from 0 to 255", [0, 51, 102, 255], "auto", [0, 0.2, 0.4, 1]),
         ("floats in [0, 1]", [0.1, 0.25, 0.7, 1.0], "auto", [0.1, 0.25, 0.7, 1.0]),
         ("whole numbers, with `--values counts`", [0, 3, 7, 2], "counts", [0, 3, 7, 2]),
+        ("any numbers, with `--values real`", [3, 5, 3, 5], "real", [-1, 1, -1, 1]),
         ("other floats", [-3.0, 5.0, -3.0, 5.0], "auto", [-1, 1, -1, 1]),
     ],
 )

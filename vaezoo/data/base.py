@@ -112,6 +112,7 @@ class Splits:
     skipped: (file, reason) of each file that was left out.
     notes: lines about what was left out or may be meant in another way, with the option for it.
     factor_names: names of the factors of variation, empty if they are unknown.
+    column_names: names of the values of a vector, empty if they have none.
     fingerprint: a hash of what the splits hold; a run refuses data with another one.
     """
 
@@ -123,6 +124,7 @@ class Splits:
     skipped: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
     factor_names: tuple[str, ...] = ()
+    column_names: tuple[str, ...] = ()
     fingerprint: str = field(default="")
 
     def record(self) -> dict[str, Any]:
@@ -135,6 +137,7 @@ class Splits:
             "skipped": [list(item) for item in self.skipped],
             "notes": list(self.notes),
             "factor_names": list(self.factor_names),
+            "column_names": list(self.column_names),
         }
 
 
