@@ -55,6 +55,7 @@ class FolderDataset(BaseDataset):
 
         failed = {position for position, _ in cached.info["unreadable"]}
         placements = [placement for n, (_, placement) in enumerate(used) if n not in failed]
+        files = [printable(image.name) for n, image in enumerate(images) if n not in failed]
         classes = sorted({p.class_name for p in placements if p.class_name is not None})
         number: dict[str | None, int] = {name: i for i, name in enumerate(classes)}
         # -1 where the class of an image is unknown.
@@ -75,6 +76,7 @@ class FolderDataset(BaseDataset):
             class_names=[printable(name) for name in classes],
             description=description,
             skipped=skipped,
+            files=files,
             notes=self._notes(tree, images, len(tree.images) - len(used), skipped, cached.info),
             fingerprint=hash_content(about.encode(), labels, *split[:3]),
         )

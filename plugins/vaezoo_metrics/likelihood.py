@@ -16,8 +16,6 @@ from vaezoo.evaluation.metric import (
     MetricUnavailable,
 )
 
-_IMPORTANCE_NOISE = 1
-
 
 class Bound(MetricState):
     """Rate and distortion of each example at one sample of its posterior."""
@@ -32,7 +30,7 @@ class Bound(MetricState):
     def update(self, batch: EvalBatch) -> None:
         self.rates.update(batch.rate)
         self.distortions.update(batch.distortion)
-        self.elbos.update(-batch.rate.double() - batch.distortion.double())
+        self.elbos.update(batch.elbo)
 
     def elbo(self) -> MetricResult:
         value = -float(self.rates.mean) - float(self.distortions.mean)
@@ -58,10 +56,8 @@ class LogLikelihood(ExampleMoments):
     """The importance-weighted estimate of each example, in chunks of a size that the model sets."""
 
     def measure(self, batch: EvalBatch) -> Tensor:
-        samples = self.context.importance_samples
-        if not samples:
+        if not self.context.importance_samples:
             raise MetricUnavailable("give --importance-samples to estimate it")
-        with batch.noise(_IMPORTANCE_NOISE):
-            return batch.model.log_likelihood(batch.x, batch.y, samples=samples)
+        return batch.log_likelihood
 
     log_likelihood = ExampleMoments.mean

@@ -16,7 +16,7 @@ from vaezoo.evaluation.metric import (
     MetricUnavailable,
 )
 
-from .image_metrics import MS_SSIM_SMALLEST, ms_ssim, mse, psnr, ssim
+from .image_metrics import MS_SSIM_SMALLEST, ms_ssim, psnr, ssim
 
 
 class SquaredErrors(MetricState):
@@ -29,7 +29,7 @@ class SquaredErrors(MetricState):
         self.errors, self.x = RunningMoments(), RunningMoments()
 
     def update(self, batch: EvalBatch) -> None:
-        self.errors.update(mse(batch.reconstruction, batch.original))
+        self.errors.update(batch.mse)
         self.x.update(batch.original.flatten(1))
 
     def mse(self) -> MetricResult:

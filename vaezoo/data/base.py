@@ -44,6 +44,10 @@ class Split(ABC):
         """Get the factors of variation, int64 [n, factors], or None where they are not known."""
         return None
 
+    def names(self, index: Tensor) -> list[str] | None:
+        """Get the names of the files of examples, int64 [n], or None where they have none."""
+        return None
+
     def to(self, device: torch.device) -> Split:
         """Move the examples to a device; the same split if that is not possible."""
         return self
@@ -55,6 +59,7 @@ class TensorSplit(Split):
     images: [n, *shape], uint8 or float32. labels: int64 [n] or None. factors: int64 [n, factors] or
     None.
     index: positions of the images that belong to this split; all of them when None.
+    files: the names of the files of all images; empty where they have none.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class TensorSplit(Split):
         labels: Tensor | None = None,
         index: Tensor | None = None,
         factors: Tensor | None = None,
+        files: Sequence[str] = (),
     ) -> None:
         for what, values in (("labels", labels), ("factors", factors)):
             if values is not None and len(values) != len(images):
@@ -71,6 +77,7 @@ class TensorSplit(Split):
         self.labels = labels
         self.index = index
         self.factor_values = factors
+        self.files = files
 
     def __len__(self) -> int:
         return len(self.images) if self.index is None else len(self.index)
@@ -83,6 +90,10 @@ class TensorSplit(Split):
         if self.factor_values is None:
             return None
         return self.factor_values[index if self.index is None else self.index[index]]
+
+    def names(self, index: Tensor) -> list[str] | None:
+        rows = (index if self.index is None else self.index[index]).tolist()
+        return [self.files[row] for row in rows] if self.files else None
 
     @property
     def device(self) -> torch.device:
@@ -309,13 +320,15 @@ def make_splits(
     class_names: Sequence[str] = (),
     skipped: Sequence[tuple[str, str]] = (),
     notes: Sequence[str] = (),
+    files: Sequence[str] = (),
 ) -> Splits:
     """Make the splits of 8-bit images that lie in one tensor.
 
     images: uint8 [n, *shape]. labels: int64 [n] or None. indices: int64 positions of the training,
     validation and test examples. If there are none for validation, the test split is used.
+    files: the name of each image, empty where they have none.
     """
-    train, validation, test = (TensorSplit(images, labels, index) for index in indices)
+    train, validation, test = (TensorSplit(images, labels, index, files=files) for index in indices)
     return Splits(
         spec=DataSpec(
             shape=tuple(images.shape[1:]),

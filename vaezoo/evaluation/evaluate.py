@@ -15,6 +15,7 @@ from vaezoo.distributed.launch import gather_objects, on_rank0_broadcast
 from vaezoo.errors import OptionError, VaezooError, counted
 from vaezoo.evaluation.latents import LatentKls, LatentMoments, latent_report
 from vaezoo.evaluation.metric import (
+    POSTERIOR_NOISE,
     EvalBatch,
     EvalContext,
     MetricResult,
@@ -25,8 +26,8 @@ from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import METRIC_GROUPS, MetricSpec
 from vaezoo.runtime.device import evaluation_mode, seeded
 
-_NOISE, _NOISE_OF_ONE_PROCESS = 0, 3
-"""Streams of a batch's noise: of states that processes share, and of the others."""
+_NOISE_OF_ONE_PROCESS = 3
+"""The stream of a batch's noise for states that processes do not share."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -162,7 +163,7 @@ class _States:
                 with local_only():
                     batch = EvalBatch(self.context, batches.batch(index), index, number)
                     # What each draws follows from the batch alone, whichever states see it here.
-                    with batch.noise(_NOISE):
+                    with batch.noise(POSTERIOR_NOISE):
                         if self.context.has("elbo"):
                             _ = batch.z  # drawn first: the same whatever is evaluated
                         self._update(batch, mergeable)

@@ -26,6 +26,9 @@ FeatureChoice = Literal["auto", "inception", "classifier"]
 _STREAMS = 16
 """Streams of noise that each batch has."""
 
+POSTERIOR_NOISE, _IMPORTANCE_NOISE = 0, 1
+"""The streams of the sample of each posterior, and of those of the log-likelihood."""
+
 MIN_EXAMPLES, MAX_EXAMPLES = 1000, 10_000
 """How many examples scores of a whole sample need at least, and use at most."""
 
@@ -188,6 +191,23 @@ class EvalBatch:
         """-log p(x|z), nats: [batch]."""
         log_p: Tensor = self.model.decode(self.z, self.y).log_prob(self.x)
         return -log_p
+
+    @functools.cached_property
+    def elbo(self) -> Tensor:
+        """-(rate + distortion), nats: [batch], in double precision."""
+        return -self.rate.double() - self.distortion.double()
+
+    @functools.cached_property
+    def log_likelihood(self) -> Tensor:
+        """The importance-weighted estimate of log p(x), nats: [batch]."""
+        samples = self.context.importance_samples
+        with self.noise(_IMPORTANCE_NOISE):
+            return self.model.log_likelihood(self.x, self.y, samples=samples)
+
+    @functools.cached_property
+    def mse(self) -> Tensor:
+        """The mean squared error of the reconstruction, in the data's units squared: [batch]."""
+        return (self.reconstruction - self.original).square().flatten(1).mean(1)
 
     @functools.cached_property
     def latents(self) -> Tensor:

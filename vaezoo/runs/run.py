@@ -21,7 +21,7 @@ from vaezoo.config import NO_PART, MissingDataset, RunConfig, build_config, titl
 from vaezoo.data.base import Batch, GivenData, Splits, Standardizer, check_examples
 from vaezoo.data.loader import BatchLoader
 from vaezoo.data.spec import DataSpec
-from vaezoo.distributed import world_size
+from vaezoo.distributed import local_only, world_size
 from vaezoo.errors import (
     DataError,
     OptionError,
@@ -58,6 +58,14 @@ from vaezoo.runs.build import (
     build_sampler,
     limit_memory,
     read_data,
+)
+from vaezoo.runs.examples import (
+    Examples,
+    LatentKind,
+    as_given,
+    as_splits,
+    collect,
+    decode_latents,
 )
 from vaezoo.runs.provenance import load_components
 from vaezoo.runs.samplers import (
@@ -288,21 +296,90 @@ class Run:
         return draw_samples(self.model, n, label=number, temperature=temperature, seed=seed)
 
     @check_arguments
-    def reconstruct(self, x: Any, y: Any = None) -> Tensor:
-        """Reconstructions on the CPU.
+    def reconstruct(self, x: Any, y: Any = None) -> Any:
+        """Reconstructions, as an array if x is one, else as a tensor on the CPU: [n, *shape].
 
         x: a tensor or an array, [n, *shape], in [0, 1], or real, in the data's units. y: class
         numbers, [n], for conditional models. DataError for another shape and other values.
         """
-        x = check_examples(x, self.data_spec)
-        y = self._check_labels(y, len(x))
-        parts = []
-        for i in range(0, len(x), EVAL_BATCH_SIZE):
-            labels = None if y is None else y[i : i + EVAL_BATCH_SIZE].to(self.device)
-            images = self._standardizer(x[i : i + EVAL_BATCH_SIZE].to(self.device))
-            reconstructed = self.model.reconstruct(images, labels)
-            parts.append(self._standardizer.inverse(reconstructed).cpu())
-        return torch.cat(parts) if parts else x
+        return self.decode(self.encode(x, y), y) if len(check_examples(x, self.data_spec)) else x
+
+    @check_arguments
+    def examples(self, x: Any = None, y: Any = None, *, split: SplitName = "test") -> Examples:
+        """Examples that `encode` and `score` then give in batches, in constant memory.
+
+        x: by default the data of the run, of which `split` is used; else other Splits, a Split, or
+        examples as for `reconstruct`, then y, their class numbers, [n], for conditional models.
+        DataError if the examples are not as the run's.
+        """
+        given = self.splits if x is None else x
+        splits = replace(as_splits(given, y, self.model, self._check_labels), spec=self.data_spec)
+        return Examples(eval_context(self.model, self.config, splits, split))
+
+    @check_arguments
+    def encode(
+        self,
+        x: Any = None,
+        y: Any = None,
+        *,
+        what: LatentKind | Sequence[LatentKind] = "mean",
+        split: SplitName = "test",
+        seed: Seed = 0,
+    ) -> Any:
+        """The latents of examples, [n, *latent_shape]; of several kinds, a dictionary by kind.
+
+        x, y, split: as for `examples`. The result is an array if x is one, else a tensor.
+        what: mean, the posterior's mean, or its mode where the mean has no closed form or is no
+            latent (flows, spheres); std, its standard deviation; sample, a draw of it; indices, the
+            numbers of the codes, int64. OptionError if the model has no such values.
+        """
+        kinds: Sequence[LatentKind] = [what] if isinstance(what, str) else what
+        if not kinds:
+            raise OptionError("encode: what names nothing: give mean, std, sample or indices")
+        with local_only():
+            found = collect(self.examples(x, y, split=split).encode(kinds, seed=seed), x)
+        return found[kinds[0]] if isinstance(what, str) else found
+
+    @check_arguments
+    def decode(self, z: Any, y: Any = None, *, sample: bool = False, seed: Seed = 0) -> Any:
+        """Examples of latents, [n, *shape], in the data's units: the likelihood's mean.
+
+        z: [n, *latent_shape], or the indices of codes as `encode` gives them, whole numbers. The
+        result is an array if z is one, else a tensor on the CPU.
+        y: class numbers, [n], for conditional models. sample: draw from the likelihood, by the
+        seed. DataError for latents of another shape, and for NaN and infinity.
+        """
+        y = self._check_labels(y, len(z) if hasattr(z, "__len__") else 0)
+        batch = EVAL_BATCH_SIZE
+        return as_given(
+            decode_latents(self.model, z, y, sample=sample, seed=seed, batch_size=batch), z
+        )
+
+    @check_arguments
+    def score(
+        self,
+        x: Any = None,
+        y: Any = None,
+        *,
+        importance_samples: NonNegativeInt = 0,
+        split: SplitName = "test",
+        seed: Seed = 0,
+    ) -> dict[str, Any]:
+        """Scores of each example, [n] each, by name; the mean of each is what `evaluate` gives.
+
+        elbo, rate, distortion: nats, at one sample of the posterior. log_likelihood: nats, the
+        importance-weighted estimate, if `importance_samples` is not 0. mse: the mean squared error
+        of the reconstruction, in the data's units squared.
+        x, y, split: as for `examples`. The scores are arrays if x is one, else tensors.
+        A VaezooWarning says which scores a model does not have, and why.
+        """
+        with local_only():
+            examples = self.examples(x, y, split=split)
+            if missing := examples.missing_scores(importance_samples):
+                why = "; ".join(dict.fromkeys(missing.values()))
+                warnings.warn(f"no {', '.join(missing)}: {why}", VaezooWarning, stacklevel=2)
+            scores = examples.score(importance_samples=importance_samples, seed=seed)
+            return collect(scores, x)
 
     def _check_labels(self, y: Any, examples: int) -> Tensor | None:
         """The class numbers of conditional models; None for other models."""
