@@ -169,6 +169,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo.plugins.registry": ("WORDS", "registry"),
     "vaezoo.checkpoint.folder": ("RunFolder", "metrics_line"),
     "vaezoo.runs.build": ("build_model",),
+    "vaezoo.runs.examples": ("ExampleBatch", "Examples", "LatentKind"),
     "vaezoo.runs.run": ("Run", "sample_labels"),
     "vaezoo.cli.options": (
         "ANIMATION",
