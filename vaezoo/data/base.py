@@ -138,6 +138,11 @@ class Splits:
     column_names: tuple[str, ...] = ()
     fingerprint: str = field(default="")
 
+    def __repr__(self) -> str:
+        """The data in one line."""
+        counts = (f"{len(getattr(self, s)):,} {s}" for s in ("train", "validation", "test"))
+        return f"Splits of {self.spec.domain} {self.spec.describe()}: {', '.join(counts)}"
+
     def record(self) -> dict[str, Any]:
         """The metadata that run.json keeps."""
         return {

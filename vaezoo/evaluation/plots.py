@@ -63,11 +63,18 @@ class Series:
 
 
 def save_curves(path: Path, history: Iterable[Mapping[str, Any]]) -> bool:
-    """Plot the terms of the loss over the training steps, as a PNG.
+    """Write `draw_curves` as a PNG. Returns False, and writes nothing, if there are no terms."""
+    figure = draw_curves(history)
+    if figure is not None:
+        save_figure(path, figure)
+    return figure is not None
+
+
+def draw_curves(history: Iterable[Mapping[str, Any]]) -> Figure | None:
+    """Plot the terms of the loss over the training steps; None if there are no terms.
 
     history: mappings with `kind` (train or validation), `step`, and `terms` by name, in nats per
-    example; values that are None or not finite leave a gap. Returns False, and writes nothing, if
-    there are no terms.
+    example; values that are None or not finite leave a gap.
     """
     lines = list(history)
 
@@ -79,17 +86,15 @@ def save_curves(path: Path, history: Iterable[Mapping[str, Any]]) -> bool:
         ]
 
     names = dict.fromkeys(name for line in lines for name in line["terms"])
-    return save_lines(
-        path,
-        {
-            name.replace("_", " "): [
-                # The first steps may leave the plot: their large values would flatten the rest.
-                Series("training", points("train", name), settling=0.05),
-                Series("held out", points("validation", name), markers=True, line=False),
-            ]
-            for name in names
-        },
-    )
+    plots = {
+        name.replace("_", " "): [
+            # The first steps may leave the plot: their large values would flatten the rest.
+            Series("training", points("train", name), settling=0.05),
+            Series("held out", points("validation", name), markers=True, line=False),
+        ]
+        for name in names
+    }
+    return _line_plots(plots) if plots else None
 
 
 def save_lines(path: Path, plots: Mapping[str, Sequence[Series]]) -> bool:
@@ -99,11 +104,15 @@ def save_lines(path: Path, plots: Mapping[str, Sequence[Series]]) -> bool:
     """
     if not plots:
         return False
+    save_figure(path, _line_plots(plots))
+    return True
+
+
+def _line_plots(plots: Mapping[str, Sequence[Series]]) -> Figure:
     figure, panels = _panels(plots, _PANEL_INCHES[1])
     for axes, series in zip(panels, plots.values(), strict=True):
         _draw_lines(axes, series)
-    save_figure(path, figure)
-    return True
+    return figure
 
 
 def save_bars(path: Path, plots: Mapping[str, Sequence[tuple[str, float]]]) -> bool:

@@ -102,6 +102,16 @@ class BaseVAE(nn.Module, ABC):
         self._origin: Tensor
         self.register_buffer("_origin", torch.zeros(()), persistent=False)
 
+    def __repr__(self) -> str:
+        """The model in one line; `nn.Module.__repr__(model)` shows its layers."""
+        parts = [f"{n} {type(part).__name__}" for n, part in self.named_children()]
+        latent = "×".join(map(str, self.latent_shape))
+        count = sum(parameter.numel() for parameter in self.parameters())
+        return (
+            f"{type(self).__name__} of {self.data.domain} {self.data.describe()}: "
+            f"latent {latent}, {count:,} parameters ({', '.join(parts)})"
+        )
+
     @property
     def device(self) -> torch.device:
         """The device that the model is on."""

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -33,6 +33,12 @@ from vaezoo.errors import (
     quoted,
 )
 from vaezoo.evaluation.evaluate import Evaluation, evaluate, select_metrics
+from vaezoo.evaluation.figures import (
+    curves_figure,
+    latents_figure,
+    picture_figure,
+    to_html,
+)
 from vaezoo.evaluation.latents import (
     DEFAULT_EXAMPLES,
     Interpolation,
@@ -46,6 +52,7 @@ from vaezoo.evaluation.latents import (
     traverse,
 )
 from vaezoo.evaluation.metric import EvalContext, FeatureChoice, no_progress
+from vaezoo.evaluation.pictures import save_examples
 from vaezoo.io import read_json
 from vaezoo.models.base import UNFITTED_PRIOR, BaseVAE
 from vaezoo.models.distributions import mode, project_to_prior
@@ -78,6 +85,11 @@ from vaezoo.runs.samplers import (
 )
 from vaezoo.runtime import OnProgress, report_progress
 from vaezoo.runtime.device import resolve_device, seeded, versions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+else:
+    Figure = Any  # what check_arguments reads; matplotlib is imported when a plot is drawn
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -127,6 +139,11 @@ class Run:
             return f"Run {self.path}: {text}" + ("" if r2 is None else f", R² {r2:.3f}")
         except (VaezooError, KeyError, TypeError, ValueError) as error:
             return f"Run {self.path}, damaged: {error}"
+
+    def _repr_html_(self) -> str:
+        """The run in a notebook: a line, and small pictures."""
+        pictures = {"reconstructions": self.folder.reconstructions, "samples": self.folder.samples}
+        return to_html(repr(self), pictures)
 
     @functools.cached_property
     def metadata(self) -> dict[str, Any]:
@@ -558,6 +575,43 @@ class Run:
             on_progress=on_progress,
         )
         return evaluate(context, select_metrics([metrics] if isinstance(metrics, str) else metrics))
+
+    def plot_curves(self) -> Figure:
+        """The terms of the loss over the training steps, as a figure of matplotlib."""
+        return curves_figure(self.metrics)
+
+    @check_arguments
+    def plot_samples(
+        self,
+        n: PositiveInt = 64,
+        *,
+        label: int | str | None = None,
+        temperature: NonNegativeFloat = 1.0,
+        seed: Seed = 0,
+    ) -> Figure:
+        """Samples as a figure of matplotlib: see `sample`. DataError for vectors."""
+        x = self.sample(n, label=label, temperature=temperature, seed=seed)
+        return picture_figure(lambda path: save_examples(path, self.data_spec, x))
+
+    @check_arguments
+    def plot_reconstructions(self, x: Any = None, y: Any = None, *, n: PositiveInt = 16) -> Figure:
+        """Examples above their reconstructions, as a figure of matplotlib. DataError for vectors.
+
+        x, y: see `reconstruct`; by default n examples of the test split, spread evenly over it.
+        """
+        if x is None:
+            loader = self._test_loader()
+            count = len(loader.split)
+            batch = loader.batch(torch.linspace(0, count - 1, min(n, count)).long())
+            x, y = self._standardizer.inverse(batch.x).cpu(), self.model.labels(batch.y)
+        x, reconstructed = check_examples(x, self.data_spec), self.reconstruct(x, y)
+        return picture_figure(lambda path: save_examples(path, self.data_spec, x, reconstructed))
+
+    @check_arguments
+    def plot_latents(self, examples: PositiveInt = DEFAULT_EXAMPLES) -> Figure:
+        """The latents of test examples by their principal components, in colours of classes."""
+        found = self.latent_statistics(examples)
+        return latents_figure(found.points, found.labels, self.data_spec.class_names)
 
     def _test_loader(self) -> BatchLoader:
         return eval_loader(self.config, self.splits, "test", self.device)

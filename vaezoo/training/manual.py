@@ -121,6 +121,8 @@ class ManualTrainStep:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load what `state_dict` returned. RunError if it does not fit this model and options."""
+        if self._step.is_captured:  # it reads optimizer states at fixed addresses
+            raise RunError("load a state before the first steps: they are a CUDA graph by now")
         own, where = self._parts(), Path("this state")
         parts: dict[str, dict[str, Tensor]] = {part: {} for part in own}
         for name, tensor in state.items():
