@@ -604,7 +604,8 @@ class Run:
             count = len(loader.split)
             batch = loader.batch(torch.linspace(0, count - 1, min(n, count)).long())
             x, y = self._standardizer.inverse(batch.x).cpu(), self.model.labels(batch.y)
-        x, reconstructed = check_examples(x, self.data_spec), self.reconstruct(x, y)
+        x = check_examples(x, self.data_spec)
+        reconstructed = self.reconstruct(x, y)
         return picture_figure(lambda path: save_examples(path, self.data_spec, x, reconstructed))
 
     @check_arguments
