@@ -129,11 +129,12 @@ class FlowMatchingSampler(Sampler):
         self.fitted.fill_(True)
 
     def _standardize(self, latents: Tensor) -> None:
-        count, total, products = 0, 0.0, 0.0
+        count, features = 0, len(self.mean)
+        total = self.mean.new_zeros(features, dtype=torch.float64)
+        products = self.mean.new_zeros(features, features, dtype=torch.float64)
         for part in latents.split(_AT_ONCE):
             z = self.vectors(part).double().movedim(1, -1).flatten(0, -2)
             count, total, products = count + len(z), total + z.sum(0), products + z.T @ z
-        assert isinstance(total, Tensor)
         mean = total / count
         variances, directions = torch.linalg.eigh(products / count - mean.outer(mean))
         largest = variances.flip(0)[: len(self.std)]

@@ -49,8 +49,8 @@ class UNetVelocity(nn.Module):
         self.after = _Blocks(conv, lowest, lowest, 1, 4 * width)
         self.norm = _norm(width)
         self.last = conv(width, channels, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         condition, h = self.conditioning(t, y), self.first(x)
