@@ -172,7 +172,6 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo.runs.examples": ("ExampleBatch", "Examples", "LatentKind"),
     "vaezoo.runs.run": ("Run", "sample_labels"),
     "vaezoo.cli.options": (
-        "ANIMATION",
         "check_writable",
         "choice_option",
         "class_option",

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from vaezoo.cli.options import (
-    ANIMATION,
     choice_option,
     class_option,
-    picture_options,
     run_argument,
     sampler_option,
     sampler_settings,
@@ -20,6 +18,8 @@ from vaezoo.cli.options import (
 )
 from vaezoo.errors import DataError, OptionError, counted
 
+from .options import MOVING, example_options
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -27,37 +27,6 @@ if TYPE_CHECKING:
 
 Result = tuple[dict[str, Any], str]
 """What a command returns: the content of its JSON, and a text."""
-
-
-def _save(
-    run: Run, out: Path, y: Tensor | None = None, **stacks: Tensor
-) -> tuple[tuple[float, float] | None, str]:
-    """Write examples as a picture, or their values; a .csv file has `x`, a row for each example.
-
-    stacks: as for save_examples, by the names that they have in an .npz file. y: their classes.
-    Returns the values that are black and white in the picture, and what it shows.
-    """
-    import numpy as np
-
-    from vaezoo.evaluation.pictures import drawn_range, save_examples
-    from vaezoo.io import atomic_write
-
-    if out.suffix.lower() == ".png":
-        legend = save_examples(out, run.data_spec, *stacks.values())
-        return drawn_range(run.data_spec), legend
-    arrays: dict[str, Any] = {name: stack.numpy() for name, stack in stacks.items()}
-    arrays |= {} if y is None else {"y": y.numpy()}
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            if out.suffix.lower() == ".npz":
-                np.savez(file, **arrays)
-            else:
-                header = ",".join(f"x{i}" for i in range(arrays["x"].shape[1]))
-                np.savetxt(file, arrays["x"], "%.9g", ",", header=header, comments="")
-
-    atomic_write(out, write)
-    return None, ""
 
 
 def _describe(text: str, legend: str, x: Tensor) -> str:
@@ -77,7 +46,7 @@ def _describe(text: str, legend: str, x: Tensor) -> str:
 @sampler_option
 @set_option("An option of sampling, as sampler.guidance=2. Repeatable.")
 @seed_option
-@picture_options("samples.png", or_values=True, reads_data=False)
+@example_options("samples.png", reads_data=False)
 def sample_command(
     run: Run,
     count: int,
@@ -89,7 +58,10 @@ def sample_command(
     out: Path,
 ) -> Result:
     """Draw examples from the prior of the model in the folder RUN: one picture, or values."""
+    from vaezoo.evaluation.pictures import save_examples
     from vaezoo.runs.run import sample_labels
+
+    from .outputs import Output
 
     changed = sampler_settings(settings)
     if sampler is not None:
@@ -98,7 +70,11 @@ def sample_command(
         raise OptionError("--set sampler...: name the sampler too, by --sampler")
     number = None if label is None else run.class_index(label)
     x = run.sample(count, label=number, temperature=temperature, seed=seed)
-    shown, legend = _save(run, out, sample_labels(run.model, count, number), x=x)
+    y, data = sample_labels(run.model, count, number), run.data_spec
+    arrays = {"x": x} if y is None else {"x": x, "y": y}
+    columns = {} if y is None else {"y": y.tolist()}
+    output = Output(data, lambda path: save_examples(path, data, x), arrays, columns)
+    shown, legend = output.write(out)
     values: dict[str, Any] = {"samples": count, "sampler": run.sampler_name}
     values |= {"temperature": temperature, "value_range": shown}
     return values, _describe(counted(count, "sample"), legend, x)
@@ -108,7 +84,7 @@ def sample_command(
 @run_argument
 @click.argument("images", metavar="IMAGES...", nargs=-1, required=True)
 @class_option
-@picture_options("reconstructed.png", or_values=True)
+@example_options("reconstructed.png")
 def reconstruct_command(run: Run, images: tuple[str, ...], label: str | None, out: Path) -> Result:
     """Reconstruct image files, or test examples by number, with the model in the folder RUN.
 
@@ -118,11 +94,20 @@ def reconstruct_command(run: Run, images: tuple[str, ...], label: str | None, ou
     """
     import torch
 
+    from vaezoo.evaluation.pictures import save_examples
+
+    from .outputs import Output
+
     examples = [run.example(image) for image in images]
     x = torch.cat([example.x for example in examples]).cpu()
     reconstructed = run.reconstruct(x, run.classes_of(examples, label))
-    shown, legend = _save(run, out, originals=x, x=reconstructed)
     errors = (x - reconstructed).square().flatten(1).mean(1).tolist()
+    shown, legend = Output(
+        run.data_spec,
+        lambda path: save_examples(path, run.data_spec, x, reconstructed),
+        {"originals": x, "x": reconstructed},
+        {"image": images, "mse": errors},
+    ).write(out)
     text = counted(len(images), "reconstructed example")
     values = {"images": [*images], "mse": errors, "value_range": shown}
     return values, _describe(text, legend, reconstructed)
@@ -147,7 +132,7 @@ def reconstruct_command(run: Run, images: tuple[str, ...], label: str | None, ou
     default=2000,
     help="Number of test examples from which the order of the rows is computed.",
 )
-@picture_options("traversal.png", ANIMATION)
+@example_options("traversal.png", moving=True)
 def traverse_command(
     run: Run,
     rows: int,
@@ -165,23 +150,32 @@ def traverse_command(
     """
     import torch
 
-    from vaezoo.evaluation.pictures import check_drawable, drawn_range, save_sequences
+    from vaezoo.evaluation.pictures import save_sequences
 
-    check_drawable(run.data_spec)
-    count = steps or (9 if out.suffix.lower() == ".png" else 24)
+    from .outputs import Output
+
+    count = steps or (24 if out.suffix.lower() in MOVING else 9)
     found = run.traverse(rows, steps=count, start=start, label=label, examples=examples)
     if not found.rows:
         raise DataError("no latent dimension changes the decoder's output: there is no traversal")
     sizes = [f"{r.std:.2f} std" if r.kl is None else f"{r.kl:.2f} nats" for r in found.rows]
     names = [f"z{row.number}  {size}" for row, size in zip(found.rows, sizes, strict=True)]
-    legend = save_sequences(out, run.data_spec, [row.images for row in found.rows], names)
-    images = torch.cat([row.images for row in found.rows])
+    images = torch.stack([row.images for row in found.rows])
+    numbers, values = [row.number for row in found.rows], [row.values for row in found.rows]
+    shown, legend = Output(
+        run.data_spec,
+        lambda path: save_sequences(path, run.data_spec, list(images), names),
+        {"x": images, "latents": torch.tensor(numbers), "values": torch.tensor(values)},
+        {
+            "latent": [number for number in numbers for _ in range(count)],
+            "value": [f"{value:.9g}" for row in values for value in row],
+        },
+    ).write(out)
     order = "their KL" if found.order == "kl" else "the standard deviation of their posterior means"
     text = f"{counted(len(found.rows), 'latent dimension')}, ordered by {order}"
     if found.num_ignored:
         text += f"\n{found.num_ignored} left out: they do not change the decoder's output"
-    values = {**found.to_dict(), "value_range": drawn_range(run.data_spec)}
-    return values, _describe(text, legend, images)
+    return {**found.to_dict(), "value_range": shown}, _describe(text, legend, images.flatten(0, 1))
 
 
 @click.command()
@@ -195,7 +189,7 @@ def traverse_command(
     "slerp: along the arc around the origin; linear: along the straight line.",
 )
 @class_option
-@picture_options("interpolation.png", ANIMATION)
+@example_options("interpolation.png", moving=True)
 def interpolate_command(
     run: Run,
     a: str,
@@ -212,13 +206,19 @@ def interpolate_command(
     """
     import torch
 
-    from vaezoo.evaluation.pictures import check_drawable, drawn_range, save_sequences
+    from vaezoo.evaluation.pictures import save_sequences
 
-    check_drawable(run.data_spec)
-    count = steps or (10 if out.suffix.lower() == ".png" else 24)
+    from .outputs import Output
+
+    count = steps or (24 if out.suffix.lower() in MOVING else 10)
     found = run.interpolate(a, b, steps=count, method=method, label=label)
     path = [torch.cat([found.a, found.images, found.b])]
-    legend = save_sequences(out, run.data_spec, path, [""])
+    shown, legend = Output(
+        run.data_spec,
+        lambda file: save_sequences(file, run.data_spec, path, [""]),
+        {"x": found.images, "latents": found.latents, "a": found.a, "b": found.b},
+        {},
+    ).write(out)
     text = f"from {a} to {b} in {len(found.images)} steps"
-    values = {"method": method, **found.to_dict(), "value_range": drawn_range(run.data_spec)}
+    values = {"method": method, **found.to_dict(), "value_range": shown}
     return values, _describe(text, legend, found.images)

@@ -82,8 +82,10 @@ def test_latents(
 ) -> None:
     line = [command, run, *((0, 1) if command == "interpolate" else ("-n", 2)), "--steps", 3]
     if len(shape_of(run)) == 1:
-        assert main([*map(str, line)]) == 2
-        assert "there are no pictures of them" in capsys.readouterr().err
+        found = said(capsys, *line, "-o", tmp_path / "a.npz")
+        assert found["values"] == str(tmp_path / "a.npz")
+        with np.load(tmp_path / "a.npz") as values:
+            assert values["x"].shape[-2:] == (3, 5)
         return
     said(capsys, *line, "-o", tmp_path / "a.png")
     animation = [*map(str, (*line, "-o", tmp_path / "a.gif"))]

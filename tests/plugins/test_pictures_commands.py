@@ -132,7 +132,7 @@ def test_reconstruct_takes_a_class_or_test_examples_which_have_one(
 
 def test_values_of_vectors(vectors: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sample", str(vectors), "-n", "3"]) == 0
-    assert capsys.readouterr().out == "samples.npz: 3 samples\n"
+    assert capsys.readouterr().out == "samples.npz: 3 samples; arrays x [3, 5]\n"
     opened = vaezoo.load_run(vectors, "cpu")
     assert torch.equal(torch.tensor(np.load("samples.npz")["x"]), opened.sample(3))
     found = printed(capsys, "sample", str(vectors), "-n", "2", "-o", "s.csv", "--json")
@@ -153,16 +153,14 @@ def test_what_cannot_be_written_is_refused_in_one_line(
     vectors: Path, run: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for command in (["sample", str(vectors)], ["reconstruct", str(vectors), "0"]):
-        assert "ends in .npz or .csv" in refused(capsys, *command, "-o", "s.png")
+        assert "ends in .npz or .npy or .csv" in refused(capsys, *command, "-o", "s.png")
         assert main([*command]) == 0
         assert "exists already" in refused(capsys, *command)
-    for command in (["traverse"], ["interpolate", "0", "1"]):
-        name, *examples = command
-        assert "vectors" in refused(capsys, name, str(vectors), *examples)
     assert "number of a test example" in refused(
         capsys, "reconstruct", str(vectors), "a.png", "-o", "b.npz"
     )
-    assert "ends in .png or .npz" in refused(capsys, "sample", str(run), "-o", "s.csv")
+    assert "ends in .png or .npz" in refused(capsys, "sample", str(run), "-o", "s.txt")
+    assert "no pictures of vectors" in refused(capsys, "sample", str(vectors), "-o", "folder")
     assert {path.name for path in in_tmp.iterdir()} == {"samples.npz", "reconstructed.npz"}
 
 
@@ -375,3 +373,87 @@ def test_codes_are_refused_in_one_line(
     assert "codes" in refused(capsys, "traverse", str(run))
     assert "codes" in refused(capsys, "interpolate", str(run), "1", "2")
     assert main(["embed", str(run)]) == 0
+
+
+class TestOutputs:
+    """The same examples, whatever the ending."""
+
+    def test_sample(self, labelled: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for out in ("s.npz", "s.npy", "s.csv", "s"):
+            found = printed(capsys, "sample", str(labelled), "-n", "4", "-o", out, "--json")
+            assert out in (found["values"], found["folder"])
+            assert found["picture"] is None
+        with np.load("s.npz") as arrays:
+            x, y = arrays["x"], arrays["y"]
+        assert np.load("s.npy").tobytes() == x.tobytes()
+        header, *rows = Path("s.csv").read_text().splitlines()
+        assert header.split(",")[:2] == ["y", "x0"]
+        table = np.loadtxt(rows, np.float32, delimiter=",")
+        assert (table[:, 0] == y).all()
+        assert (table[:, 1:] == x.reshape(4, -1)).all()
+        assert sorted(path.name for path in Path("s").iterdir()) == [
+            f"{n:04}.png" for n in range(4)
+        ]
+        for number in range(4):
+            with Image.open(f"s/{number:04}.png") as image:
+                assert (image.mode, image.size) == ("L", (16, 16))
+                assert (np.asarray(image) == (x[number, 0] * 255).round()).all()
+
+    def test_colours(self, in_tmp: Path) -> None:
+        np.savez("c.npz", x=np.random.default_rng(0).random((60, 3, 8, 8)).astype(np.float32))
+        run = train_on(in_tmp, "c.npz")
+        assert main(["sample", str(run), "-n", "2", "-o", "s"]) == 0
+        assert main(["sample", str(run), "-n", "2", "-o", "s.npy"]) == 0
+        with Image.open("s/0001.png") as image:
+            assert image.mode == "RGB"
+
+    def test_reconstruct(self, run: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        line = ["reconstruct", str(run), "0", "3"]
+        mse = printed(capsys, *line, "--json")["mse"]
+        for out in ("r.csv", "r.npy", "r"):
+            assert main([*line, "-o", out]) == 0
+        opened = vaezoo.load_run(run, "cpu")
+        x = opened.splits.test.get_batch(torch.tensor([0, 3]))[0] / 255
+        assert (np.load("r.npy") == opened.reconstruct(x).numpy()).all()
+        header, *rows = Path("r.csv").read_text().splitlines()
+        assert header.split(",")[:3] == ["image", "mse", "x0"]
+        assert [float(row.split(",")[1]) for row in rows] == pytest.approx(mse)
+        assert len([*Path("r").iterdir()]) == 2
+
+    def test_traverse_and_interpolate(
+        self, run: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        line = ["traverse", str(run), "-n", "2", "--steps", "3", "-o"]
+        for out in ("t.npz", "t.csv", "t"):
+            rows = printed(capsys, *line, out, "--json")["rows"]
+        with np.load("t.npz") as arrays:
+            assert arrays["x"].shape == (2, 3, 1, 16, 16)
+            assert arrays["latents"].tolist() == [row["number"] for row in rows]
+            np.testing.assert_allclose(arrays["values"], [row["values"] for row in rows], rtol=1e-6)
+            flat = arrays["x"].reshape(6, -1)
+        table = np.loadtxt("t.csv", np.float32, delimiter=",", skiprows=1)
+        assert (table[:, 2:] == flat).all()
+        assert table[:, 0].tolist() == [row["number"] for row in rows for _ in range(3)]
+        assert len([*Path("t").iterdir()]) == 6
+        line = ["interpolate", str(run), "0", "1", "--steps", "4", "-o"]
+        for out in ("i.npz", "i.csv", "i"):
+            latents = printed(capsys, *line, out, "--json")["latents"]
+        with np.load("i.npz") as arrays:
+            np.testing.assert_allclose(arrays["latents"], latents, rtol=1e-6)
+            assert arrays["x"].shape == (4, 1, 16, 16)
+        assert len([*Path("i").iterdir()]) == 4
+
+    def test_a_folder_keeps_what_is_not_ours(
+        self, run: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        line = ["sample", str(run), "-o", "s", "-n"]
+        assert main([*line, "3"]) == 0
+        assert "has files already" in refused(capsys, *line, "2")
+        assert main([*line, "2", "--overwrite"]) == 0
+        assert len([*Path("s").iterdir()]) == 2
+        Path("s/notes.txt").write_text("mine")
+        assert "other files, such as notes.txt" in refused(capsys, *line, "1", "--overwrite")
+        assert len([*Path("s").iterdir()]) == 3
+        Path("f").write_text("a file")
+        assert "exists already" in refused(capsys, "sample", str(run), "-o", "f")
+        assert Path("f").read_text() == "a file"

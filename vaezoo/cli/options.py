@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from vaezoo.cli.output import print_result
@@ -24,9 +23,6 @@ Decorator = Callable[[Any], Any]
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 FILE = click.Path(path_type=Path)
-IMAGE = (".png",)
-ANIMATION = (".png", ".gif", ".webp")
-"""The endings of pictures that a command writes: still ones, and those that may move."""
 
 
 def list_option(
@@ -232,24 +228,13 @@ def out_option(default: str | None, text: str) -> Decorator:
     return lambda function: out(overwrite_option(function))
 
 
-def picture_options(
-    default: str,
-    endings: Sequence[str] = IMAGE,
-    *,
-    or_values: bool = False,
-    reads_data: bool = True,
-) -> Decorator:
-    """The options of a command that writes one picture from a run.
+def picture_options(default: str) -> Decorator:
+    """The options of a command that writes one PNG from a run, and reads the data of the run.
 
     The command takes the open run, its own options and `out`. It returns what its JSON says
-    besides the picture, and the text to print if no JSON is asked for. or_values: it can write
-    values in place of the picture, and does so by default where the data is vectors. reads_data: it
-    has --root, because it reads the data of the run.
+    besides the picture, and the text to print if no JSON is asked for.
     """
-    kinds = "a PNG" + (", or a GIF or WebP with an animation" if endings == ANIMATION else "")
-    if or_values:
-        kinds += ". Or the values: .npz, the default for vectors, or .csv (vectors only)"
-    out_options = out_option(default, f"The picture to write: {kinds}.")
+    out_options = out_option(default, "The picture to write: a PNG.")
 
     def decorate(function: Callable[..., tuple[dict[str, Any], str]]) -> Any:
         @functools.wraps(function)
@@ -259,32 +244,17 @@ def picture_options(
             overwrite: bool,
             device: str,
             as_json: bool,
-            root: Path | None = None,
+            root: Path | None,
             **own: Any,
         ) -> None:
-            if not or_values:
-                check_writable(out, overwrite, endings)
+            check_writable(out, overwrite, (".png",))
 
             from vaezoo.runs.run import load_run
 
-            opened = load_run(run, device, root=root)
-            if or_values:
-                data = opened.data_spec
-                why = "" if data.ndim else f"there are no pictures of {data.describe()}: "
-                source = click.get_current_context().get_parameter_source("out")
-                if source is ParameterSource.DEFAULT and why:
-                    out = out.with_suffix(".npz")
-                kinds = (".npz", ".csv") if why else (".png", ".npz")
-                check_writable(out, overwrite, kinds, why=why)
-            values, text = function(opened, out=out, **own)
-            is_picture = out.suffix.lower() in ANIMATION
-            files = {"picture": str(out) if is_picture else None}
-            if or_values:
-                files["values"] = None if is_picture else str(out)
-            print_result(as_json, {**files, **values}, f"{out}: {text}")
+            values, text = function(load_run(run, device, root=root), out=out, **own)
+            print_result(as_json, {"picture": str(out), **values}, f"{out}: {text}")
 
-        options = device_option(json_option(write))
-        return out_options(root_option(options) if reads_data else options)
+        return out_options(root_option(device_option(json_option(write))))
 
     return decorate
 
