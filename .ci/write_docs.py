@@ -68,6 +68,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "all_reduce",
         "full_tensor",
     ),
+    "vaezoo.distributed.launch": ("process_group",),
     "vaezoo.models.distributions": (
         "BaseDistribution",
         "Delta",
@@ -113,7 +114,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     ),
     "vaezoo.data.loader": ("BatchLoader",),
     "vaezoo.data.options": ("SPLIT_SEED", "Binarize", "DecodeOptions", "DiskOptions", "ImageSize"),
-    "vaezoo.runtime": ("OnProgress", "report_progress"),
+    "vaezoo.runtime": ("OnProgress", "listen_to_progress", "report_progress"),
     "vaezoo.runtime.device": ("no_validate_args", "seeded"),
     "vaezoo.checkpoint.format": ("load_into", "load_weights", "save_weights"),
     "vaezoo.evaluation.latents": (
@@ -190,7 +191,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "seed_option",
         "set_option",
     ),
-    "vaezoo.cli.output": ("print_result",),
+    "vaezoo.cli.output": ("is_rank0", "print_result"),
     "vaezoo.cli.progress": ("Progress",),
     "vaezoo_discrete.quantizer": (
         "Quantized",

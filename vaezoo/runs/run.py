@@ -331,7 +331,11 @@ class Run:
         """
         given = self.splits if x is None else x
         splits = replace(as_splits(given, y, self.model, self._check_labels), spec=self.data_spec)
-        return Examples(eval_context(self.model, self.config, splits, split))
+        context = eval_context(self.model, self.config, splits, split)
+        binary = self.data_spec.domain == "binary" and context.batches.binarize == "none"
+        if binary and x is not None:  # the 8-bit images of the run itself are 0 or 255
+            context.batches.binarize = "threshold"
+        return Examples(context)
 
     @check_arguments
     def encode(

@@ -1,0 +1,1 @@
+"""Results as data: the latents and the scores of examples in files, and examples from latents."""
