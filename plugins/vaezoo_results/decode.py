@@ -51,9 +51,9 @@ def command(
 
     import torch
 
+    from vaezoo import load_run
     from vaezoo.cli.progress import Progress
     from vaezoo.evaluation.pictures import check_drawable, save_examples
-    from vaezoo.runs.run import load_run
 
     from .tables import open_table, write_table
 

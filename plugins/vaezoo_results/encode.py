@@ -67,9 +67,9 @@ def command(
     if ending == ".parquet":
         require_extra("pyarrow", "a .parquet file", "parquet")
 
+    from vaezoo import load_run
     from vaezoo.cli.progress import Progress
     from vaezoo.distributed.launch import process_group
-    from vaezoo.runs.run import load_run
     from vaezoo.runtime import listen_to_progress
 
     from .tables import write_table

@@ -101,10 +101,10 @@ def command(
     if len(tables) > 1 or len(pictures) > 1:
         raise OptionError("-o: give one file for the scores, and one picture")
 
+    from vaezoo import load_run
     from vaezoo.cli.progress import Progress
     from vaezoo.distributed.launch import process_group
     from vaezoo.evaluation.pictures import check_drawable
-    from vaezoo.runs.run import load_run
     from vaezoo.runtime import listen_to_progress
 
     from .tables import write_table
