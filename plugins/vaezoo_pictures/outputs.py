@@ -37,7 +37,7 @@ class Output:
         columns: Mapping[str, Sequence[Any]],
     ) -> None:
         self.data, self.draw, self.columns = data, draw, columns
-        self.arrays = {name: tensor.numpy() for name, tensor in arrays.items()}
+        self.arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in arrays.items()}
 
     def write(self, out: Path) -> tuple[tuple[float, float] | None, str]:
         """Write it. Returns what is black and white, None but for images; and what was written."""

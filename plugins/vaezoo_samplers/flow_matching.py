@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -16,13 +15,13 @@ from vaezoo.models.bottleneck import Codebook
 from vaezoo.models.distributions import BaseDistribution
 from vaezoo.runtime import report_progress
 
+from .fitting import TINY, warmup_cosine
 from .options import FlowMatchingOptions
 from .unet import UNetVelocity
 from .velocity import MLPVelocity
 
 _AT_ONCE = 2048
 """Latents that are drawn together."""
-_TINY = 1e-6
 _VECTOR_STEPS, _GRID_STEPS = 5000, 2000
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
@@ -140,7 +139,7 @@ class FlowMatchingSampler(Sampler):
         largest = variances.flip(0)[: len(self.std)]
         self.mean.copy_(mean)
         self.directions.copy_(directions.T.flip(0)[: len(self.std)])
-        self.std.copy_(largest.clamp(min=0).sqrt().clamp(min=_TINY))
+        self.std.copy_(largest.clamp(min=0).sqrt().clamp(min=TINY))
 
 
 class FlowDistribution(BaseDistribution):
@@ -201,7 +200,7 @@ def _train(
     options, network = sampler.options, sampler.network.requires_grad_(True).train()
     device = latents.device
     optimizer = torch.optim.Adam(network.parameters(), lr=options.lr)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(steps))
     decay = min(0.999, 1 - 10 / (steps + 10))
     averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))
     for step in range(steps):
@@ -223,13 +222,3 @@ def _train(
         averaged.update_parameters(network)
     network.eval()
     return {name: value.clone() for name, value in averaged.module.state_dict().items()}
-
-
-def _warmup_cosine(steps: int) -> Callable[[int], float]:
-    """The factor of the learning rate: linear warm-up over 2 % of the steps, then a cosine to 0."""
-    warmup = max(1, steps // 50)
-
-    def factor(step: int) -> float:
-        return min((step + 1) / warmup, 0.5 * (1.0 + math.cos(math.pi * step / steps)))
-
-    return factor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -50,4 +50,40 @@ class FlowMatchingOptions(Options):
     ode_steps: int = Field(25, ge=1, le=10_000, description="steps of Heun's method in sampling")
     code_components: int = Field(
         16, ge=1, le=65_536, description="principal components of code vectors that are used"
+    )
+
+
+class _TrainedOptions(Options):
+    """Options of samplers that train networks on vectors."""
+
+    test_defaults: ClassVar[Mapping[str, Any]] = {"steps": 20, "hidden": (16,)}
+
+    hidden: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = Field(
+        (128, 128), min_length=1, max_length=100, description="sizes of the hidden layers"
+    )
+    steps: int = Field(
+        3000, ge=0, le=1_000_000_000, description="training steps; 0: it is not fitted"
+    )
+    batch_size: int = Field(256, ge=1, le=1_000_000, description="latents of a training step")
+    lr: float = Field(1e-3, gt=0, le=1, description="largest learning rate of Adam")
+
+
+class FlowOptions(_TrainedOptions):
+    """Options of `maf`."""
+
+    transforms: int = Field(5, ge=1, le=100, description="transformations of the flow")
+
+
+class SplineOptions(_TrainedOptions):
+    """Options of `nsf`."""
+
+    transforms: int = Field(3, ge=1, le=100, description="transformations of the flow")
+    bins: int = Field(8, ge=2, le=1000, description="pieces of each spline")
+
+
+class TwoStageOptions(_TrainedOptions):
+    """Options of `two_stage`."""
+
+    hidden: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = Field(
+        (256, 256), min_length=1, max_length=100, description="sizes of the hidden layers"
     )

@@ -23,6 +23,49 @@ def register_samplers(register: Callable[[SamplerSpec], None]) -> None:
     )
     register(
         SamplerSpec(
+            name="maf",
+            other_names=("masked_autoregressive_flow",),
+            target="vaezoo_samplers.flows:masked_autoregressive",
+            options="vaezoo_samplers.options:FlowOptions",
+            summary="A masked autoregressive flow, with an exact density (extra `flows`)",
+            paper="Papamakarios et al. 2017, arXiv:1705.07057",
+            requires=("continuous",),
+        )
+    )
+    register(
+        SamplerSpec(
+            name="nsf",
+            other_names=("spline", "neural_spline_flow"),
+            target="vaezoo_samplers.flows:neural_spline",
+            options="vaezoo_samplers.options:SplineOptions",
+            summary="A neural spline flow, with an exact density (extra `flows`)",
+            paper="Durkan et al. 2019, arXiv:1906.04032",
+            requires=("continuous",),
+        )
+    )
+    register(
+        SamplerSpec(
+            name="two_stage",
+            other_names=("second_vae", "2svae"),
+            target="vaezoo_samplers.two_stage:TwoStageSampler",
+            options="vaezoo_samplers.options:TwoStageOptions",
+            summary="A second VAE, on the latents of the first",
+            paper="Dai & Wipf 2019, arXiv:1903.05789",
+            requires=("continuous",),
+        )
+    )
+    register(
+        SamplerSpec(
+            name="hypersphere",
+            other_names=("sphere", "spherical"),
+            target="vaezoo_samplers.hypersphere:HypersphereSampler",
+            summary="A uniform direction with a fitted radius, or the uniform sphere",
+            paper="Davidson et al. 2018, arXiv:1804.00891",
+            requires=("continuous",),
+        )
+    )
+    register(
+        SamplerSpec(
             name="gaussian_mixture",
             other_names=("gmm", "mixture", "mog"),
             target="vaezoo_samplers.mixture:GaussianMixtureSampler",

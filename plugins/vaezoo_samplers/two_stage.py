@@ -1,0 +1,88 @@
+"""The sampler `two_stage`: a second VAE, on the latents of the first."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.types import _size
+
+from vaezoo import LatentSpec
+from vaezoo.models.distributions import BaseDistribution
+
+from .fitting import StandardizedSampler, train
+from .options import TwoStageOptions
+
+
+class TwoStageSampler(StandardizedSampler):
+    """A VAE on standardised latents z, with a latent u of their size (Dai & Wipf 2019, section 4).
+
+    q(u|z) and p(z|u) are MLPs with Gaussians; the variance of p(z|u) is one learned number, γ. A
+    sample is u from a standard Gaussian, then z from p(z|u). Its density is only bounded.
+    """
+
+    has_density = False
+    options: TwoStageOptions
+
+    def __init__(self, options: TwoStageOptions, latent: LatentSpec) -> None:
+        super().__init__(options, latent)
+        self.network = nn.ModuleDict(
+            {
+                "encoder": _mlp(self.dim, 2 * self.dim, options),
+                "decoder": _mlp(self.dim, self.dim, options),
+            }
+        )
+        self.network.register_parameter("log_gamma", nn.Parameter(torch.zeros(())))
+
+    @property
+    def log_gamma(self) -> Tensor:
+        """log of the standard deviation of p(z|u)."""
+        return self.network.get_parameter("log_gamma")
+
+    def fit(self, latents: Tensor, y: Tensor | None = None) -> None:
+        options = self.options
+        if not options.steps:
+            return
+        z = self.standardize(latents)
+        sizes = {"steps": options.steps, "batch_size": options.batch_size}
+        train(self.network, self._negative_elbo, z, lr=options.lr, **sizes)
+        self.fitted.fill_(True)
+
+    def _negative_elbo(self, z: Tensor) -> Tensor:
+        """In nats, without the constant of the Gaussian."""
+        mean, log_std = self.network["encoder"](z).chunk(2, 1)
+        log_std = log_std.clamp(-10, 5)
+        u = mean + log_std.exp() * torch.randn_like(mean)
+        squares = (self.network["decoder"](u) - z).square().sum(1)
+        distortion = self.dim * self.log_gamma + 0.5 * squares * (-2 * self.log_gamma).exp()
+        rate = (0.5 * (mean.square() + (2 * log_std).exp() - 1) - log_std).sum(1)
+        return (distortion + rate).mean()
+
+    def distribution(self, y: Tensor | None = None) -> TwoStageDistribution:
+        return TwoStageDistribution(self)
+
+
+class TwoStageDistribution(BaseDistribution):
+    """Samples of the second VAE: batch shape (). temperature: multiplies all its noise."""
+
+    def __init__(self, sampler: TwoStageSampler, temperature: float = 1.0) -> None:
+        super().__init__((), sampler.shape)
+        self.sampler, self.temperature = sampler, temperature
+
+    def with_temperature(self, temperature: float) -> TwoStageDistribution:
+        """The same with its noise multiplied by `temperature`."""
+        return TwoStageDistribution(self.sampler, temperature)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: _size = ()) -> Tensor:
+        sampler, size = self.sampler, (*sample_shape, self.sampler.dim)
+        u, noise = (self.temperature * torch.randn(size, device=sampler.mean.device) for _ in "ab")
+        z = sampler.network["decoder"](u) + sampler.log_gamma.exp() * noise
+        return sampler.unflatten(z)
+
+
+def _mlp(inputs: int, outputs: int, options: TwoStageOptions) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for size in options.hidden:
+        layers += [nn.Linear(inputs, size), nn.SiLU()]
+        inputs = size
+    return nn.Sequential(*layers, nn.Linear(inputs, outputs))
