@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,6 +134,17 @@ def test_scores_are_those_of_python(
     precision = sklearn.average_precision_score(anomalous, -elbo)
     assert result["average_precision"] == pytest.approx(precision)
     assert Path("top.png").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_same_file(run: Run, in_tmp: Path) -> None:
+    job = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "vaezoo"]
+    for count, start in ((1, ["vaezoo"]), (2, job)):
+        for command, ending in (("encode", "npz"), ("score", "csv")):
+            words = [command, str(run.path), "--seed", "2", "-o", f"{count}.{ending}"]
+            subprocess.run([sys.executable, "-m", *start, *words], check=True, timeout=300)
+    assert Path("1.npz").read_bytes() == Path("2.npz").read_bytes()
+    assert Path("1.csv").read_bytes() == Path("2.csv").read_bytes()
 
 
 def test_measures_of_anomalies_are_those_of_scikit_learn() -> None:

@@ -198,6 +198,28 @@ def test_batches_are_released_and_in_order(open_run: Callable[[str], Run]) -> No
     assert split.most <= 3 * 256
 
 
+def test_processes_share_the_batches_in_turn(
+    open_run: Callable[[str], Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, split = open_run("vanilla"), Counted(256 * 4 + 9)
+    alone = [batch.values["sample"] for batch in run.examples(split).encode(["sample"], seed=3)]
+    sent: list[list[Any]] = []
+
+    def gather(found: Any) -> list[Any]:
+        sent[-1].append(found)
+        return []
+
+    monkeypatch.setattr("vaezoo.runs.examples.gather_objects", gather)
+    monkeypatch.setattr("vaezoo.runs.examples.world_size", lambda: 2)
+    for rank in (0, 1):
+        monkeypatch.setattr("vaezoo.runs.examples.rank", lambda rank=rank: rank)
+        sent.append([])
+        assert not list(run.examples(split).encode(["sample"], seed=3))
+    in_turn = [found for pair in zip(*sent, strict=True) for found in pair]
+    assert in_turn.pop() is None  # the fifth batch is the last
+    assert all(a.equal(b.values["sample"]) for a, b in zip(alone, in_turn, strict=True))
+
+
 def test_factors_and_labels_are_those_of_the_split(open_run: Callable[[str], Run]) -> None:
     run = open_run("vanilla")
     batches = list(run.examples(split="train").encode(["mean"]))
