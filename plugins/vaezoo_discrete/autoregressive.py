@@ -20,6 +20,9 @@ class AutoregressiveSampler(Sampler):
 
     A transformer in place of their PixelCNN. Several codebooks follow one another: all positions of
     the first, then those of the next. Until it is fitted it is uniform.
+
+    With `conditional` it is p(indices | class); the class is dropped from a part of the examples,
+    so that it is p(indices) without a class.
     """
 
     options: AutoregressiveOptions
@@ -29,7 +32,9 @@ class AutoregressiveSampler(Sampler):
         codebook = latent.codebook
         if codebook is None:
             raise OptionError("--sampler autoregressive is for codes of a codebook")
-        self.grid = latent.shape[1:]
+        if options.conditional and not latent.num_classes:
+            raise OptionError("--conditional: this data has no classes")
+        self.grid, self.conditional = latent.shape[1:], options.conditional
         # Not a submodule: its weights are the bottleneck's.
         self._codebook: list[Codebook] = [codebook]
         self.network = CodeTransformer(
@@ -38,6 +43,7 @@ class AutoregressiveSampler(Sampler):
             options.prior_width,
             options.prior_layers,
             codebooks=codebook.codebooks,
+            num_classes=latent.num_classes if options.conditional else 0,
         )
 
     @property
@@ -45,8 +51,17 @@ class AutoregressiveSampler(Sampler):
         return bool(self.network.head.weight.any())
 
     def fit(self, latents: Tensor, y: Tensor | None = None) -> None:
-        if self.options.prior_steps:
-            self.network.fit(latents.flatten(1), self.options.prior_steps)
+        options = self.options
+        if not options.prior_steps:
+            return
+        labels = None
+        if self.conditional:
+            if y is None or len(y) != len(latents):
+                raise OptionError("--conditional: not every example of this data has a class")
+            labels = y.to(latents.device)
+        dropout = options.label_dropout
+        self.network.fit(latents.flatten(1), options.prior_steps, labels, dropout)
 
     def distribution(self, y: Tensor | None = None) -> CodePrior:
-        return CodePrior(self._codebook[0], self.grid, self.network.start, self.network)
+        y = y if self.conditional else None
+        return CodePrior(self._codebook[0], self.grid, self.network.start, self.network, y=y)

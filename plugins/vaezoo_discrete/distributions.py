@@ -77,6 +77,7 @@ class CodePrior(BaseDistribution):
     the device. network: gives p(indices), flattened: all positions of the first codebook, row by
     row, then those of the next; None for a uniform prior.
     temperature: divides the network's logits in `sample`; `log_prob` is at temperature 1.
+    y: class numbers, [n], of a network that takes them; the batch shape is then [n].
     """
 
     def __init__(
@@ -87,25 +88,28 @@ class CodePrior(BaseDistribution):
         network: CodeTransformer | None = None,
         *,
         temperature: float = 1.0,
+        y: Tensor | None = None,
     ) -> None:
+        self.y = y
         self.codebook, self.grid, self.network = codebook, grid, network
         self.indices_shape = indices_shape(codebook, (codebook.code_dim, *grid))
         self.like, self.temperature = like, temperature
-        super().__init__((), (codebook.code_dim, *grid))
+        super().__init__(() if y is None else y.shape, (codebook.code_dim, *grid))
 
     def with_temperature(self, temperature: float) -> CodePrior:
         """The prior with its logits divided by `temperature`; 0 takes the most likely code."""
-        return CodePrior(self.codebook, self.grid, self.like, self.network, temperature=temperature)
+        known = (self.codebook, self.grid, self.like, self.network)
+        return CodePrior(*known, temperature=temperature, y=self.y)
 
     @torch.no_grad()
     def sample(self, sample_shape: _size = ()) -> Tensor:
-        shape = torch.Size(sample_shape)
+        shape = torch.Size(sample_shape) + self.batch_shape
         n, length = shape.numel(), math.prod(self.indices_shape)
         if self.network is None:
             size, device = (n, length), self.like.device
             indices = torch.randint(self.codebook.num_codes, size, device=device)
         else:
-            indices = self.network.sample(n, self.temperature)
+            indices = self.network.sample(n, self.temperature, self._labels(shape))
         return self.codebook.indices_to_codes(indices.view(*shape, *self.indices_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -117,7 +121,12 @@ class CodePrior(BaseDistribution):
         if self.network is None:
             log_p = -flat.shape[-1] * math.log(self.codebook.num_codes)
             return torch.full(flat.shape[:-1], log_p, device=flat.device)
-        return self.network.log_prob(flat.view(-1, flat.shape[-1])).view(flat.shape[:-1])
+        labels = self._labels(flat.shape[:-1])
+        return self.network.log_prob(flat.reshape(-1, flat.shape[-1]), labels).view(flat.shape[:-1])
+
+    def _labels(self, shape: _size) -> Tensor | None:
+        """The classes of samples of this shape, flattened."""
+        return None if self.y is None else self.y.to(self.like.device).expand(shape).reshape(-1)
 
 
 def indices_shape(codebook: Codebook, latent_shape: tuple[int, ...]) -> tuple[int, ...]:

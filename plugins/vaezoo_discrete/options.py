@@ -27,6 +27,10 @@ class AutoregressiveOptions(Options):
         64, ge=1, le=1 << 12, description="embedding size of the prior's transformer"
     )
     prior_layers: int = Field(3, ge=1, le=100, description="layers of the prior's transformer")
+    conditional: bool = Field(False, description="samples of a class; needs data with classes")
+    label_dropout: float = Field(
+        0.1, ge=0, lt=1, description="fraction of examples without their class in its training"
+    )
 
 
 class VQOptions(Options):

@@ -31,10 +31,18 @@ class CodeTransformer(nn.Module):
     length: positions of a grid, row by row; of several codebooks, all positions of the first, then
     those of the next. width: embedding size. codebooks: equal indices of two codebooks are
     different codes: each codebook has its own embeddings and its own part of the last layer.
+    num_classes: of a model p(indices | class), whose embedding is added to the start; 0 for none.
+    Class numbers y are [batch], -1 for an unknown class; None if all are unknown.
     """
 
     def __init__(
-        self, num_codes: int, length: int, width: int, layers: int, codebooks: int = 1
+        self,
+        num_codes: int,
+        length: int,
+        width: int,
+        layers: int,
+        codebooks: int = 1,
+        num_classes: int = 0,
     ) -> None:
         super().__init__()
         self.num_codes, self.length, self.codebooks = num_codes, length, codebooks
@@ -47,11 +55,21 @@ class CodeTransformer(nn.Module):
         self.head = nn.Linear(width, codebooks * num_codes)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        self.classes = nn.Embedding(num_classes + 1, width) if num_classes else None
         self.requires_grad_(False)
 
-    def forward(self, indices: Tensor) -> Tensor:
+    def _start(self, n: int, y: Tensor | None) -> Tensor:
+        """What stands before the first index: [n, 1, width]."""
+        start = self.start.expand(n, 1, -1)
+        if self.classes is None:
+            return start
+        unknown = self.classes.num_embeddings - 1
+        y = torch.full((n,), -1, device=start.device) if y is None else y
+        return start + self.classes(torch.where(y < 0, unknown, y))[:, None]
+
+    def forward(self, indices: Tensor, y: Tensor | None = None) -> Tensor:
         """Logits of each index given those before it: [batch, length] -> [..., num_codes]."""
-        start = self.start.expand(len(indices), 1, -1)
+        start = self._start(len(indices), y)
         first = self.num_codes * (
             torch.arange(self.length, device=indices.device) // self._positions
         )
@@ -72,22 +90,24 @@ class CodeTransformer(nn.Module):
         rows = slice(codebook * self.num_codes, (codebook + 1) * self.num_codes)
         return F.linear(x, self.head.weight[rows], self.head.bias[rows])
 
-    def log_prob(self, indices: Tensor) -> Tensor:
+    def log_prob(self, indices: Tensor, y: Tensor | None = None) -> Tensor:
         """log p in nats: int64 [batch, length] -> [batch]."""
         size = max(1, _MAX_LOGITS // (self.length * self.num_codes))
-        parts = indices.split(len(indices) if torch.is_grad_enabled() else size)
-        return torch.cat([self._log_prob(part) for part in parts])
+        size = len(indices) if torch.is_grad_enabled() else size
+        parts = indices.split(size)
+        labels = [None] * len(parts) if y is None else y.split(size)
+        return torch.cat([self._log_prob(*pair) for pair in zip(parts, labels, strict=True)])
 
-    def _log_prob(self, indices: Tensor) -> Tensor:
-        logits = self(indices).float().transpose(1, 2)
+    def _log_prob(self, indices: Tensor, y: Tensor | None) -> Tensor:
+        logits = self(indices, y).float().transpose(1, 2)
         return -F.cross_entropy(logits, indices, reduction="none").sum(1)
 
     @torch.no_grad()
-    def sample(self, n: int, temperature: float = 1.0) -> Tensor:
+    def sample(self, n: int, temperature: float = 1.0, y: Tensor | None = None) -> Tensor:
         """n samples, [n, length]. temperature: divides the logits; 0 takes the most likely."""
         indices: list[Tensor] = []
         caches: list[Cache | None] = [None] * len(self.blocks)
-        x = self.start.expand(n, 1, -1)
+        x = self._start(n, y)
         for position in range(self.length):
             x = x + self.position[position]
             for i, block in enumerate(self.blocks):
@@ -100,10 +120,13 @@ class CodeTransformer(nn.Module):
         return torch.cat(indices, 1)
 
     @torch.enable_grad()
-    def fit(self, indices: Tensor, steps: int) -> None:
+    def fit(
+        self, indices: Tensor, steps: int, y: Tensor | None = None, label_dropout: float = 0.0
+    ) -> None:
         """Maximise the likelihood of indices, [examples, length], in steps of 64 random examples.
 
-        Adam with a warm-up and a cosine schedule. Uses torch's global generator.
+        Adam with a warm-up and a cosine schedule. Uses torch's global generator. label_dropout: the
+        fraction of examples whose class is taken as unknown.
         """
         self.requires_grad_(True)
         optimizer = torch.optim.Adam(self.parameters(), lr=_LR, betas=(0.9, 0.95))
@@ -111,7 +134,11 @@ class CodeTransformer(nn.Module):
         for step in range(steps):
             report_progress("fitting the prior, step", step, steps)
             batch = torch.randint(len(indices), (_BATCH_SIZE,), device=indices.device)
-            loss = -self.log_prob(indices[batch].long()).mean() / self.length
+            labels = None
+            if y is not None:
+                dropped = torch.rand(_BATCH_SIZE, device=indices.device) < label_dropout
+                labels = torch.where(dropped, -1, y[batch])
+            loss = -self.log_prob(indices[batch].long(), labels).mean() / self.length
             loss.backward()
             optimizer.step()
             schedule.step()

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+import vaezoo
+from vaezoo.errors import OptionError
 from vaezoo_discrete.distributions import CodePrior
 from vaezoo_discrete.fsq import ScalarQuantizer
 from vaezoo_discrete.losses import code_usage
@@ -17,6 +21,13 @@ from vaezoo_discrete.transformer import CodeTransformer, _warmup_cosine
 from vaezoo_discrete.vq import VectorQuantizer
 
 CODES, LENGTH = 3, 4
+CLASSES: dict[str, Any] = {
+    "image_size": 16,
+    "examples": 120,
+    "test": 30,
+    "hidden": (8, 8),
+    "steps": 3,
+}
 
 
 def random_network(codes: int = CODES, length: int = LENGTH, layers: int = 2) -> CodeTransformer:
@@ -271,3 +282,62 @@ class TestUsage:
         """exp of 3/4·log(4/3) + 1/4·log(4)."""
         perplexity, _ = code_usage(torch.tensor([[[0, 0], [0, 1]]]), 9)
         assert perplexity.item() == pytest.approx(4 / 3**0.75, rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def network() -> CodeTransformer:
+    """Fitted to codes that their class determines."""
+    torch.manual_seed(0)
+    network = CodeTransformer(CODES, LENGTH, 16, 1, num_classes=CODES)
+    y = torch.arange(CODES).repeat(100)
+    network.fit(y[:, None].expand(-1, LENGTH), 150, y, 0.2)
+    return network
+
+
+class TestClasses:
+    """Codes that their class determines: class c has the code c at every position."""
+
+    def test_samples_are_of_their_class(self, network: CodeTransformer) -> None:
+        y = torch.arange(CODES).repeat(20)
+        found = network.sample(len(y), y=y)
+        assert float((found == y[:, None]).float().mean()) > 0.95
+
+    def test_probabilities_given_a_class(self, network: CodeTransformer) -> None:
+        sequences = every_sequence()
+        for number in range(CODES):
+            y = torch.full((len(sequences),), number)
+            p = network.log_prob(sequences, y).exp()
+            assert float(p.sum()) == pytest.approx(1, abs=1e-4)
+            assert float(p[(sequences == number).all(1)]) > 0.8
+
+    def test_without_a_class_it_is_the_marginal(self, network: CodeTransformer) -> None:
+        sequences = every_sequence()
+        p = network.log_prob(sequences).exp()
+        unknown = torch.full((len(sequences),), -1)
+        assert p.equal(network.log_prob(sequences, unknown).exp())
+        for number in range(CODES):
+            assert float(p[(sequences == number).all(1)]) == pytest.approx(1 / 3, abs=0.12)
+
+    def test_the_prior_has_a_batch_of_classes(self, network: CodeTransformer) -> None:
+        quantizer = VectorQuantizer(CODES, 2)
+        y = torch.arange(CODES)
+        prior = CodePrior(quantizer, (2, 2), torch.zeros(()), network, y=y)
+        assert prior.batch_shape == (CODES,)
+        z = prior.sample()
+        assert z.shape == (CODES, 2, 2, 2)
+        assert prior.sample(torch.Size((5,))).shape == (5, CODES, 2, 2, 2)
+        assert prior.with_temperature(0.0).batch_shape == (CODES,)
+        indices = y[:, None, None].expand(-1, 2, 2)
+        expected = network.log_prob(indices.flatten(1), y)
+        torch.testing.assert_close(prior.log_prob_indices(indices), expected)
+        repeated = prior.log_prob_indices(indices.expand(5, -1, -1, -1))
+        torch.testing.assert_close(repeated, expected.expand(5, -1))
+
+
+def test_a_run_draws_codes_of_a_class(tmp_path: Path) -> None:
+    run = vaezoo.train("vq_vae", out=tmp_path / "run", sampler="none", **CLASSES)
+    fitted = run.fit_sampler("autoregressive", prior_steps=3, conditional=True)
+    assert fitted.sample(3, label=1).shape == fitted.sample(3).shape
+    with pytest.raises(OptionError, match="not conditional"):
+        run.fit_sampler("autoregressive", prior_steps=3, overwrite=True).sample(2, label=1)
+    assert vaezoo.load_run(run.path).evaluate(metrics="elbo").elbo is not None
