@@ -16,7 +16,7 @@ from .options import TwoStageOptions
 class TwoStageSampler(StandardizedSampler):
     """A VAE on standardised latents z, with a latent u of their size (Dai & Wipf 2019, section 4).
 
-    q(u|z) and p(z|u) are MLPs with Gaussians; the variance of p(z|u) is one learned number, γ. A
+    q(u|z) and p(z|u) are MLPs with Gaussians; the deviation of p(z|u) is one learned number, γ. A
     sample is u from a standard Gaussian, then z from p(z|u). Its density is only bounded.
     """
 
