@@ -29,7 +29,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             train_options={"lr": 3e-4},
             summary="The autoencoder of latent diffusion: Gaussian latents on a grid, a small KL",
             paper=_PAPER,
-            tags=("elbo", "importance", "convolutional", "gaussian", "grid"),
+            tags=("elbo", "importance", "convolutional", "gaussian"),
             input_spec=InputSpec(min_size=8),
         )
     )
