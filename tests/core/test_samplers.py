@@ -143,6 +143,17 @@ class TestFitting:
         assert run.with_sampler("gaussian").sampler_record["seed"] == 1
         assert run.fit_sampler("gaussian", seed=2, overwrite=True).sampler_record["seed"] == 2
 
+    def test_the_seed_determines_it(self, run: Run) -> None:
+        """Also the weights that it starts from, whatever was drawn before."""
+        samples = []
+        for seed in (1, 1, 2):
+            torch.rand(1)
+            options = {"steps": 2, "width": 8}
+            fitted = run.fit_sampler("flow_matching", seed=seed, overwrite=True, **options)
+            samples.append(fitted.sample(3))
+        assert samples[0].equal(samples[1])
+        assert not samples[0].equal(samples[2])
+
 
 class TestClasses:
     def test_samples_are_of_the_class(self, run: Run, class_means: str) -> None:

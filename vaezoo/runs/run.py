@@ -254,7 +254,6 @@ class Run:
             check_new(self.folder, spec)
         parsed = parse(spec.load_options(), options, title(spec))
         model, start = self.with_sampler(NO_PART).model, time.perf_counter()
-        model.sampler = build_sampler(spec, parsed, model).to(self.device)
         loader = eval_loader(self.config, self.splits, "train", self.device)
         count = len(loader.split)
 
@@ -263,7 +262,8 @@ class Run:
                 report_progress("encoding", number * loader.batch_size, count)
                 yield batch
 
-        with seeded(seed, self.device):
+        with seeded(seed, self.device):  # the weights of a sampler are drawn when it is built
+            model.sampler = build_sampler(spec, parsed, model).to(self.device)
             model.fit_sampler(batches())
         if not model.sampler.is_fitted:
             raise OptionError(f"{title(spec)} is not fitted with these options: give more steps")
