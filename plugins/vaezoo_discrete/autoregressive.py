@@ -9,6 +9,7 @@ from torch import Tensor
 from vaezoo import LatentSpec, Sampler
 from vaezoo.errors import OptionError
 from vaezoo.models.bottleneck import Codebook
+from vaezoo_samplers.fitting import check_classes, check_labels
 
 from .distributions import CodePrior, indices_shape
 from .options import AutoregressiveOptions
@@ -32,8 +33,7 @@ class AutoregressiveSampler(Sampler):
         codebook = latent.codebook
         if codebook is None:
             raise OptionError("--sampler autoregressive is for codes of a codebook")
-        if options.conditional and not latent.num_classes:
-            raise OptionError("--conditional: this data has no classes")
+        check_classes(options.conditional, latent)
         self.grid, self.conditional = latent.shape[1:], options.conditional
         # Not a submodule: its weights are the bottleneck's.
         self._codebook: list[Codebook] = [codebook]
@@ -54,11 +54,7 @@ class AutoregressiveSampler(Sampler):
         options = self.options
         if not options.prior_steps:
             return
-        labels = None
-        if self.conditional:
-            if y is None or len(y) != len(latents):
-                raise OptionError("--conditional: not every example of this data has a class")
-            labels = y.to(latents.device)
+        labels = check_labels(latents, y) if self.conditional else None
         dropout = options.label_dropout
         self.network.fit(latents.flatten(1), options.prior_steps, labels, dropout)
 

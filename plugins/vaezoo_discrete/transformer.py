@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaezoo.runtime import report_progress
+from vaezoo_samplers.fitting import warmup_cosine
 
 Cache = tuple[Tensor, Tensor]
 """Keys and values of the previous positions, each [batch, heads, positions, features]."""
@@ -130,7 +130,7 @@ class CodeTransformer(nn.Module):
         """
         self.requires_grad_(True)
         optimizer = torch.optim.Adam(self.parameters(), lr=_LR, betas=(0.9, 0.95))
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(steps))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(steps, 0.05))
         for step in range(steps):
             report_progress("fitting the prior, step", step, steps)
             batch = torch.randint(len(indices), (_BATCH_SIZE,), device=indices.device)
@@ -168,13 +168,3 @@ class _Block(nn.Module):
         attended = F.scaled_dot_product_attention(query, key, value, is_causal=cache is None)
         x = x + self.project(attended.transpose(1, 2).flatten(2))
         return x + self.mlp(x), (key, value)
-
-
-def _warmup_cosine(steps: int) -> Callable[[int], float]:
-    """The factor of the learning rate: linear warm-up over 5 % of the steps, then a cosine to 0."""
-    warmup = max(1, steps // 20)
-
-    def factor(step: int) -> float:
-        return min((step + 1) / warmup, 0.5 * (1.0 + math.cos(math.pi * step / steps)))
-
-    return factor

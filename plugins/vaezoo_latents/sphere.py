@@ -38,7 +38,7 @@ class SphereUniform(BaseDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The constant log-density in nats: [..., m] -> [...]."""
-        return value.new_full(value.shape[:-1], -_log_area(self.event_shape[0]))
+        return value.new_full(value.shape[:-1], -log_area(self.event_shape[0]))
 
 
 class VonMisesFisher(BaseDistribution):
@@ -68,7 +68,7 @@ class VonMisesFisher(BaseDistribution):
         """The log-density in nats: [..., m] -> [...]."""
         # μ·z is 1 − |z − μ|² / 2, which does not cancel where κ is large and z near μ.
         half_distance = 0.5 * (value - self.loc).square().sum(-1)
-        top = self.concentration - self.log_mass - _log_area(self.event_shape[0])
+        top = self.concentration - self.log_mass - log_area(self.event_shape[0])
         return (top - self.concentration * half_distance).to(value.dtype)
 
     def rsample(self, sample_shape: _size = ()) -> Tensor:
@@ -111,5 +111,6 @@ def _kl_to_uniform(q: VonMisesFisher, p: SphereUniform) -> Tensor:
     return rate.to(q.loc.dtype)
 
 
-def _log_area(m: int) -> float:
+def log_area(m: int) -> float:
+    """log of the area of the unit sphere in R^m, 2 π^(m/2) / Γ(m/2)."""
     return math.log(2) + 0.5 * m * math.log(math.pi) - math.lgamma(0.5 * m)

@@ -9,10 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from vaezoo import LatentSpec, Options, Sampler
+from vaezoo.errors import OptionError
 from vaezoo.runtime import report_progress
 
 TINY = 1e-6
 """The least standard deviation, of a latent value that never changes."""
+
+
+MAX_NORM = 10.0
+"""Of the gradients of networks on vectors: single batches of a flow have far larger ones."""
 
 
 class StandardizedSampler(Sampler):
@@ -54,39 +59,61 @@ class StandardizedSampler(Sampler):
         return self.std.log().sum()
 
 
+def check_classes(conditional: bool, latent: LatentSpec) -> None:
+    """OptionError if a sampler is to be conditional, and the data has no classes."""
+    if conditional and not latent.num_classes:
+        raise OptionError("--conditional: this data has no classes")
+
+
+def check_labels(latents: Tensor, y: Tensor | None) -> Tensor:
+    """The class numbers of all latents, on their device; OptionError if there are not as many."""
+    if y is None or len(y) != len(latents):
+        raise OptionError("--conditional: not every example of this data has a class")
+    return y.to(latents.device)
+
+
 @torch.enable_grad()
 def train(
     network: nn.Module,
-    loss: Callable[[Tensor], Tensor],
-    z: Tensor,
+    loss: Callable[[], Tensor],
     *,
     steps: int,
-    batch_size: int,
     lr: float,
+    max_norm: float = math.inf,
+    after_step: Callable[[], object] = lambda: None,
 ) -> None:
-    """Minimise loss(batch) over random batches of z, [n, ...], by Adam with a cosine schedule.
+    """Minimise `loss()`, of a new random batch each time, by Adam with a cosine schedule.
 
-    Uses torch's global generator. Afterwards no parameter of the network requires a gradient.
+    max_norm: of the gradient, which is clipped to it. Afterwards the network is in evaluation mode,
+    and none of its parameters requires a gradient.
     """
     network.requires_grad_(True).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=lr)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(steps, 0.02))
     for step in range(steps):
         report_progress("fitting the sampler, step", step, steps)
-        value = loss(z[torch.randint(len(z), (batch_size,), device=z.device)])
-        value.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 10.0)
+        loss().backward()
+        nn.utils.clip_grad_norm_(network.parameters(), max_norm)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
+        after_step()
     network.requires_grad_(False).eval()
 
 
-def warmup_cosine(steps: int) -> Callable[[int], float]:
-    """The factor of the learning rate: linear warm-up over 2 % of the steps, then a cosine to 0."""
-    warmup = max(1, steps // 50)
+def random_batch(z: Tensor, size: int) -> Tensor:
+    """Examples of z, [size, ...], drawn with torch's global generator."""
+    return z[torch.randint(len(z), (size,), device=z.device)]
+
+
+def warmup_cosine(steps: int, warmup: float) -> Callable[[int], float]:
+    """The factor of the learning rate: linear over a part of the steps, then a cosine to 0.
+
+    warmup: that part, in [0, 1].
+    """
+    first = max(1, int(steps * warmup))
 
     def factor(step: int) -> float:
-        return min((step + 1) / warmup, 0.5 * (1.0 + math.cos(math.pi * step / steps)))
+        return min((step + 1) / first, 0.5 * (1.0 + math.cos(math.pi * step / steps)))
 
     return factor

@@ -10,12 +10,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.types import _size
 
 from vaezoo import LatentSpec, Sampler
-from vaezoo.errors import OptionError
 from vaezoo.models.bottleneck import Codebook
 from vaezoo.models.distributions import BaseDistribution
-from vaezoo.runtime import report_progress
 
-from .fitting import TINY, warmup_cosine
+from .fitting import TINY, check_classes, check_labels, train
 from .options import FlowMatchingOptions
 from .unet import UNetVelocity
 from .velocity import MLPVelocity
@@ -55,8 +53,7 @@ class FlowMatchingSampler(Sampler):
 
     def __init__(self, options: FlowMatchingOptions, latent: LatentSpec) -> None:
         super().__init__(options, latent)
-        if options.conditional and not latent.num_classes:
-            raise OptionError("--conditional: this data has no classes")
+        check_classes(options.conditional, latent)
         self.shape, self.conditional = latent.shape, options.conditional
         # Not a submodule: its weights are the bottleneck's.
         self._codebook: list[Codebook] = [] if latent.codebook is None else [latent.codebook]
@@ -116,16 +113,33 @@ class FlowMatchingSampler(Sampler):
         steps = (_GRID_STEPS if len(self.shape) > 1 else _VECTOR_STEPS) if given is None else given
         if not steps:
             return
-        labels = None
-        if self.conditional:
-            if y is None or len(y) != len(latents):
-                raise OptionError("--conditional: not every example of this data has a class")
-            labels = y.to(latents.device)
+        labels = check_labels(latents, y) if self.conditional else None
         self._standardize(latents)
-        averaged = _train(self, latents, labels, steps)
-        self.network.load_state_dict(averaged)
-        self.network.requires_grad_(False)
+        decay = min(0.999, 1 - 10 / (steps + 10))
+        averaged = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        train(
+            self.network,
+            lambda: self._loss(latents, labels),
+            steps=steps,
+            lr=self.options.lr,
+            after_step=lambda: averaged.update_parameters(self.network),
+        )
+        self.network.load_state_dict(averaged.module.state_dict())
         self.fitted.fill_(True)
+
+    def _loss(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        """The mean squared error of the velocity at random times, for a random batch."""
+        device, options = latents.device, self.options
+        index = torch.randint(len(latents), (options.batch_size,), device=device)
+        z = self.whiten(self.vectors(latents[index]).float())
+        noise, t = torch.randn_like(z), torch.rand(len(z), device=device)
+        y = None
+        if labels is not None:
+            dropped = torch.rand(len(z), device=device) < options.label_dropout
+            y = torch.where(dropped, -1, labels[index])
+        along = t.view(-1, *[1] * (z.dim() - 1))
+        found = self.network((1 - along) * noise + along * z, t, y)
+        return (found - (z - noise)).square().mean()
 
     def _standardize(self, latents: Tensor) -> None:
         count, features = 0, len(self.mean)
@@ -190,35 +204,3 @@ def integrate(velocity: Velocity, x: Tensor, steps: int) -> Tensor:
         after = velocity(x + (later - t) * slope, later)
         x = x + (later - t) * (slope + after) / 2
     return x
-
-
-@torch.enable_grad()
-def _train(
-    sampler: FlowMatchingSampler, latents: Tensor, labels: Tensor | None, steps: int
-) -> dict[str, Tensor]:
-    """Train the network; returns the averages of its weights. Uses torch's global generator."""
-    options, network = sampler.options, sampler.network.requires_grad_(True).train()
-    device = latents.device
-    optimizer = torch.optim.Adam(network.parameters(), lr=options.lr)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(steps))
-    decay = min(0.999, 1 - 10 / (steps + 10))
-    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))
-    for step in range(steps):
-        report_progress("fitting the sampler, step", step, steps)
-        index = torch.randint(len(latents), (options.batch_size,), device=device)
-        z = sampler.whiten(sampler.vectors(latents[index]).float())
-        noise, t = torch.randn_like(z), torch.rand(len(z), device=device)
-        y = None
-        if labels is not None:
-            dropped = torch.rand(len(z), device=device) < options.label_dropout
-            y = torch.where(dropped, -1, labels[index])
-        along = t.view(-1, *[1] * (z.dim() - 1))
-        found = network((1 - along) * noise + along * z, t, y)
-        loss = (found - (z - noise)).square().mean()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        averaged.update_parameters(network)
-    network.eval()
-    return {name: value.clone() for name, value in averaged.module.state_dict().items()}

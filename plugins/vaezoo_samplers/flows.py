@@ -10,7 +10,7 @@ from vaezoo import LatentSpec
 from vaezoo.io import require_extra
 from vaezoo.models.distributions import BaseDistribution
 
-from .fitting import StandardizedSampler, train
+from .fitting import MAX_NORM, StandardizedSampler, random_batch, train
 from .options import FlowOptions, SplineOptions
 
 
@@ -34,14 +34,11 @@ class FlowSampler(StandardizedSampler):
         if not options.steps:
             return
         z = self.standardize(latents)
-        train(
-            self.flow,
-            lambda batch: -self.flow().log_prob(batch).mean(),
-            z,
-            steps=options.steps,
-            batch_size=options.batch_size,
-            lr=options.lr,
-        )
+
+        def loss() -> Tensor:
+            return -self.flow().log_prob(random_batch(z, options.batch_size)).mean()
+
+        train(self.flow, loss, steps=options.steps, lr=options.lr, max_norm=MAX_NORM)
         self.fitted.fill_(True)
 
     def distribution(self, y: Tensor | None = None) -> FlowDistribution:

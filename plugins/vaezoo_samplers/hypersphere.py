@@ -6,11 +6,13 @@ import math
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.nn import functional as F
 from torch.types import _size
 
 from vaezoo import LatentSpec, Options
 from vaezoo.models.distributions import BaseDistribution
+from vaezoo_latents.sphere import SphereUniform, log_area
 
 from .fitting import TINY, StandardizedSampler
 
@@ -34,7 +36,9 @@ class HypersphereSampler(StandardizedSampler):
 
     def fit(self, latents: Tensor, y: Tensor | None = None) -> None:
         flat = latents.flatten(1).float()
-        self.on_sphere.fill_(bool(((flat.norm(dim=1) - 1).abs() < 1e-3).all()) and self.dim > 1)
+        self.on_sphere.fill_(
+            bool(((flat.norm(dim=1) - 1).abs() < 1e-3).all()) and len(self.shape) == 1
+        )
         if self.on_sphere:
             self.mean.zero_()
             self.std.fill_(1.0)
@@ -44,8 +48,8 @@ class HypersphereSampler(StandardizedSampler):
             self.log_radius[1].clamp_(min=TINY)
         self.fitted.fill_(True)
 
-    def distribution(self, y: Tensor | None = None) -> RadialDistribution:
-        return UniformOnSphere(self) if self.on_sphere else RadialDistribution(self)
+    def distribution(self, y: Tensor | None = None) -> Distribution:
+        return SphereUniform(self.dim, self.mean) if self.on_sphere else RadialDistribution(self)
 
 
 class RadialDistribution(BaseDistribution):
@@ -86,28 +90,3 @@ class RadialDistribution(BaseDistribution):
         log_p = normal - 0.5 * math.log(2 * math.pi) - log_r
         dim = self.sampler.dim
         return log_p - log_area(dim) - (dim - 1) * log_r - self.sampler.log_det
-
-
-class UniformOnSphere(RadialDistribution):
-    """The uniform distribution on the unit sphere; the density is with respect to its surface."""
-
-    def with_temperature(self, temperature: float) -> UniformOnSphere:
-        """The same: on a surface there is nothing to scale."""
-        return self
-
-    def sample(self, sample_shape: _size = ()) -> Tensor:
-        return self.directions(sample_shape).unflatten(-1, self.event_shape)
-
-    def project(self, z: Tensor) -> Tensor:
-        """The nearest point of the sphere: [..., *shape]."""
-        flat = F.normalize(z.flatten(z.dim() - len(self.event_shape)), dim=-1)
-        return flat.view(z.shape)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        shape = value.shape[: value.dim() - len(self.event_shape)]
-        return value.new_full(shape, -log_area(self.sampler.dim))
-
-
-def log_area(dim: int) -> float:
-    """log of the area of the unit sphere in R^dim: 2 π^(dim/2) / Γ(dim/2)."""
-    return math.log(2) + 0.5 * dim * math.log(math.pi) - math.lgamma(0.5 * dim)

@@ -9,7 +9,7 @@ from torch.types import _size
 from vaezoo import LatentSpec
 from vaezoo.models.distributions import BaseDistribution
 
-from .fitting import StandardizedSampler, train
+from .fitting import MAX_NORM, StandardizedSampler, random_batch, train
 from .options import TwoStageOptions
 
 
@@ -43,8 +43,11 @@ class TwoStageSampler(StandardizedSampler):
         if not options.steps:
             return
         z = self.standardize(latents)
-        sizes = {"steps": options.steps, "batch_size": options.batch_size}
-        train(self.network, self._negative_elbo, z, lr=options.lr, **sizes)
+
+        def loss() -> Tensor:
+            return self._negative_elbo(random_batch(z, options.batch_size))
+
+        train(self.network, loss, steps=options.steps, lr=options.lr, max_norm=MAX_NORM)
         self.fitted.fill_(True)
 
     def _negative_elbo(self, z: Tensor) -> Tensor:

@@ -17,8 +17,9 @@ from vaezoo_discrete.distributions import CodePrior
 from vaezoo_discrete.fsq import ScalarQuantizer
 from vaezoo_discrete.losses import code_usage
 from vaezoo_discrete.quantizer import Quantizer
-from vaezoo_discrete.transformer import CodeTransformer, _warmup_cosine
+from vaezoo_discrete.transformer import CodeTransformer
 from vaezoo_discrete.vq import VectorQuantizer
+from vaezoo_samplers.fitting import warmup_cosine
 
 CODES, LENGTH = 3, 4
 CLASSES: dict[str, Any] = {
@@ -164,12 +165,12 @@ class TestFit:
     def test_the_learning_rate_warms_up_over_a_twentieth_and_falls_as_a_cosine_to_nothing(
         self,
     ) -> None:
-        factor = _warmup_cosine(200)
+        factor = warmup_cosine(200, 0.05)
         assert [factor(step) for step in range(9)] == pytest.approx([k / 10 for k in range(1, 10)])
         assert [factor(step) for step in (50, 100, 150, 200)] == pytest.approx(
             [(1 + math.cos(math.pi * part)) / 2 for part in (1 / 4, 1 / 2, 3 / 4, 1)]
         )
-        assert [_warmup_cosine(10)(step) for step in (0, 5)] == pytest.approx([1.0, 0.5])
+        assert [warmup_cosine(10, 0.05)(step) for step in (0, 5)] == pytest.approx([1.0, 0.5])
 
     def test_beats_uniform_on_structured_codes(self) -> None:
         """Nearly all that can be known of them: their first code alone is a surprise."""
