@@ -214,14 +214,14 @@ def as_given(values: Tensor, like: Any) -> Any:
 
 
 def decode_latents(
-    model: BaseVAE, z: Any, y: Tensor | None, *, sample: bool, seed: int, batch_size: int
+    model: BaseVAE, z: Tensor, y: Tensor | None, *, sample: bool, seed: int, batch_size: int
 ) -> Tensor:
-    """Decode latents or indices of codes: see `Run.decode`. y: class numbers, [n], or None."""
-    latents, inverse = _check_latents(model, z), Standardizer(model.data).inverse
+    """Decode what `check_latents` gives: see `Run.decode`. y: class numbers, [n], or None."""
+    inverse = Standardizer(model.data).inverse
     parts = [torch.zeros(0, *model.data.shape)]
     with evaluation_mode(model), seeded(seed, model.device), torch.no_grad():
-        for rows in torch.arange(len(latents)).split(batch_size):
-            part = latents[rows].to(model.device)
+        for rows in torch.arange(len(z)).split(batch_size):
+            part = z[rows].to(model.device)
             if not part.is_floating_point() and model.codebook is not None:
                 part = model.codebook.indices_to_codes(part)
             likelihood = model.decode(part, None if y is None else y[rows].to(model.device))
@@ -231,7 +231,7 @@ def decode_latents(
     return torch.cat(parts)
 
 
-def _check_latents(model: BaseVAE, z: Any) -> Tensor:
+def check_latents(model: BaseVAE, z: Any) -> Tensor:
     """Latents as float32, [n, *latent_shape], or indices of codes as int64. DataError otherwise."""
     try:
         given = torch.as_tensor(z)

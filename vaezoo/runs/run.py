@@ -71,6 +71,7 @@ from vaezoo.runs.examples import (
     LatentKind,
     as_given,
     as_splits,
+    check_latents,
     collect,
     decode_latents,
 )
@@ -319,7 +320,11 @@ class Run:
         x: a tensor or an array, [n, *shape], in [0, 1], or real, in the data's units. y: class
         numbers, [n], for conditional models. DataError for another shape and other values.
         """
-        return self.decode(self.encode(x, y), y) if len(check_examples(x, self.data_spec)) else x
+        if not len(check_examples(x, self.data_spec)):
+            return x
+        # Not `decode`, which refuses latents that are not finite, as those of a diverged model.
+        z = torch.as_tensor(self.encode(x, y))
+        return as_given(self._decode(z, self._check_labels(y, len(z))), x)
 
     @check_arguments
     def examples(self, x: Any = None, y: Any = None, *, split: SplitName = "test") -> Examples:
@@ -371,10 +376,11 @@ class Run:
         seed. DataError for latents of another shape, and for NaN and infinity.
         """
         y = self._check_labels(y, len(z) if hasattr(z, "__len__") else 0)
+        return as_given(self._decode(check_latents(self.model, z), y, sample, seed), z)
+
+    def _decode(self, z: Tensor, y: Tensor | None, sample: bool = False, seed: int = 0) -> Tensor:
         batch = EVAL_BATCH_SIZE
-        return as_given(
-            decode_latents(self.model, z, y, sample=sample, seed=seed, batch_size=batch), z
-        )
+        return decode_latents(self.model, z, y, sample=sample, seed=seed, batch_size=batch)
 
     @check_arguments
     def score(
