@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from vaezoo.cli.options import (
-    check_writable,
     device_option,
     json_option,
     list_option,
@@ -18,11 +17,8 @@ from vaezoo.cli.options import (
 )
 from vaezoo.cli.output import is_rank0, print_result
 from vaezoo.errors import OptionError, counted
-from vaezoo.io import require_extra
 
-from .sources import open_source, source_options
-
-ENDINGS = (".npz", ".npy", ".safetensors", ".csv", ".parquet")
+from .sources import TABLES, check_file, open_source, source_options
 
 
 @click.command()
@@ -60,12 +56,10 @@ def command(
     factors. Memory does not grow with the number of examples. Under torchrun, the processes share
     the work.
     """
-    check_writable(out, overwrite or not is_rank0(), ENDINGS)
+    check_file(out, overwrite, TABLES)
     ending = out.suffix.lower()
     if ending == ".npy" and len(what) > 1:
         raise OptionError("a .npy file has one array: give one value to --what, or use .npz")
-    if ending == ".parquet":
-        require_extra("pyarrow", "a .parquet file", "parquet")
 
     from vaezoo import load_run
     from vaezoo.cli.progress import Progress

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
 from vaezoo.cli.options import (
-    check_writable,
     device_option,
     importance_samples_option,
     json_option,
@@ -20,10 +18,8 @@ from vaezoo.cli.options import (
 )
 from vaezoo.cli.output import is_rank0, print_result
 from vaezoo.errors import DataError, OptionError, counted, nearest
-from vaezoo.io import require_extra
 
-from .anomalies import auroc, average_precision
-from .sources import Source, open_source, source_options
+from .sources import Source, check_file, open_source, source_options
 
 if TYPE_CHECKING:
     from vaezoo.runs.examples import ExampleBatch
@@ -32,10 +28,6 @@ if TYPE_CHECKING:
 ENDINGS = (".csv", ".npz", ".parquet", ".png")
 _SIGNS = {"elbo": -1, "log_likelihood": -1, "rate": 1, "distortion": 1, "mse": 1}
 """Whether a large value of the score is unusual, or a small one."""
-
-
-def _words(text: str, param: click.Parameter, ctx: click.Context) -> str:
-    return text
 
 
 @click.command()
@@ -61,8 +53,10 @@ def _words(text: str, param: click.Parameter, ctx: click.Context) -> str:
     help="The score that says how unusual an example is.  [default: log_likelihood with "
     "--importance-samples, else elbo; mse if the model has none]",
 )
-@list_option("--normal", _words, None, "Classes that are normal, by name or number.")
-@list_option("--anomalous", _words, None, "Classes that are anomalous.  [default: all others]")
+@list_option("--normal", click.STRING, None, "Classes that are normal, by name or number.")
+@list_option(
+    "--anomalous", click.STRING, None, "Classes that are anomalous.  [default: all others]"
+)
 @seed_option
 @device_option
 @json_option
@@ -93,9 +87,7 @@ def command(
     apart. Under torchrun, the processes share the work.
     """
     for out in outs:
-        check_writable(out, overwrite or not is_rank0(), ENDINGS)
-        if out.suffix.lower() == ".parquet":
-            require_extra("pyarrow", "a .parquet file", "parquet")
+        check_file(out, overwrite, ENDINGS)
     tables = [out for out in outs if out.suffix.lower() != ".png"]
     pictures = [out for out in outs if out.suffix.lower() == ".png"]
     if len(tables) > 1 or len(pictures) > 1:
@@ -214,6 +206,8 @@ class _Kept:
 
     def watch(self, source: Source, batches: Iterator[ExampleBatch]) -> Iterator[dict[str, Any]]:
         """Pass the columns of the batches on."""
+        import numpy as np
+
         for batch in batches:
             columns = source.columns(batch)
             for name, values in batch.values.items():
@@ -231,6 +225,8 @@ class _Kept:
 
     def _unusual(self, values: Any) -> Any:
         """How unusual each example is. What is not a number is most unusual."""
+        import numpy as np
+
         return np.nan_to_num(_SIGNS[self.by] * values.astype(np.float64), nan=np.inf)
 
     def means(self) -> dict[str, float]:
@@ -244,6 +240,10 @@ class _Kept:
         ]
 
     def measure(self, normal: set[int], anomalous: set[int]) -> dict[str, Any]:
+        import numpy as np
+
+        from .anomalies import auroc, average_precision
+
         scores, labels = np.concatenate(self.scores), np.concatenate(self.labels)
         is_normal, is_anomalous = (np.isin(labels, [*each]) for each in (normal, anomalous))
         known = is_normal | is_anomalous

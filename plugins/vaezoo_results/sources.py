@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
-from vaezoo.cli.options import choice_option, class_option, set_option
+from vaezoo.cli.options import check_writable, choice_option, class_option, set_option
+from vaezoo.cli.output import is_rank0
 from vaezoo.errors import OptionError
+from vaezoo.io import require_extra
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from vaezoo import Splits
     from vaezoo.runs.examples import ExampleBatch, Examples
     from vaezoo.runs.run import Run
+
+
+TABLES = (".npz", ".npy", ".safetensors", ".csv", ".parquet")
+"""The endings of files of columns."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class Source:
 
     def columns(self, batch: ExampleBatch) -> dict[str, Any]:
         """The name or number of each example, its class and its factors; then the values."""
+        import numpy as np
+
         found: dict[str, Any] = {"example": batch.index.numpy()}
         if self.width:
             found["example"] = np.array(batch.names, dtype=f"<U{self.width}")
@@ -44,6 +51,13 @@ class Source:
             for i, name in enumerate(self.factor_names):
                 found[f"factor_{name}"] = batch.factors[:, i].numpy()
         return found | {name: values.numpy() for name, values in batch.values.items()}
+
+
+def check_file(out: Path, overwrite: bool, endings: Sequence[str]) -> None:
+    """RunError unless rank 0 can write the file; MissingExtraError if its format needs more."""
+    check_writable(out, overwrite or not is_rank0(), endings)
+    if out.suffix.lower() == ".parquet":
+        require_extra("pyarrow", "a .parquet file", "parquet")
 
 
 def source_options(function: Callable[..., Any]) -> Any:

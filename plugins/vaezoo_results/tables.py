@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from vaezoo.errors import RunError
 from vaezoo.io import atomic_write, open_regular, require_extra
 
-ENDINGS = (".npz", ".npy", ".safetensors", ".csv", ".parquet")
+from .sources import TABLES
 
 Columns = Mapping[str, NDArray[Any]]
 
@@ -244,7 +244,7 @@ def open_table(path: Path) -> Table:
     """Open a file that `write_table` wrote, or one like it. RunError if it cannot be read."""
     kind = _TABLES.get(path.suffix.lower())
     if kind is None:
-        raise RunError(f"{path}: give a file that ends in {' or '.join(ENDINGS)}")
+        raise RunError(f"{path}: give a file that ends in {' or '.join(TABLES)}")
     try:
         open_regular(path).close()
     except OSError as error:

@@ -40,7 +40,7 @@ _ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 @click.option("--download", is_flag=True, help="Download missing weights of feature networks.")
 @options.list_option(
     "--sampler samplers",
-    lambda word, param, ctx: word,
+    click.STRING,
     None,
     "The priors to sample from: samplers that `vaezoo fit` has fitted, or none for the model's "
     "own. Several are shown side by side.  [default: that of the run]",
