@@ -81,7 +81,7 @@ def test_what_a_run_keeps_is_as_documented(
     evaluation = documented("`vaezoo evaluate RUN --json`")
     assert sorted(json.loads(capsys.readouterr().out)) == sorted(evaluation)
     summary = json.loads((run / "summary.json").read_text())
-    kept = [key for key in evaluation if key not in ("run", "split")]
+    kept = [key for key in evaluation if key not in ("run", "split", "sampler")]
     assert sorted(summary) == sorted(kept + documented("`summary.json` of a run"))
     for number in summary["metrics"].values():
         assert list(number) == documented("The number of a metric")

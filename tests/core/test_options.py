@@ -42,7 +42,8 @@ def values(annotation: Any, rules: list[Any]) -> st.SearchStrategy[Any]:
     if annotation is int:
         lowest = bound.get("ge", bound.get("gt", -10) + ("gt" in bound))
         highest = bound.get("le", bound.get("lt", lowest + 10**6 + 1) - 1)
-        return st.integers(lowest, highest)
+        step = max([getattr(rule, "multiple_of", None) or 1 for rule in rules], default=1)
+        return st.integers(-(-lowest // step), highest // step).map(lambda number: number * step)
     if annotation is float:
         return st.floats(
             min_value=bound.get("ge", bound.get("gt", -1e6)),
@@ -53,7 +54,8 @@ def values(annotation: Any, rules: list[Any]) -> st.SearchStrategy[Any]:
     if annotation is bool:
         return st.booleans()
     if annotation is str:
-        return WORDS
+        longest = [rule.max_length for rule in rules if getattr(rule, "max_length", None)]
+        return st.text(",;|", max_size=min(longest)) if longest else WORDS
     if annotation is Path:
         return st.sampled_from([Path("data"), Path("/a/b c"), Path("~/x")])
     if annotation is type(None):
@@ -76,11 +78,22 @@ def chosen(cls: type[Options]) -> st.SearchStrategy[dict[str, Any]]:
     fields = {
         name: values(info.annotation, info.metadata) for name, info in cls.model_fields.items()
     }
-    return st.fixed_dictionaries({}, optional=fields).map(_that_ends)
+    # Groups of channels divide every number of channels: one does.
+    fixed = {name: st.just(1) for name in fields if name == "norm_groups"}
+    optional = {name: found for name, found in fields.items() if name not in fixed}
+    return st.fixed_dictionaries(fixed, optional=optional).map(_that_ends)
 
 
 def _that_ends(chosen: dict[str, Any]) -> dict[str, Any]:
-    """Training takes epochs or steps, not both, and one cycle has no second warm-up."""
+    """Training takes epochs or steps, not both, and one cycle has no second warm-up.
+
+    Parts to copy go with a run to copy them from, and levels with attention are levels.
+    """
+    if "attention_levels" in chosen:
+        levels = len(chosen.get("hidden", (1, 1, 1)))
+        chosen["attention_levels"] = tuple(n % levels for n in chosen["attention_levels"])
+    if chosen.get("init_from") is None:
+        chosen.pop("init_parts", None)
     if chosen.get("schedule") == "one_cycle":
         chosen.pop("lr_warmup", None)
     if chosen.get("steps") or chosen.get("epochs", 1) is None:
