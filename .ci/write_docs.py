@@ -122,6 +122,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "LatentKls",
         "LatentMoments",
         "LatentStats",
+        "pca_plane",
         "prior_mean",
         "prior_quantiles",
         "reject_discrete",

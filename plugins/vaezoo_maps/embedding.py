@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vaezoo import Splits
 from vaezoo.errors import DataError, OptionError, counted, nearest
-from vaezoo.evaluation.latents import LatentStats
+from vaezoo.evaluation.latents import LatentStats, pca_plane
 from vaezoo.io import require_extra
 from vaezoo.options import check_arguments
 from vaezoo.runs.run import Run
@@ -125,7 +125,8 @@ def embed_points(
     if not points.isfinite().all():
         raise DataError("the latents are not finite: the model has diverged")
     if method == "pca":
-        return pca_plane(points)
+        plane, explained = pca_plane(points)
+        return plane.float(), explained
     what = f"--method {method}"
     if method == "umap":
         umap = require_extra("umap", what, "maps")
@@ -136,23 +137,3 @@ def embed_points(
         perplexity = min(30.0, (len(points) - 1) / 3)
         fit = manifold.TSNE(n_components=2, perplexity=perplexity, random_state=seed, init="pca")
     return torch.from_numpy(np.asarray(fit.fit_transform(points.numpy()), dtype=np.float32)), []
-
-
-def pca_plane(points: Tensor) -> tuple[Tensor, list[float]]:
-    """The two directions of most variance (Pearson 1901), and their fractions of it.
-
-    Signs are such that the largest loading of a direction is positive. One value is a line.
-    """
-    points = points.double()
-    centred = points - points.mean(0)
-    _, sizes, directions = torch.linalg.svd(centred, full_matrices=False)
-    variances = sizes.square()
-    directions = directions[:2]
-    largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
-    plane = centred @ (directions * largest.sign()).T
-    total = float(variances.sum())
-    explained = [float(v) / total if total else 0.0 for v in variances[:2]]
-    if plane.shape[1] < 2:
-        plane = torch.cat([plane, torch.zeros_like(plane)], 1)
-        explained.append(0.0)
-    return plane.float(), explained

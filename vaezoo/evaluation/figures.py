@@ -11,11 +11,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import torch
 from PIL import Image
 from torch import Tensor
 
 from vaezoo.errors import DataError
+from vaezoo.evaluation.latents import pca_plane
 from vaezoo.evaluation.plots import (
     COLORS,
     FAINT,
@@ -63,11 +63,8 @@ def latents_figure(points: Tensor, labels: Tensor | None, names: Sequence[str]) 
 
     labels: class numbers, [n], -1 where unknown. names: of the classes.
     """
-    centred = points.double() - points.double().mean(0)
-    _, sizes, axes = torch.linalg.svd(centred, full_matrices=False)
-    plane = torch.zeros(len(points), 2, dtype=torch.float64)
-    plane[:, : len(axes[:2])] = centred @ axes[:2].T
-    parts = (sizes.square() / sizes.square().sum().clamp(min=1e-30)).tolist()[:2]
+    plane, fractions = pca_plane(points)
+    parts = fractions[: points.shape[1]]  # one value has no second component
     figure = new_figure(6.4, 4.8)
     panel = add_plot(figure, "Latents by their principal components", 1, 1, 1)
     panel.set(aspect="equal", xticks=[], yticks=[])

@@ -175,6 +175,27 @@ def latent_statistics(
     )
 
 
+def pca_plane(points: Tensor) -> tuple[Tensor, list[float]]:
+    """Points along their two directions of most variance (Pearson 1901), and its fractions.
+
+    points: [n, values]. Returns float64 [n, 2], and a fraction for each direction. Signs are such
+    that the largest loading of a direction is positive. One value is a line.
+    """
+    points = points.double()
+    centred = points - points.mean(0)
+    _, sizes, directions = torch.linalg.svd(centred, full_matrices=False)
+    variances = sizes.square()
+    directions = directions[:2]
+    largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
+    plane = centred @ (directions * largest.sign()).T
+    total = float(variances.sum())
+    explained = [float(v) / total if total else 0.0 for v in variances[:2]]
+    if plane.shape[1] < 2:
+        plane = torch.cat([plane, torch.zeros_like(plane)], 1)
+        explained.append(0.0)
+    return plane, explained
+
+
 def prior_quantiles(model: BaseVAE, shares: Tensor, label: int | None = None) -> Tensor:
     """Of the prior of each latent value: [shares, *latent_shape]. shares: in (0, 1).
 
