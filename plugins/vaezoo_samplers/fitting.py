@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
+from typing import Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from vaezoo import LatentSpec, Options, Sampler
 from vaezoo.errors import OptionError
+from vaezoo.models.distributions import BaseDistribution
 from vaezoo.runtime import report_progress
+
+from .options import NetworkOptions
 
 TINY = 1e-6
 """The least standard deviation, of a latent value that never changes."""
 
 
-MAX_NORM = 10.0
+_MAX_NORM = 10.0
 """Of the gradients of networks on vectors: single batches of a flow have far larger ones."""
 
 
@@ -57,6 +62,52 @@ class StandardizedSampler(Sampler):
     def log_det(self) -> Tensor:
         """Σ log std: what a log-density of standardised vectors is larger than that of latents."""
         return self.std.log().sum()
+
+
+class NetworkSampler(StandardizedSampler):
+    """A standardised sampler whose `network` is trained on random batches.
+
+    A subclass sets `network`, and defines the loss.
+    """
+
+    options: NetworkOptions
+    network: nn.Module
+
+    @abstractmethod
+    def loss(self, z: Tensor) -> Tensor:
+        """The loss to minimise, 0-dim, of standardised vectors z: [batch, dim]."""
+
+    def fit(self, latents: Tensor, y: Tensor | None = None) -> None:
+        options = self.options
+        if not options.steps:
+            return
+        z = self.standardize(latents)
+        train(
+            self.network,
+            lambda: self.loss(random_batch(z, options.batch_size)),
+            steps=options.steps,
+            lr=options.lr,
+            max_norm=_MAX_NORM,
+        )
+        self.fitted.fill_(True)
+
+
+SamplerT = TypeVar("SamplerT", bound=StandardizedSampler)
+
+
+class TemperedDistribution(BaseDistribution, Generic[SamplerT]):
+    """Samples of a sampler: batch shape (), event shape that of a latent.
+
+    temperature: multiplies the noise that a sample is made of; `log_prob` is at 1.
+    """
+
+    def __init__(self, sampler: SamplerT, temperature: float = 1.0) -> None:
+        super().__init__((), sampler.shape)
+        self.sampler, self.temperature = sampler, temperature
+
+    def with_temperature(self, temperature: float) -> Self:
+        """The same with noise that is multiplied by `temperature`."""
+        return type(self)(self.sampler, temperature)
 
 
 def check_classes(conditional: bool, latent: LatentSpec) -> None:

@@ -11,10 +11,9 @@ from torch.nn import functional as F
 from torch.types import _size
 
 from vaezoo import LatentSpec, Options
-from vaezoo.models.distributions import BaseDistribution
 from vaezoo_latents.sphere import SphereUniform, log_area
 
-from .fitting import TINY, StandardizedSampler
+from .fitting import TINY, StandardizedSampler, TemperedDistribution
 
 
 class HypersphereSampler(StandardizedSampler):
@@ -52,19 +51,11 @@ class HypersphereSampler(StandardizedSampler):
         return SphereUniform(self.dim, self.mean) if self.on_sphere else RadialDistribution(self)
 
 
-class RadialDistribution(BaseDistribution):
-    """A uniform direction times a log-normal radius, unstandardised: batch shape ().
+class RadialDistribution(TemperedDistribution[HypersphereSampler]):
+    """A uniform direction times a log-normal radius, unstandardised.
 
-    temperature: multiplies the radius; `log_prob` is at 1.
+    temperature: multiplies the radius.
     """
-
-    def __init__(self, sampler: HypersphereSampler, temperature: float = 1.0) -> None:
-        super().__init__((), sampler.shape)
-        self.sampler, self.temperature = sampler, temperature
-
-    def with_temperature(self, temperature: float) -> RadialDistribution:
-        """The same with a radius that is multiplied by `temperature`."""
-        return RadialDistribution(self.sampler, temperature)
 
     @property
     def mean(self) -> Tensor:

@@ -53,7 +53,7 @@ class FlowMatchingOptions(Options):
     )
 
 
-class _TrainedOptions(Options):
+class NetworkOptions(Options):
     """Options of samplers that train networks on vectors."""
 
     test_defaults: ClassVar[Mapping[str, Any]] = {"steps": 20, "hidden": (16,)}
@@ -68,20 +68,20 @@ class _TrainedOptions(Options):
     lr: float = Field(1e-3, gt=0, le=1, description="largest learning rate of Adam")
 
 
-class FlowOptions(_TrainedOptions):
+class FlowOptions(NetworkOptions):
     """Options of `maf`."""
 
     transforms: int = Field(5, ge=1, le=100, description="transformations of the flow")
 
 
-class SplineOptions(_TrainedOptions):
+class SplineOptions(NetworkOptions):
     """Options of `nsf`."""
 
     transforms: int = Field(3, ge=1, le=100, description="transformations of the flow")
     bins: int = Field(8, ge=2, le=1000, description="pieces of each spline")
 
 
-class TwoStageOptions(_TrainedOptions):
+class TwoStageOptions(NetworkOptions):
     """Options of `two_stage`."""
 
     hidden: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = Field(

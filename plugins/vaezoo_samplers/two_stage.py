@@ -7,13 +7,12 @@ from torch import Tensor, nn
 from torch.types import _size
 
 from vaezoo import LatentSpec
-from vaezoo.models.distributions import BaseDistribution
 
-from .fitting import MAX_NORM, StandardizedSampler, random_batch, train
+from .fitting import NetworkSampler, TemperedDistribution
 from .options import TwoStageOptions
 
 
-class TwoStageSampler(StandardizedSampler):
+class TwoStageSampler(NetworkSampler):
     """A VAE on standardised latents z, with a latent u of their size (Dai & Wipf 2019, section 4).
 
     q(u|z) and p(z|u) are MLPs with Gaussians; the deviation of p(z|u) is one learned number, γ. A
@@ -22,6 +21,7 @@ class TwoStageSampler(StandardizedSampler):
 
     has_density = False
     options: TwoStageOptions
+    network: nn.ModuleDict
 
     def __init__(self, options: TwoStageOptions, latent: LatentSpec) -> None:
         super().__init__(options, latent)
@@ -38,20 +38,8 @@ class TwoStageSampler(StandardizedSampler):
         """log of the standard deviation of p(z|u)."""
         return self.network.get_parameter("log_gamma")
 
-    def fit(self, latents: Tensor, y: Tensor | None = None) -> None:
-        options = self.options
-        if not options.steps:
-            return
-        z = self.standardize(latents)
-
-        def loss() -> Tensor:
-            return self._negative_elbo(random_batch(z, options.batch_size))
-
-        train(self.network, loss, steps=options.steps, lr=options.lr, max_norm=MAX_NORM)
-        self.fitted.fill_(True)
-
-    def _negative_elbo(self, z: Tensor) -> Tensor:
-        """In nats, without the constant of the Gaussian."""
+    def loss(self, z: Tensor) -> Tensor:
+        """The negative ELBO in nats, without the constant of the Gaussian."""
         mean, log_std = self.network["encoder"](z).chunk(2, 1)
         log_std = log_std.clamp(-10, 5)
         u = mean + log_std.exp() * torch.randn_like(mean)
@@ -64,16 +52,8 @@ class TwoStageSampler(StandardizedSampler):
         return TwoStageDistribution(self)
 
 
-class TwoStageDistribution(BaseDistribution):
-    """Samples of the second VAE: batch shape (). temperature: multiplies all its noise."""
-
-    def __init__(self, sampler: TwoStageSampler, temperature: float = 1.0) -> None:
-        super().__init__((), sampler.shape)
-        self.sampler, self.temperature = sampler, temperature
-
-    def with_temperature(self, temperature: float) -> TwoStageDistribution:
-        """The same with its noise multiplied by `temperature`."""
-        return TwoStageDistribution(self.sampler, temperature)
+class TwoStageDistribution(TemperedDistribution[TwoStageSampler]):
+    """Samples of the second VAE."""
 
     @torch.no_grad()
     def sample(self, sample_shape: _size = ()) -> Tensor:
