@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 
 from fork_server import ForkServer
+from vaezoo.plugins.registry import registry
 
 # A busy machine is no failure: what a test may take is not a matter of one example's time.
 settings.register_profile("vaezoo", deadline=None)
@@ -24,6 +25,16 @@ settings.load_profile("vaezoo")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or fills the user's cache of decoded images."""
     monkeypatch.setenv("VAEZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_registrations() -> Iterator[None]:
+    """What the tests of one file register is unknown to those of the next one in this process."""
+    known = registry()
+    before = list(known.records)
+    yield
+    if known.records != before:
+        known.__init__(before)  # type: ignore[misc]
 
 
 @pytest.fixture
