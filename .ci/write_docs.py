@@ -114,7 +114,8 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     ),
     "vaezoo.data.loader": ("BatchLoader",),
     "vaezoo.data.options": ("SPLIT_SEED", "Binarize", "DecodeOptions", "DiskOptions", "ImageSize"),
-    "vaezoo.runtime": ("OnProgress", "listen_to_progress", "report_progress"),
+    "vaezoo.runtime": ("OnProgress", "is_rank0", "listen_to_progress", "report_progress"),
+    "vaezoo.training.progress": ("Progress",),
     "vaezoo.runtime.device": ("no_validate_args", "seeded"),
     "vaezoo.checkpoint.format": ("load_into", "load_weights", "save_weights"),
     "vaezoo.evaluation.latents": (
@@ -192,8 +193,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "seed_option",
         "set_option",
     ),
-    "vaezoo.cli.output": ("is_rank0", "print_result"),
-    "vaezoo.cli.progress": ("Progress",),
+    "vaezoo.cli.output": ("print_result",),
     "vaezoo_discrete.quantizer": (
         "Quantized",
         "Quantizer",

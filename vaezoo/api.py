@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -201,6 +202,7 @@ def train(
     out: Path | str | None = None,
     config: Path | str | None = None,
     auto_resume: bool = False,
+    progress: bool = False,
     callback: ProgressCallback | None = None,
     **options: Any,
 ) -> Run:
@@ -216,7 +218,9 @@ def train(
     factors: its factors of variation, [n, factors], whole numbers or texts, with `factor_names`.
     out: the run folder, which must be new or empty; by default the next free one under `runs`.
     auto_resume: resume the run at `out` if it has begun, and only open it if it has finished.
-    config: a YAML file. callback: is called as training goes on; by default nothing is shown.
+    config: a YAML file.
+    progress: print what the command prints while it trains: a bar on a terminal, else lines.
+    callback: is called as training goes on, in place of `progress`.
     options: of training, model, parts, loss and data, by their names: `epochs=5, beta=4`.
     """
     sections = {} if config is None else load_config(Path(config))
@@ -233,5 +237,11 @@ def train(
     components = resolve_components(names, sections)
     resolved = build_config(components, sections, split_by_section(components, options))
     folder = None if out is None else Path(out)
-    show = callback or ProgressCallback()
-    return start_run(resolved, folder, show, auto_resume=auto_resume, given=given)
+    if progress:
+        if callback is not None:
+            raise OptionError("give progress=True or a callback, not both")
+        from vaezoo.training.progress import make_progress_callback
+
+        callback = make_progress_callback()
+    with contextlib.closing(callback or ProgressCallback()) as show:
+        return start_run(resolved, folder, show, auto_resume=auto_resume, given=given)

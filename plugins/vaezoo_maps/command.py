@@ -38,7 +38,7 @@ def command(
     A latent is the mean of the example's posterior. By default the axes are the two principal
     components (PCA).
     """
-    from vaezoo.cli.progress import Progress
+    from vaezoo.training.progress import Progress
 
     from .embedding import embed
     from .plot import save_scatter

@@ -70,9 +70,9 @@ def command(
     if importance_samples and not metrics:
         raise OptionError("--importance-samples goes with --metric, as in --metric log_likelihood")
 
-    from vaezoo.cli.progress import Progress
     from vaezoo.io import write_text
     from vaezoo.runs.run import Run
+    from vaezoo.training.progress import Progress
     from vaezoo_export.export import check_extra
 
     from .compare import differing

@@ -52,8 +52,8 @@ def command(
     import torch
 
     from vaezoo import load_run
-    from vaezoo.cli.progress import Progress
     from vaezoo.evaluation.pictures import check_drawable, save_examples
+    from vaezoo.training.progress import Progress
 
     from .tables import open_table, write_table
 

@@ -15,8 +15,9 @@ from vaezoo.cli.options import (
     run_argument,
     seed_option,
 )
-from vaezoo.cli.output import is_rank0, print_result
+from vaezoo.cli.output import print_result
 from vaezoo.errors import OptionError, counted
+from vaezoo.runtime import is_rank0
 
 from .sources import TABLES, check_file, open_source, source_options
 
@@ -62,9 +63,9 @@ def command(
         raise OptionError("a .npy file has one array: give one value to --what, or use .npz")
 
     from vaezoo import load_run
-    from vaezoo.cli.progress import Progress
     from vaezoo.distributed.launch import process_group
     from vaezoo.runtime import listen_to_progress
+    from vaezoo.training.progress import Progress
 
     from .tables import write_table
 

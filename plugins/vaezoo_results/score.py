@@ -16,8 +16,9 @@ from vaezoo.cli.options import (
     run_argument,
     seed_option,
 )
-from vaezoo.cli.output import is_rank0, print_result
+from vaezoo.cli.output import print_result
 from vaezoo.errors import DataError, OptionError, counted, nearest
+from vaezoo.runtime import is_rank0
 
 from .sources import Source, check_file, open_source, source_options
 
@@ -94,10 +95,10 @@ def command(
         raise OptionError("-o: give one file for the scores, and one picture")
 
     from vaezoo import load_run
-    from vaezoo.cli.progress import Progress
     from vaezoo.distributed.launch import process_group
     from vaezoo.evaluation.pictures import check_drawable
     from vaezoo.runtime import listen_to_progress
+    from vaezoo.training.progress import Progress
 
     from .tables import write_table
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vaezoo.cli.options import check_writable, choice_option, class_option, set_option
-from vaezoo.cli.output import is_rank0
 from vaezoo.errors import OptionError
 from vaezoo.io import require_extra
+from vaezoo.runtime import is_rank0
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,6 +20,7 @@ from vaezoo.cli.main import main
 from vaezoo.errors import VaezooWarning, counted, python_names
 from vaezoo.plugins.registry import registry
 from vaezoo.runs.run import Run
+from vaezoo.training.loggers import ProgressCallback
 from vaezoo_maps.embedding import embed
 
 TINY: dict[str, Any] = {
@@ -82,6 +83,10 @@ WRONG: list[tuple[Callable[[Run], Any], str]] = [
     (lambda run: vaezoo.train("vanilla", out=5), "out: should be Path | str | None, not 5"),
     (lambda run: vaezoo.train("vanilla", config={}), "config: should be Path | str | None"),
     (lambda run: vaezoo.train("vanilla", callback=print), "an instance of ProgressCallback"),
+    (
+        lambda run: vaezoo.train("vanilla", progress=True, callback=ProgressCallback()),
+        "give progress=True or a callback, not both",
+    ),
     (lambda run: vaezoo.train("vanilla", learning_rate=1), "did you mean 'lr'?"),
     (lambda run: vaezoo.train("vanilla", auto_resume=True), "give out"),
     (lambda run: vaezoo.create_model("vanilla"), "create_model: data: missing required argument"),

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from vaezoo.cli import options
-from vaezoo.cli.output import is_rank0, print_json, print_table
+from vaezoo.cli.output import print_json, print_table
 from vaezoo.errors import OptionError
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.specs import METRIC_GROUPS
+from vaezoo.runtime import is_rank0
 
 if TYPE_CHECKING:
     from vaezoo.evaluation.evaluate import Evaluation
@@ -77,9 +78,9 @@ def command(
     compared. `vaezoo list --kind metrics` and docs/metrics.md explain each metric. Under torchrun,
     the processes share the work.
     """
-    from vaezoo.cli.progress import Progress
     from vaezoo.distributed.launch import process_group
     from vaezoo.runs.run import load_run
+    from vaezoo.training.progress import Progress
 
     changed = options.sampler_settings(settings)
     if changed and not samplers:

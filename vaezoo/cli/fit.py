@@ -67,9 +67,9 @@ def command(
     `report` take it by --sampler NAME. `vaezoo fit RUN --sampler NAME --help` shows the options of
     that sampler too.
     """
-    from vaezoo.cli.progress import Progress
     from vaezoo.runs.run import load_run
     from vaezoo.runtime import listen_to_progress
+    from vaezoo.training.progress import Progress
 
     given = {name: value for name, value in values.items() if value is not None}
     with Progress() as progress, listen_to_progress(progress.update):

@@ -17,7 +17,6 @@ from typing import Any, TextIO
 import click
 
 from vaezoo import __version__
-from vaezoo.cli.output import is_local_rank0
 from vaezoo.errors import (
     UnknownNameError,
     VaezooError,
@@ -28,6 +27,7 @@ from vaezoo.errors import (
     printable,
 )
 from vaezoo.io import cannot_write
+from vaezoo.runtime import is_local_rank0
 
 COMMANDS = {
     "train": "Train a model and draw what it learned.",

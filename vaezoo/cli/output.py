@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
@@ -13,16 +12,6 @@ if TYPE_CHECKING:
 
 _PIPE_WIDTH = 10_000
 """Columns where stdout is no terminal: a row stays on one line there, so that grep finds it."""
-
-
-def is_rank0() -> bool:
-    """Whether this process is rank 0 of its torchrun job, or in no such job."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def is_local_rank0() -> bool:
-    """Whether this process is local rank 0, the first of its job on this machine."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def make_console(file: TextIO | None = None, width: int | None = None) -> Console:

@@ -12,7 +12,6 @@ import click
 
 from vaezoo.checkpoint.folder import RunFolder
 from vaezoo.cli import options
-from vaezoo.cli.output import is_rank0
 from vaezoo.config import (
     RESUMABLE,
     SECTIONS,
@@ -36,6 +35,7 @@ from vaezoo.plugins.registry import WORDS, registry
 from vaezoo.plugins.sources import is_source
 from vaezoo.plugins.specs import PARTS
 from vaezoo.runs.provenance import load_components
+from vaezoo.runtime import is_rank0
 from vaezoo.training.options import TrainOptions
 
 _COMPONENTS, _CONFIG, _RUN = "vaezoo.components", "vaezoo.config", "vaezoo.run"
@@ -172,8 +172,8 @@ def command(
             raise OptionError(f"--out {out}: a resumed run stays where it is, in {resume}")
         check_resumable(ctx.meta[_RUN], parsed)
 
-    from vaezoo.cli.progress import make_progress_callback
     from vaezoo.runs.train import resume_run, start_run
+    from vaezoo.training.progress import make_progress_callback
 
     with contextlib.closing(make_progress_callback()) as progress:
         if resume is None:

@@ -1,4 +1,4 @@
-"""The machine of a run: its device, its memory, its CPUs; and reports of the progress of long work.
+"""The machine of a run: its CPUs, this process on it; and reports of the progress of long work.
 
 Imports no torch.
 """
@@ -31,6 +31,16 @@ def listen_to_progress(listener: OnProgress) -> Iterator[None]:
         yield
     finally:
         _listeners.remove(listener)
+
+
+def is_rank0() -> bool:
+    """Whether this process is rank 0 of its torchrun job, or in no such job."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def is_local_rank0() -> bool:
+    """Whether this process is local rank 0, the first of its job on this machine."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def is_crowded(root: Path = Path("/")) -> bool:

@@ -49,6 +49,9 @@ class ProgressCallback:
     def on_train_end(self) -> None:
         """Training is over, with or without an error. Called once."""
 
+    def close(self) -> None:
+        """All work is over, also after an error: called when `vaezoo.train` returns or raises."""
+
 
 Line = Mapping[str, Any]
 """A line of metrics.jsonl: `kind`, `step`, `epoch`, `terms` in nats, and more (docs/json.md)."""

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Column
 
-from vaezoo.cli.output import is_rank0
+from vaezoo.runtime import is_rank0
 from vaezoo.training.loggers import ProgressCallback, TrainMetrics
 
 _LINE_SECONDS = 5.0
@@ -86,9 +86,6 @@ class _Notes(ProgressCallback):
 
     def on_train_end(self) -> None:
         self._note_validation()
-
-    def close(self) -> None:
-        """Called at the end of all work, also after an error."""
 
 
 class ProgressBar(_Notes):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from vaezoo.cli import progress
-from vaezoo.cli.progress import ProgressBar, ProgressLines
+import vaezoo
+from small_jobs import SMALL_JOB
 from vaezoo.runtime import listen_to_progress, report_progress
-from vaezoo.training.loggers import TrainMetrics
+from vaezoo.training import progress
+from vaezoo.training.loggers import ProgressCallback, TrainMetrics
+from vaezoo.training.progress import ProgressBar, ProgressLines
 
 TERMS = {"loss": 123.4, "elbo": -123.4, "rate": 12.3, "distortion": 111.1, "commitment": 0.123}
 RECORD: dict[str, Any] = {"terms": TERMS, "bits_per_dim": None}
@@ -41,6 +44,36 @@ def test_the_terms_are_cut_first(width: int, monkeypatch: pytest.MonkeyPatch) ->
     assert "-:--:--" in line or ":" in line.partition("20000")[2]
     assert "5,432" in line or width == 60
     assert ("commitment" in line) == (width == 160)
+
+
+def test_train_shows_progress_if_it_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vaezoo.train("vanilla", out=tmp_path / "silent", **SMALL_JOB)
+    assert capsys.readouterr() == ("", "")
+    vaezoo.train("vanilla", out=tmp_path / "shown", progress=True, **SMALL_JOB)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "vanilla on sprites, cpu"
+    assert lines[1].startswith("data: ")
+    assert lines[-1].startswith("epoch 1, validation: loss ")
+
+
+class Closing(ProgressCallback):
+    closed = 0
+
+    def on_train_start(self, title: str, total_steps: int, done: int) -> None:
+        raise KeyboardInterrupt
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_a_callback_is_closed_after_an_error_too(tmp_path: Path) -> None:
+    """Else the bar of an interrupted cell would stay on the terminal."""
+    callback = Closing()
+    with pytest.raises(KeyboardInterrupt):
+        vaezoo.train("vanilla", out=tmp_path / "r", callback=callback, **SMALL_JOB)
+    assert callback.closed == 1
 
 
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
