@@ -211,6 +211,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo_files.cache": ("CachedImages", "cache_folder", "cached_images"),
     "vaezoo_export.export": (
         "TOLERANCE",
+        "Exported",
         "Part",
         "check_extra",
         "description",
@@ -219,6 +220,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "onnx_bytes",
         "onnx_model",
     ),
+    "vaezoo_export.formats": ("ExportFormat",),
     "vaezoo.testing": tuple(importlib.import_module("vaezoo.testing").__all__),
 }
 """What a plugin may use: names by the module that they are imported from."""

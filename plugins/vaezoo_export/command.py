@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +17,8 @@ from vaezoo.cli.options import (
 from vaezoo.cli.output import print_result
 from vaezoo.errors import OptionError
 
+from .formats import check_folder, choose_format, find_formats
+
 if TYPE_CHECKING:
     from .export import Exported
 
@@ -26,60 +28,54 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["onnx", "torch-export", "safetensors"]),
+    type=click.Choice([*find_formats()]),
     help="onnx needs the extra `export`.  [default: by the ending of FILE]",
 )
 @out_option(
     None,
-    "FILE.onnx, FILE.pt2 or FILE.safetensors. Two parts are written to FILE-encoder and "
-    "FILE-decoder.",
+    f"{', '.join(dict.fromkeys(one.metavar for one in find_formats().values()))}. Two parts are "
+    "written to FILE-encoder and FILE-decoder.",
 )
 @choice_option(
     "--part",
     ["both", "encoder", "decoder"],
-    "The network to export; safetensors holds the weights of both.",
+    "The network to export, where each is a file.",
 )
 @json_option
 def command(
-    run: Path,
-    format_: Literal["onnx", "torch-export", "safetensors"] | None,
-    out: Path,
-    part: Literal["both", "encoder", "decoder"],
-    overwrite: bool,
-    as_json: bool,
+    run: Path, format_: str | None, out: Path, part: str, overwrite: bool, as_json: bool
 ) -> None:
-    """Export the model of RUN for other programs, with batches of any size.
+    """Export the model of RUN for other programs.
 
-    The encoder maps x to z, the mean of the posterior, and to its scale if the posterior is
-    Gaussian. The decoder maps z to x, the mean of the likelihood. Conditional models also take y,
-    class numbers. Each file is run and compared with PyTorch before it is kept.
+    onnx and torch-export, for batches of any size: the encoder maps x to z, the mean of the
+    posterior, and to its scale if the posterior is Gaussian. The decoder maps z to x, the mean of
+    the likelihood. Conditional models also take y, class numbers. safetensors holds the weights.
+    Each file is read again and compared with PyTorch before it is kept.
     """
+    chosen = choose_format(format_, out)
+    if part != "both" and not chosen.by_part:
+        raise OptionError(f"--part {part}: {chosen.name} holds both parts")
+
     from vaezoo import load_run
 
-    from .export import ENDINGS, PARTS, check_extra, export_part, export_weights
+    from .export import PARTS
 
-    found = next((name for name, ending in ENDINGS.items() if out.suffix.lower() == ending), None)
-    format_ = format_ or found
-    if format_ is None or format_ != found:
-        formats = ", ".join(f"FILE{ending} ({name})" for name, ending in ENDINGS.items())
-        wrong = f"the ending is not that of --format {format_}" if format_ else "no such ending"
-        raise OptionError(f"{out}: {wrong}: give one of {formats}")
-    if format_ == "safetensors" and part != "both":
-        raise OptionError(f"--part {part}: safetensors holds the weights of both parts")
     parts = [one for one in PARTS if part in ("both", one)]
-    single = format_ == "safetensors" or part != "both"
-    paths = [out] if single else [out.with_stem(f"{out.stem}-{one}") for one in parts]
-    for path in paths:
-        check_writable(path, overwrite)
-    check_extra(format_)
+    paths = dict.fromkeys(parts, out)
+    if chosen.by_part and part == "both":
+        paths = {one: out.with_stem(f"{out.stem}-{one}") for one in parts}
+    for path in dict.fromkeys(paths.values()):
+        if chosen.ending:
+            check_writable(path, overwrite)
+        else:
+            check_folder(path, overwrite, chosen.files)
+    write = chosen.load()
     opened = load_run(run, "cpu")
-    if format_ == "safetensors":
-        files = [export_weights(opened, out)]
+    if chosen.by_part:
+        files = [file for one, path in paths.items() for file in write(opened, path, one)]
     else:
-        files = [
-            export_part(opened, one, format_, path) for one, path in zip(parts, paths, strict=True)
-        ]
-    values = {"format": format_, "files": [one.to_dict() for one in files]}
+        files = write(opened, out)
+    values = {"format": chosen.name, "files": [one.to_dict() for one in files]}
     print_result(as_json, values, "\n".join(map(_describe, files)))
 
 
@@ -90,4 +86,5 @@ def _describe(exported: Exported) -> str:
     else:
         inputs = [f"{n} [{', '.join(map(str, shape))}]" for n, shape in exported.inputs.items()]
         content = f"{', '.join(inputs)} -> {', '.join(exported.outputs)}"
-    return f"{exported.path}: {content}, agrees with PyTorch {within}"
+    line = f"{exported.path}: {content}, agrees with {exported.compared_with} {within}"
+    return "\n".join([line, *exported.notes])

@@ -8,7 +8,7 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -95,12 +95,9 @@ def example_inputs(model: BaseVAE, part: Part, n: int) -> tuple[Tensor, ...]:
     return tuple(tensor.to(model.device) for tensor in inputs)
 
 
-Format = Literal["onnx", "torch-export", "safetensors"]
-ENDINGS: Mapping[Format, str] = {
-    "onnx": ".onnx",
-    "torch-export": ".pt2",
-    "safetensors": ".safetensors",
-}
+Format = Literal["onnx", "torch-export"]
+"""The formats of programs."""
+
 TOLERANCE = 1e-4
 """Largest allowed difference from PyTorch, relative to the largest value if that is above 1."""
 _CHECKED_BATCH_SIZES = (1, 2, 5)
@@ -114,8 +111,8 @@ Model = Callable[..., Sequence[Tensor]]
 class Exported:
     """A file that was written.
 
-    part: None for the whole model. inputs: shape by name. difference: the largest from PyTorch,
-    over batches of several sizes; see TOLERANCE.
+    part: None for the whole model. inputs: shape by name. difference: the largest from
+    compared_with, over batches of several sizes; see TOLERANCE. notes: lines for the user.
     """
 
     path: Path
@@ -123,19 +120,31 @@ class Exported:
     inputs: dict[str, list[int | str]]
     outputs: list[str]
     difference: float
+    compared_with: str = "PyTorch"
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return {**vars(self), "path": str(self.path)}
 
 
-def check_extra(format_: Format, option: str = "--format onnx") -> None:
-    """MissingExtraError unless the packages that write and check this format are installed.
+def check_extra(option: str = "--format onnx") -> None:
+    """MissingExtraError unless the packages that write and check ONNX are installed.
 
     option: the option that needs them, for the message.
     """
-    if format_ == "onnx":
-        for module in ("onnx", "onnxscript", "onnxruntime"):
-            require_extra(module, option, "export")
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        require_extra(module, option, "export")
+
+
+def export_onnx(run: Run, path: Path, part: Part) -> list[Exported]:
+    """Export a part to ONNX. MissingExtraError without the extra `export`; see `export_part`."""
+    check_extra()
+    return [export_part(run, part, "onnx", path)]
+
+
+def export_program(run: Run, path: Path, part: Part) -> list[Exported]:
+    """Export a part as a program of torch.export; see `export_part`."""
+    return [export_part(run, part, "torch-export", path)]
 
 
 def export_part(run: Run, part: Part, format_: Format, path: Path) -> Exported:
@@ -176,7 +185,7 @@ def export_part(run: Run, part: Part, format_: Format, path: Path) -> Exported:
     return Exported(path, part, inputs, [*graph.output_names], difference)
 
 
-def export_weights(run: Run, path: Path) -> Exported:
+def export_weights(run: Run, path: Path) -> list[Exported]:
     """Export the weights to safetensors; the header holds all that is needed to build the model."""
     model = run.model
     config = run.config
@@ -199,7 +208,7 @@ def export_weights(run: Run, path: Path) -> Exported:
     atomic_write(path, write)
     with safe_open(path, framework="pt") as file:
         names = list(file.keys())
-    return Exported(path, None, {}, names, difference)
+    return [Exported(path, None, {}, names, difference)]
 
 
 def description(run: Run) -> str:

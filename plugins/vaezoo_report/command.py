@@ -84,7 +84,7 @@ def command(
     wanted = check_names(explored, names)
     found_runtime = find_runtime(runtime) if wanted else None
     if wanted:
-        check_extra("onnx", "--explore")
+        check_extra("--explore")
     explorables: list[ExplorableRun] = []
 
     def on_open(run: Run, summary: RunSummary) -> None:

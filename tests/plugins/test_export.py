@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,12 +18,16 @@ from torch import Tensor, nn
 import vaezoo
 from commands import refused
 from small_jobs import SMALL_JOB
-from vaezoo import DataSpec
+from vaezoo import DataSpec, hookimpl
 from vaezoo.cli.main import main
-from vaezoo.errors import RunError
+from vaezoo.errors import OptionError, RunError
+from vaezoo.plugins.loader import PluginRecord
+from vaezoo.plugins.registry import Registry
 from vaezoo.runs.run import Run
 from vaezoo_export import export as files
+from vaezoo_export import formats
 from vaezoo_export.export import PARTS, Part, example_inputs, make_graph
+from vaezoo_export.formats import ExportFormat
 
 TINY = {**SMALL_JOB, "test": 40}
 
@@ -119,7 +124,7 @@ def test_codes_of_any_batch(name: str) -> None:
 
 def test_weights_alone_build_the_model_again(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
-    found = files.export_weights(run, path)
+    (found,) = files.export_weights(run, path)
     assert found.difference == 0
     with safe_open(path, framework="pt") as file:
         metadata = json.loads(file.metadata()["vaezoo"])
@@ -209,3 +214,64 @@ def test_the_command(
     assert main(weights) == 0
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert "vaezoo[export]" in refused(capsys, "export", path, "-o", "m.onnx")
+
+
+def plugin(name: str, register: Callable[..., None]) -> Registry:
+    """A registry with one plugin, whose module has this hook."""
+    module = ModuleType(name)
+    vars(module)["register_export_formats"] = hookimpl(optionalhook=True)(register)
+    sys.modules[name] = module
+    return Registry([PluginRecord(name, name, "some", "1")])
+
+
+@pytest.fixture
+def folder_format(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Another plugin brings the format `toy`, a folder with one file."""
+    one = ExportFormat(name="toy", ending="", target="toy_format:write", files=("toy.txt",))
+    found = plugin("toy_format", lambda register: register(one))
+    vars(sys.modules["toy_format"])["write"] = lambda run, path: []
+    monkeypatch.setattr(formats, "registry", lambda: found)
+    yield
+    del sys.modules["toy_format"]
+
+
+@pytest.mark.usefixtures("folder_format")
+def test_another_plugin_brings_a_format(tmp_path: Path) -> None:
+    assert [*formats.find_formats()] == ["onnx", "torch-export", "safetensors", "toy"]
+    assert formats.choose_format("toy", tmp_path / "folder").load()(None, tmp_path) == []
+    assert formats.choose_format(None, Path("x.PT2")).name == "torch-export"
+    with pytest.raises(OptionError, match=r"x\.onnx: the ending is not that of --format toy"):
+        formats.choose_format("toy", Path("x.onnx"))
+    with pytest.raises(OptionError, match=r"folder: no such ending: give one of .*, DIR \(toy\)"):
+        formats.choose_format(None, Path("folder"))
+
+
+def test_a_plugin_that_brings_a_bad_format_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = ExportFormat(name="mine", ending=".onnx", target="a:b")
+    for register, message in (
+        (lambda register: register(one), r"plugin 'bad' .* mine \(FILE\.onnx\), which exists"),
+        (lambda register: 1 / 0, r"plugin 'bad' cannot register .* division by zero"),
+    ):
+        found = plugin("bad", register)
+        monkeypatch.setattr(formats, "registry", lambda found=found: found)
+        with pytest.raises(OptionError, match=message):
+            formats.find_formats()
+    del sys.modules["bad"]
+
+
+def test_a_folder_is_replaced_only_if_it_holds_nothing_else(tmp_path: Path) -> None:
+    folder, names = tmp_path / "f", ("a", "b")
+    formats.check_folder(folder, False, names)
+    folder.mkdir()
+    formats.check_folder(folder, False, names)
+    (folder / "a").touch()
+    with pytest.raises(RunError, match="exists already: give another name, or --overwrite"):
+        formats.check_folder(folder, False, names)
+    formats.check_folder(folder, True, names)
+    (folder / "c").touch()
+    with pytest.raises(RunError, match="is a folder with other files, as c"):
+        formats.check_folder(folder, True, names)
+    with pytest.raises(RunError, match="is no folder"):
+        formats.check_folder(folder / "a", True, names)
+    with pytest.raises(RunError, match="there is no folder"):
+        formats.check_folder(tmp_path / "x" / "y", True, names)
