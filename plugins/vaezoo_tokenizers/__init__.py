@@ -1,1 +1,1 @@
-"""Autoencoders for latent generation: the network `ldm` and the model `autoencoder_kl`."""
+"""Autoencoders for latent generation: the network `ldm`, `autoencoder_kl` and `vqgan`."""

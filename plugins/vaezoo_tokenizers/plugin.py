@@ -7,6 +7,7 @@ from collections.abc import Callable
 from vaezoo import InputSpec, LikelihoodSpec, ModelSpec, NetworkSpec, hookimpl
 
 _PAPER = "Rombach et al. 2022, arXiv:2112.10752"
+_ESSER = "Esser et al. 2021, arXiv:2012.09841"
 
 
 @hookimpl
@@ -33,6 +34,30 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             input_spec=InputSpec(min_size=8),
         )
     )
+    register(
+        ModelSpec(
+            name="vqgan",
+            other_names=("vqmodel", "tamingtransformers", "taming", "ldmvq"),
+            base="vanilla",
+            parts={
+                "network": "ldm",
+                "bottleneck": "vq",
+                "likelihood": "laplace_linear",
+                "sampler": "autoregressive",
+            },
+            part_options={
+                "network": {"hidden": (32, 64, 64, 128)},
+                "bottleneck": {"codes": 1024, "code_dim": 32},
+            },
+            part_requires={"network": ("grid",)},
+            loss="vq",
+            train_options={"lr": 3e-4},
+            summary="The tokenizer VQGAN: codes on a grid, in the network of latent diffusion",
+            paper=f"{_ESSER}; {_PAPER}",
+            tags=("elbo", "discrete", "deterministic", "grid", "codebook", "convolutional"),
+            input_spec=InputSpec(min_size=8),
+        )
+    )
 
 
 @hookimpl
@@ -40,11 +65,11 @@ def register_networks(register: Callable[[NetworkSpec], None]) -> None:
     register(
         NetworkSpec(
             name="ldm",
-            other_names=("vqgan", "autoencoderkl", "latentdiffusion", "unetencoder"),
+            other_names=("autoencoderkl", "latentdiffusion", "unetencoder"),
             target="vaezoo_tokenizers.network:LDMNetwork",
             options="vaezoo_tokenizers.options:LDMOptions",
             summary="Residual blocks with GroupNorm and SiLU, attention at the lowest level",
-            paper=f"{_PAPER}; Esser et al. 2021, arXiv:2012.09841",
+            paper=f"{_PAPER}; {_ESSER}",
             tags=("convolutional", "grid", "attention"),
         )
     )
