@@ -52,6 +52,16 @@ WRONG_MODELS = {
     "UnfittedPrior": ("sampling", "fit the prior first"),
     "RunsAway": ("sampling", "after training sample(1) is not finite"),
     "ReadsBack": ("flops", "read back by item(), float() or a truth value: wrong_models.py, line"),
+    "Unregistered": (
+        "rehearsal",
+        "mul meets a tensor [4] that is on the CPU: wrong_models.py, line",
+    ),
+    "CopiesEachStep": (
+        "rehearsal",
+        "a copy between CPU and GPU, which waits, and no CUDA graph can hold it: wrong_models.py",
+    ),
+    "BranchesInEvaluation": ("rehearsal", "float() or a truth value: wrong_models.py, line"),
+    "PicksByMask": ("rehearsal", "nonzero() or a mask as an index: wrong_models.py, line"),
     "OtherwiseCompiled": ("compiled", "compiled"),
 }
 

@@ -348,6 +348,35 @@ class ReadsBack(Right):
         return super().encode(x / x.max().item())
 
 
+class Unregistered(Right):
+    """A constant that stays where it was built when the model moves."""
+
+    def __init__(self, options: Options, data: DataSpec) -> None:
+        super().__init__(options, data)
+        self.scale = torch.ones(LATENTS)
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
+        return super().decode(z * self.scale)
+
+
+class CopiesEachStep(Right):
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
+        return super().encode(x - torch.tensor([0.1], device=x.device))
+
+
+class BranchesInEvaluation(Right):
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
+        return super().encode(x if self.training or x.sum() > 0 else -x)
+
+
+class PicksByMask(Right):
+    def sample(
+        self, n: int, y: Tensor | None = None, temperature: float = 1.0, mean: bool = True
+    ) -> Tensor:
+        found = super().sample(n, y, temperature, mean)
+        return found[found.isfinite().flatten(1).all(1)]
+
+
 class OfItsUnits(Independent):
     """A density of standardised values in the units of the data."""
 

@@ -196,5 +196,4 @@ def project_to_prior(prior: Distribution, z: Tensor) -> Tensor:
 
 def log_mean_exp(values: Tensor, dim: int = 0) -> Tensor:
     """log(mean(exp(values))) over `dim`, without overflow."""
-    count = torch.tensor(float(values.shape[dim]), dtype=values.dtype)
-    return torch.logsumexp(values, dim) - count.log().to(values.device)
+    return torch.logsumexp(values, dim) - math.log(values.shape[dim])

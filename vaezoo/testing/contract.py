@@ -14,7 +14,7 @@ from vaezoo.models.base import EncoderDecoderVAE
 from vaezoo.plugins.registry import registry
 from vaezoo.plugins.sources import kind_of_class
 from vaezoo.plugins.specs import PARTS, DatasetSpec, Kind, LossSpec, ModelSpec, PartKind, Spec
-from vaezoo.testing import dataset_checks, multi_process, output_checks, training_checks
+from vaezoo.testing import dataset_checks, multi_process, output_checks, rehearsal, training_checks
 from vaezoo.testing.check import Check, Result, Subject
 from vaezoo.testing.part_checks import (
     BOTTLENECK_CHECKS,
@@ -37,6 +37,7 @@ LOSS_CHECKS = (
     training_checks.weights,
     training_checks.half_precision,
     training_checks.flops,
+    rehearsal.rehearsal,
     training_checks.compiled,
     multi_process.processes,
 )
@@ -75,6 +76,7 @@ _TRAINED = (
     training_checks.weights,
     training_checks.half_precision,
     training_checks.flops,
+    rehearsal.rehearsal,
     training_checks.compiled,
 )
 _RATES = (output_checks.rate, output_checks.bound)
@@ -85,7 +87,13 @@ CHECKS: Mapping[Kind, tuple[Check, ...]] = {
     "network": (*NETWORK_CHECKS, *_REGISTERED, *_STATES, *_TRAINED),
     "bottleneck": (*BOTTLENECK_CHECKS, *_RATES, *_REGISTERED, *_STATES, *_TRAINED),
     "likelihood": (*LIKELIHOOD_CHECKS, *_REGISTERED, *_TRAINED),
-    "sampler": (*SAMPLER_CHECKS, output_checks.sampling, *_REGISTERED, training_checks.weights),
+    "sampler": (
+        *SAMPLER_CHECKS,
+        output_checks.sampling,
+        *_REGISTERED,
+        training_checks.weights,
+        rehearsal.rehearsal,
+    ),
     "loss": LOSS_CHECKS,
     "dataset": DATASET_CHECKS,
 }

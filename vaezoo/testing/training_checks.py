@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 import tempfile
-import traceback
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from vaezoo.bench.counts import count
 from vaezoo.checkpoint.format import load_into, load_weights, save_weights
 from vaezoo.losses.base import Phase, loss_of
 from vaezoo.models.base import BaseVAE
 from vaezoo.runtime.device import autocast, precision_context, seeded
-from vaezoo.testing.check import CheckFailed, check, fail_if
+from vaezoo.testing.check import check, fail_if
+from vaezoo.testing.rehearsal import NoHostReads, name_line
 from vaezoo.testing.subjects import CPU, LEARNING_STEPS, ModelWithLoss, named_values, set_training
 
 _EXPLAINED = 0.3
 """The fraction of the variance of eight examples that a model must explain after training."""
-
-_HOST_READS = {
-    "_local_scalar_dense": "item(), float() or a truth value",
-    "nonzero": "nonzero() or a mask as an index",
-    "masked_select": "masked_select()",
-    "equal": "equal()",
-    "_unique2": "unique()",
-    "unique_dim": "unique()",
-}
-"""Operations that wait for a value, or for the size of their result, from the device."""
-
-_OTHER_CODE = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
-"""Folders whose code is not the plugin's."""
 
 
 @check("use the parameter in the loss of its phase, or make it a buffer, or freeze it")
@@ -152,28 +137,9 @@ def flops(pair: ModelWithLoss) -> None:
         for phase, output in pair.outputs(model, batch):
             output.loss.backward(inputs=list(phase.parameters))
 
-    with precision_context("fp32", deterministic=True), _NoHostReads():
+    with precision_context("fp32", deterministic=True), name_line(), NoHostReads():
         counted = count(step)
     fail_if(counted.flops <= 0, "the FLOP counter finds no matrix product and no convolution")
-
-
-class _NoHostReads(TorchDispatchMode):
-    """Raises CheckFailed at an operation that would wait for the device."""
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        name = func.overloadpacket.__name__
-        if name in _HOST_READS:
-            # The line of the plugin that is running, if there is one.
-            frames = [
-                f for f in traceback.extract_stack() if not f.filename.startswith(_OTHER_CODE)
-            ]
-            where = (
-                f": {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
-            )
-            raise CheckFailed(f"a value is read back by {_HOST_READS[name]}{where}")
-        return func(*args, **(kwargs or {}))
 
 
 def _names(model: BaseVAE) -> dict[nn.Parameter, str]:
