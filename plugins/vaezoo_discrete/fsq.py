@@ -47,6 +47,7 @@ class ScalarQuantizer(Quantizer):
         super().__init__()
         self.ndim = ndim
         self.num_codes, self.code_dim = math.prod(levels), len(levels)
+        self.counts = levels
         for name, values in {
             "levels": levels,
             "middle": [count // 2 for count in levels],
@@ -56,10 +57,12 @@ class ScalarQuantizer(Quantizer):
 
     def forward(self, features: Tensor) -> Quantized:
         bounded = self.bound(features)
-        codes = bounded.round() / self.middle
+        rounded = bounded.detach().round()
+        indices = self._indices(rounded)
+        bounded = bounded / self.middle
         # The gradient passes straight through the rounding, but not through the bound.
-        quantized = straight_through(bounded / self.middle, codes)
-        return Quantized(quantized, self.codes_to_indices(codes), {})
+        quantized = straight_through(bounded, rounded.div_(self.middle))
+        return Quantized(quantized, indices, {})
 
     def bound(self, features: Tensor) -> Tensor:
         """Features limited to the range of each channel's integers: [..., code_dim, *grid].
@@ -77,5 +80,12 @@ class ScalarQuantizer(Quantizer):
         return (digits - self.middle) / self.middle
 
     def codes_to_indices(self, z: Tensor) -> Tensor:
-        digits = (z * self.middle).round().long() + self.middle
-        return (digits.clamp(min=0).minimum(self.levels - 1) * self.radix).sum(-1 - self.ndim)
+        return self._indices((z * self.middle).round())
+
+    def _indices(self, rounded: Tensor) -> Tensor:
+        """Indices of integers around 0, limited to those that there are; one channel at a time."""
+        channels = reversed(rounded.unbind(-1 - self.ndim))
+        index = torch.zeros_like(rounded.select(-1 - self.ndim, 0), dtype=torch.int64)
+        for count, channel in zip(reversed(self.counts), channels, strict=True):
+            index = index.mul_(count).add_((channel.long() + count // 2).clamp_(0, count - 1))
+        return index

@@ -24,8 +24,6 @@ from .quantizer import (
 
 _MAX_DISTANCES = 1 << 22
 """How many distances are held at once."""
-_MAX_ONE_HOT = 1 << 24
-"""How many elements of one-hot vectors are held at once; more assignments are added by index."""
 _MIN_COUNT = 1e-6
 """A code with a smaller average count keeps its vector: its mean is not known."""
 
@@ -257,13 +255,10 @@ def _totals(
     vectors: Tensor, indices: Tensor, num_codes: int, with_sums: bool = True
 ) -> tuple[Tensor, Tensor]:
     """How many vectors each code has, int64 [num_codes], and their sums, [num_codes, dim]."""
-    if len(indices) * num_codes <= _MAX_ONE_HOT:
-        assigned = indices[:, None] == torch.arange(num_codes, device=indices.device)
-        sums = assigned.to(vectors.dtype).T @ vectors if with_sums else vectors
-        return assigned.sum(0), sums
     counts = torch.zeros(num_codes, dtype=torch.int64, device=indices.device)
     counts.scatter_add_(0, indices, torch.ones_like(indices))
-    sums = vectors.new_zeros(num_codes, vectors.shape[1])
-    if with_sums:  # unlike index_add_, this gives the same sums each time on a GPU
-        sums.index_put_((indices,), vectors, accumulate=True)
-    return counts, sums
+    if not with_sums:
+        return counts, vectors
+    # The gradient of a look-up always adds in the same order. With several threads index_put_ does
+    # not on a CPU, nor does index_add_ on a GPU.
+    return counts, torch.ops.aten.embedding_dense_backward(vectors, indices, num_codes, -1, False)

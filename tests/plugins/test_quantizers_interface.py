@@ -160,6 +160,15 @@ class TestModules:
         assert all(value.equal(expected.losses[key]) for key, value in found.losses.items())
 
     @each
+    def test_indices_of_features_that_are_not_finite_exist(self, name: str) -> None:
+        """The step is skipped later: counts of codes must not fail before."""
+        quantizer = make(name)
+        for value in (math.nan, math.inf):
+            indices = quantizer(torch.full_like(features(quantizer), value)).indices
+            assert indices.min() >= 0
+            assert indices.max() < quantizer.num_codes
+
+    @each
     def test_losses_are_of_each_example(self, name: str) -> None:
         quantizer = make(name).eval()
         x = features(quantizer).detach()

@@ -16,6 +16,7 @@ from vaezoo_discrete.vq import VectorQuantizer
 from vaezoo_quantizers.binary import BinaryQuantizer
 from vaezoo_quantizers.product import ProductQuantizer
 from vaezoo_quantizers.residual import ResidualQuantizer
+from vaezoo_quantizers.scales import MultiScaleQuantizer
 from vaezoo_quantizers.simvq import LinearCodebookQuantizer
 
 peer: Any = pytest.importorskip("vector_quantize_pytorch")
@@ -208,6 +209,25 @@ class TestBinary:
         near(output.quantized, quantized)
         assert output.indices.equal(indices.long())
         near(gradient(output.quantized, x), gradient(quantized, x))
+
+
+def test_two_scales() -> None:
+    """Theirs interpolates linearly, which is the same from one position; without convolutions."""
+    theirs = peer.HierarchicalVQ(
+        dim=WIDTH,
+        codebook_size=CODES,
+        scales=[(1, 1), (4, 5)],
+        quant_resi=0.0,
+        kmeans_init=False,
+        accept_image_fmap=True,
+    ).eval()
+    codes = VectorQuantizer(CODES, WIDTH, ndim=1)
+    copy(codes, theirs.vq._codebook.embed[0])
+    ours, x = MultiScaleQuantizer(codes, [(1, 1), (4, 5)], convolutions=0).eval(), features()
+    quantized, indices, _ = theirs(x)
+    output = ours(x)
+    near(output.quantized, quantized)
+    assert output.indices.equal(torch.cat([found.flatten(1) for found in indices], 1))
 
 
 @pytest.mark.parametrize("estimator", ["straight_through", "rotation"])
