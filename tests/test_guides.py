@@ -49,7 +49,7 @@ def test_a_guide_works_as_it_is_written(
     assert ran >= 2
 
 
-@pytest.mark.parametrize("page", ["own_training_loop.md", "python.md"])
+@pytest.mark.parametrize("page", ["own_training_loop.md", "python.md", "quantizers.md"])
 def test_the_code_of_a_page_runs_from_top_to_bottom(
     in_tmp: Path, monkeypatch: pytest.MonkeyPatch, page: str
 ) -> None:
