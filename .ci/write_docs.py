@@ -206,6 +206,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo_discrete.distributions": ("SoftPosterior",),
     "vaezoo_discrete.options": ("MAX_CODES", "VQOptions"),
     "vaezoo_discrete.vq": ("VectorQuantizer", "nearest_codes", "vector_quantizer"),
+    "vaezoo_networks.conv": ("CONV",),
     "vaezoo_latents.sphere": ("SphereUniform", "log_area"),
     "vaezoo_samplers.fitting": ("check_classes", "check_labels", "warmup_cosine"),
     "vaezoo_files.cache": ("CachedImages", "cache_folder", "cached_images"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
 from vaezoo import LatentSpec, Sampler
@@ -11,7 +9,7 @@ from vaezoo.errors import OptionError
 from vaezoo.models.bottleneck import Codebook
 from vaezoo_samplers.fitting import check_classes, check_labels
 
-from .distributions import CodePrior, indices_shape
+from .distributions import CodePrior, codebook_sections
 from .options import AutoregressiveOptions
 from .transformer import CodeTransformer
 
@@ -39,10 +37,9 @@ class AutoregressiveSampler(Sampler):
         self._codebook: list[Codebook] = [codebook]
         self.network = CodeTransformer(
             codebook.num_codes,
-            math.prod(indices_shape(codebook, latent.shape)),
+            codebook_sections(codebook, latent.shape),
             options.prior_width,
             options.prior_layers,
-            codebooks=codebook.codebooks,
             num_classes=latent.num_classes if options.conditional else 0,
         )
 

@@ -34,6 +34,7 @@ class CodePosterior(BaseDistribution):
         self.quantized = quantizer.latent(output)
         self.quantizer = quantizer
         self.num_codes, self.codebooks = quantizer.num_codes, quantizer.codebooks
+        self.sections = quantizer.sections
         super().__init__(self.quantized.shape[:1], self.quantized.shape[1:])
 
     @property
@@ -68,6 +69,7 @@ class SoftPosterior(Delta):
         super().__init__(output.quantized, output.quantized.dim() - 1)
         self.assignments, self.losses = output.indices, output.losses
         self.codebook_size, self.codebooks = quantizer.num_codes, quantizer.codebooks
+        self.sections = quantizer.sections
 
 
 class CodePrior(BaseDistribution):
@@ -132,3 +134,9 @@ class CodePrior(BaseDistribution):
 def indices_shape(codebook: Codebook, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of the indices of a latent: [codebooks, *grid], without `codebooks` if it is 1."""
     return (*((codebook.codebooks,) if codebook.codebooks > 1 else ()), *latent_shape[1:])
+
+
+def codebook_sections(codebook: Codebook, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """How many of the flattened indices belong to each codebook: see `Quantizer.sections`."""
+    own: tuple[int, ...] = getattr(codebook, "sections", ())
+    return own or (math.prod(latent_shape[1:]),) * codebook.codebooks

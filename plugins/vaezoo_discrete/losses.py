@@ -34,7 +34,9 @@ class CodesLoss(BaseLoss):
             terms = elbo_terms(output, batch.x)
             loss, indices = -terms["elbo"].mean(), posterior.indices
             num_codes = posterior.num_codes
-        perplexity, usage = code_usage(all_gather(indices), num_codes, posterior.codebooks)
+        perplexity, usage = code_usage(
+            all_gather(indices), num_codes, posterior.codebooks, posterior.sections
+        )
         terms |= {"perplexity": perplexity, "usage": usage, **posterior.losses}
         return LossOutput(loss, terms)
 
@@ -74,17 +76,26 @@ class VQLoss(CodesLoss):
         return LossOutput(loss, terms)
 
 
-def code_usage(indices: Tensor, num_codes: int, codebooks: int = 1) -> tuple[Tensor, Tensor]:
+def code_usage(
+    indices: Tensor, num_codes: int, codebooks: int = 1, sections: tuple[int, ...] = ()
+) -> tuple[Tensor, Tensor]:
     """Perplexity of the indices, and the fraction of the codebook that occurs: 0-dim each.
 
     Perplexity is exp(entropy) of their frequencies: 1 if all are the same, `num_codes` if all codes
-    occur equally often. indices: int64, any shape; of several codebooks [batch, codebooks, ...]:
-    both numbers are then means over the codebooks.
+    occur equally often. indices: int64, any shape; of several codebooks [batch, codebooks, ...], or
+    [batch, positions] with the numbers of positions of each in `sections`: both numbers are then
+    means over the codebooks.
     """
-    rows = indices.movedim(1, 0) if codebooks > 1 else indices
-    rows = rows.reshape(codebooks, -1)
-    # The sum of integers does not depend on the order, so a GPU gives the same counts each time.
-    counts = torch.zeros(codebooks, num_codes, dtype=torch.int64, device=rows.device)
-    counts = counts.scatter_add_(1, rows, torch.ones_like(rows))
-    perplexity = torch.special.entr(counts / rows.shape[1]).sum(1).exp().mean()
-    return perplexity, (counts > 0).float().mean()
+    if sections:
+        rows = [*indices.split(sections, 1)]
+    else:
+        rows = [*indices.unbind(1)] if codebooks > 1 else [indices]
+    found = []
+    for row in rows:
+        # The sum of integers does not depend on the order: a GPU gives the same counts each time.
+        counts = torch.zeros(num_codes, dtype=torch.int64, device=row.device)
+        counts = counts.scatter_add_(0, row.flatten(), torch.ones_like(row.flatten()))
+        perplexity = torch.special.entr(counts / row.numel()).sum().exp()
+        found.append(torch.stack([perplexity, (counts > 0).float().mean()]))
+    perplexity, usage = torch.stack(found).mean(0)
+    return perplexity, usage

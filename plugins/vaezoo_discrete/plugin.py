@@ -17,7 +17,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="vq_vae",
-            other_names=("vq", "vqvae2"),
+            other_names=("vq",),
             base="vanilla",
             summary="Vector quantization by a learned codebook; its prior is fitted after training",
             paper=_OORD,

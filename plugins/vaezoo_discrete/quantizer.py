@@ -38,6 +38,8 @@ class Quantizer(nn.Module, ABC):
     dim: the size of a feature vector, before and after quantization.
     code_dim: the size of a code vector; of several codebooks, of all their vectors together.
     ndim: the number of spatial dimensions of its codes, and of its features but for a pyramid.
+    sections: of a sequence whose parts have a codebook of their own each, of `num_codes` codes: the
+        numbers of positions of these parts. `codebooks` is then 1: there is one code a position.
     batch_statistics: whether a loss of it depends on the batch as a whole.
 
     With one codebook a code vector is the quantized feature. A quantizer of several may add its
@@ -49,6 +51,7 @@ class Quantizer(nn.Module, ABC):
     code_dim: int
     ndim: int
     codebooks: int = 1
+    sections: tuple[int, ...] = ()
     batch_statistics: bool = False
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -28,35 +29,43 @@ class CodeTransformer(nn.Module):
     As in Vaswani et al. (2017). At first it is exactly uniform: its last layer is 0. Its parameters
     require a gradient only while `fit` runs, so no training phase of the autoencoder has them.
 
-    length: positions of a grid, row by row; of several codebooks, all positions of the first, then
-    those of the next. width: embedding size. codebooks: equal indices of two codebooks are
-    different codes: each codebook has its own embeddings and its own part of the last layer.
+    sections: of each codebook, the number of positions: those of a grid row by row, all positions
+    of the first codebook, then those of the next. Equal indices of two codebooks are different
+    codes: each codebook has its own embeddings and its own part of the last layer. length: of all
+    together. width: embedding size.
     num_classes: of a model p(indices | class), whose embedding is added to the start; 0 for none.
     Class numbers y are [batch], -1 for an unknown class; None if all are unknown.
     """
 
+    codebook: Tensor
+
     def __init__(
         self,
         num_codes: int,
-        length: int,
+        sections: Sequence[int],
         width: int,
         layers: int,
-        codebooks: int = 1,
         num_classes: int = 0,
     ) -> None:
         super().__init__()
-        self.num_codes, self.length, self.codebooks = num_codes, length, codebooks
+        self.num_codes, self.sections, self.length = num_codes, tuple(sections), sum(sections)
+        # The codebook of each position. Not saved: it follows from the sections.
+        self.register_buffer("codebook", torch.tensor(self._codebooks()), persistent=False)
         self.start = nn.Parameter(0.02 * torch.randn(width))
-        self.position = nn.Parameter(0.02 * torch.randn(length, width))
-        self.embedding = nn.Embedding(codebooks * num_codes, width)
+        self.position = nn.Parameter(0.02 * torch.randn(self.length, width))
+        self.embedding = nn.Embedding(len(sections) * num_codes, width)
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.blocks = nn.ModuleList(_Block(width) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, codebooks * num_codes)
+        self.head = nn.Linear(width, len(sections) * num_codes)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.classes = nn.Embedding(num_classes + 1, width) if num_classes else None
         self.requires_grad_(False)
+
+    def _codebooks(self) -> list[int]:
+        """The number of the codebook of each position."""
+        return [number for number, size in enumerate(self.sections) for _ in range(size)]
 
     def _start(self, n: int, y: Tensor | None) -> Tensor:
         """What stands before the first index: [n, 1, width]."""
@@ -70,22 +79,16 @@ class CodeTransformer(nn.Module):
     def forward(self, indices: Tensor, y: Tensor | None = None) -> Tensor:
         """Logits of each index given those before it: [batch, length] -> [..., num_codes]."""
         start = self._start(len(indices), y)
-        first = self.num_codes * (
-            torch.arange(self.length, device=indices.device) // self._positions
-        )
-        x = torch.cat([start, self.embedding((indices + first)[:, :-1])], 1) + self.position
+        codes = indices + self.num_codes * self.codebook
+        x = torch.cat([start, self.embedding(codes[:, :-1])], 1) + self.position
         for block in self.blocks:
             x, _ = block(x)
-        parts = self.norm(x).split(self._positions, 1)
+        parts = self.norm(x).split(self.sections, 1)
         return torch.cat([self._logits(part, i) for i, part in enumerate(parts)], 1)
-
-    @property
-    def _positions(self) -> int:
-        return self.length // self.codebooks
 
     def _logits(self, x: Tensor, codebook: int) -> Tensor:
         """Logits of a codebook's indices: [..., width] -> [..., num_codes]."""
-        if self.codebooks == 1:
+        if len(self.sections) == 1:
             return self.head(x)
         rows = slice(codebook * self.num_codes, (codebook + 1) * self.num_codes)
         return F.linear(x, self.head.weight[rows], self.head.bias[rows])
@@ -108,11 +111,10 @@ class CodeTransformer(nn.Module):
         indices: list[Tensor] = []
         caches: list[Cache | None] = [None] * len(self.blocks)
         x = self._start(n, y)
-        for position in range(self.length):
+        for position, codebook in enumerate(self._codebooks()):
             x = x + self.position[position]
             for i, block in enumerate(self.blocks):
                 x, caches[i] = block(x, caches[i])
-            codebook = position // self._positions
             logits = self._logits(self.norm(x[:, 0]), codebook).float()
             probs = (logits / max(temperature, _MIN_TEMPERATURE)).softmax(1)
             indices.append(torch.multinomial(probs, 1))

@@ -16,7 +16,8 @@ from vaezoo.evaluation.metric import EvalBatch, EvalContext, MetricResult, Metri
 class CodePosterior(Protocol):
     """A posterior with one certain code a position: int64 [batch, ...], below `num_codes`.
 
-    If it has `codebooks` above 1, its indices are [batch, codebooks, ...].
+    If it has `codebooks` above 1, its indices are [batch, codebooks, ...]. If it has `sections`,
+    they are [batch, positions], and so many positions after one another have a codebook each.
     """
 
     indices: Tensor
@@ -36,12 +37,12 @@ class CodeCounts(MetricState):
         posterior: object = batch.posterior
         if not isinstance(posterior, CodePosterior):
             raise MetricUnavailable("its latents are no codes of one codebook")
-        codebooks = getattr(posterior, "codebooks", 1)
-        indices = posterior.indices.movedim(1, 0) if codebooks > 1 else posterior.indices
-        counts = [
-            torch.bincount(row, minlength=posterior.num_codes)
-            for row in indices.reshape(codebooks, -1)
-        ]
+        rows: tuple[Tensor, ...] = (posterior.indices,)
+        if sections := getattr(posterior, "sections", ()):
+            rows = posterior.indices.split(sections, 1)
+        elif getattr(posterior, "codebooks", 1) > 1:
+            rows = posterior.indices.unbind(1)
+        counts = [torch.bincount(row.flatten(), minlength=posterior.num_codes) for row in rows]
         self.counts.update(torch.stack(counts))
 
     @property

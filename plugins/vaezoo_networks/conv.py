@@ -14,6 +14,7 @@ from vaezoo.nn.scaling import level_sizes, rescaling
 from .strided import StridedConv2d, StridedConvTranspose2d
 
 CONV: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+"""The convolution by the number of spatial dimensions."""
 _TRANSPOSE: dict[int, type[nn.Module]] = {1: nn.ConvTranspose1d, 3: nn.ConvTranspose3d}
 _NORM: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 """The layers by the number of spatial dimensions."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -40,6 +41,24 @@ class MultiScaleOptions(VQOptions):
         ge=0,
         le=64,
         description="convolutions after the upsampling of scales, each for neighbouring scales",
+    )
+
+
+class HierarchicalVQOptions(VQOptions):
+    test_defaults: ClassVar[Mapping[str, Any]] = {"level_width": 32, "level_blocks": 1}
+
+    code_levels: int = Field(
+        2,
+        ge=2,
+        le=8,
+        description="number of levels of codes; each has half the size of the one below, and a "
+        "codebook of its own",
+    )
+    level_width: int = Field(
+        128, ge=1, le=1 << 14, description="channels of the layers between two levels"
+    )
+    level_blocks: int = Field(
+        2, ge=0, le=64, description="residual blocks between two levels, upwards and downwards each"
     )
 
 

@@ -1,12 +1,37 @@
-"""Registration of the quantizers, each a bottleneck for any network with a grid. No torch here."""
+"""Registration of the quantizers, each a bottleneck for any network with a grid, and of `vq_vae_2`.
+
+No torch here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from vaezoo import BottleneckSpec, hookimpl
+from vaezoo import BottleneckSpec, InputSpec, ModelSpec, hookimpl
 
 _CODES = ("elbo", "discrete", "deterministic", "grid")
+_RAZAVI = "Razavi et al. 2019, arXiv:1906.00446"
+
+
+@hookimpl
+def register_models(register: Callable[[ModelSpec], None]) -> None:
+    register(
+        ModelSpec(
+            name="vq_vae_2",
+            other_names=("vqvae2", "hierarchicalvqvae"),
+            base="vanilla",
+            summary="VQ-VAE-2: codes on two levels, the lower one given the upper one",
+            paper=_RAZAVI,
+            tags=(*_CODES, "codebook", "hierarchy", "convolutional"),
+            parts={
+                "network": "resnet",
+                "bottleneck": "hierarchical_vq",
+                "sampler": "autoregressive",
+            },
+            loss="vq",
+            input_spec=InputSpec(ndims=(1, 2, 3), min_size=8),
+        )
+    )
 
 
 @hookimpl
@@ -74,6 +99,15 @@ def register_bottlenecks(register: Callable[[BottleneckSpec], None]) -> None:
             "Tian et al. 2024, arXiv:2404.02905",
             (*_CODES, "codebook"),
             ("var", "msvq", "multiscalevq"),
+        ),
+        (
+            "hierarchical_vq",
+            "hierarchical:HierarchicalBottleneck",
+            "HierarchicalVQOptions",
+            "Codes on levels of falling size, each given those above it, uniform prior",
+            _RAZAVI,
+            (*_CODES, "codebook", "hierarchy"),
+            ("twolevelvq", "vqvae2", "hvq"),
         ),
         (
             "soft_vq",

@@ -24,12 +24,12 @@ from vaezoo_discrete.quantizer import (
     straight_through,
 )
 from vaezoo_discrete.vq import VectorQuantizer, vector_quantizer
+from vaezoo_networks.conv import CONV
 
 from .options import MultiScaleOptions
 
 _MIX = 0.5
 """The part of a convolution in an upsampled grid, beside the grid itself (Tian et al. 2024)."""
-_CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class MultiScaleBottleneck(QuantizerBottleneck):
@@ -84,7 +84,7 @@ class MultiScaleQuantizer(Quantizer):
         self.num_codes, self.code_dim = quantizer.num_codes, quantizer.code_dim
         self.ndim, self.lengths = 1, [math.prod(grid) for grid in grids]
         space = len(self.grids[-1])
-        convolution = _CONVOLUTIONS[space]
+        convolution = CONV[space]
         self.convolutions = nn.ModuleList(
             convolution(self.code_dim, self.code_dim, 3, padding=1)
             for _ in range(min(convolutions, len(grids) - 1))

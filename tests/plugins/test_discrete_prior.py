@@ -34,7 +34,7 @@ CLASSES: dict[str, Any] = {
 def random_network(codes: int = CODES, length: int = LENGTH, layers: int = 2) -> CodeTransformer:
     """One whose every weight matters."""
     torch.manual_seed(0)
-    network = CodeTransformer(codes, length, 8, layers)
+    network = CodeTransformer(codes, (length,), 8, layers)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.7)
     return network
@@ -69,7 +69,7 @@ class TestNetwork:
         assert (changed > 1e-3).all()
 
     def test_is_exactly_uniform_until_it_is_fitted(self) -> None:
-        network = CodeTransformer(CODES, LENGTH, 8, 2)
+        network = CodeTransformer(CODES, (LENGTH,), 8, 2)
         expected = torch.full((CODES**LENGTH,), -LENGTH * math.log(CODES))
         assert torch.allclose(network.log_prob(every_sequence()), expected, rtol=1e-6)
 
@@ -118,15 +118,15 @@ class TestNetwork:
 
     @pytest.mark.parametrize("width", [1, 6, 8])
     def test_any_width(self, width: int) -> None:
-        assert CodeTransformer(CODES, LENGTH, width, 1).sample(2).shape == (2, LENGTH)
+        assert CodeTransformer(CODES, (LENGTH,), width, 1).sample(2).shape == (2, LENGTH)
 
 
 class TestSeveralCodebooks:
-    """Two codebooks of three codes at two positions: c1 c1 c2 c2."""
+    """Two codebooks of three codes, at one position and at three: c1 c2 c2 c2."""
 
     def network(self) -> CodeTransformer:
         torch.manual_seed(0)
-        network = CodeTransformer(CODES, LENGTH, 8, 2, codebooks=2)
+        network = CodeTransformer(CODES, (1, 3), 8, 2)
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.7)
         return network
@@ -150,13 +150,13 @@ class TestSeveralCodebooks:
         with torch.no_grad():
             network.get_submodule(layer).weight[CODES:] += torch.randn(CODES, 8)
         changed = (network(every_sequence()) - before).abs().amax((0, 2)) > 1e-4
-        # An index is embedded at the position after it: the third code at the fourth.
+        # An index is embedded at the position after it: the second code at the third.
         assert changed.tolist() == (
-            [False, False, False, True] if layer == "embedding" else [False, False, True, True]
+            [False, False, True, True] if layer == "embedding" else [False, True, True, True]
         )
 
     def test_is_exactly_uniform_until_it_is_fitted(self) -> None:
-        network = CodeTransformer(CODES, LENGTH, 8, 2, codebooks=2)
+        network = CodeTransformer(CODES, (1, 3), 8, 2)
         expected = torch.full((CODES**LENGTH,), -LENGTH * math.log(CODES))
         assert torch.allclose(network.log_prob(every_sequence()), expected, rtol=1e-6)
 
@@ -175,7 +175,7 @@ class TestFit:
     def test_beats_uniform_on_structured_codes(self) -> None:
         """Nearly all that can be known of them: their first code alone is a surprise."""
         torch.manual_seed(0)
-        network = CodeTransformer(5, 6, 16, 1)
+        network = CodeTransformer(5, (6,), 16, 1)
         codes = counting_up()
         assert -network.log_prob(codes).mean() > 6 * math.log(5) - 1e-4
         network.fit(codes.int(), 150)
@@ -289,7 +289,7 @@ class TestUsage:
 def network() -> CodeTransformer:
     """Fitted to codes that their class determines."""
     torch.manual_seed(0)
-    network = CodeTransformer(CODES, LENGTH, 16, 1, num_classes=CODES)
+    network = CodeTransformer(CODES, (LENGTH,), 16, 1, num_classes=CODES)
     y = torch.arange(CODES).repeat(100)
     network.fit(y[:, None].expand(-1, LENGTH), 150, y, 0.2)
     return network

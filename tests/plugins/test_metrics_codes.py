@@ -18,9 +18,11 @@ from vaezoo.models.likelihoods import GaussianLikelihood
 
 
 class Codes(Delta):
-    def __init__(self, indices: Tensor, count: int, codebooks: int | None) -> None:
+    def __init__(
+        self, indices: Tensor, count: int, codebooks: int | None, sections: tuple[int, ...]
+    ) -> None:
         super().__init__(indices.float())
-        self.indices, self.num_codes = indices, count
+        self.indices, self.num_codes, self.sections = indices, count, sections
         if codebooks is not None:
             self.codebooks = codebooks
 
@@ -28,16 +30,18 @@ class Codes(Delta):
 class Rounding(BaseVAE):
     """Its codes are its examples."""
 
-    def __init__(self, count: int, codebooks: int | None = None) -> None:
-        super().__init__(Options(), DataSpec(shape=(2,), domain="real"))
-        self.latent_shape = (2,)
-        self.count, self.codebooks = count, codebooks
+    def __init__(
+        self, count: int, codebooks: int | None = None, sections: tuple[int, ...] = ()
+    ) -> None:
+        super().__init__(Options(), DataSpec(shape=(sum(sections) or 2,), domain="real"))
+        self.latent_shape = self.data.shape
+        self.count, self.codebooks, self.sections = count, codebooks, sections
         self.likelihood = GaussianLikelihood(
             DataSpec(shape=self.data.shape, domain="real"), 1.0, learned=False
         )
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
-        return Codes(x.long(), self.count, self.codebooks)
+        return Codes(x.long(), self.count, self.codebooks, self.sections)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
         return self.likelihood(z)
@@ -48,10 +52,12 @@ def measure(
     count: int,
     tags: tuple[str, ...] = ("discrete",),
     codebooks: int | None = None,
+    sections: tuple[int, ...] = (),
 ) -> Evaluation:
     batches = BatchLoader(TensorSplit(x.float()), batch_size=3, device=torch.device("cpu"))
     metrics = select_metrics(["code_use", "code_perplexity"])
-    return evaluate(EvalContext(Rounding(count, codebooks), frozenset(tags), batches), metrics)
+    model = Rounding(count, codebooks, sections)
+    return evaluate(EvalContext(model, frozenset(tags), batches), metrics)
 
 
 def test_all_alike_and_one_alone() -> None:
@@ -78,6 +84,14 @@ def test_several_codebooks_are_counted_apart() -> None:
     result = measure(x, 10, codebooks=2)
     assert result.metrics["code_use"].value == pytest.approx((0.4 + 0.1) / 2)
     assert result.metrics["code_use"].note == "of 10 codes; mean of 2 codebooks: 0.400, 0.100"
+
+
+def test_codebooks_of_sections_of_a_sequence_are_counted_apart() -> None:
+    """The first position has codes 0 to 3 alike, the two others code 0 alone: not 4 of 10."""
+    x = torch.stack([torch.arange(4), torch.zeros(4, dtype=torch.int64)], 1)[:, [0, 1, 1]]
+    result = measure(x, 10, sections=(1, 2))
+    assert result.metrics["code_use"].note == "of 10 codes; mean of 2 codebooks: 0.400, 0.100"
+    assert result.metrics["code_perplexity"].value == pytest.approx((4 + 1) / 2)
     assert result.metrics["code_perplexity"].value == pytest.approx((4 + 1) / 2)
     assert result.metrics["code_perplexity"].note == "of 10 codes; mean of 2 codebooks: 4.0, 1.0"
 

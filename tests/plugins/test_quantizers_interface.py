@@ -19,6 +19,7 @@ from vaezoo_discrete.losses import code_usage
 from vaezoo_discrete.quantizer import Quantizer
 from vaezoo_discrete.vq import VectorQuantizer
 from vaezoo_quantizers.binary import BinaryQuantizer
+from vaezoo_quantizers.hierarchical import HierarchicalQuantizer
 from vaezoo_quantizers.ibq import IndexQuantizer
 from vaezoo_quantizers.product import ProductQuantizer
 from vaezoo_quantizers.residual import ResidualQuantizer
@@ -48,10 +49,13 @@ MAKERS: dict[str, Callable[[], Quantizer]] = {
     "multi_scale": lambda: MultiScaleQuantizer(
         VectorQuantizer(8, 6, ndim=1), scale_grids(GRID, None), convolutions=2
     ),
+    "hierarchical": lambda: HierarchicalQuantizer(levels(3, ndim=1), GRID, width=8, blocks=1),
 }
 each = pytest.mark.parametrize("name", list(MAKERS))
 STRAIGHT = [
-    name for name in MAKERS if name not in ("vq rotation", "vq cosine", "fsq", "bsq", "ibq")
+    name
+    for name in MAKERS
+    if name not in ("vq rotation", "vq cosine", "fsq", "bsq", "ibq", "hierarchical")
 ]
 BOTTLENECKS: dict[str, dict[str, Any]] = {
     "rvq": {"codes": 8, "code_dim": 4, "codebooks": 3, "quantizer_dropout": 0.5},
@@ -61,6 +65,7 @@ BOTTLENECKS: dict[str, dict[str, Any]] = {
     "simvq": {"codes": 8, "code_dim": 4},
     "ibq": {"codes": 8, "code_dim": 4},
     "multi_scale": {"codes": 8, "code_dim": 4},
+    "hierarchical_vq": {"codes": 8, "code_dim": 4, "level_width": 4},
 }
 
 
@@ -277,6 +282,11 @@ class TestModels:
             ("multi_scale", {"cosine": True}, "cosine is for vq and pq"),
             ("multi_scale", {"scale_sizes": (1, 2)}, "must rise to 3, the longest side"),
             ("multi_scale", {"scale_sizes": (2, 1, 3)}, "must rise to 3, the longest side"),
+            (
+                "hierarchical_vq",
+                {"code_levels": 3},
+                "halve a grid of features of 3×3 2 times: give",
+            ),
         ],
     )
     def test_what_does_not_fit_is_refused(

@@ -75,11 +75,11 @@ def _latents(context: EvalContext) -> tuple[Tensor | None, Tensor | None, float 
         indices: Tensor | None = getattr(posterior, "indices", None)
         if indices is not None:
             size, books = getattr(posterior, "num_codes", 0), getattr(posterior, "codebooks", 1)
-            if books > 1:  # [batch, codebooks, ...]: each codebook has codes of its own
-                first = size * torch.arange(books, device=indices.device)
-                indices = indices.transpose(1, -1) + first
-            used.append(indices.unique())
-            total = size * books
+            # [batch, codebooks, ...] or [batch, positions]: each codebook has codes of its own.
+            parts = getattr(posterior, "sections", ()) or [indices.shape[1] // books] * books
+            each = enumerate(indices.split(parts, 1))
+            used.append(torch.cat([part.unique() + size * book for book, part in each]))
+            total = size * len(parts)
         if context.has("continuous") and context.has("density"):
             posteriors.append(posterior.rsample().flatten(1).double())
             priors.append(
