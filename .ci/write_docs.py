@@ -46,7 +46,10 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "Kind",
         "Spec",
     ),
-    "vaezoo.errors": ("DataError", "OptionError", "RunError", "counted", "nearest", "printable"),
+    "vaezoo.errors": (
+        *("DataError", "OptionError", "RunError", "VaezooError"),
+        *("counted", "nearest", "printable", "quoted"),
+    ),
     "vaezoo.io": (
         "atomic_write",
         "cannot_write",
@@ -117,7 +120,13 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo.runtime": ("OnProgress", "is_rank0", "listen_to_progress", "report_progress"),
     "vaezoo.training.progress": ("Progress",),
     "vaezoo.runtime.device": ("no_validate_args", "seeded"),
-    "vaezoo.checkpoint.format": ("load_into", "load_weights", "save_weights"),
+    "vaezoo.checkpoint.format": (
+        "check_fit",
+        "file_digest",
+        "load_into",
+        "load_weights",
+        "save_weights",
+    ),
     "vaezoo.evaluation.latents": (
         "ACTIVE_VARIANCE",
         "LatentKls",
@@ -168,12 +177,19 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "group_by_config",
         "group_name",
     ),
-    "vaezoo.config": ("load_config",),
+    "vaezoo.config": (
+        "RunConfig",
+        "build_config",
+        "load_config",
+        "parse_settings",
+        "resolve_components",
+    ),
     "vaezoo.plugins.registry": ("WORDS", "registry"),
     "vaezoo.checkpoint.folder": ("RunFolder", "metrics_line"),
-    "vaezoo.runs.build": ("build_model",),
+    "vaezoo.runs.build": ("build_model", "read_data"),
     "vaezoo.runs.examples": ("ExampleBatch", "Examples", "LatentKind"),
     "vaezoo.runs.run": ("Run", "sample_labels"),
+    "vaezoo.runs.train": ("run_record",),
     "vaezoo.cli.options": (
         "check_writable",
         "choice_option",

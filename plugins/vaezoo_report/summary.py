@@ -220,7 +220,9 @@ def _read_metadata(folder: RunFolder, summary: RunSummary) -> None:
 
 def _read_summary(folder: RunFolder, summary: RunSummary) -> None:
     if not folder.summary.exists():
-        summary.remarks.append("it has no summary.json: its training is not finished")
+        summary.remarks.append(
+            "it has no summary.json: it is not trained to its end, or was imported"
+        )
         return
     content = read_json(folder.summary)
     notes = content.get("notes", {})

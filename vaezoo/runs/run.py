@@ -132,7 +132,8 @@ class Run:
             text = f"{specs.model.name} on {specs.data.name}"
             text += f", sampler {self.sampler_name}" if self.sampler_name else ""
             if not self.folder.summary.exists():
-                return f"Run {self.path}: {text}, training has not ended"
+                state = "imported" if self.metadata.get("imported") else "training has not ended"
+                return f"Run {self.path}: {text}, {state}"
             summary = self.summary
             elbo, r2 = summary["elbo"], summary["reconstruction_r2"]
             text += f", {summary['steps']:,} steps"
@@ -743,9 +744,12 @@ def check_given(metadata: dict[str, Any], path: Path, given: GivenData | None) -
 
 
 def check_same_data(metadata: dict[str, Any], splits: Splits) -> None:
-    """RunError if the data is not what the run was trained on."""
+    """RunError if the data is not what the run was trained on.
+
+    An imported run may have none of its own: its fingerprint is null, and any data is right.
+    """
     data = metadata.get("data")
-    if not isinstance(data, dict) or data.get("fingerprint") != splits.fingerprint:
+    if not isinstance(data, dict) or data.get("fingerprint", "") not in (None, splits.fingerprint):
         given = isinstance(data, dict) and data.get("given")
         hint = "; give labels and factors too, if train got them" if given else ""
         raise RunError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from vaezoo.distributed.launch import (
 from vaezoo.errors import (
     DataError,
     OptionError,
+    RunError,
     TrainingError,
     counted,
     on_command_line,
@@ -128,6 +129,8 @@ def resume_run(
         if folder.is_writer:
             folder.check_own()
         metadata = folder.read_metadata() if folder.is_writer else {}
+        if metadata.get("imported"):
+            raise RunError(f"{path} was imported: train another run from it, by --init-from {path}")
         check_given(metadata, path, given)
         with folder.lock(), seeded(config.train.seed, runtime.device):
             splits, model = _load(config, given, Run(path).data_spec if folder.is_writer else None)
@@ -185,7 +188,8 @@ def _start(
     runtime = resolve_runtime(config.train.device, config.train.precision)
     with seeded(config.train.seed, runtime.device):
         splits, model = _load(config, given)
-        metadata = _metadata(config, splits, given)
+        data = {**splits.record(), "given": None if given is None else given.type_name}
+        metadata = run_record(config, data)
         if source := config.train.init_from:  # the trainer broadcasts rank 0's weights
             parts = config.train.init_parts
             metadata["init"] = on_rank0_broadcast(lambda: copy_weights(model, source, parts))
@@ -375,8 +379,8 @@ def _summary(trainer: Trainer, evaluation: Evaluation, progress: Progress) -> di
     }
 
 
-def _metadata(config: RunConfig, splits: Splits, given: GivenData | None) -> dict[str, Any]:
-    """The content of run.json: where the parts of the run come from."""
+def run_record(config: RunConfig, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of run.json: where the parts of the run come from. data: its record."""
     origins: dict[str, dict[str, Any]] = {}
     for section, spec in config.components.specs().items():
         plugin = registry().plugin(spec)
@@ -386,5 +390,5 @@ def _metadata(config: RunConfig, splits: Splits, given: GivenData | None) -> dic
             "distribution": plugin.distribution,
             "version": plugin.version,
         }
-    origins["data"] |= {**splits.record(), "given": None if given is None else given.type_name}
+    origins["data"] |= data
     return {"format": RUN_FORMAT, **origins, "init": None, "versions": versions()}

@@ -1,0 +1,1 @@
+"""Autoencoders of diffusers as runs, and runs as folders that diffusers loads."""
