@@ -225,6 +225,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo_networks.conv": ("CONV",),
     "vaezoo_latents.sphere": ("SphereUniform", "log_area"),
     "vaezoo_samplers.fitting": ("check_classes", "check_labels", "warmup_cosine"),
+    "vaezoo_transformers.block": ("Cache", "TransformerBlock"),
     "vaezoo_files.cache": ("CachedImages", "cache_folder", "cached_images"),
     "vaezoo_export.export": (
         "TOLERANCE",
