@@ -123,13 +123,19 @@ def test_two_modes_keep_their_weights() -> None:
 
 
 def test_the_second_vae_learns_its_variance() -> None:
-    """Latents on a line, with noise of a fifth around it: γ is the deviation that is left."""
+    """Latents on a line, with a little noise around it: γ is the deviation that is left.
+
+    So samples lie around the line as the latents do, where z₁ - z₂ has the deviation √2 · 0.05.
+    """
     torch.manual_seed(0)
     along = torch.randn(5000, 1)
     sampler = two_stage()
     sampler = fitted(sampler, torch.cat([along, along], 1) + 0.05 * torch.randn(5000, 2))
     assert isinstance(sampler, TwoStageSampler)
-    assert float(sampler.log_gamma.exp()) < 0.3
+    assert float(sampler.log_gamma.exp()) == pytest.approx(0.05, rel=0.15)
+    z = draw(sampler, 5000)
+    assert float((z[:, 0] - z[:, 1]).std()) == pytest.approx(0.05 * math.sqrt(2), rel=0.15)
+    assert float(z.std(0).mean()) == pytest.approx(1, abs=0.1)
 
 
 class TestHypersphere:
