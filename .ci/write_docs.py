@@ -27,6 +27,7 @@ from vaezoo.plugins.specs import (
     METRIC_REQUIRES,
     PARTS,
     MetricSpec,
+    ModelSpec,
 )
 from vaezoo.testing.combinations import combinations
 
@@ -188,7 +189,8 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo.checkpoint.folder": ("RunFolder", "metrics_line"),
     "vaezoo.runs.build": ("build_model", "read_data"),
     "vaezoo.runs.examples": ("ExampleBatch", "Examples", "LatentKind"),
-    "vaezoo.runs.run": ("Run", "sample_labels"),
+    "vaezoo.runs.evaluation": ("sample_labels",),
+    "vaezoo.runs.run": ("Run",),
     "vaezoo.runs.train": ("run_record",),
     "vaezoo.cli.options": (
         "check_writable",
@@ -290,31 +292,31 @@ def _metric(spec: MetricSpec) -> Iterator[str]:
     yield f"  - {asked}; {spec.cost}" + (f"; needs `vaezoo[{spec.extra}]`" if spec.extra else "")
 
 
-def all_combinations() -> str:
-    """For each kind of part, what each model can be made of, and why not of others: 30 s."""
-    found = [one for model in vaezoo.list_models() for one in combinations(model)]
-    lines = []
+def combination_rows(model: ModelSpec) -> dict[str, str]:
+    """For each kind of part the row of a model: what it can be made of, and why not of others."""
+    found, rows = list(combinations(model)), {}
     for kind in PARTS:
-        lines += [f"## {kind}s\n".replace("ys\n", "ies\n"), "| model | fits | does not fit |"]
-        lines.append("| --- | --- | --- |")
-        for model in dict.fromkeys(one.model for one in found):
-            own = [one for one in found if one.model == model and one.part.kind == kind]
-            reasons: dict[str, list[str]] = {}
-            for one in own:
+        reasons: dict[str, list[str]] = {}
+        for one in found:
+            if one.part.kind == kind:
                 reasons.setdefault(one.reason, []).append(one.part.name)
-            fits = ", ".join(reasons.pop("", [])) or "none"
-            others = "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
-            lines.append(f"| `{model}` | {fits} | {others} |")
-        lines.append("")
-    return "\n".join(lines).rstrip() + "\n"
+        fits = ", ".join(reasons.pop("", [])) or "none"
+        others = "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
+        rows[kind] = f"| `{model.name}` | {fits} | {others} |"
+    return rows
 
 
 def combinations_page() -> tuple[Path, str]:
-    """The page docs/combinations.md, which takes longer than the others."""
+    """The page docs/combinations.md, which takes a minute: its rows come from training."""
     path = DOCS / "combinations.md"
     by_hand, mark, _ = path.read_text(encoding="utf-8").partition(MARK)
     assert mark, f"{path} has no mark"
-    return path, by_hand + MARK + "\n" + all_combinations()
+    rows, lines = [combination_rows(model) for model in vaezoo.list_models()], []
+    for kind in PARTS:
+        lines += ["", f"## {kind}s".replace("ys", "ies"), ""]
+        lines += ["| model | fits | does not fit |", "| --- | --- | --- |"]
+        lines += [row[kind] for row in rows]
+    return path, by_hand + MARK + "\n".join(lines) + "\n"
 
 
 def pages() -> dict[Path, str]:
