@@ -59,7 +59,7 @@ def sample_command(
 ) -> Result:
     """Draw examples from the prior of the model in the folder RUN: one picture, or values."""
     from vaezoo.evaluation.pictures import save_examples
-    from vaezoo.runs.run import sample_labels
+    from vaezoo.runs.evaluation import sample_labels
 
     from .outputs import Output
 

@@ -19,7 +19,8 @@ from small_jobs import StopAfter
 from vaezoo.data import base
 from vaezoo.data.spec import DataStatistics
 from vaezoo.errors import DataError, OptionError, RunStopped
-from vaezoo.runs.run import Run, eval_loader
+from vaezoo.runs.evaluation import eval_loader
+from vaezoo.runs.run import Run
 from vaezoo.runs.train import resume_run
 from vaezoo.training.loggers import ProgressCallback
 from vaezoo_export.export import make_graph

@@ -15,6 +15,7 @@ import vaezoo
 from small_jobs import SMALL_JOB
 from toy_steps import take, toy_batches, toy_step
 from vaezoo.losses.base import evaluate_loss
+from vaezoo.runs.evaluation import eval_loader
 from vaezoo.training.ema import WeightAverages
 
 
@@ -96,7 +97,7 @@ def test_a_run_ends_with_the_averages(tmp_path: Path) -> None:
     )
     # The validation of the last epoch is that of the final model.
     config = run.config
-    batches = vaezoo.runs.run.eval_loader(config, run.splits, "validation", torch.device("cpu"))
+    batches = eval_loader(config, run.splits, "validation", torch.device("cpu"))
     steps = run.metrics[-1]["step"]
     context = vaezoo.StepContext(torch.tensor(steps), steps, 96)
     terms = evaluate_loss(run.model, run.model.loss, batches, context, config.train.seed)

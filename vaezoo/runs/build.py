@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from traceback import extract_tb
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from vaezoo.config import Components, RunConfig, find_conflict, title
 from vaezoo.data.base import BaseDataset, GivenData, Splits, load_splits
 from vaezoo.data.options import DataOptions
 from vaezoo.data.spec import DataSpec
-from vaezoo.errors import BrokenPluginError, DataError, OptionError, VaezooError
+from vaezoo.errors import BrokenPluginError, DataError, OptionError, RunError, VaezooError, quoted
 from vaezoo.losses.base import BaseLoss
 from vaezoo.models.base import BaseVAE, Parts
 from vaezoo.models.sampler import LatentSpec, Sampler
@@ -283,3 +284,30 @@ def _memory_errors() -> Iterator[None]:
         if any(word in str(error) for word in words):
             raise MemoryError from error
         raise
+
+
+def check_given(metadata: dict[str, Any], path: Path, given: GivenData | None) -> None:
+    """RunError if the run's data came from Python, and is not given."""
+    data = metadata.get("data")
+    kind = data.get("given") if isinstance(data, dict) else None
+    if kind and given is None:
+        again = f"vaezoo.load_run({str(path)!r}, data=...)"
+        resume = f"vaezoo.train(..., data=..., out={str(path)!r}, auto_resume=True)"
+        raise RunError(
+            f"the data of this run was given from Python ({quoted(kind)}): give it again, by "
+            f"{again}, or {resume} to go on training"
+        )
+
+
+def check_same_data(metadata: dict[str, Any], splits: Splits) -> None:
+    """RunError if the data is not what the run was trained on.
+
+    An imported run may have none of its own: its fingerprint is null, and any data is right.
+    """
+    data = metadata.get("data")
+    if not isinstance(data, dict) or data.get("fingerprint", "") not in (None, splits.fingerprint):
+        given = isinstance(data, dict) and data.get("given")
+        hint = "; give labels and factors too, if train got them" if given else ""
+        raise RunError(
+            f"the data has changed since this run was trained: its numbers would not compare{hint}"
+        )

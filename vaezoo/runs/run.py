@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -30,7 +30,6 @@ from vaezoo.errors import (
     VaezooWarning,
     how_to_resume,
     nearest,
-    quoted,
 )
 from vaezoo.evaluation.evaluate import Evaluation, evaluate, select_metrics
 from vaezoo.evaluation.figures import (
@@ -51,10 +50,10 @@ from vaezoo.evaluation.latents import (
     reject_discrete,
     traverse,
 )
-from vaezoo.evaluation.metric import EvalContext, FeatureChoice, no_progress
+from vaezoo.evaluation.metric import FeatureChoice, no_progress
 from vaezoo.evaluation.pictures import save_examples
 from vaezoo.io import read_json
-from vaezoo.models.base import UNFITTED_PRIOR, BaseVAE
+from vaezoo.models.base import BaseVAE
 from vaezoo.models.distributions import mode, project_to_prior
 from vaezoo.options import check_arguments, parse, to_dict
 from vaezoo.plugins.registry import registry
@@ -63,8 +62,18 @@ from vaezoo.runs.build import (
     build_dataset,
     build_model,
     build_sampler,
+    check_given,
+    check_same_data,
     limit_memory,
     read_data,
+)
+from vaezoo.runs.evaluation import (
+    EVAL_BATCH_SIZE,
+    SplitName,
+    check_label,
+    draw_samples,
+    eval_context,
+    eval_loader,
 )
 from vaezoo.runs.examples import (
     Examples,
@@ -93,11 +102,6 @@ else:
     Figure = Any  # what check_arguments reads; matplotlib is imported when a plot is drawn
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-
-SplitName = Literal["train", "validation", "test"]
-
-EVAL_BATCH_SIZE = 256
-"""Examples that are sampled or evaluated together."""
 
 _MEMORY_FACTOR, _EXTRA_MEMORY = 4, 1 << 30
 """Bytes that a model may allocate for each byte of its weights, and in addition: for masks and
@@ -660,98 +664,3 @@ def load_run(
             raise OptionError("sampler_options go with a sampler: name it too")
         return run
     return run.with_sampler(sampler, sampler_options)
-
-
-def draw_samples(
-    model: BaseVAE, n: int, *, label: int | None = None, temperature: float = 1.0, seed: int = 0
-) -> Tensor:
-    """n samples of a model in evaluation mode, in the data's units, on the CPU.
-
-    They are the same for the same seed: draws of p(x|z) for counts and real-valued vectors, else
-    its mean, because noise hides what a picture shows.
-    """
-    if not model.prior_is_fitted:
-        warnings.warn(UNFITTED_PRIOR, VaezooWarning, stacklevel=2)
-    mean = model.data.is_bounded or (model.data.ndim > 0 and model.data.domain == "real")
-    y = sample_labels(model, n, label)
-    parts = []
-    with seeded(seed, model.device):
-        for i in range(0, n, EVAL_BATCH_SIZE):
-            count = min(EVAL_BATCH_SIZE, n - i)
-            labels = None if y is None else y[i : i + count].to(model.device)
-            parts.append(model.sample(count, labels, temperature, mean).float().cpu())
-    return Standardizer(model.data).inverse(torch.cat(parts))
-
-
-def sample_labels(model: BaseVAE, n: int, label: int | None = None) -> Tensor | None:
-    """The classes of n samples: the given one, else each in turn; None if the model takes none."""
-    if label is not None:
-        return torch.full((n,), check_label(model, label))
-    return torch.arange(n) % len(model.data.class_names) if model.samples_classes else None
-
-
-def check_label(model: BaseVAE, label: int) -> int:
-    """The label. OptionError unless samples can be of a class, and there is this one."""
-    if not model.samples_classes:
-        raise OptionError("--class: this model is not conditional, it takes no labels")
-    classes = len(model.data.class_names)
-    if not 0 <= label < classes:
-        raise OptionError(f"--class {label}: classes are numbered from 0 to {classes - 1}")
-    return label
-
-
-def eval_loader(
-    config: RunConfig, splits: Splits, split: SplitName, device: torch.device
-) -> BatchLoader:
-    """The batches of a split for evaluation."""
-    return BatchLoader(
-        getattr(splits, split),
-        batch_size=EVAL_BATCH_SIZE,
-        device=device,
-        spec=splits.spec,
-        binarize=config.data.binarize,
-    )
-
-
-def eval_context(
-    model: BaseVAE, config: RunConfig, splits: Splits, split: SplitName = "test", seed: int = 0
-) -> EvalContext:
-    """The context for metrics of a run's model on a split."""
-    return EvalContext(
-        model,
-        frozenset(config.components.model.tags),
-        eval_loader(config, splits, split, model.device),
-        splits=splits,
-        loaded=getattr(splits, split),
-        split_name=split,
-        data_name=config.components.data.name,
-        seed=seed,
-        on_progress=report_progress,
-    )
-
-
-def check_given(metadata: dict[str, Any], path: Path, given: GivenData | None) -> None:
-    """RunError if the run's data came from Python, and is not given."""
-    data = metadata.get("data")
-    kind = data.get("given") if isinstance(data, dict) else None
-    if kind and given is None:
-        again = f"vaezoo.load_run({str(path)!r}, data=...)"
-        resume = f"vaezoo.train(..., data=..., out={str(path)!r}, auto_resume=True)"
-        raise RunError(
-            f"the data of this run was given from Python ({quoted(kind)}): give it again, by "
-            f"{again}, or {resume} to go on training"
-        )
-
-
-def check_same_data(metadata: dict[str, Any], splits: Splits) -> None:
-    """RunError if the data is not what the run was trained on.
-
-    An imported run may have none of its own: its fingerprint is null, and any data is right.
-    """
-    data = metadata.get("data")
-    if not isinstance(data, dict) or data.get("fingerprint", "") not in (None, splits.fingerprint):
-        given = isinstance(data, dict) and data.get("given")
-        hint = "; give labels and factors too, if train got them" if given else ""
-        raise RunError(
-            f"the data has changed since this run was trained: its numbers would not compare{hint}"
-        )

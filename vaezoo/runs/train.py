@@ -44,16 +44,17 @@ from vaezoo.io import write_json
 from vaezoo.losses.base import loss_of
 from vaezoo.models.base import BaseVAE
 from vaezoo.plugins.registry import registry
-from vaezoo.runs.build import build_model, check_data, check_shape, read_data
-from vaezoo.runs.initialize import copy_weights, describe_copy, restore_start
-from vaezoo.runs.run import (
-    Run,
+from vaezoo.runs.build import (
+    build_model,
+    check_data,
     check_given,
     check_same_data,
-    draw_samples,
-    eval_context,
-    eval_loader,
+    check_shape,
+    read_data,
 )
+from vaezoo.runs.evaluation import draw_samples, eval_context, eval_loader
+from vaezoo.runs.initialize import copy_weights, describe_copy, restore_start
+from vaezoo.runs.run import Run
 from vaezoo.runtime import listen_to_progress
 from vaezoo.runtime.device import (
     Runtime,
