@@ -6,6 +6,7 @@ It is trained once for a data set, always in the same way, and kept in the cache
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,15 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features, [n, FEATURES]. x: [n, channels, height, width] in [0, 1]."""
         return F.relu(self.features(self.body(x - 0.5)))
+
+    def layers(self, x: Tensor) -> list[Tensor]:
+        """The activations of each convolution, [n, features, rows, columns] each."""
+        x, found = x - 0.5, []
+        for layer in self.body[:-2]:
+            x = layer(x)
+            if isinstance(layer, nn.ReLU):
+                found.append(x)
+        return found
 
     def logits(self, x: Tensor) -> list[Tensor]:
         """Logits of each head: [n, classes] each."""
@@ -103,6 +113,17 @@ def load_classifier(
         accuracy = _accuracy(network, splits, test)
         _write(path, network, accuracy)
     return TrainedClassifier(network.eval().requires_grad_(False), target, accuracy)
+
+
+def read_classifier(path: Path, channels: int) -> Classifier:
+    """The classifier in a file. RunError if it is missing, damaged, or of other channels."""
+    weights = load_weights(path)
+    weights.pop("accuracy", None)
+    counts = [len(t) for name, t in sorted(weights.items()) if re.match(r"heads\.\d+\.bias", name)]
+    with torch.random.fork_rng(devices=[]):
+        network = Classifier(channels, counts)
+    load_into(network, weights, path)
+    return network.eval().requires_grad_(False)
 
 
 def _targets(splits: Splits, split: Split, index: Tensor) -> Tensor:
@@ -167,10 +188,15 @@ def _read(path: Path, network: Classifier) -> float | None:
     return accuracy
 
 
-def _write(path: Path, network: Classifier, accuracy: float) -> None:
+def save_classifier(path: Path, network: Classifier, accuracy: float) -> None:
+    """Write a classifier to a .safetensors file, with its accuracy."""
     state = {**network.state_dict(), "accuracy": torch.tensor(accuracy, dtype=torch.float64)}
+    save_weights(path, state)
+
+
+def _write(path: Path, network: Classifier, accuracy: float) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_weights(path, state)
+        save_classifier(path, network, accuracy)
     except (OSError, VaezooError):
         return  # without a cache it is trained again next time

@@ -1,11 +1,11 @@
-"""Registration of the metrics. This module imports no torch."""
+"""Registration of the metrics, and of the command `classifier`. This module imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
 
-from vaezoo import MetricSpec, hookimpl
+from vaezoo import CommandSpec, MetricSpec, hookimpl
 
 _KYNKAANNIEMI = "Kynkäänniemi et al. 2019, arXiv:1904.06991, equation 2"
 
@@ -53,3 +53,14 @@ METRICS = (
 def register_metrics(register: Callable[[MetricSpec], None]) -> None:
     for spec in METRICS:
         register(spec)
+
+
+@hookimpl
+def register_commands(register: Callable[[CommandSpec], None]) -> None:
+    register(
+        CommandSpec(
+            name="classifier",
+            target="vaezoo_fidelity.command:command",
+            summary="Write a classifier of a data set, whose features compare images.",
+        )
+    )

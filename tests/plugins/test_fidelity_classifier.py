@@ -5,20 +5,24 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+import vaezoo
 from vaezoo import BaseVAE, DataSpec, Options, Splits, TensorSplit
+from vaezoo.cli.main import main
 from vaezoo.data.loader import BatchLoader
+from vaezoo.errors import RunError
 from vaezoo.evaluation.evaluate import Evaluation, evaluate, select_metrics
 from vaezoo.evaluation.metric import EvalContext, MetricUnavailable
 from vaezoo.models.distributions import Delta, diagonal_normal
 from vaezoo.models.likelihoods import GaussianLikelihood
 from vaezoo_fidelity import classifier, distances, inception
 from vaezoo_fidelity import metrics as samples
-from vaezoo_fidelity.classifier import TrainedClassifier, load_classifier
+from vaezoo_fidelity.classifier import TrainedClassifier, load_classifier, read_classifier
 from vaezoo_files.cache import cache_folder
 
 CPU = torch.device("cpu")
@@ -227,3 +231,37 @@ def test_known_factors_have_a_head_each() -> None:
 
 def test_inception_is_not_at_hand_without_its_weights() -> None:
     assert not inception.is_available(download=False)
+
+
+class TestCommand:
+    SMALL = ("--set", "data.image_size=16", "--set", "data.examples=300", "--set", "data.test=50")
+
+    def test_the_file_holds_the_classifier(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = tmp_path / "c.safetensors"
+        assert main(["classifier", "sprites", *self.SMALL, "-o", str(out), "--device", "cpu"]) == 0
+        assert "a classifier of the factors, held-out accuracy 0." in capsys.readouterr().out
+        splits = vaezoo.load_data("sprites", image_size=16, examples=300, test=50)
+        x = torch.rand(3, 1, 16, 16)
+        network = read_classifier(out, 1)
+        assert network(x).equal(trained(splits).network(x))
+        assert not network.training
+        for layer, before in zip(network.layers(x), (8, 4, 2), strict=True):
+            assert layer.shape[2:] == (before, before)
+            assert (layer >= 0).all()
+        last = network.features(network.body[-2:](network.layers(x)[-1])).relu()
+        torch.testing.assert_close(last, network(x))
+        with pytest.raises(RunError, match="does not fit the model"):
+            read_classifier(out, 3)
+
+    def test_what_it_refuses(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        np.savez(tmp_path / "a.npz", images=np.zeros((50, 8, 8), np.uint8))
+        out = ["-o", str(tmp_path / "c.safetensors")]
+        for words, said in (
+            (["npz", "--root", str(tmp_path / "a.npz"), *out], "the data has no classes"),
+            (["sprites", "--set", "image_size=16", *out], "give data.OPTION=VALUE"),
+            (["sprites", "-o", str(tmp_path / "c.pt")], ".safetensors"),
+        ):
+            assert main(["classifier", *words]) == 2
+            assert said in capsys.readouterr().err.splitlines()[-1]
