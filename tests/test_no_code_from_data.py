@@ -28,6 +28,7 @@ ALLOWED = {
     ("vaezoo/config.py", "yaml.load"),
     # weights and nothing else (weights_only), of a file whose checksum is in its name
     ("plugins/vaezoo_fidelity/inception.py", "torch.load"),
+    ("plugins/vaezoo_perceptual/weights.py", "torch.load"),
     # what it has just written
     ("vaezoo/testing/dataset_checks.py", "yaml.safe_load"),
 }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from vaezoo import BaseLoss, BaseVAE, Batch, DataSpec, LossOutput, StepContext
 from vaezoo.distributed import all_gather
@@ -28,17 +31,10 @@ class CodesLoss(BaseLoss):
         if isinstance(posterior, SoftPosterior):
             distortion = -output.likelihood.log_prob(batch.x)
             loss, terms = distortion.mean(), {"distortion": distortion}
-            indices, num_codes = posterior.assignments, posterior.codebook_size
         else:
-            assert isinstance(posterior, CodePosterior)
             terms = elbo_terms(output, batch.x)
-            loss, indices = -terms["elbo"].mean(), posterior.indices
-            num_codes = posterior.num_codes
-        perplexity, usage = code_usage(
-            all_gather(indices), num_codes, posterior.codebooks, posterior.sections
-        )
-        terms |= {"perplexity": perplexity, "usage": usage, **posterior.losses}
-        return LossOutput(loss, terms)
+            loss = -terms["elbo"].mean()
+        return LossOutput(loss, {**terms, **code_terms(posterior)})
 
 
 class VQLoss(CodesLoss):
@@ -57,23 +53,48 @@ class VQLoss(CodesLoss):
 
     def __init__(self, options: VQLossOptions, model: BaseVAE, data: DataSpec) -> None:
         super().__init__(options, model, data)
-        quantizer = getattr(getattr(model, "bottleneck", None), "quantizer", None)
-        if isinstance(quantizer, Quantizer) and quantizer.batch_statistics:
+        if batch_statistics(model):
             self.no_accumulate_reason = "the entropy of codes is that of a whole batch"
 
     def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         loss, terms = super().forward(model, batch, context)
-        weights = {
-            "commitment": self.options.commitment,
-            "codebook": 1.0,
-            "index": 1.0,
-            "entropy": self.options.entropy_weight,
-            "batch_entropy": -self.options.entropy_weight * self.options.diversity,
-        }
-        for term, weight in weights.items():
-            if term in terms:
-                loss = loss + weight * terms[term].mean()
-        return LossOutput(loss, terms)
+        return LossOutput(loss + quantizer_loss(self.options, terms), terms)
+
+
+def quantizer_loss(options: VQLossOptions, terms: Mapping[str, Tensor]) -> Tensor | float:
+    """The weighted sum of the terms of a quantizer, those of `VQLoss`: 0-dim, or 0.0 without any.
+
+    terms: by name, [batch] or 0-dim; others are left out.
+    """
+    weights = {
+        "commitment": options.commitment,
+        "codebook": 1.0,
+        "index": 1.0,
+        "entropy": options.entropy_weight,
+        "batch_entropy": -options.entropy_weight * options.diversity,
+    }
+    parts = [weight * terms[name].mean() for name, weight in weights.items() if name in terms]
+    return torch.stack(parts).sum() if parts else 0.0
+
+
+def batch_statistics(model: BaseVAE) -> bool:
+    """Whether a term of the model's quantizer depends on a batch as a whole."""
+    quantizer = getattr(getattr(model, "bottleneck", None), "quantizer", None)
+    return isinstance(quantizer, Quantizer) and quantizer.batch_statistics
+
+
+def code_terms(posterior: Distribution) -> dict[str, Tensor]:
+    """`perplexity`, `usage` and the terms of the quantizer; nothing if the latents are no codes."""
+    if isinstance(posterior, SoftPosterior):
+        indices, num_codes = posterior.assignments, posterior.codebook_size
+    elif isinstance(posterior, CodePosterior):
+        indices, num_codes = posterior.indices, posterior.num_codes
+    else:
+        return {}
+    perplexity, usage = code_usage(
+        all_gather(indices), num_codes, posterior.codebooks, posterior.sections
+    )
+    return {"perplexity": perplexity, "usage": usage, **posterior.losses}
 
 
 def code_usage(

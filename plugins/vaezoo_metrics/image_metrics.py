@@ -13,6 +13,8 @@ _C1, _C2 = 0.01**2, 0.03**2
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 MS_SSIM_SMALLEST = _WINDOW * 2 ** (len(_SCALE_WEIGHTS) - 1)
 """The height and width from which the window fits at the coarsest of the five scales: 176."""
+SSIM_SMALLEST = _WINDOW
+"""The height and width from which the window fits at one scale."""
 
 
 def mse(a: Tensor, b: Tensor) -> Tensor:
@@ -36,20 +38,29 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     return (luminance * structure).flatten(1).mean(1)
 
 
-def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
+def ms_ssim_scales(side: int) -> int:
+    """How many of the five scales an image has room for. side: its smaller side, from 11."""
+    return max(n for n in range(1, len(_SCALE_WEIGHTS) + 1) if n == 1 or side >= _WINDOW << n - 1)
+
+
+def ms_ssim(a: Tensor, b: Tensor, scales: int = len(_SCALE_WEIGHTS), floor: float = 0.0) -> Tensor:
     """Multi-scale structural similarity (Wang et al. 2003, equation 7): [n], from 0 to 1.
 
-    a, b: [n, channels, height, width] in [0, 1], both sides of 176 pixels or more. Five scales,
-    halved by the mean of 2×2 pixels, with the weights of section 3.2; contrast and structure of
-    each scale, luminance of the coarsest alone; the mean over channels. A similarity below 0
-    counts as 0: it has no such power.
+    a, b: [n, channels, height, width] in [0, 1]; with five scales both sides are 176 pixels or
+    more. Scales are halved by the mean of 2×2 pixels, with the weights of section 3.2; contrast and
+    structure of each scale, luminance of the coarsest alone; the mean over channels. Of fewer
+    scales the first weights are taken, scaled to add up to 1. A similarity below `floor` counts as
+    that: below 0 it has no such power, and at 0 the gradient is infinite.
     """
+    weights = _SCALE_WEIGHTS[:scales]
+    if scales < len(_SCALE_WEIGHTS):
+        weights = tuple(weight / sum(weights) for weight in weights)
     result = a.new_ones(a.shape[:2])
-    for number, weight in enumerate(_SCALE_WEIGHTS):
+    for number, weight in enumerate(weights):
         luminance, structure = _maps(a, b)
-        coarsest = number == len(_SCALE_WEIGHTS) - 1
+        coarsest = number == scales - 1
         similarity = luminance * structure if coarsest else structure
-        result = result * similarity.flatten(2).mean(2).clamp(min=0) ** weight
+        result = result * similarity.flatten(2).mean(2).clamp(min=floor) ** weight
         a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
     return result.mean(1)
 

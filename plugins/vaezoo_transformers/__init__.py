@@ -1,1 +1,0 @@
-"""Transformers over patches of images: the network `vit`, the models `vit_vae` and `titok`."""
