@@ -17,8 +17,8 @@ from vaezoo_networks.conv import CONV
 
 from .options import HierarchicalVQOptions
 
-_INNER = 4
-"""The width of a residual block divided by that of its inner layer: 128 and 32 in the paper."""
+_INNER = 2
+"""The width of a residual block divided by that of its inner layer: 128 and 64 in the paper."""
 
 
 class HierarchicalBottleneck(QuantizerBottleneck):

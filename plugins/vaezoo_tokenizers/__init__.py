@@ -1,1 +1,1 @@
-"""Autoencoders for latent generation: the network `ldm`, `autoencoder_kl` and `vqgan`."""
+"""Autoencoders for latent generation: the networks `ldm` and `dc_ae`, and models with them."""

@@ -1,4 +1,4 @@
-"""The network `ldm`: the encoder and the decoder of latent diffusion, for images."""
+"""The networks `ldm` and `dc_ae`: encoders and decoders of tokenizers, for images."""
 
 from __future__ import annotations
 
@@ -10,43 +10,35 @@ from vaezoo import DataSpec, Network
 from vaezoo.errors import DataError
 from vaezoo.nn.scaling import rescaling
 
+from .dc_ae import DCAEDecoder, DCAEEncoder, DCAEStructure
 from .ldm import LDMDecoder, LDMEncoder, Structure
-from .options import LDMOptions
+from .options import DCAEOptions, LDMOptions
 
 _VECTOR_CHANNELS = 16
 """Channels of the grid that a vector is made of."""
 
 
-class LDMNetwork(Network):
-    """Residual blocks with GroupNorm and SiLU, and attention at the lowest level.
+class _GridNetwork(Network):
+    """A network with a grid whose size divides that of the examples.
 
-    Rombach et al. 2022, appendix E.1, after Esser et al. 2021, table 7. The factor between the
-    sizes of the examples and of the grid is 2 ** (levels - 1). Examples in [0, 1] are mapped to
-    [-1, 1] by the first layer, so that the weights are those of such examples. For a vector, 16
-    channels of the grid are flattened. DataError for a size that the factor does not divide.
+    For a vector, 16 channels of the grid are flattened. A subclass calls `_set_grid`, and defines
+    `grid_encoder` and `grid_decoder`.
     """
 
-    options: LDMOptions
+    def _set_grid(self, name: str, levels: int) -> None:
+        """Set `latent_grid`, of a network that halves the size levels - 1 times.
 
-    def __init__(self, options: LDMOptions, data: DataSpec) -> None:
-        super().__init__(options, data)
-        self.structure = Structure(
-            options.hidden,
-            options.layers_per_block,
-            options.norm_groups,
-            options.attention,
-            options.attention_levels,
-        )
-        factor = self.structure.factor
-        if any(size % factor for size in data.spatial_shape):
-            fits = sorted({max(factor, size // factor * factor) for size in data.spatial_shape})
+        DataError for a size that its factor does not divide.
+        """
+        factor, sizes = 2 ** (levels - 1), self.data.spatial_shape
+        if any(size % factor for size in sizes):
+            fits = sorted({max(factor, size // factor * factor) for size in sizes})
             raise DataError(
-                f"network ldm with {len(options.hidden)} levels takes images whose sides are "
-                f"multiples of {factor}, as {' and '.join(map(str, fits))}, not "
-                f"{'×'.join(map(str, data.spatial_shape))}: give another --image-size, or fewer "
-                "levels with --hidden"
+                f"network {name} with {levels} levels takes images whose sides are multiples of "
+                f"{factor}, as {' and '.join(map(str, fits))}, not {'×'.join(map(str, sizes))}: "
+                "give another --image-size, or fewer levels with --hidden"
             )
-        self.latent_grid = tuple(size // factor for size in data.spatial_shape)
+        self.latent_grid = tuple(size // factor for size in sizes)
 
     def encoder(self, out_features: int) -> nn.Module:
         features = _VECTOR_CHANNELS * math.prod(self.latent_grid)
@@ -61,6 +53,29 @@ class LDMNetwork(Network):
             self.grid_decoder(_VECTOR_CHANNELS, out_shape),
         )
 
+
+class LDMNetwork(_GridNetwork):
+    """Residual blocks with GroupNorm and SiLU, and attention at the lowest level.
+
+    Rombach et al. 2022, appendix E.1, after Esser et al. 2021, table 7. The factor between the
+    sizes of the examples and of the grid is 2 ** (levels - 1). Examples in [0, 1] are mapped to
+    [-1, 1] by the first layer, so that the weights are those of such examples. DataError for a size
+    that the factor does not divide.
+    """
+
+    options: LDMOptions
+
+    def __init__(self, options: LDMOptions, data: DataSpec) -> None:
+        super().__init__(options, data)
+        self.structure = Structure(
+            options.hidden,
+            options.layers_per_block,
+            options.norm_groups,
+            options.attention,
+            options.attention_levels,
+        )
+        self._set_grid("ldm", len(options.hidden))
+
     def grid_encoder(self, channels: int) -> nn.Module:
         return LDMEncoder(
             self.structure,
@@ -73,4 +88,47 @@ class LDMNetwork(Network):
     def grid_decoder(self, channels: int, out_shape: tuple[int, ...]) -> nn.Module:
         return LDMDecoder(
             self.structure, channels, out_shape[0], post_quant_conv=self.options.post_quant_conv
+        )
+
+
+class DCAENetwork(_GridNetwork):
+    """Residual and EfficientViT blocks; between levels, shortcuts from space to channels.
+
+    The deep compression autoencoder (Chen et al. 2024). Each layer that changes the size or the
+    number of channels learns the residual of a map without weights: values moved from space to
+    channels, whose neighbours are averaged, and back. The factor is 2 ** (levels - 1). Examples in
+    [0, 1] are mapped to [-1, 1] by the first layer. DataError for a size that the factor does not
+    divide.
+    """
+
+    options: DCAEOptions
+
+    def __init__(self, options: DCAEOptions, data: DataSpec) -> None:
+        super().__init__(options, data)
+        self.structure = DCAEStructure(
+            options.hidden,
+            options.attention(),
+            options.head_dim,
+            options.attention_scales,
+            options.downsample,
+            options.upsample,
+        )
+        self._set_grid("dc_ae", len(options.hidden))
+
+    def grid_encoder(self, channels: int) -> nn.Module:
+        return DCAEEncoder(
+            self.structure,
+            self.data.channels,
+            channels,
+            self.options.layers(self.options.encoder_layers),
+            rescale=rescaling(self.data),
+        )
+
+    def grid_decoder(self, channels: int, out_shape: tuple[int, ...]) -> nn.Module:
+        return DCAEDecoder(
+            self.structure,
+            channels,
+            out_shape[0],
+            self.options.layers(self.options.decoder_layers),
+            batch_norm_levels=self.options.batch_norm_levels,
         )

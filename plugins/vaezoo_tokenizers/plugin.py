@@ -7,6 +7,7 @@ from collections.abc import Callable
 from vaezoo import InputSpec, LikelihoodSpec, ModelSpec, NetworkSpec, hookimpl
 
 _PAPER = "Rombach et al. 2022, arXiv:2112.10752"
+_CHEN = "Chen et al. 2024, arXiv:2410.10733"
 _ESSER = "Esser et al. 2021, arXiv:2012.09841"
 
 
@@ -58,6 +59,27 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             input_spec=InputSpec(min_size=8),
         )
     )
+    register(
+        ModelSpec(
+            name="dc_ae",
+            other_names=("dcae", "autoencoderdc", "deepcompressionautoencoder"),
+            base="vanilla",
+            parts={
+                "network": "dc_ae",
+                "bottleneck": "point",
+                "likelihood": "laplace_linear",
+                "sampler": "flow_matching",
+            },
+            part_options={"bottleneck": {"latent_grid": True, "latent_dim": 32}},
+            part_requires={"network": ("grid",)},
+            loss="reconstruction",
+            train_options={"lr": 3e-4},
+            summary="The deep compression autoencoder: points on a coarse grid, without noise",
+            paper=_CHEN,
+            tags=("deterministic", "convolutional"),
+            input_spec=InputSpec(min_size=8),
+        )
+    )
 
 
 @hookimpl
@@ -70,6 +92,17 @@ def register_networks(register: Callable[[NetworkSpec], None]) -> None:
             options="vaezoo_tokenizers.options:LDMOptions",
             summary="Residual blocks with GroupNorm and SiLU, attention at the lowest level",
             paper=f"{_PAPER}; {_ESSER}",
+            tags=("convolutional", "grid", "attention"),
+        )
+    )
+    register(
+        NetworkSpec(
+            name="dc_ae",
+            other_names=("dcae", "autoencoderdc", "efficientvit"),
+            target="vaezoo_tokenizers.network:DCAENetwork",
+            options="vaezoo_tokenizers.options:DCAEOptions",
+            summary="Shortcuts from space to channels, linear attention at the lower levels",
+            paper=_CHEN,
             tags=("convolutional", "grid", "attention"),
         )
     )
