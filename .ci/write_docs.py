@@ -232,6 +232,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo_tokenizers.likelihoods": ("UnboundedLocation",),
     "vaezoo_fidelity.classifier": ("Classifier", "read_classifier"),
     "vaezoo_metrics.image_metrics": ("SSIM_SMALLEST", "ms_ssim", "ms_ssim_scales"),
+    "vaezoo_transformers.block": ("Cache", "TransformerBlock"),
     "vaezoo_files.cache": ("CachedImages", "cache_folder", "cached_images"),
     "vaezoo_export.export": (
         "TOLERANCE",

@@ -11,9 +11,7 @@ from torch.nn import functional as F
 
 from vaezoo.runtime import report_progress
 from vaezoo_samplers.fitting import warmup_cosine
-
-Cache = tuple[Tensor, Tensor]
-"""Keys and values of the previous positions, each [batch, heads, positions, features]."""
+from vaezoo_transformers.block import Cache, TransformerBlock
 
 _BATCH_SIZE = 64
 _LR = 5e-3
@@ -55,7 +53,10 @@ class CodeTransformer(nn.Module):
         self.position = nn.Parameter(0.02 * torch.randn(self.length, width))
         self.embedding = nn.Embedding(len(sections) * num_codes, width)
         nn.init.normal_(self.embedding.weight, std=0.02)
-        self.blocks = nn.ModuleList(_Block(width) for _ in range(layers))
+        heads = math.gcd(width, 4)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(width, heads, causal=True) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, len(sections) * num_codes)
         nn.init.zeros_(self.head.weight)
@@ -82,7 +83,7 @@ class CodeTransformer(nn.Module):
         codes = indices + self.num_codes * self.codebook
         x = torch.cat([start, self.embedding(codes[:, :-1])], 1) + self.position
         for block in self.blocks:
-            x, _ = block(x)
+            x = block(x)
         parts = self.norm(x).split(self.sections, 1)
         return torch.cat([self._logits(part, i) for i, part in enumerate(parts)], 1)
 
@@ -114,7 +115,8 @@ class CodeTransformer(nn.Module):
         for position, codebook in enumerate(self._codebooks()):
             x = x + self.position[position]
             for i, block in enumerate(self.blocks):
-                x, caches[i] = block(x, caches[i])
+                assert isinstance(block, TransformerBlock)
+                x, caches[i] = block.extend(x, caches[i])
             logits = self._logits(self.norm(x[:, 0]), codebook).float()
             probs = (logits / max(temperature, _MIN_TEMPERATURE)).softmax(1)
             indices.append(torch.multinomial(probs, 1))
@@ -146,27 +148,3 @@ class CodeTransformer(nn.Module):
             schedule.step()
             optimizer.zero_grad()
         self.requires_grad_(False)
-
-
-class _Block(nn.Module):
-    """A transformer block: attention, then an MLP, each residual with layer norm before it."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.heads = math.gcd(width, 4)
-        self.norm = nn.LayerNorm(width)
-        self.attention = nn.Linear(width, 3 * width)
-        self.project = nn.Linear(width, width)
-        self.mlp = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
-        )
-
-    def forward(self, x: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache]:
-        """x: [batch, positions, width]; with a cache, the one position after those in it."""
-        heads = self.attention(self.norm(x)).unflatten(2, (3, self.heads, -1))
-        query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)
-        if cache is not None:
-            key, value = torch.cat([cache[0], key], 2), torch.cat([cache[1], value], 2)
-        attended = F.scaled_dot_product_attention(query, key, value, is_causal=cache is None)
-        x = x + self.project(attended.transpose(1, 2).flatten(2))
-        return x + self.mlp(x), (key, value)
