@@ -58,7 +58,7 @@ class Output:
         return None, self._write_table(out, x.reshape(-1, self.data.numel))
 
     def _write_table(self, out: Path, x: NDArray[Any]) -> str:
-        header = [*self.columns, *(f"x{i}" for i in range(x.shape[1]))]
+        header = [*self.columns, *(f"x_{i}" for i in range(x.shape[1]))]
 
         def write(path: Path) -> None:
             with path.open("w", encoding="utf-8", newline="") as file:
@@ -69,7 +69,7 @@ class Output:
                     table.writerow([*known, *(f"{value:.9g}" for value in values)])
 
         atomic_write(out, write)
-        return f"columns {', '.join([*self.columns, f'x0 to x{x.shape[1] - 1}'])}"
+        return f"columns {', '.join([*self.columns, f'x_0 to x_{x.shape[1] - 1}'])}"
 
     def _write_folder(self, folder: Path, x: NDArray[Any]) -> str:
         """One PNG for each example, of its own size; the folder appears when it is complete."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vaezoo.cli.options import check_writable, choice_option, class_option, set_option
-from vaezoo.errors import OptionError
+from vaezoo.errors import OptionError, RunError
 from vaezoo.io import require_extra
 from vaezoo.runtime import is_rank0
 
@@ -103,6 +103,7 @@ def open_source(
     elif images:
         found = run.examples(_image_files(run, images, label))
     else:
+        _check_readable(run)
         splits, found = run.splits, run.examples(split=split)
     return Source(
         found,
@@ -110,6 +111,16 @@ def open_source(
         () if splits is None else splits.factor_names,
         _width(found),
     )
+
+
+def _check_readable(run: Run) -> None:
+    """RunError if only Python has the data of the run."""
+    about = run.metadata.get("data")
+    if isinstance(about, dict) and about.get("given"):
+        raise RunError(
+            "the data of this run was given from Python: name a data set by --data, or give it "
+            f"again in Python, by vaezoo.load_run({str(run.path)!r}, data=...)"
+        )
 
 
 def _load(run: Run, data: str, settings: Sequence[str], root: Path | None) -> Splits:

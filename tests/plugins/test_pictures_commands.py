@@ -138,7 +138,7 @@ def test_values_of_vectors(vectors: Path, in_tmp: Path, capsys: pytest.CaptureFi
     found = printed(capsys, "sample", str(vectors), "-n", "2", "-o", "s.csv", "--json")
     assert (found["picture"], found["values"]) == (None, "s.csv")
     lines = Path("s.csv").read_text().splitlines()
-    assert lines[0] == "x0,x1,x2,x3,x4"
+    assert lines[0] == "x_0,x_1,x_2,x_3,x_4"
     assert torch.equal(
         torch.tensor(np.loadtxt(lines[1:], np.float32, delimiter=",")), opened.sample(2)
     )
@@ -387,7 +387,7 @@ class TestOutputs:
             x, y = arrays["x"], arrays["y"]
         assert np.load("s.npy").tobytes() == x.tobytes()
         header, *rows = Path("s.csv").read_text().splitlines()
-        assert header.split(",")[:2] == ["y", "x0"]
+        assert header.split(",")[:2] == ["y", "x_0"]
         table = np.loadtxt(rows, np.float32, delimiter=",")
         assert (table[:, 0] == y).all()
         assert (table[:, 1:] == x.reshape(4, -1)).all()
@@ -416,7 +416,7 @@ class TestOutputs:
         x = opened.splits.test.get_batch(torch.tensor([0, 3]))[0] / 255
         assert (np.load("r.npy") == opened.reconstruct(x).numpy()).all()
         header, *rows = Path("r.csv").read_text().splitlines()
-        assert header.split(",")[:3] == ["image", "mse", "x0"]
+        assert header.split(",")[:3] == ["image", "mse", "x_0"]
         assert [float(row.split(",")[1]) for row in rows] == pytest.approx(mse)
         assert len([*Path("r").iterdir()]) == 2
 
