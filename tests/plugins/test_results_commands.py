@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import vaezoo
 from commands import refused
 from vaezoo.cli.main import main
 from vaezoo.runs.run import Run
+from vaezoo_results import shards
 from vaezoo_results.anomalies import auroc, average_precision
 
 SMALL: dict[str, Any] = {
@@ -108,6 +112,87 @@ def test_images_and_other_data(run: Run, in_tmp: Path, capsys: pytest.CaptureFix
         assert all(row["example"].startswith("a/") for row in csv.DictReader(file))
 
 
+def test_shards_are_the_table_in_parts(
+    run: Run, codes: Run, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("encode", run.path, "--what", "mean,sample", "--seed", "4", "-o")
+    whole = done(capsys, *words, "z.safetensors")
+    for size, counts in ((70, [70] * 4 + [20]), (300, [300]), (1000, [300])):
+        found = done(capsys, *words, "z", "--shard-size", size, "--overwrite")
+        assert (found["examples"], found["columns"]) == (300, whole["columns"])
+        index = json.loads(Path("z/index.json").read_text())
+        assert [shard["examples"] for shard in index["shards"]] == counts
+        parts = [load_file(Path("z", shard["file"])) for shard in index["shards"]]
+        assert sorted(p.name for p in Path("z").iterdir()) == [
+            *(shard["file"] for shard in index["shards"]),
+            "index.json",
+        ]
+        for name, values in load_file("z.safetensors").items():
+            assert torch.cat([part[name] for part in parts]).equal(values)
+    for kind, seed in (("mean", 0), ("sample", 4)):
+        z = run.encode(what=kind, seed=seed)
+        assert index["statistics"][kind]["mean"] == pytest.approx(z.mean(0).tolist(), abs=1e-6)
+        std = z.std(0, correction=0).tolist()
+        assert index["statistics"][kind]["std"] == pytest.approx(std, rel=1e-5)
+    done(capsys, "encode", codes.path, "-o", "grid", "--what", "mean,indices")
+    index = json.loads(Path("grid/index.json").read_text())
+    z = codes.encode().double()
+    assert index["statistics"].keys() == {"mean"}
+    std = z.std((0, 2, 3), correction=0).tolist()
+    assert index["statistics"]["mean"]["std"] == pytest.approx(std, rel=1e-6)
+
+
+def test_shards_that_fail_leave_nothing_and_take_nothing(
+    run: Run, in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done(capsys, "encode", run.path, "-o", "z", "--shard-size", 200)
+    kept = {path.name: path.read_bytes() for path in Path("z").iterdir()}
+    assert "exists already" in refused(capsys, "encode", run.path, "-o", "z")
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "write_json", lambda *args: (_ for _ in ()).throw(OSError(28, "")))
+        said = refused(capsys, "encode", run.path, "-o", "z", "--overwrite", "--shard-size", 100)
+    assert "disk is full" in said
+    assert {path.name: path.read_bytes() for path in Path("z").iterdir()} == kept
+    assert [path.name for path in in_tmp.iterdir()] == ["z"]
+    Path("z/notes.txt").write_text("mine")
+    said = refused(capsys, "encode", run.path, "-o", "z", "--overwrite")
+    assert "other files, as notes.txt" in said
+
+
+def test_memory_does_not_grow_with_shards(tmp_path: Path) -> None:
+    piece = {"mean": np.zeros((100, 50), np.float32)}
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        shards.write_shards(
+            tmp_path / str(count),
+            (piece for _ in range(count // 100)),
+            count,
+            size=250,
+            latents=("mean",),
+            about={},
+        )
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(500)
+    assert peak(10_000) < 1.2 * peak(2_000) + 20_000
+
+
+def test_data_that_only_python_has(
+    run: Run, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run.path, "given")
+    metadata = json.loads(Path("given/run.json").read_text())
+    metadata["data"]["given"] = "an array"
+    Path("given/run.json").write_text(json.dumps(metadata))
+    for command, out in (("score", "s.csv"), ("encode", "z.npz")):
+        said = refused(capsys, command, "given", "-o", out)
+        assert "--data" in said
+        assert "load_run('given', data=...)" in said.replace(str(in_tmp) + "/", "")
+
+
 def test_scores_are_those_of_python(
     run: Run,
     in_tmp: Path,
@@ -140,11 +225,13 @@ def test_scores_are_those_of_python(
 def test_two_processes_write_the_same_file(run: Run, in_tmp: Path) -> None:
     job = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "vaezoo"]
     for count, start in ((1, ["vaezoo"]), (2, job)):
-        for command, ending in (("encode", "npz"), ("score", "csv")):
-            words = [command, str(run.path), "--seed", "2", "-o", f"{count}.{ending}"]
+        for command, ending in (("encode", ".npz"), ("encode", ""), ("score", ".csv")):
+            words = [command, str(run.path), "--seed", "2", "-o", f"{count}{ending}"]
             subprocess.run([sys.executable, "-m", *start, *words], check=True, timeout=300)
     assert Path("1.npz").read_bytes() == Path("2.npz").read_bytes()
     assert Path("1.csv").read_bytes() == Path("2.csv").read_bytes()
+    for file in ("00000.safetensors", "index.json"):
+        assert Path("1", file).read_bytes() == Path("2", file).read_bytes()
 
 
 def test_measures_of_anomalies_are_those_of_scikit_learn() -> None:
@@ -168,6 +255,7 @@ def test_what_does_not_fit_is_refused(
     for args, said in [
         (("encode", path, "-o", "z.txt"), "ends in .npz or"),
         (("encode", path, "-o", "z.npy"), "exists already"),
+        (("encode", path, "-o", "a.npz", "--shard-size", "9"), "is for a folder"),
         (("encode", path, "-o", "a.npy", "--what", "mean,std"), "one array"),
         (("encode", path, "-o", "a.npz", "--what", "indices"), "no codes"),
         (("encode", codes.path, "-o", "a.npz", "--what", "std"), "codes"),
