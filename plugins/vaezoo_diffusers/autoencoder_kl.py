@@ -45,6 +45,11 @@ class AutoencoderKLConfig(LevelsConfig):
             lambda z: model.decode(z).sample,
         )
 
+    @staticmethod
+    def moments(params: Tensor) -> tuple[Tensor, Tensor]:
+        mean, logvar = params.chunk(2, dim=1)
+        return mean, logvar.clamp(*_LOGVAR_RANGE).exp()
+
     def options(self) -> Options:
         return {
             "network": {

@@ -10,8 +10,11 @@ from vaezoo.runs.run import Run
 
 from .autoencoder_kl import AutoencoderKLConfig
 from .config import LevelsConfig
+from .vq_model import VQModelConfig
 
-CLASSES: dict[str, type[LevelsConfig]] = {one.class_name: one for one in (AutoencoderKLConfig,)}
+CLASSES: dict[str, type[LevelsConfig]] = {
+    one.class_name: one for one in (AutoencoderKLConfig, VQModelConfig)
+}
 
 _WIRING = "vaezoo.models.base:EncoderDecoderVAE"
 """The class of models that are an encoder, a bottleneck and a decoder, and nothing else."""

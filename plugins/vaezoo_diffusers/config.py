@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
+import torch
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -19,8 +20,11 @@ from pydantic import (
 )
 from torch import Tensor
 
+from vaezoo import BaseVAE
 from vaezoo.errors import RunError
 from vaezoo.runs.run import Run
+
+from .weights import to_theirs
 
 Count = Annotated[StrictInt, Field(ge=1, lt=2**31)]
 Number = StrictFloat | StrictInt
@@ -148,6 +152,24 @@ class LevelsConfig(BaseModel):
         From examples in [0, 1] to the parameters of the posterior; from latents to values in
         [-1, 1].
         """
+
+    @staticmethod
+    @abstractmethod
+    def moments(params: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and variances of the latents, from what the encoder of a run gives."""
+
+    def example_latents(
+        self, model: BaseVAE, grid: tuple[int, ...], generator: torch.Generator
+    ) -> Tensor:
+        """Latents to compare decoders with: grid is [batch, height, width]."""
+        batch, *sides = grid
+        return torch.randn(batch, self.latent_channels, *sides, generator=generator)
+
+    def weights_of(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights that a file of diffusers has, out of the state of a run's model."""
+        begins = ("encoder.", "decoder.", *self.renamed.values())
+        own = {name: tensor for name, tensor in state.items() if name.startswith(begins)}
+        return to_theirs(own, self.renamed)
 
     @abstractmethod
     def options(self) -> Options:

@@ -20,7 +20,6 @@ from .config import LevelsConfig
 from .names import CONFIG, WEIGHTS
 from .peer import compare
 from .scaling import scaling_factor
-from .weights import to_theirs
 
 
 def export_folder(run: Run, path: Path) -> list[Exported]:
@@ -37,8 +36,7 @@ def export_folder(run: Run, path: Path) -> list[Exported]:
         config, dtype = _as_imported(config, imported, run)
     else:
         config, dtype = _with_scale(config, run, notes), torch.float32
-    state = {name: t for name, t in model.state_dict().items() if name.startswith(_BOTH)}
-    tensors = to_theirs(state, config.renamed)
+    tensors = config.weights_of(model.state_dict())
     if all(tensor.to(dtype).to(tensor.dtype).equal(tensor) for tensor in tensors.values()):
         tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -55,10 +53,6 @@ def export_folder(run: Run, path: Path) -> list[Exported]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return [Exported(path, None, {}, sorted(tensors), difference, other, tuple(notes))]
-
-
-_BOTH = ("encoder.", "decoder.")
-"""Beginnings of the names of the weights that a folder has."""
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
@@ -89,7 +83,7 @@ def _as_imported(
 def _with_scale(config: LevelsConfig, run: Run, notes: list[str]) -> LevelsConfig:
     """With the scaling factor of the run's latents; 1 if its data cannot be read, which is said."""
     try:
-        scale = scaling_factor(run)
+        scale = scaling_factor(run, config)
         notes.append(f"scaling_factor {scale:.5g}: 1 / std of the latents of training examples")
     except VaezooError as error:
         scale = 1.0

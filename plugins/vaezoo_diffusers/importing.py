@@ -23,7 +23,7 @@ from vaezoo.runtime.device import seeded
 from .classes import read_config
 from .config import LevelsConfig
 from .names import CONFIG
-from .weights import dtype_of, find_weights, read_weights, to_own, to_theirs
+from .weights import dtype_of, find_weights, read_weights, to_own
 
 _FOLDER = "folder"
 """The data set of a run if none is named: any folder of images, given later."""
@@ -96,16 +96,15 @@ def _build(
     weights: Path,
 ) -> BaseVAE:
     """The model with these weights. RunError unless they are all of its weights, and no others."""
-    renamed = description.renamed
     with seeded(0, torch.device("cpu")):  # the random state of the caller stays as it is
         try:
             with torch.device("meta"):  # sizes that the weights do not have need no memory
                 expected = build_model(config, spec).state_dict()
-            check_fit(to_theirs(expected, renamed), tensors, weights)
+            check_fit(description.weights_of(expected), tensors, weights)
             model = build_model(config, spec)
         except OptionError as error:
             raise RunError(f"{path}: {error}") from None
-    load_into(model, to_own(tensors, renamed), weights)
+    load_into(model, to_own(tensors, description.renamed), weights)
     return model
 
 
@@ -131,7 +130,8 @@ def _configure(
     given = sections.pop("data")
     if other := next((section for section, found in sections.items() if found), None):
         raise OptionError(f"--set {other}...: it is for the data only, as in --set data.test=100")
-    components = resolve_components({"model": description.model_name, "data": data or _FOLDER}, {})
+    names = {"model": description.model_name, "data": data or _FOLDER, "sampler": "none"}
+    components = resolve_components(names, {})
     fields = components.data.load_options().model_fields
     wanted: dict[str, Any] = {
         "image_size": description.image_size,

@@ -55,7 +55,7 @@ def compare(model: BaseVAE, config: LevelsConfig, folder: Path) -> tuple[float, 
     generator = torch.Generator().manual_seed(0)
     side = _POSITIONS * config.factor
     x = torch.rand(_BATCH, config.in_channels, side, side + config.factor, generator=generator)
-    z = torch.randn(_BATCH, config.latent_channels, _POSITIONS, _POSITIONS + 1, generator=generator)
+    z = config.example_latents(model, (_BATCH, _POSITIONS, _POSITIONS + 1), generator)
     difference = max(
         _difference(own(given), their(given))
         for own, their, given in zip(ours, theirs, (x, z), strict=True)

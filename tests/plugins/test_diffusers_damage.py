@@ -35,8 +35,9 @@ def folder(original: Path, tmp_path: Path) -> Path:
 
 
 def fields(**changes: Any) -> Change:
-    """Other fields in config.json; None of a field is null."""
-    return lambda folder: (folder / CONFIG).write_text(json.dumps({**KL_CONFIG, **changes}))
+    """Other fields in config.json; without those whose value is `...`."""
+    values = {k: v for k, v in {**KL_CONFIG, **changes}.items() if v is not ...}
+    return lambda folder: (folder / CONFIG).write_text(json.dumps(values))
 
 
 def without(name: str) -> Change:
@@ -79,6 +80,8 @@ def pipe(folder: Path) -> None:
     os.mkfifo(folder / WEIGHTS)
 
 
+VQ = {"_class_name": "VQModel", "shift_factor": ...}
+
 CASES: dict[str, tuple[Change, str]] = {
     "config is missing": (lambda f: (f / CONFIG).unlink(), "has no config.json, and no folder vae"),
     "config is no JSON": (lambda f: (f / CONFIG).write_text("{"), "it is not JSON"),
@@ -116,6 +119,15 @@ CASES: dict[str, tuple[Change, str]] = {
     "a huge image": (fields(sample_size=2**30), "a size must be between 1 and 4096 pixels"),
     "an uneven image": (fields(sample_size=9), "multiples of 2, and the data is images of 3×9×9"),
     "four channels": (fields(in_channels=4, out_channels=4), "images of 4 channels, which image"),
+    "codes of another size": (
+        fields(**VQ, vq_embed_dim=4),
+        "vq_embed_dim 4 differs from latent_channels 3",
+    ),
+    "another kind of norm": (fields(**VQ, norm_type="spatial"), "norm_type: "),
+    "very many codes": (
+        fields(**VQ, num_vq_embeddings=2**24),
+        "num_vq_embeddings: Input should be less than or equal to 1048576",
+    ),
     "weights are missing": (lambda f: (f / WEIGHTS).unlink(), f"has no {WEIGHTS}"),
     "weights are cut": (cut, "is damaged"),
     "weights are empty": (lambda f: (f / WEIGHTS).write_bytes(b""), "is damaged"),

@@ -49,7 +49,7 @@ def test_diffusers_loads_a_trained_run(
     assert "agrees with diffusers" in said
     assert "1 / std of the latents of training examples" in said
     model = diffusers.AutoencoderKL.from_pretrained("kl").eval()
-    assert model.config.scaling_factor == pytest.approx(scaling_factor(run))
+    assert model.config.scaling_factor == pytest.approx(scaling_factor(run, describe_run(run)))
     assert (model.config.sample_size, model.config.latent_channels) == (16, 4)
     x, z = torch.rand(3, 1, 16, 16), torch.randn(3, 4, 4, 4)
     with torch.no_grad():
@@ -67,7 +67,7 @@ def test_diffusers_loads_a_trained_run(
 
 def test_the_scaling_factor_gives_latents_of_variance_one(run: Run) -> None:
     z = run.encode(what="sample", split="train")
-    assert scaling_factor(run) * z.std() == pytest.approx(1.0, rel=0.03)
+    assert scaling_factor(run, describe_run(run)) * z.std() == pytest.approx(1.0, rel=0.03)
 
 
 def test_without_its_data_the_scaling_factor_is_one_and_said(
@@ -153,6 +153,9 @@ WIDE = {"hidden": (8, 8), "norm_groups": 4, "logvar_range": (-30, 20)}
         ("autoencoder_kl", {"latent_grid": False}, "is one vector.*: train with --latent-grid"),
         ("vanilla", GRID, r"to -30,20, and this run to -20,20: train with --logvar-range=-30,20"),
         ("vamp_prior", GRID, "no class of diffusers is wired as the model vamp_prior"),
+        ("vqgan", {"cosine": True}, "compares codes by their distance: train with --no-cosine"),
+        ("vqgan", {"quant_conv": False}, "train with --quant-conv --post-quant-conv"),
+        ("vqgan", {"bottleneck": "fsq"}, "bottleneck fsq .* --bottleneck gaussian or vq"),
         ("cvae", {"network": "ldm"}, "no class of diffusers is wired as the model cvae"),
     ],
 )
