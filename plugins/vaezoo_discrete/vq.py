@@ -104,7 +104,11 @@ class VectorQuantizer(Quantizer):
     @property
     def codes(self) -> Tensor:
         """The code vectors, [num_codes, code_dim]."""
-        return F.normalize(self.codebook, dim=1) if self.cosine else self.codebook
+        if not self.cosine:
+            return self.codebook
+        # Its gradient needs the codebook as it was, and `learn` replaces dead codes in place.
+        codebook = self.codebook if self.ema else self.codebook.clone()
+        return F.normalize(codebook, dim=1)
 
     def forward(self, features: Tensor) -> Quantized:
         with no_autocast(features.device):

@@ -314,6 +314,21 @@ class TestCosine:
         quantize(100 * features())
         assert torch.allclose(quantize.codebook.norm(dim=1), torch.ones(()))
 
+    def test_a_gradient_passes_though_dead_codes_are_replaced(self) -> None:
+        """The gradient of the used codes is that without replacement; the others have none."""
+        gradients = []
+        for steps in (None, 1):
+            quantize = quantizer(cosine=True, ema=False, dead_code_steps=steps)
+            before = quantize.codebook.detach().clone()
+            _, indices, losses = quantize(100 * features(1, 1, 2))
+            losses["codebook"].sum().backward()
+            gradients.append(quantize.codebook.grad)
+            used = torch.zeros(SIZE, dtype=torch.bool).index_fill_(0, indices.flatten(), True)
+            assert (quantize.codebook == before)[~used].all() == (steps is None)
+        torch.testing.assert_close(*gradients)
+        assert not gradients[0][~used].any()
+        assert gradients[0][used].any()
+
 
 class TestKmeans:
     def clusters(self) -> Tensor:

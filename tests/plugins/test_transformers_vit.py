@@ -12,7 +12,9 @@ from torch import Tensor, nn
 import vaezoo
 from vaezoo import DataSpec
 from vaezoo.errors import DataError, OptionError
+from vaezoo.models.distributions import diagonal_normal
 from vaezoo.options import parse
+from vaezoo_deterministic.smoothness import gradient_penalty
 from vaezoo_transformers.block import TransformerBlock
 from vaezoo_transformers.network import ViTNetwork
 from vaezoo_transformers.options import ViTOptions
@@ -204,3 +206,26 @@ def test_any_quantizer_quantizes_the_tokens(bottleneck: str) -> None:
     assert model.sampler is not None
     sampled = model.sampler.distribution().sample(torch.Size((2,)))
     assert model.decode(sampled).mean.shape == (2, 1, 16, 16)
+
+
+def test_a_gradient_penalty_differentiates_attention_twice() -> None:
+    """∂ penalty / ∂ weight against finite differences, through all of the decoder."""
+    torch.manual_seed(0)
+    decoder = network((1, 8, 8), depth=1).decoder(2, (1, 8, 8)).double()
+    z, weight = (
+        torch.randn(1, 2).double(),
+        decoder.get_parameter("2.transformer.0.attention.weight"),
+    )
+
+    def penalty() -> Tensor:
+        torch.manual_seed(7)
+        return gradient_penalty(lambda z: diagonal_normal(decoder(z), torch.ones(())), z)[1].sum()
+
+    (slope,) = torch.autograd.grad(penalty(), weight)
+    step = 1e-5 * torch.randn_like(weight)
+    with torch.no_grad():
+        weight += step
+        above = penalty()
+        weight -= 2 * step
+        below = penalty()
+    torch.testing.assert_close((slope * step).sum(), (above - below) / 2, rtol=1e-4, atol=0)
