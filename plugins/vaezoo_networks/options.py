@@ -28,6 +28,16 @@ class ConvOptions(Options):
     )
 
 
+class CheckpointingOptions(Options):
+    """Of a network of blocks that can be computed again."""
+
+    activation_checkpointing: bool = Field(
+        False,
+        description="in training, keep only the input of each block for the backward pass and "
+        "compute the rest again: less memory, a third more time",
+    )
+
+
 class MLPOptions(Options):
     """The widths of dense layers."""
 

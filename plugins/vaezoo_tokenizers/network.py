@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 from torch import nn
 
 from vaezoo import DataSpec, Network
 from vaezoo.errors import DataError
 from vaezoo.nn.scaling import rescaling
+from vaezoo_networks.checkpointing import checkpoint_blocks
+from vaezoo_networks.options import CheckpointingOptions
 
+from . import dc_ae, efficientvit, ldm
 from .dc_ae import DCAEDecoder, DCAEEncoder, DCAEStructure
 from .ldm import LDMDecoder, LDMEncoder, Structure
 from .options import DCAEOptions, LDMOptions
@@ -24,6 +28,16 @@ class _GridNetwork(Network):
     For a vector, 16 channels of the grid are flattened. A subclass calls `_set_grid`, and defines
     `grid_encoder` and `grid_decoder`.
     """
+
+    options: CheckpointingOptions
+    block_kinds: ClassVar[tuple[type[nn.Module], ...]]
+    """The blocks that activation checkpointing computes again."""
+
+    def _checkpointed(self, body: nn.Module) -> nn.Module:
+        """The body, its blocks checkpointed if the options say so."""
+        if not self.options.activation_checkpointing:
+            return body
+        return checkpoint_blocks(body, self.block_kinds)
 
     def _set_grid(self, name: str, levels: int) -> None:
         """Set `latent_grid`, of a network that halves the size levels - 1 times.
@@ -64,6 +78,7 @@ class LDMNetwork(_GridNetwork):
     """
 
     options: LDMOptions
+    block_kinds = (ldm.ResidualBlock, ldm.Attention)
 
     def __init__(self, options: LDMOptions, data: DataSpec) -> None:
         super().__init__(options, data)
@@ -77,18 +92,20 @@ class LDMNetwork(_GridNetwork):
         self._set_grid("ldm", len(options.hidden))
 
     def grid_encoder(self, channels: int) -> nn.Module:
-        return LDMEncoder(
+        body = LDMEncoder(
             self.structure,
             self.data.channels,
             channels,
             rescale=rescaling(self.data),
             quant_conv=self.options.quant_conv,
         )
+        return self._checkpointed(body)
 
     def grid_decoder(self, channels: int, out_shape: tuple[int, ...]) -> nn.Module:
-        return LDMDecoder(
+        body = LDMDecoder(
             self.structure, channels, out_shape[0], post_quant_conv=self.options.post_quant_conv
         )
+        return self._checkpointed(body)
 
 
 class DCAENetwork(_GridNetwork):
@@ -102,6 +119,7 @@ class DCAENetwork(_GridNetwork):
     """
 
     options: DCAEOptions
+    block_kinds = (dc_ae.ResidualBlock, efficientvit.EfficientViTBlock)
 
     def __init__(self, options: DCAEOptions, data: DataSpec) -> None:
         super().__init__(options, data)
@@ -116,19 +134,21 @@ class DCAENetwork(_GridNetwork):
         self._set_grid("dc_ae", len(options.hidden))
 
     def grid_encoder(self, channels: int) -> nn.Module:
-        return DCAEEncoder(
+        body = DCAEEncoder(
             self.structure,
             self.data.channels,
             channels,
             self.options.layers(self.options.encoder_layers),
             rescale=rescaling(self.data),
         )
+        return self._checkpointed(body)
 
     def grid_decoder(self, channels: int, out_shape: tuple[int, ...]) -> nn.Module:
-        return DCAEDecoder(
+        body = DCAEDecoder(
             self.structure,
             channels,
             out_shape[0],
             self.options.layers(self.options.decoder_layers),
             batch_norm_levels=self.options.batch_norm_levels,
         )
+        return self._checkpointed(body)

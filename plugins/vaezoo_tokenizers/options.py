@@ -8,12 +8,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from vaezoo import Options
+from vaezoo_networks.options import CheckpointingOptions
 
 Widths = tuple[Annotated[int, Field(ge=1)], ...]
 Levels = tuple[Annotated[int, Field(ge=0)], ...]
 
 
-class LDMOptions(Options):
+class LDMOptions(CheckpointingOptions):
     """The levels of the network, their blocks, and its attention."""
 
     test_defaults: ClassVar[Mapping[str, Any]] = {
@@ -66,7 +67,7 @@ class LDMOptions(Options):
         return self
 
 
-class DCAEOptions(Options):
+class DCAEOptions(CheckpointingOptions):
     """The levels of the network, their blocks, and how sizes change between them."""
 
     test_defaults: ClassVar[Mapping[str, Any]] = {"hidden": (8, 8), "head_dim": 4}

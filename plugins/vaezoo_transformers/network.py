@@ -9,7 +9,9 @@ from torch import nn
 from vaezoo import DataSpec, Network
 from vaezoo.errors import DataError
 from vaezoo.nn.scaling import rescaling
+from vaezoo_networks.checkpointing import checkpoint_blocks
 
+from .block import TransformerBlock
 from .options import ViTOptions
 from .vit import GridDecoder, GridEncoder, Structure, TokenDecoder, TokenEncoder
 
@@ -60,14 +62,22 @@ class ViTNetwork(Network):
     def grid_encoder(self, channels: int) -> nn.Module:
         tokens, rescale = self.options.latent_tokens, rescaling(self.data)
         if tokens is None:
-            return GridEncoder(self.structure, self.data.channels, channels, rescale)
-        return TokenEncoder(self.structure, self.data.channels, tokens, channels, rescale)
+            body: nn.Module = GridEncoder(self.structure, self.data.channels, channels, rescale)
+        else:
+            body = TokenEncoder(self.structure, self.data.channels, tokens, channels, rescale)
+        return self._checkpointed(body)
 
     def grid_decoder(self, channels: int, out_shape: tuple[int, ...]) -> nn.Module:
         tokens = self.options.latent_tokens
         if tokens is None:
-            return GridDecoder(self.structure, channels, out_shape[0])
-        return TokenDecoder(self.structure, tokens, channels, out_shape[0])
+            return self._checkpointed(GridDecoder(self.structure, channels, out_shape[0]))
+        return self._checkpointed(TokenDecoder(self.structure, tokens, channels, out_shape[0]))
+
+    def _checkpointed(self, body: nn.Module) -> nn.Module:
+        """The body, its blocks checkpointed if the options say so."""
+        if not self.options.activation_checkpointing:
+            return body
+        return checkpoint_blocks(body, (TransformerBlock,))
 
 
 def _patch_size(options: ViTOptions, data: DataSpec) -> int:

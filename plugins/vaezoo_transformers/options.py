@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vaezoo import Options
+from vaezoo_networks.options import CheckpointingOptions
 
 
-class ViTOptions(Options):
+class ViTOptions(CheckpointingOptions):
     """The patches, the transformer, and where its latents are."""
 
     test_defaults: ClassVar[Mapping[str, Any]] = {"embed_dim": 32, "depth": 1, "num_heads": 4}
