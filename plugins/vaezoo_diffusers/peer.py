@@ -22,8 +22,12 @@ from .config import LevelsConfig
 from .names import WEIGHTS
 from .weights import to_own
 
-TOLERANCE = 1e-5
-"""Largest allowed difference, relative to the largest value if that is above 1."""
+TOLERANCE = 1e-8
+"""Largest allowed difference in float64, relative to the largest value if that is above 1.
+
+In float32 a large model is 2e-5 from its own values in float64, by rounding alone: another constant
+of a norm could not be told from that.
+"""
 
 _BATCH, _POSITIONS = 2, 4
 """Examples that are compared, and the sides of their latents: not those of the data."""
@@ -34,12 +38,11 @@ Parts = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
 
 @torch.no_grad()
 def compare(model: BaseVAE, config: LevelsConfig, folder: Path) -> tuple[float, str]:
-    """The largest difference between a model and the folder written of it, and to what.
+    """The largest difference between a model and the folder written of it, in float64, and to what.
 
     To diffusers if it is installed, else to PyTorch with the weights of the file. RunError if
     diffusers cannot load the folder, or the difference is above TOLERANCE.
     """
-    model = model.eval()
     ours = _own_parts(model)
     try:
         with _quiet():
@@ -57,7 +60,7 @@ def compare(model: BaseVAE, config: LevelsConfig, folder: Path) -> tuple[float, 
     x = torch.rand(_BATCH, config.in_channels, side, side + config.factor, generator=generator)
     z = config.example_latents(model, (_BATCH, _POSITIONS, _POSITIONS + 1), generator)
     difference = max(
-        _difference(own(given), their(given))
+        _difference(own(given.double()), their(given.double()))
         for own, their, given in zip(ours, theirs, (x, z), strict=True)
     )
     if not difference <= TOLERANCE:
@@ -69,11 +72,13 @@ def compare(model: BaseVAE, config: LevelsConfig, folder: Path) -> tuple[float, 
 
 
 def _own_parts(model: Any) -> Parts:
-    return model.encoder, model.decoder
+    """The encoder and the decoder in float64; the model stays as it is."""
+    encoder, decoder = copy.deepcopy((model.encoder, model.decoder))
+    return encoder.double().eval(), decoder.double().eval()
 
 
 def _load(cls: Any, folder: Path) -> nn.Module:
-    """The model of a class of diffusers, in float32."""
+    """The model of a class of diffusers, in float64."""
     try:
         with _quiet():
             model: nn.Module = cls.from_pretrained(
@@ -82,7 +87,7 @@ def _load(cls: Any, folder: Path) -> nn.Module:
     except Exception as error:  # it raises anything
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise RunError(f"diffusers cannot load what would be written: {reason}") from error
-    return model.eval().float()
+    return model.eval().double()
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 import vaezoo
 from commands import refused
@@ -115,6 +116,17 @@ def test_what_differs_is_not_kept(
     with pytest.raises(RunError, match=r"differs from that of the run by 0\.00.*nothing was writt"):
         export.export_folder(run, tmp_path / "again")
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_constant_of_a_norm_is_told_from_rounding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("diffusers")
+    run = import_run(write_folder(tmp_path / "kl"), tmp_path / "run")
+    norms = [module for module in run.model.modules() if isinstance(module, nn.GroupNorm)]
+    norms[-1].eps = 2e-6
+    with pytest.raises(RunError, match=r"differs from that of the run by \d"):
+        export.export_folder(run, tmp_path / "again")
 
 
 def test_what_diffusers_cannot_load_is_not_kept(
