@@ -11,7 +11,7 @@ from torch import Tensor
 from vaezoo.errors import RunError
 from vaezoo.runs.run import Run
 
-from .config import Count, LevelsConfig, Number, Options
+from .config import Count, LevelsConfig, Number, Options, check_grid
 
 _LOGVAR_RANGE = (-30.0, 20.0)
 """The log-variances of diffusers are clamped to it."""
@@ -68,11 +68,7 @@ class AutoencoderKLConfig(LevelsConfig):
     def of_run(cls, run: Run) -> Self:
         network: Any = run.config.options["network"]
         bottleneck: Any = run.config.options["bottleneck"]
-        if not bottleneck.latent_grid:
-            raise RunError(
-                "the latent of this run is one vector, and that of diffusers a grid: train with "
-                "--latent-grid"
-            )
+        check_grid(run)
         if bottleneck.logvar_range != _LOGVAR_RANGE:
             raise RunError(
                 "diffusers clamps log-variances to -30,20, and this run to "

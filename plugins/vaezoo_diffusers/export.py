@@ -16,7 +16,7 @@ from vaezoo.runs.run import Run
 from vaezoo_export.export import Exported
 
 from .classes import CLASSES, describe_run
-from .config import LevelsConfig
+from .config import ModelConfig
 from .names import CONFIG, WEIGHTS
 from .peer import compare
 from .scaling import scaling_factor
@@ -37,8 +37,9 @@ def export_folder(run: Run, path: Path) -> list[Exported]:
     else:
         config, dtype = _with_scale(config, run, notes), torch.float32
     tensors = config.weights_of(model.state_dict())
-    if all(tensor.to(dtype).to(tensor.dtype).equal(tensor) for tensor in tensors.values()):
-        tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    floats = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+    if all(tensor.to(dtype).to(tensor.dtype).equal(tensor) for tensor in floats.values()):
+        tensors |= {name: tensor.to(dtype) for name, tensor in floats.items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir()
@@ -64,8 +65,8 @@ def _save(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def _as_imported(
-    config: LevelsConfig, imported: object, run: Run
-) -> tuple[LevelsConfig, torch.dtype]:
+    config: ModelConfig, imported: object, run: Run
+) -> tuple[ModelConfig, torch.dtype]:
     """With what the imported folder had beside the model, and the dtype of its weights."""
     where = f"{run.folder.metadata}: imported"
     values = imported if isinstance(imported, dict) else {}
@@ -80,7 +81,7 @@ def _as_imported(
     return config.model_copy(update=kept), dtypes.get(str(values.get("dtype")), torch.float32)
 
 
-def _with_scale(config: LevelsConfig, run: Run, notes: list[str]) -> LevelsConfig:
+def _with_scale(config: ModelConfig, run: Run, notes: list[str]) -> ModelConfig:
     """With the scaling factor of the run's latents; 1 if its data cannot be read, which is said."""
     try:
         scale = scaling_factor(run, config)

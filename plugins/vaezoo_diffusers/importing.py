@@ -21,7 +21,7 @@ from vaezoo.runs.train import run_record
 from vaezoo.runtime.device import seeded
 
 from .classes import read_config
-from .config import LevelsConfig
+from .config import ModelConfig
 from .names import CONFIG
 from .weights import dtype_of, find_weights, read_weights, to_own
 
@@ -91,7 +91,7 @@ def _build(
     config: RunConfig,
     spec: DataSpec,
     tensors: Mapping[str, Tensor],
-    description: LevelsConfig,
+    description: ModelConfig,
     path: Path,
     weights: Path,
 ) -> BaseVAE:
@@ -120,7 +120,7 @@ def _find_folder(source: Path) -> Path:
 
 
 def _configure(
-    description: LevelsConfig,
+    description: ModelConfig,
     data: str | None,
     settings: Sequence[str],
     root: Path | None,
@@ -133,10 +133,9 @@ def _configure(
     names = {"model": description.model_name, "data": data or _FOLDER, "sampler": "none"}
     components = resolve_components(names, {})
     fields = components.data.load_options().model_fields
-    wanted: dict[str, Any] = {
-        "image_size": description.image_size,
-        "channels": str(description.in_channels),
-    }
+    wanted: dict[str, Any] = {"channels": str(description.in_channels)}
+    if description.image_size is not None:
+        wanted["image_size"] = description.image_size
     if data is None and description.in_channels not in (1, 3):
         raise OptionError(
             f"the model takes images of {description.in_channels} channels, which image files do "
@@ -151,7 +150,7 @@ def _configure(
     return config, read_data(components.data, config.data)
 
 
-def _check_data(description: LevelsConfig, config: RunConfig, splits: Splits | None) -> DataSpec:
+def _check_data(description: ModelConfig, config: RunConfig, splits: Splits | None) -> DataSpec:
     """The data's spec. DataError unless the model takes images of this size and channels."""
     channels, factor = description.in_channels, description.factor
     if splits is None:

@@ -18,16 +18,9 @@ from vaezoo import BaseVAE
 from vaezoo.checkpoint.format import load_into, load_weights
 from vaezoo.errors import RunError
 
-from .config import LevelsConfig
+from .config import ModelConfig
 from .names import WEIGHTS
 from .weights import to_own
-
-TOLERANCE = 1e-8
-"""Largest allowed difference in float64, relative to the largest value if that is above 1.
-
-In float32 a large model is 2e-5 from its own values in float64, by rounding alone: another constant
-of a norm could not be told from that.
-"""
 
 _BATCH, _POSITIONS = 2, 4
 """Examples that are compared, and the sides of their latents: not those of the data."""
@@ -37,11 +30,11 @@ Parts = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
 
 
 @torch.no_grad()
-def compare(model: BaseVAE, config: LevelsConfig, folder: Path) -> tuple[float, str]:
+def compare(model: BaseVAE, config: ModelConfig, folder: Path) -> tuple[float, str]:
     """The largest difference between a model and the folder written of it, in float64, and to what.
 
     To diffusers if it is installed, else to PyTorch with the weights of the file. RunError if
-    diffusers cannot load the folder, or the difference is above TOLERANCE.
+    diffusers cannot load the folder, or the difference is above the tolerance.
     """
     ours = _own_parts(model)
     try:
@@ -63,7 +56,7 @@ def compare(model: BaseVAE, config: LevelsConfig, folder: Path) -> tuple[float, 
         _difference(own(given.double()), their(given.double()))
         for own, their, given in zip(ours, theirs, (x, z), strict=True)
     )
-    if not difference <= TOLERANCE:
+    if not difference <= config.tolerance:
         raise RunError(
             f"the model in {what} differs from that of the run by {difference:.2g}: nothing was "
             "written"

@@ -9,13 +9,13 @@ from torch import nn
 
 from vaezoo.runs.run import Run
 
-from .config import LevelsConfig
+from .config import ModelConfig
 
 _EXAMPLES, _AT_ONCE = 64, 8
 
 
 @torch.no_grad()
-def scaling_factor(run: Run, config: LevelsConfig) -> float:
+def scaling_factor(run: Run, config: ModelConfig) -> float:
     """1 / std of the latents of training examples, so that diffusion gets latents of variance 1.
 
     Over all values (Rombach et al. 2022, appendix G), for 64 examples that are spread evenly over

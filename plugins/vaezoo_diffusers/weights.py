@@ -20,6 +20,8 @@ _SINGLE = re.compile(rf"{STEM}(\.[\w-]+)?\.safetensors")
 _SHARD = re.compile(r"[\w.-]+\.safetensors")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_COUNTS = ".num_batches_tracked"
+"""The one kind of whole numbers: the steps of a batch norm."""
 
 _OLD_ATTENTION = re.compile(r"(.*attentions\.\d+\.)(query|key|value|proj_attn)(\.\w+)")
 _ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -68,7 +70,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], list[Path]]:
         if missing := shards.keys() - tensors.keys():
             raise RunError(f"{path} names {quoted(min(missing))}, which no file holds")
     for name, tensor in tensors.items():
-        if tensor.dtype not in _DTYPES:
+        counts = tensor.dtype == torch.int64 and name.endswith(_COUNTS)
+        if tensor.dtype not in _DTYPES and not counts:
             kinds = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
             raise RunError(f"{path}: {quoted(name)} is {tensor.dtype}, not one of {kinds}")
         if not tensor.isfinite().all():
@@ -111,6 +114,7 @@ def _rename(tensors: Mapping[str, Tensor], renamed: Mapping[str, str]) -> dict[s
 
 
 def dtype_of(tensors: Mapping[str, Tensor]) -> str:
-    """The dtype of all tensors, as "float16"; "mixed" if they have several."""
-    found = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}
+    """The dtype of all tensors but counts, as "float16"; "mixed" if they have several."""
+    kinds = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+    found = {str(dtype).removeprefix("torch.") for dtype in kinds}
     return found.pop() if len(found) == 1 else "mixed"
