@@ -81,6 +81,17 @@ def test_bytes_are_read_once_and_written_once() -> None:
     assert count(lambda: x.mul_(2)).bytes == 2 * 400
 
 
+def test_operations_are_those_that_are_no_views() -> None:
+    x = torch.rand(4, 6)
+    assert count(lambda: x + x.view(6, 4).T).operations == 1
+    assert count(lambda: x.flatten()[2:].expand(2, 22).unsqueeze(0)).operations == 0
+    assert count(lambda: torch.empty_like(x).copy_(x)).operations == 1
+    layer = nn.Linear(6, 3)
+    # A product with its bias, and the sum; backward, the ones, a product and a sum.
+    assert count(lambda: layer(x).sum()).operations == 2
+    assert count(lambda: layer(x).sum().backward()).operations == 2 + 3
+
+
 def test_counting_on_meta_equals_counting_for_real() -> None:
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3))
     x = torch.rand(BATCH, 1, 8, 8)

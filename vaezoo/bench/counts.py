@@ -26,11 +26,13 @@ class Counts:
     flops: multiplications and additions of matrix products and convolutions, forward and backward.
     bytes: what every operation reads and writes, each tensor once, without fusion or caches: an
         upper bound of an eager step's traffic.
+    operations: those that compute or copy, so not views: on a GPU each is one kernel or more.
     missed: operations with arithmetic that `flops` leaves out, and how often they were called.
     """
 
     flops: int
     bytes: int
+    operations: int
     missed: dict[str, int]
 
 
@@ -43,7 +45,7 @@ def count(step: Callable[[], object]) -> Counts:
     with warnings.catch_warnings(), counter as flops, traffic:
         warnings.simplefilter("ignore")
         step()
-    return Counts(flops.get_total_flops(), traffic.bytes, dict(traffic.missed))
+    return Counts(flops.get_total_flops(), traffic.bytes, traffic.operations, dict(traffic.missed))
 
 
 def _convolution_backward(
@@ -66,11 +68,11 @@ def _convolution_backward(
 
 
 class _Traffic(TorchDispatchMode):
-    """Adds up the bytes of each operation's tensors."""
+    """Adds up the bytes of each operation's tensors, and counts the operations."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.bytes = 0
+        self.bytes = self.operations = 0
         self.missed: Counter[str] = Counter()
 
     def __torch_dispatch__(
@@ -86,4 +88,5 @@ class _Traffic(TorchDispatchMode):
             read = {id(t): t.nbytes for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
             written = sum(t.nbytes for t in tree_leaves(result) if isinstance(t, Tensor))
             self.bytes += sum(read.values()) + written
+            self.operations += "empty" not in name and name != "_unsafe_view"
         return result

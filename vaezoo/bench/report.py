@@ -22,6 +22,7 @@ HEADINGS = (
     "of GEMM",
     "of peak",
     "bound by",
+    "ops",
     "memory",
 )
 
@@ -55,7 +56,7 @@ def table_cells(row: Row) -> list[str]:
     """A row as texts, in the order of HEADINGS."""
     start = [row["model"], row["mode"], str(row["batch_size"]), row["precision"], row["compile"]]
     if row["images_per_second"] is None:
-        return [*start, row["status"], *[""] * 6, row["reason"]]
+        return [*start, row["status"], *[""] * 7, row["reason"]]
     windows = row["images_per_second_windows"]
     spread = (max(windows) - min(windows)) / row["images_per_second"]
     mark = "" if row["status"] == "ok" else f" ({row['status']})"
@@ -67,6 +68,7 @@ def table_cells(row: Row) -> list[str]:
         f"{row['latency_ms']['p99']:.2f}",
         *("-" if row[key] is None else f"{row[key]:.0%}" for key in ("gemm_share", "peak_share")),
         row["bound_by"] or "-",
+        str(row.get("operations") or "-"),  # earlier reports have none
         f"{row['peak_memory_bytes'] / 2**20:,.0f} MiB",
     ]
 

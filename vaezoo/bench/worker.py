@@ -132,6 +132,8 @@ class Workload:
 
 
 _LARGEST_TRIED = 1 << 16
+_FEW = 8
+"""Examples of the step whose operations are counted: their number does not depend on them."""
 
 
 def main() -> None:
@@ -189,6 +191,7 @@ def _measure(job: Job, case: Case, device: torch.device) -> dict[str, Any]:
         "flops_per_image": counts.flops / case.batch_size,
         "flops_missed": counts.missed,
         "bytes_per_image": counts.bytes / case.batch_size,
+        "operations": _count_operations(job, case),
         "gemm_share": gemm_share,
         "copy_share": copy_share,
         "peak_share": rate / peak[0] if peak else None,
@@ -213,6 +216,14 @@ def _count(job: Job, case: Case) -> Counts:
         raise
     except Exception:  # a model that reads a value back cannot run on meta tensors
         return count(Workload(job, eager, torch.device("cpu")).countable_step)
+
+
+def _count_operations(job: Job, case: Case) -> int:
+    """Of an eager step on the CPU with its optimizer, not the first, which creates its state."""
+    few = replace(case, compile="off", batch_size=min(case.batch_size, _FEW))
+    workload = Workload(replace(job, end_to_end=False), few, torch.device("cpu"))
+    workload.step()
+    return count(workload.step).operations
 
 
 def _find_largest_batch(job: Job, case: Case, device: torch.device) -> Case:
