@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import vaezoo
+from vaezoo.data.loader import BatchLoader
 from vaezoo.errors import DataError, OptionError
+from vaezoo.evaluation.metric import EvalContext
+from vaezoo.plugins.specs import METRIC_REQUIRES
 from vaezoo_tokenizers.dc_ae import DownSample, UpSample, to_channels
 from vaezoo_tokenizers.efficientvit import ChannelRMSNorm, LinearAttention, linear_attention
 
@@ -246,3 +249,17 @@ def test_it_is_the_autoencoder_dc_of_diffusers(
         z = peer.encode(2 * x - 1).latent
         torch.testing.assert_close(model.encode(x).mean, z, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(model.decoder(z), peer.decode(z).sample, atol=1e-4, rtol=1e-4)
+
+
+def test_metrics_say_that_it_has_no_elbo_whatever_its_sampler_is() -> None:
+    model = vaezoo.create_model("dc_ae", (1, 8, 8), hidden=(4, 4), **SAMPLER).eval()
+    model.sampler.fitted.fill_(True)
+    assert not model.prior_has_density
+    split = vaezoo.TensorSplit(torch.rand(2, 1, 8, 8))
+    batches = BatchLoader(split, batch_size=2, device=torch.device("cpu"))
+    context = EvalContext(model, frozenset(("deterministic",)), batches)
+    assert not context.has("elbo")
+    assert context.why_not("elbo") == METRIC_REQUIRES["elbo"]
+    able = EvalContext(model, frozenset(("elbo",)), batches)
+    assert not able.has("elbo")
+    assert "no density" in able.why_not("elbo")

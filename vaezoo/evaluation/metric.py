@@ -121,9 +121,12 @@ class EvalContext:
 
     def has(self, requirement: str) -> bool:
         """Whether model and data meet a requirement, a word of METRIC_REQUIRES."""
+        needs_density = requirement in _NEED_PRIOR_DENSITY
+        return self._has(requirement) and (not needs_density or self.model.prior_has_density)
+
+    def _has(self, requirement: str) -> bool:
+        """`has`, whatever the sampler is."""
         data = self.model.data
-        if requirement in _NEED_PRIOR_DENSITY and not self.model.prior_has_density:
-            return False
         return {
             "density": "deterministic" not in self.capabilities,
             "continuous": "discrete" not in self.capabilities,
@@ -134,7 +137,7 @@ class EvalContext:
 
     def why_not(self, requirement: str) -> str:
         """Why a requirement is not met, in words."""
-        if requirement in _NEED_PRIOR_DENSITY and not self.model.prior_has_density:
+        if self._has(requirement):
             return "its sampler has no density where the latents are"
         return METRIC_REQUIRES[requirement]
 
