@@ -110,12 +110,12 @@ def _build(
 
 def _find_folder(source: Path) -> Path:
     """The folder itself, or `vae` in a pipeline."""
-    if not source.is_dir():
+    # By os.path, which takes a name that no file can have for one that is not there.
+    if not os.path.isdir(source):
         raise RunError(f"there is no folder {source}")
-    if (source / CONFIG).exists():
-        return source
-    if (source / "vae" / CONFIG).exists():
-        return source / "vae"
+    for folder in (source, source / "vae"):
+        if os.path.exists(folder / CONFIG):
+            return folder
     raise RunError(f"{source} has no {CONFIG}, and no folder vae that has one")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +34,10 @@ def find_weights(folder: Path) -> Path:
 
     The one of float32 is taken before a variant, as `diffusion_pytorch_model.fp16.safetensors`.
     """
-    names = sorted(path.name for path in folder.iterdir())
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise RunError(f"cannot read {folder}: {error.strerror or error}") from None
     found = [name for name in names if _INDEX.fullmatch(name) or _SINGLE.fullmatch(name)]
     plain = [name for name in found if name in (WEIGHTS, f"{WEIGHTS}.index.json")]
     chosen = plain or found
@@ -85,7 +89,7 @@ def _read_index(path: Path) -> dict[str, str]:
     if not isinstance(shards, dict) or not shards:
         raise RunError(f"{path} is damaged: it has no weight_map")
     for file in shards.values():
-        if not isinstance(file, str) or not _SHARD.fullmatch(file) or file.startswith("."):
+        if not isinstance(file, str) or not _SHARD.fullmatch(file):
             raise RunError(f"{path} names {quoted(file)}, which is no file of this folder")
     return shards
 

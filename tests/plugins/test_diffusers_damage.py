@@ -182,7 +182,8 @@ def test_what_is_wrong_is_one_line(
 def test_what_is_wrong_with_the_line(
     folder: Path, in_tmp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "there is no folder none" in refused(capsys, "import", "none", "-o", "run")
+    for name in ("none", "n" * 300):
+        assert f"there is no folder {name}" in refused(capsys, "import", name, "-o", "run")
     said = refused(capsys, "import", folder, "-o", "run", "--data", "sprites")
     assert "images of 3 channels, and the data is images of 1×8×8" in said
     said = refused(capsys, "import", folder, "-o", "run", "--set", "network.hidden=8")
