@@ -75,6 +75,12 @@ class TrainedClassifier:
     accuracy: float
 
 
+def classifier_name(trained: TrainedClassifier, data_name: str) -> str:
+    """The name of a classifier in labels: that of its data, and what it tells apart."""
+    kind = "classifier" if trained.target == "classes" else f"{trained.target}-classifier"
+    return "-".join(filter(None, (data_name.replace("_", "-"), kind)))
+
+
 def load_classifier(
     splits: Splits,
     binarize: Binarize,

@@ -19,9 +19,9 @@ from vaezoo.evaluation.metric import (
 )
 
 from . import distances, inception
-from .classifier import load_classifier
+from .classifier import classifier_name, load_classifier
 
-_BATCH_SIZE = 256
+BATCH_SIZE = 256
 _NOISE = 2
 
 
@@ -38,9 +38,12 @@ class Features(MetricState):
         # Spread over the split: a part of it may be sorted.
         self._wanted = set(torch.linspace(0, context.num_examples - 1, self.size).long().tolist())
 
+    def rows(self, batch: EvalBatch) -> list[int]:
+        """The examples of a batch that are compared."""
+        return [i for i, at in enumerate(batch.index.tolist()) if at in self._wanted]
+
     def update(self, batch: EvalBatch) -> None:
-        rows = [i for i, at in enumerate(batch.index.tolist()) if at in self._wanted]
-        if rows:
+        if rows := self.rows(batch):
             self._real.append(self.network(batch.x[rows]))
             if batch.y is not None:
                 self._labels.append(batch.y[rows])
@@ -48,21 +51,21 @@ class Features(MetricState):
     def fid(self) -> MetricResult:
         value = distances.frechet_distance(self.real, self.generated)
         if self.training is None:
-            return self._result("fid", value)
-        return self._result("fid", value, distances.frechet_distance(self.real, self.training))
+            return self.result("fid", value)
+        return self.result("fid", value, distances.frechet_distance(self.real, self.training))
 
     def kid(self) -> MetricResult:
         generator = torch.Generator().manual_seed(self.context.seed)
         value, std = distances.kernel_distance(self.real, self.generated, generator)
-        return self._result("kid", value, std=std)
+        return self.result("kid", value, std=std)
 
     def precision(self) -> MetricResult:
         reference = self._training_coverage
-        return self._result("precision", self._coverage[0], reference and reference[0])
+        return self.result("precision", self._coverage[0], reference and reference[0])
 
     def recall(self) -> MetricResult:
         reference = self._training_coverage
-        return self._result("recall", self._coverage[1], reference and reference[1])
+        return self.result("recall", self._coverage[1], reference and reference[1])
 
     @functools.cached_property
     def real(self) -> Tensor:
@@ -79,8 +82,8 @@ class Features(MetricState):
         labels = torch.cat(self._labels) if self._labels else None
         mean = model.data.domain != "binary"
         with self.context.noise(_NOISE):
-            for done in range(0, len(self.real), _BATCH_SIZE):
-                count = min(_BATCH_SIZE, len(self.real) - done)
+            for done in range(0, len(self.real), BATCH_SIZE):
+                count = min(BATCH_SIZE, len(self.real) - done)
                 y = None if labels is None else labels[done : done + count]
                 x = model.sample(count, y, mean=mean).float()
                 parts.append(self.network(x.clamp(0, 1)))
@@ -97,11 +100,11 @@ class Features(MetricState):
         measured = self.context.batches
         batches = BatchLoader(
             splits.train,
-            batch_size=_BATCH_SIZE,
+            batch_size=BATCH_SIZE,
             device=measured.device,
             binarize=measured.binarize,
         )
-        return torch.cat([self.network(batches.batch(i).x) for i in index.split(_BATCH_SIZE)])
+        return torch.cat([self.network(batches.batch(i).x) for i in index.split(BATCH_SIZE)])
 
     @functools.cached_property
     def _coverage(self) -> tuple[float, float]:
@@ -114,10 +117,13 @@ class Features(MetricState):
             return None
         return distances.precision_and_recall(self.real, self.training)
 
-    def _result(
+    def result(
         self, metric: str, value: float, reference: float | None = None, std: float | None = None
     ) -> MetricResult:
-        """reference: the value that training images have in place of generated ones."""
+        """A value with its network.
+
+        reference: the value that training images have in place of generated ones.
+        """
         trained = "" if reference is None else f"training images have {reference:.3g}"
         return MetricResult(
             value,
@@ -148,6 +154,5 @@ def _select_network(context: EvalContext) -> tuple[nn.Module, str, str]:
         raise MetricUnavailable("it needs the whole data set, to train a classifier on")
     binarize = context.batches.binarize
     trained = load_classifier(context.splits, binarize, context.device, context.on_progress)
-    kind = "classifier" if trained.target == "classes" else f"{trained.target}-classifier"
-    name = "-".join(filter(None, (context.data_name.replace("_", "-"), kind)))
+    name = classifier_name(trained, context.data_name)
     return trained.network, name, f"held-out accuracy {trained.accuracy:.3f}"

@@ -46,6 +46,27 @@ METRICS = (
         formula="P(x within the ball of some x̂ to its 3rd nearest neighbour)",
         paper=_KYNKAANNIEMI,
     ),
+    _metric(
+        name="rfid",
+        target="vaezoo_fidelity.reconstructions:ReconstructionFeatures",
+        group="reconstructions",
+        summary="Fréchet distance between the features of reconstructions and of their originals",
+        formula="fid, of reconstructions in place of generated images",
+        paper="Heusel et al. 2017, arXiv:1706.08500, equation 6",
+        direction="lower",
+        cost="at most 10,000 images; once, a classifier is trained",
+    ),
+    _metric(
+        name="ifid",
+        target="vaezoo_fidelity.reconstructions:InterpolatedFeatures",
+        summary="fid of images decoded halfway between latents of real images: whether a second "
+        "model on the latents can make good images",
+        formula="fid of decode(slerp(z, nearest other z, ½)), z the mode of q(z|x)",
+        paper="Xu et al. 2026, arXiv:2603.05630",
+        direction="lower",
+        requires=("images", "bounded", "continuous"),
+        cost="at most 10,000 images, and their distances; once, a classifier is trained",
+    ),
 )
 
 

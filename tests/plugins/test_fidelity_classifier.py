@@ -134,7 +134,7 @@ def measured(drawn: Tensor, splits: Splits | None, **changes: object) -> Evaluat
         Copier(drawn), frozenset(), batches, splits=splits, loaded=whole.test, data_name="my_bars"
     )
     setting = dataclasses.replace(setting, **changes)  # type: ignore[arg-type]
-    return evaluate(setting, select_metrics(["samples"]))
+    return evaluate(setting, select_metrics(["fid", "kid", "precision", "recall"]))
 
 
 def test_samples_as_good_as_real_ones_and_bad_ones() -> None:
