@@ -35,6 +35,16 @@ _HEADS_SHA256 = "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b843286
 """Of the file v0.1/vgg.pth of the package lpips 0.1.4."""
 
 
+class MissingWeightsError(OptionError):
+    """LPIPS cannot be built. problem: what it needs. advice: what comes before the alternatives."""
+
+    def __init__(self, problem: str, advice: str) -> None:
+        super().__init__(
+            f"--perceptual lpips needs {problem}: {advice}--perceptual ms_ssim, classifier or none"
+        )
+        self.problem = problem
+
+
 @dataclass(frozen=True)
 class LoadedDistance:
     """A distance, its name for records, and the sha256 of its weights; b"" if it has none."""
@@ -101,9 +111,8 @@ def load_lpips(file: Path | None = None, download: bool = False) -> LoadedDistan
     """LPIPS. Its name is `lpips` with the published weights alone; others are in its name."""
     heads = heads_path()
     if heads is None or not heads.is_file():
-        raise OptionError(
-            "--perceptual lpips needs the heads of the package lpips: pip install "
-            "'vaezoo[perceptual]', or give --perceptual ms_ssim, classifier or none"
+        raise MissingWeightsError(
+            "the heads of the package lpips (pip install 'vaezoo[perceptual]')", "give "
         )
     path = _find_vgg(file, download)
     network = VGG16Features()
@@ -133,10 +142,8 @@ def _find_vgg(file: Path | None, download: bool) -> Path:
             raise OptionError(f"VGG16 could not be downloaded from {_URL}: {error}") from None
         return path
     advice = "" if file else f"copy {path.name} of torchvision there, give --download-weights, or "
-    raise OptionError(
-        f"--perceptual lpips needs the weights of VGG16, and {path} does not exist: {advice}"
-        "give --perceptual ms_ssim, classifier or none"
-    )
+    problem = f"the weights of VGG16, and {path} does not exist"
+    raise MissingWeightsError(problem, f"{advice}give ")
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
