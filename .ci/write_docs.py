@@ -232,6 +232,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo_samplers.fitting": ("check_classes", "check_labels", "warmup_cosine"),
     "vaezoo_adversarial.options": ("DiscriminatorOptions",),
     "vaezoo_tokenizers.likelihoods": ("UnboundedLocation",),
+    "vaezoo_tokenizers.tiled": ("decode_tiled", "encode_tiled", "map_tiles"),
     "vaezoo_fidelity.classifier": (
         "Classifier",
         "TrainedClassifier",
