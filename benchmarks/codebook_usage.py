@@ -1,0 +1,156 @@
+"""How much of a codebook of 16,384 codes each quantizer uses, on crops of photographs.
+
+    python benchmarks/codebook_usage.py FOLDER [--steps 400] [--only simvq,ibq,...]
+
+The photographs are colour pictures that scikit-image ships. Crops of 64×64 are written to
+FOLDER/crops as PNG files, those for training from the left three quarters of each picture and those
+held out from the rest. The same small network is trained with each quantizer, for the same steps.
+Use and perplexity are of the held-out crops. What is there is used again.
+
+The table goes to results/codebook_usage.md, the numbers to results/codebook_usage.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from skimage import data
+
+import vaezoo
+from vaezoo.runtime.device import device_name
+
+RESULTS = Path(__file__).parent / "results"
+PICTURES = ("astronaut", "chelsea", "coffee", "rocket", "stereo_motorcycle", "retina")
+SIDE, TRAIN, TEST = 64, 4000, 2000
+CODES = 16_384
+JOB: dict[str, Any] = {
+    "data": "folder",
+    "image_size": (SIDE, SIDE),
+    "network": "conv",
+    "hidden": (16, 32, 64),  # a grid of 8 by 8 codes
+    "batch_size": 16,
+    "lr": 1e-3,
+    "schedule": "cosine",
+    "sampler": "none",
+    "seed": 0,
+}
+LEARNED = {"codes": CODES, "code_dim": 8}
+QUANTIZERS: dict[str, dict[str, Any]] = {
+    "vq, plain": {"bottleneck": "vq", "dead_code_steps": None, **LEARNED},
+    "vq, dead codes replaced": {"bottleneck": "vq", **LEARNED},
+    "vq, dead codes replaced, cosine, rotation": {
+        "bottleneck": "vq",
+        "cosine": True,
+        "estimator": "rotation",
+        **LEARNED,
+    },
+    "simvq": {"bottleneck": "simvq", **LEARNED},
+    "rvq, 2 codebooks": {"bottleneck": "rvq", "codebooks": 2, **LEARNED},
+    "pq, 2 codebooks": {"bottleneck": "pq", "codebooks": 2, **LEARNED},
+    "fsq": {"bottleneck": "fsq", "levels": (8, 8, 8, 8, 4)},
+    "lfq": {"bottleneck": "lfq", "bits": 14},
+    "bsq": {"bottleneck": "bsq", "bits": 14},
+    # The distortion is a sum over 12,288 values, and the entropies over 64 positions.
+    "lfq, entropy weight 20": {"bottleneck": "lfq", "bits": 14, "entropy_weight": 20.0},
+    "bsq, entropy weight 20": {"bottleneck": "bsq", "bits": 14, "entropy_weight": 20.0},
+    "bsq, entropy weight 20, of whole codes": {
+        "bottleneck": "bsq",
+        "bits": 14,
+        "entropy_weight": 20.0,
+        "joint_entropy": True,
+    },
+    "ibq": {"bottleneck": "ibq", **LEARNED},
+}
+METRICS = ("code_use", "code_perplexity", "psnr")
+
+
+def write_crops(folder: Path) -> None:
+    """Crops at random places, the same each time, TRAIN and TEST of them."""
+    if folder.exists():
+        return
+    pictures = [getattr(data, name)() for name in PICTURES]
+    pictures = [found[0] if isinstance(found, tuple) else found for found in pictures]
+    draw = np.random.default_rng(0)
+    partial = folder.with_name("crops.partial")
+    for split, count in (("train", TRAIN), ("test", TEST)):
+        (partial / split).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            picture = pictures[i % len(pictures)]
+            height, width = picture.shape[:2]
+            border = 3 * width // 4
+            low, high = (0, border) if split == "train" else (border, width)
+            top = draw.integers(0, height - SIDE + 1)
+            left = draw.integers(low, high - SIDE + 1)
+            crop = picture[top : top + SIDE, left : left + SIDE]
+            Image.fromarray(crop).save(partial / split / f"{i:05d}.png")
+    partial.rename(folder)
+
+
+def measure(path: Path, crops: Path, options: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    begun = time.perf_counter()
+    run = vaezoo.train(
+        "vq_vae", out=path, root=crops, auto_resume=True, steps=steps, **JOB, **options
+    )
+    seconds = time.perf_counter() - begun
+    found = run.evaluate(metrics=list(METRICS)).metrics
+    return {
+        "use": found["code_use"].value,
+        "perplexity": found["code_perplexity"].value,
+        "psnr": found["psnr"].value,
+        "note": found["code_use"].note,
+        "seconds": seconds,
+    }
+
+
+def table(found: Mapping[str, Mapping[str, Any]]) -> str:
+    lines = ["| quantizer | codes in use | perplexity | PSNR, dB |", "| --- | --- | --- | --- |"]
+    for name in QUANTIZERS:
+        if name in found:
+            row = found[name]
+            lines.append(
+                f"| {name} | {100 * row['use']:.1f} % | {row['perplexity']:,.0f} "
+                f"| {row['psnr']:.1f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--only", help="quantizers whose name starts with one of these")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    write_crops(given.folder / "crops")
+    file = RESULTS / "codebook_usage.json"
+    kept = json.loads(file.read_text())["quantizers"] if file.exists() else {}
+    chosen = tuple(given.only.split(",")) if given.only else ("",)
+    for name, options in QUANTIZERS.items():
+        if not name.startswith(chosen) or name in kept:
+            continue
+        path = given.folder / "".join(c if c.isalnum() else "-" for c in name)
+        kept[name] = measure(path, given.folder / "crops", options, given.steps)
+        print(name, kept[name], flush=True)
+        about = {
+            "device": device_name(torch.device("cpu")),
+            "steps": given.steps,
+            "train": TRAIN,
+            "held_out": TEST,
+            "codes": CODES,
+            "seed": JOB["seed"],
+        }
+        file.write_text(json.dumps({**about, "quantizers": kept}, indent=1) + "\n")
+        (RESULTS / "codebook_usage.md").write_text(table(kept))
+    print(table(kept))
+
+
+if __name__ == "__main__":
+    main()
