@@ -152,6 +152,10 @@ def kl_divergence(posterior: Distribution, prior: Distribution, z: Tensor) -> Te
         return posterior.log_prob(z) - prior.log_prob(z)
 
 
+# torch keeps the formula for two types that it has found; torch.compile cannot trace the search.
+torch_kl.kl_divergence(*[diagonal_normal(torch.zeros(1), torch.ones(1), 1)] * 2)
+
+
 def mode(posterior: Distribution) -> Tensor:
     """The one value that stands for the posterior: [batch, *event].
 
