@@ -47,9 +47,9 @@ def smallest(layers: int) -> int:
     return 3 * 2**layers
 
 
-def check_size(data: DataSpec, layers: int, downscale: int = 1) -> None:
-    """DataError unless images, also those smaller by `downscale`, are large enough."""
-    side = min(data.height, data.width) // downscale
+def check_size(data: DataSpec, layers: int) -> None:
+    """DataError unless images are large enough."""
+    side = min(data.height, data.width)
     if side < smallest(layers):
         fits = max((n for n in range(1, layers) if smallest(n) <= side), default=0)
         advice = f"--discriminator-layers {fits}" if fits else "--adversarial-weight 0"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,7 @@ from torch.distributions import Distribution
 
 from vaezoo import BaseLoss, BaseVAE, Batch, DataSpec, LossOutput, Phase, StepContext
 from vaezoo.errors import DataError, OptionError
-from vaezoo.losses.elbo import elbo_terms
-from vaezoo.models.distributions import Delta
+from vaezoo.models.distributions import Delta, kl_divergence
 from vaezoo.nn.batch_norm import freeze_bn_stats
 from vaezoo_discrete.losses import batch_statistics, code_terms, quantizer_loss
 from vaezoo_discrete.quantizer import Quantizer
@@ -20,8 +20,18 @@ from vaezoo_tokenizers.likelihoods import UnboundedLocation
 
 from .adversarial import LeCam, adaptive_weight, discriminator_loss, generator_loss, r1_penalty
 from .discriminator import PatchDiscriminator, check_size
+from .equivariance import View, check_model, make_views
 from .options import PerceptualGANOptions
 from .weights import LoadedDistance, check_data, load_distance
+
+
+class Decoded(NamedTuple):
+    """q(z|x), its sample and p(z); and p(x|z) of each view of the batch, with its images."""
+
+    posterior: Distribution
+    z: Tensor
+    prior: Distribution
+    views: list[tuple[Distribution, Tensor]]
 
 
 class PerceptualGANLoss(BaseLoss):
@@ -40,6 +50,11 @@ class PerceptualGANLoss(BaseLoss):
     reconstructions. Before the step `discriminator_start` both adversarial losses are 0. In
     evaluation the loss has no adversarial term: its values against a discriminator that changes do
     not compare.
+
+    With `eq` a part of the latents is turned and made smaller, and so are the images that they are
+    compared with (Kouzelis et al. 2025): see `make_views`. Sums over a smaller image are scaled to
+    the size of a whole one. Training then has no term `elbo`, and the discriminator sees images of
+    full size only. In evaluation nothing is transformed.
     """
 
     options: PerceptualGANOptions
@@ -51,7 +66,7 @@ class PerceptualGANLoss(BaseLoss):
             raise DataError(
                 f"loss perceptual_gan compares images, and this data is {data.describe()}"
             )
-        check_data(options.perceptual, data)
+        check_data(options.perceptual, data, options.eq_downscale if options.eq else 1)
         self.data = data
         # A list hides the network from nn.Module: it is no part of parameters and state.
         self._distance: list[LoadedDistance] = []
@@ -89,21 +104,25 @@ class PerceptualGANLoss(BaseLoss):
 
     def forward(self, model: BaseVAE, batch: Batch, context: StepContext) -> LossOutput:
         """The model's loss."""
-        output = model(batch.x, batch.y)
-        posterior, images = output.posterior, mean_image(output.likelihood)
-        if isinstance(posterior, Delta):  # it has no rate
-            terms = {"distortion": -output.likelihood.log_prob(batch.x)}
-        else:
-            terms = elbo_terms(output, batch.x)
+        posterior, z, prior, views = self._decode(model, batch)
+        distortions = [-likelihood.log_prob(x) * self._scale(x) for likelihood, x in views]
+        terms = {"distortion": torch.cat(distortions)}
+        if not isinstance(posterior, Delta):  # it has no rate
+            terms["rate"] = kl_divergence(posterior, prior, z)
+            if not self._transforms:
+                terms["elbo"] = -terms["distortion"] - terms["rate"]
         terms |= code_terms(posterior)
+        images = [mean_image(likelihood) for likelihood, _ in views]
+        pairs = [(image, x) for image, (_, x) in zip(images, views, strict=True)]
         if self.options.reconstruction == "l1":
             # Twice, since values in [-1, 1] are twice as far apart as those in [0, 1].
             scale = 2.0 if self.data.is_bounded else 1.0
-            terms["l1"] = scale * (images - batch.x).abs().flatten(1).sum(1)
+            sums = [(a - b).abs().flatten(1).sum(1) * self._scale(b) for a, b in pairs]
+            terms["l1"] = scale * torch.cat(sums)
         likeness = terms["l1" if self.options.reconstruction == "l1" else "distortion"]
         if self.options.perceptual != "none":
-            name, distance = self._compare(images, batch.x)
-            terms[f"perceptual_{name}"] = distance
+            distance = torch.cat([self._compare(a, b) for a, b in pairs])
+            terms[f"perceptual_{self._loaded().name}"] = distance
             likeness = likeness + self.data.numel * self.options.perceptual_weight * distance
         loss = likeness.mean() + quantizer_loss(self.options, terms)
         if "rate" in terms:
@@ -112,7 +131,7 @@ class PerceptualGANLoss(BaseLoss):
             return LossOutput(loss, terms)
         started = self._started(context)
         with freeze_bn_stats(self.discriminator):
-            terms["adversarial"] = generator_loss(self.options.gan, self.discriminator(images))
+            terms["adversarial"] = generator_loss(self.options.gan, self.discriminator(images[0]))
         adversarial = terms["adversarial"].mean()
         weight: Tensor | float = self.options.adversarial_weight
         if self.options.adaptive_weight:
@@ -128,8 +147,9 @@ class PerceptualGANLoss(BaseLoss):
         """The discriminator's loss, with its regularisation."""
         assert self.discriminator is not None
         with torch.no_grad(), freeze_bn_stats(model), freeze_codes(model):
-            images = mean_image(model(batch.x, batch.y).likelihood)
-        x = batch.x.detach().requires_grad_() if self.options.r1 else batch.x
+            likelihood, x = self._decode(model, batch).views[0]
+            images = mean_image(likelihood)
+        x = x.detach().requires_grad_() if self.options.r1 else x
         real, fake = self.discriminator(x), self.discriminator(images)
         loss = discriminator_loss(self.options.gan, real, fake)
         terms = {"real_logit": real.flatten(1).mean(1), "fake_logit": fake.flatten(1).mean(1)}
@@ -144,8 +164,11 @@ class PerceptualGANLoss(BaseLoss):
         return LossOutput(torch.where(started, loss, 0.0), terms)
 
     def phases(self, model: BaseVAE) -> list[Phase]:
+        # What is missing is said before the first step.
         if self.options.perceptual != "none":
-            self._loaded()  # what is missing is said before the first step
+            self._loaded()
+        if self.options.eq:
+            check_model(model, self.options.eq_downscale)
         phases = [Phase("train", list(model.parameters()), self)]
         if self.discriminator is not None:
             own, scale = list(self.discriminator.parameters()), self.options.discriminator_lr_scale
@@ -163,11 +186,32 @@ class PerceptualGANLoss(BaseLoss):
             )
         return context.global_step >= start
 
-    def _compare(self, images: Tensor, x: Tensor) -> tuple[str, Tensor]:
-        """The name of the perceptual distance, and its values, [batch]."""
+    @property
+    def _transforms(self) -> bool:
+        """Whether latents are transformed: with `eq`, in training."""
+        return self.options.eq > 0 and self.training
+
+    def _decode(self, model: BaseVAE, batch: Batch) -> Decoded:
+        """The batch, encoded and decoded."""
+        if not self._transforms:
+            posterior, z, prior, likelihood = model(batch.x, batch.y)
+            return Decoded(posterior, z, prior, [(likelihood, batch.x)])
+        y = model.labels(batch.y)
+        posterior = model.encode(batch.x, y)
+        z = posterior.rsample()
+        views = make_views(View(z, batch.x, y), self.options.eq, self.options.eq_downscale)
+        decoded = [(model.decode(view.z, view.y), view.x) for view in views]
+        return Decoded(posterior, z, model.density_prior(y), decoded)
+
+    def _scale(self, x: Tensor) -> float:
+        """The number of values of an image of the data, divided by that of these images."""
+        return self.data.numel / x[0].numel()
+
+    def _compare(self, images: Tensor, x: Tensor) -> Tensor:
+        """The perceptual distance of each image, [batch]."""
         found = self._loaded()
         found.place(x)
-        return found.name, found.distance(images, x)
+        return found.distance(images, x)
 
     def _loaded(self) -> LoadedDistance:
         """The perceptual distance, which is read when it is first needed.

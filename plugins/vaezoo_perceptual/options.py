@@ -88,6 +88,16 @@ class PerceptualGANOptions(DiscriminatorOptions, VQLossOptions):
     lecam_decay: float = Field(
         0.999, ge=0, lt=1, description="decay of the moving averages of logits in it"
     )
+    eq: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="fraction of a batch whose latents are turned and shrunk before they are "
+        "decoded, and compared with images turned and shrunk alike; 0.5 in EQ-VAE",
+    )
+    eq_downscale: int = Field(
+        2, ge=1, le=8, description="how much smaller half of them are made; 1: only turns"
+    )
 
     @model_validator(mode="after")
     def _check_file(self) -> Self:
