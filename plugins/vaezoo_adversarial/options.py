@@ -13,6 +13,8 @@ Widths = tuple[Annotated[int, Field(ge=1)], ...]
 
 
 class DiscriminatorOptions(Options):
+    """Options of the optimizer of a discriminator."""
+
     discriminator_lr_scale: float = Field(
         1.0, gt=0, description="the discriminator's learning rate, as a multiple of --lr"
     )

@@ -96,6 +96,8 @@ class GumbelOptions(Options):
 
 
 class VQLossOptions(Options):
+    """Options of the loss of codes."""
+
     commitment: float = Field(
         0.25,
         ge=0,

@@ -20,7 +20,7 @@ from vaezoo.errors import DataError, OptionError
 def command(
     data: str, settings: tuple[str, ...], root: Path | None, out: Path, overwrite: bool, device: str
 ) -> None:
-    """Train a small classifier of the data set DATA, or take the one in the cache, and write it.
+    """Train a classifier, whose features compare images.
 
     It is the network that the metric fid uses where Inception is not available. The loss
     perceptual_gan compares images by its features: --perceptual classifier --perceptual-file FILE.

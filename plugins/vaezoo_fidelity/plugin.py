@@ -82,6 +82,6 @@ def register_commands(register: Callable[[CommandSpec], None]) -> None:
         CommandSpec(
             name="classifier",
             target="vaezoo_fidelity.command:command",
-            summary="Write a classifier of a data set, whose features compare images.",
+            summary="Train a classifier, whose features compare images.",
         )
     )

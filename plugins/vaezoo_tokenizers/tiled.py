@@ -106,9 +106,12 @@ def _weights(size: int, tile: int, overlap: int, scale: Fraction) -> Tensor:
 
 def _factor(model: EncoderDecoderVAE) -> int:
     """The sides of an image divided by those of its latent."""
+    wrong = OptionError("tiles are for images with a latent on a grid of rows and columns")
+    if not isinstance(model, EncoderDecoderVAE):
+        raise wrong
     grid, sides = model.bottleneck.grid, model.data.spatial_shape
-    if not isinstance(model, EncoderDecoderVAE) or len(grid) != 2 or len(sides) != 2:
-        raise OptionError("tiles are for images with a latent on a grid of rows and columns")
+    if len(grid) != 2 or len(sides) != 2:
+        raise wrong
     if model.latent_shape[-2:] != grid:
         raise OptionError("tiles are for a latent of one grid, not for codes on several")
     factor = sides[0] // grid[0]

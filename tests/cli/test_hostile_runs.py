@@ -369,7 +369,7 @@ def test_a_run_of_an_earlier_version_is_refused(
 ) -> None:
     """Its run.json has no format, and other names of keys and options. The format is the reason."""
     content = json.loads((run / "run.json").read_text())
-    assert {*content} == {*documented("`run.json` of a run")}
+    assert {*content, "imported"} == {*documented("`run.json` of a run")}
     assert content.pop("format") == 3
     content["data"]["spec"]["classes"] = content["data"]["spec"].pop("class_names")
     (run / "run.json").write_text(json.dumps(content))

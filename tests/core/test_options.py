@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -79,19 +80,31 @@ def chosen(cls: type[Options]) -> st.SearchStrategy[dict[str, Any]]:
         name: values(info.annotation, info.metadata) for name, info in cls.model_fields.items()
     }
     # Groups of channels divide every number of channels: one does.
-    fixed = {name: st.just(1) for name in fields if name == "norm_groups"}
+    fixed = {name: st.just(1) for name in fields if name in ("norm_groups", "num_heads")}
     optional = {name: found for name, found in fields.items() if name not in fixed}
-    return st.fixed_dictionaries(fixed, optional=optional).map(_that_ends)
+    return st.fixed_dictionaries(fixed, optional=optional).map(
+        lambda found: _that_fits(found, fields)
+    )
 
 
-def _that_ends(chosen: dict[str, Any]) -> dict[str, Any]:
+def _that_fits(chosen: dict[str, Any], fields: Collection[str]) -> dict[str, Any]:
     """Training takes epochs or steps, not both, and one cycle has no second warm-up.
 
-    Parts to copy go with a run to copy them from, and levels with attention are levels.
+    Parts to copy go with a run to copy them from, a classifier with its file, and levels with
+    attention are levels.
     """
-    if "attention_levels" in chosen:
-        levels = len(chosen.get("hidden", (1, 1, 1)))
-        chosen["attention_levels"] = tuple(n % levels for n in chosen["attention_levels"])
+    levels = len(chosen.get("hidden", (1, 1, 1)))
+    for name in ("attention_levels", "batch_norm_levels"):
+        if chosen.get(name) is not None:
+            chosen[name] = tuple(n % levels for n in chosen[name])
+    if "head_dim" in fields:  # of dc_ae: widths are multiples of 4, and levels have their numbers
+        chosen["hidden"] = tuple(4 * width for width in chosen.get("hidden", (1, 1, 1)))
+        chosen["attention_scales"] = tuple(n | 1 for n in chosen.get("attention_scales", ()))
+        for name in ("encoder_layers", "decoder_layers"):
+            if chosen.get(name) is not None:
+                chosen[name] = (1,) * levels
+    if chosen.get("perceptual") == "classifier":
+        chosen["perceptual_file"] = "classifier.safetensors"
     if chosen.get("init_from") is None:
         chosen.pop("init_parts", None)
     if chosen.get("schedule") == "one_cycle":

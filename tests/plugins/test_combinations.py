@@ -21,7 +21,16 @@ WRITER = import_file(str(Path(__file__).parents[2] / ".ci" / "write_docs.py"))
 PAGE = WRITER.DOCS / "combinations.md"
 
 
-@pytest.mark.parametrize("model", registry().specs("model"), ids=lambda spec: spec.name)
+QUICK = ("aae", "cvae", "ladder_vae", "vanilla", "vq_vae")
+"""One model of each wiring: these run in every run of the tests, the others take minutes."""
+
+MODELS = [
+    pytest.param(spec, id=spec.name, marks=() if spec.name in QUICK else pytest.mark.slow)
+    for spec in registry().specs("model")
+]
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_every_pair_trains_or_is_refused_as_the_page_says(model: ModelSpec) -> None:
     """Any other error than a refusal would end it: so would a term that is no number."""
     rows = [row for row in PAGE.read_text("utf-8").splitlines() if f"| `{model.name}` |" in row]
@@ -38,8 +47,8 @@ def test_the_last_layer_of_the_decoder_runs_last(spec: ModelSpec) -> None:
     pair = ModelWithLoss(spec)
     model, ran = pair.build(), []
     for module in model.decoder.modules():
-        if next(module.parameters(recurse=False), None) is not None:
-            module.register_forward_hook(lambda module, *_: ran.append(module))
+        if next(module.parameters(recurse=False), None) is not None:  # it may have layers inside
+            module.register_forward_pre_hook(lambda module, *_: ran.append(module))
     model(*pair.batch())
     assert model.last_decoder_layer is ran[-1]
 

@@ -48,6 +48,8 @@ def test_the_lower_level_is_quantized_given_the_upper_one() -> None:
     made = quantizer()
     x = torch.randn(2, 2 * DIM, 5, 8)
     below, above = (q.codebook for q in made.quantizers)
+    for codes in (below, above):  # far enough from each other that several are in use
+        codes.data.normal_(std=0.3)
     top = made.to_codes[1](made.down[0](x))
     assert top.shape == (2, DIM, 3, 4)
     top_indices = nearest(top, above)
