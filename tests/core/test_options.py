@@ -93,18 +93,22 @@ def _that_fits(chosen: dict[str, Any], fields: Collection[str]) -> dict[str, Any
     Parts to copy go with a run to copy them from, a classifier with its file, and levels with
     attention are levels.
     """
-    levels = len(chosen.get("hidden", (1, 1, 1)))
-    for name in ("attention_levels", "batch_norm_levels"):
-        if chosen.get(name) is not None:
-            chosen[name] = tuple(n % levels for n in chosen[name])
+    levels = len(chosen.get("hidden") or (1, 1, 1))
+    if chosen.get("attention_levels") is not None:
+        chosen["attention_levels"] = tuple(n % levels for n in chosen["attention_levels"])
     if "head_dim" in fields:  # of dc_ae: widths are multiples of 4, and levels have their numbers
         chosen["hidden"] = tuple(4 * width for width in chosen.get("hidden", (1, 1, 1)))
         chosen["attention_scales"] = tuple(n | 1 for n in chosen.get("attention_scales", ()))
         for name in ("encoder_layers", "decoder_layers"):
             if chosen.get(name) is not None:
                 chosen[name] = (1,) * levels
-    if chosen.get("perceptual") == "classifier":
-        chosen["perceptual_file"] = "classifier.safetensors"
+        chosen.pop("batch_norm_levels", None)
+    if "embed_dim" in chosen:  # of sines and cosines of two coordinates
+        chosen["embed_dim"] = max(4, chosen["embed_dim"] // 4 * 4)
+    if "perceptual" in fields:
+        chosen.pop("perceptual_file", None)
+        if chosen.get("perceptual") == "classifier":
+            chosen["perceptual_file"] = "classifier.safetensors"
     if chosen.get("init_from") is None:
         chosen.pop("init_parts", None)
     if chosen.get("schedule") == "one_cycle":
