@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from commands import refused
 from fork_server import ForkServer
 from vaezoo.cli.main import all_commands
 
@@ -152,6 +153,26 @@ def test_every_command_is_summed_up_as_its_own_help_does(name: str) -> None:
         shown.stderr
     )
     assert all_commands()[name] in vaezoo("--help").stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate"],
+        ["sample"],
+        ["report", "-o", "r.html"],
+        ["train", "vanilla", "--config"],
+        ["train", "vanilla", "--steps", "1", "--out"],
+        ["train", "vanilla", "--data", "folder", "--root"],
+        ["decode", "run"],
+        ["import", "-o", "run"],
+    ],
+    ids=" ".join,
+)
+def test_a_name_that_no_file_can_have(
+    words: list[str], in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert len(refused(capsys, *words, "x" * 300)) < 600
 
 
 def test_list_needs_no_pydantic() -> None:

@@ -164,6 +164,8 @@ def main(args: Sequence[str] | None = None) -> int:
         _discard(sys.stdout)
         return 128 + 13  # the exit code of a process that SIGPIPE ended
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # where pathlib asks whether there is such a file
+            return _fail(f"{error.filename}: no file can have so long a name", 2)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         _discard(sys.stdout)
