@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -87,7 +85,6 @@ def _maps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 def gaussian_window(size: int, like: Tensor) -> Tensor:
     """Weights of a Gaussian that sum to 1: [size], size rounded down to an odd number."""
     half = (size - 1) // 2
-    weights = like.new_tensor(
-        [math.exp(-(i * i) / (2 * _SIGMA**2)) for i in range(-half, half + 1)]
-    )
+    offsets = torch.arange(-half, half + 1, dtype=like.dtype, device=like.device)
+    weights = (-offsets.square() / (2 * _SIGMA**2)).exp()
     return weights / weights.sum()

@@ -167,6 +167,7 @@ class TestFiles:
     def test_weights_that_are_missing(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
+        pytest.importorskip("lpips")
         monkeypatch.setattr(weights, "vgg_path", lambda: tmp_path / "vgg16-397923af.pth")
         model = vaezoo.create_model(
             "vanilla", (3, 16, 16), loss="perceptual_gan", discriminator_layers=1

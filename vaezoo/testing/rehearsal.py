@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -41,7 +42,14 @@ _HOST_READS = {
 }
 """Operations that wait for a value, or for the size of their result, from the device."""
 
-_OTHER_CODE = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+_OTHER_CODE = tuple(
+    f"{folder}{os.sep}"  # or vaezoo/ would be the beginning of vaezoo_vanilla/ too
+    for folder in (
+        Path(torch.__file__).parent,
+        Path(__file__).parents[1],
+        Path(mock.__file__).parent,
+    )
+)
 """Folders whose code is not the plugin's."""
 
 GPU = torch.device("cuda", 0)
