@@ -43,7 +43,7 @@ _HOST_READS = {
 """Operations that wait for a value, or for the size of their result, from the device."""
 
 _OTHER_CODE = tuple(
-    f"{folder}{os.sep}"  # or vaezoo/ would be the beginning of vaezoo_vanilla/ too
+    f"{folder}{os.sep}"  # without the separator, the folders of some plugins begin so too
     for folder in (
         Path(torch.__file__).parent,
         Path(__file__).parents[1],
@@ -74,14 +74,18 @@ def _line(found: TracebackType | None) -> str:
     return f": {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
 
 
+def _refuse_host_read(operation: str) -> None:
+    reads = _HOST_READS.get(operation)
+    fail_if(reads is not None, f"a value is read back by {reads}")
+
+
 class NoHostReads(TorchDispatchMode):
     """Raises CheckFailed at an operation that would wait for the device."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        name = func.overloadpacket.__name__
-        fail_if(name in _HOST_READS, f"a value is read back by {_HOST_READS.get(name)}")
+        _refuse_host_read(func.overloadpacket.__name__)
         return func(*args, **(kwargs or {}))
 
 
@@ -101,7 +105,7 @@ class _PretendGPU(TorchDispatchMode):
         name = func.overloadpacket.__name__
         tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         if any(_device(t) == GPU for t in tensors):
-            fail_if(name in _HOST_READS, f"a value is read back by {_HOST_READS.get(name)}")
+            _refuse_host_read(name)
             other = [t for t in tensors if t.dim() and _device(t) != GPU and name != "copy_"]
             if other:
                 raise CheckFailed(f"{name} meets a tensor {[*other[0].shape]} that is on the CPU")
@@ -151,18 +155,6 @@ def _like(tensor: Tensor) -> Tensor:
         fake = fake.contiguous(memory_format=torch.channels_last)
     is_parameter = isinstance(tensor, nn.Parameter)
     return nn.Parameter(fake, tensor.requires_grad) if is_parameter else fake
-
-
-@contextmanager
-def autocast_bf16(enabled: bool) -> Iterator[None]:
-    """bf16 autocast of a GPU; torch.autocast turns itself off where there is none."""
-    torch.set_autocast_enabled("cuda", enabled)
-    torch.set_autocast_dtype("cuda", torch.bfloat16)
-    try:
-        yield
-    finally:
-        torch.set_autocast_enabled("cuda", False)
-        torch.clear_autocast_cache()
 
 
 @check("make constants buffers, create tensors on the device of an input, read no value back")
