@@ -227,6 +227,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vaezoo_discrete.vq": ("VectorQuantizer", "nearest_codes", "vector_quantizer"),
     "vaezoo_networks.checkpointing": ("checkpoint_blocks",),
     "vaezoo_networks.conv": ("CONV",),
+    "vaezoo_networks.grid": ("GridNetwork",),
     "vaezoo_networks.options": ("CheckpointingOptions",),
     "vaezoo_latents.sphere": ("SphereUniform", "log_area"),
     "vaezoo_samplers.fitting": ("check_classes", "check_labels", "warmup_cosine"),

@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from typing import ClassVar
-
 from torch import nn
 
-from vaezoo import DataSpec, Network
+from vaezoo import DataSpec
 from vaezoo.errors import DataError
 from vaezoo.nn.scaling import rescaling
-from vaezoo_networks.checkpointing import checkpoint_blocks
-from vaezoo_networks.options import CheckpointingOptions
+from vaezoo_networks.grid import GridNetwork
 
 from . import dc_ae, efficientvit, ldm
 from .dc_ae import DCAEDecoder, DCAEEncoder, DCAEStructure
 from .ldm import LDMDecoder, LDMEncoder, Structure
 from .options import DCAEOptions, LDMOptions
 
-_VECTOR_CHANNELS = 16
-"""Channels of the grid that a vector is made of."""
 
-
-class _GridNetwork(Network):
-    """A network with a grid whose size divides that of the examples.
-
-    For a vector, 16 channels of the grid are flattened. A subclass calls `_set_grid`, and defines
-    `grid_encoder` and `grid_decoder`.
-    """
-
-    options: CheckpointingOptions
-    block_kinds: ClassVar[tuple[type[nn.Module], ...]]
-    """The blocks that activation checkpointing computes again."""
-
-    def _checkpointed(self, body: nn.Module) -> nn.Module:
-        """The body, its blocks checkpointed if the options say so."""
-        if not self.options.activation_checkpointing:
-            return body
-        return checkpoint_blocks(body, self.block_kinds)
+class _LevelsNetwork(GridNetwork):
+    """A network of levels, each half as large as the one above, whose factor divides the sizes."""
 
     def _set_grid(self, name: str, levels: int) -> None:
         """Set `latent_grid`, of a network that halves the size levels - 1 times.
@@ -54,21 +33,8 @@ class _GridNetwork(Network):
             )
         self.latent_grid = tuple(size // factor for size in sizes)
 
-    def encoder(self, out_features: int) -> nn.Module:
-        features = _VECTOR_CHANNELS * math.prod(self.latent_grid)
-        body = self.grid_encoder(_VECTOR_CHANNELS)
-        return nn.Sequential(body, nn.Flatten(), nn.Linear(features, out_features))
 
-    def decoder(self, in_features: int, out_shape: tuple[int, ...]) -> nn.Module:
-        shape = (_VECTOR_CHANNELS, *self.latent_grid)
-        return nn.Sequential(
-            nn.Linear(in_features, math.prod(shape)),
-            nn.Unflatten(1, shape),
-            self.grid_decoder(_VECTOR_CHANNELS, out_shape),
-        )
-
-
-class LDMNetwork(_GridNetwork):
+class LDMNetwork(_LevelsNetwork):
     """Residual blocks with GroupNorm and SiLU, and attention at the lowest level.
 
     Rombach et al. 2022, appendix E.1, after Esser et al. 2021, table 7. The factor between the
@@ -99,16 +65,16 @@ class LDMNetwork(_GridNetwork):
             rescale=rescaling(self.data),
             quant_conv=self.options.quant_conv,
         )
-        return self._checkpointed(body)
+        return self.checkpointed(body)
 
     def grid_decoder(self, channels: int, out_shape: tuple[int, ...]) -> nn.Module:
         body = LDMDecoder(
             self.structure, channels, out_shape[0], post_quant_conv=self.options.post_quant_conv
         )
-        return self._checkpointed(body)
+        return self.checkpointed(body)
 
 
-class DCAENetwork(_GridNetwork):
+class DCAENetwork(_LevelsNetwork):
     """Residual and EfficientViT blocks; between levels, shortcuts from space to channels.
 
     The deep compression autoencoder (Chen et al. 2024). Each layer that changes the size or the
@@ -141,7 +107,7 @@ class DCAENetwork(_GridNetwork):
             self.options.layers(self.options.encoder_layers),
             rescale=rescaling(self.data),
         )
-        return self._checkpointed(body)
+        return self.checkpointed(body)
 
     def grid_decoder(self, channels: int, out_shape: tuple[int, ...]) -> nn.Module:
         body = DCAEDecoder(
@@ -151,4 +117,4 @@ class DCAENetwork(_GridNetwork):
             self.options.layers(self.options.decoder_layers),
             batch_norm_levels=self.options.batch_norm_levels,
         )
-        return self._checkpointed(body)
+        return self.checkpointed(body)

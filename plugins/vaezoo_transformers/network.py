@@ -6,10 +6,10 @@ import math
 
 from torch import nn
 
-from vaezoo import DataSpec, Network
+from vaezoo import DataSpec
 from vaezoo.errors import DataError
 from vaezoo.nn.scaling import rescaling
-from vaezoo_networks.checkpointing import checkpoint_blocks
+from vaezoo_networks.grid import GridNetwork
 
 from .block import TransformerBlock
 from .options import ViTOptions
@@ -17,11 +17,9 @@ from .vit import GridDecoder, GridEncoder, Structure, TokenDecoder, TokenEncoder
 
 _MAX_GRID = 8
 """By default there are at most so many patches along a side."""
-_VECTOR_CHANNELS = 16
-"""Channels of the grid or of the tokens that a vector is made of."""
 
 
-class ViTNetwork(Network):
+class ViTNetwork(GridNetwork):
     """A transformer over the patches of an image (Dosovitskiy et al. 2020).
 
     Its grid is that of the patches (as in Yu et al. 2021, section 3.1), or with `latent_tokens` the
@@ -30,6 +28,7 @@ class ViTNetwork(Network):
     """
 
     options: ViTOptions
+    block_kinds = (TransformerBlock,)
 
     def __init__(self, options: ViTOptions, data: DataSpec) -> None:
         super().__init__(options, data)
@@ -46,38 +45,19 @@ class ViTNetwork(Network):
         tokens = options.latent_tokens
         self.latent_grid = self.structure.grid if tokens is None else (tokens,)
 
-    def encoder(self, out_features: int) -> nn.Module:
-        features = _VECTOR_CHANNELS * math.prod(self.latent_grid)
-        body = self.grid_encoder(_VECTOR_CHANNELS)
-        return nn.Sequential(body, nn.Flatten(), nn.Linear(features, out_features))
-
-    def decoder(self, in_features: int, out_shape: tuple[int, ...]) -> nn.Module:
-        shape = (_VECTOR_CHANNELS, *self.latent_grid)
-        return nn.Sequential(
-            nn.Linear(in_features, math.prod(shape)),
-            nn.Unflatten(1, shape),
-            self.grid_decoder(_VECTOR_CHANNELS, out_shape),
-        )
-
     def grid_encoder(self, channels: int) -> nn.Module:
         tokens, rescale = self.options.latent_tokens, rescaling(self.data)
         if tokens is None:
             body: nn.Module = GridEncoder(self.structure, self.data.channels, channels, rescale)
         else:
             body = TokenEncoder(self.structure, self.data.channels, tokens, channels, rescale)
-        return self._checkpointed(body)
+        return self.checkpointed(body)
 
     def grid_decoder(self, channels: int, out_shape: tuple[int, ...]) -> nn.Module:
         tokens = self.options.latent_tokens
         if tokens is None:
-            return self._checkpointed(GridDecoder(self.structure, channels, out_shape[0]))
-        return self._checkpointed(TokenDecoder(self.structure, tokens, channels, out_shape[0]))
-
-    def _checkpointed(self, body: nn.Module) -> nn.Module:
-        """The body, its blocks checkpointed if the options say so."""
-        if not self.options.activation_checkpointing:
-            return body
-        return checkpoint_blocks(body, (TransformerBlock,))
+            return self.checkpointed(GridDecoder(self.structure, channels, out_shape[0]))
+        return self.checkpointed(TokenDecoder(self.structure, tokens, channels, out_shape[0]))
 
 
 def _patch_size(options: ViTOptions, data: DataSpec) -> int:
