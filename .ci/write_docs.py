@@ -255,7 +255,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "onnx_bytes",
         "onnx_model",
     ),
-    "vaezoo_export.formats": ("ExportFormat", "check_folder"),
+    "vaezoo_export.formats": ("ExportFormat", "check_folder", "replaced_folder"),
     "vaezoo.testing": tuple(importlib.import_module("vaezoo.testing").__all__),
 }
 """What a plugin may use: names by the module that they are imported from."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 import torch
@@ -11,9 +9,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vaezoo.errors import RunError, VaezooError
-from vaezoo.io import cannot_write, write_json
+from vaezoo.io import write_json
 from vaezoo.runs.run import Run
 from vaezoo_export.export import Exported
+from vaezoo_export.formats import replaced_folder
 
 from .classes import CLASSES, describe_run
 from .config import ModelConfig
@@ -40,19 +39,10 @@ def export_folder(run: Run, path: Path) -> list[Exported]:
     floats = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
     if all(tensor.to(dtype).to(tensor.dtype).equal(tensor) for tensor in floats.values()):
         tensors |= {name: tensor.to(dtype) for name, tensor in floats.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.mkdir()
-        _save(tensors, temporary / WEIGHTS)
-        write_json(temporary / CONFIG, config.to_dict())
-        difference, other = compare(model, config, temporary)
-        for name in (CONFIG, WEIGHTS):  # the command has seen that there are no others
-            (path / name).unlink(missing_ok=True)
-        temporary.replace(path)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with replaced_folder(path, (CONFIG, WEIGHTS)) as folder:
+        _save(tensors, folder / WEIGHTS)
+        write_json(folder / CONFIG, config.to_dict())
+        difference, other = compare(model, config, folder)
     return [Exported(path, None, {}, sorted(tensors), difference, other, tuple(notes))]
 
 

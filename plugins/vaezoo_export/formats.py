@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pluggy
 
 from vaezoo.cli.options import check_writable
 from vaezoo.errors import OptionError, RunError
+from vaezoo.io import cannot_write
 from vaezoo.plugins.registry import registry
 
 _PROJECT = "vaezoo"
@@ -123,6 +126,26 @@ def choose_format(name: str | None, out: Path) -> ExportFormat:
         wrong = "no such ending" if name is None else f"the ending is not that of --format {name}"
         raise OptionError(f"{out}: {wrong}: give one of {choices}")
     return chosen
+
+
+@contextmanager
+def replaced_folder(path: Path, files: Iterable[str]) -> Iterator[Path]:
+    """A new folder to write to, which takes the place of `path` when the body ends.
+
+    files: what `path` may hold, as `check_folder` has seen. RunError if it cannot be written, or
+    holds anything else by then. After an error nothing new is left.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir()
+        yield temporary
+        for name in files:
+            (path / name).unlink(missing_ok=True)
+        temporary.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_folder(path: Path, overwrite: bool, files: tuple[str, ...]) -> None:

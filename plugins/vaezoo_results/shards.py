@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,8 @@ from typing import Any
 import torch
 
 from vaezoo.evaluation.accumulators import RunningMoments
-from vaezoo.io import cannot_write, write_json
-from vaezoo_export.formats import check_folder
+from vaezoo.io import write_json
+from vaezoo_export.formats import check_folder, replaced_folder
 
 from .tables import Columns, write_table
 
@@ -23,9 +21,13 @@ _SHARD = re.compile(r"\d{5,}\.safetensors")
 
 def check_shards(folder: Path, overwrite: bool) -> None:
     """RunError unless the folder can be written, and nothing but older latents is lost by it."""
-    held = folder.glob("*.safetensors")
-    known = [one.name for one in held if _SHARD.fullmatch(one.name)]
-    check_folder(folder, overwrite, (INDEX, *known))
+    check_folder(folder, overwrite, _held(folder))
+
+
+def _held(folder: Path) -> tuple[str, ...]:
+    """The names of the files of older latents."""
+    names = [one.name for one in folder.glob("*.safetensors")]
+    return INDEX, *(name for name in names if _SHARD.fullmatch(name))
 
 
 def write_shards(
@@ -43,16 +45,14 @@ def write_shards(
     and standard deviation in each channel, over all rows and positions, go to the index. about:
     more values of the index. The folder appears when it is complete, and memory does not grow.
     """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     moments = {name: RunningMoments() for name in latents}
     shards: list[dict[str, Any]] = []
     shapes: dict[str, list[int]] = {}
     rows = _Rows(pieces, moments)
-    try:
-        temporary.mkdir()
+    with replaced_folder(folder, _held(folder)) as new:
         for start in range(0, count, size):
             file, length = f"{len(shards):05}.safetensors", min(size, count - start)
-            shapes = write_table(temporary / file, rows.take(length), length)
+            shapes = write_table(new / file, rows.take(length), length)
             shards.append({"file": file, "examples": length})
         shapes = {name: [count, *shape[1:]] for name, shape in shapes.items()}
         statistics = {
@@ -66,14 +66,7 @@ def write_shards(
             "columns": shapes,
             "statistics": statistics,
         }
-        write_json(temporary / INDEX, {**index, **about})
-        if folder.is_dir():  # `check_shards` has seen that it holds older latents only
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        write_json(new / INDEX, {**index, **about})
     return shapes
 
 
