@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vaezoo.checkpoint.format import file_digest
 from vaezoo.evaluation.metric import MetricUnavailable
 
 _URL = (
@@ -30,7 +30,7 @@ def weights_path() -> Path:
 def is_available(download: bool) -> bool:
     """Whether the network is installed, and the weights of 2015 exist or may be downloaded."""
     path = weights_path()
-    known = _checksum(path) == _SHA256 if path.is_file() else download
+    known = file_digest(path) == _SHA256 if path.is_file() else download
     return known and find_spec("torch_fidelity") is not None
 
 
@@ -51,7 +51,7 @@ def load(device: torch.device) -> tuple[Inception, str, str]:
             raise MetricUnavailable(
                 f"the weights of Inception could not be downloaded: {error}"
             ) from None
-    found = _checksum(path)
+    found = file_digest(path)
     try:
         network = Inception(path).to(device).eval()
     except Exception:  # torch raises different errors for different damages
@@ -63,11 +63,6 @@ def load(device: torch.device) -> tuple[Inception, str, str]:
         f"inception-of-unknown-weights-{found[:8]}",
         f"the weights in {path.name} are not those of 2015: this compares with no published number",
     )
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Inception(nn.Module):

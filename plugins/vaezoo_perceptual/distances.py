@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaezoo.models.distributions import to_float32
+from vaezoo_discrete.quantizer import no_autocast
 from vaezoo_fidelity.classifier import Classifier
 from vaezoo_metrics.image_metrics import ms_ssim, ms_ssim_scales
 
@@ -131,7 +132,7 @@ class MSSSIMDistance(PerceptualDistance):
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         a, b = to_float32(a), to_float32(b)
         scales = ms_ssim_scales(min(a.shape[-2:]))
-        with torch.autocast(a.device.type, enabled=False):
+        with no_autocast(a.device):
             return 1.0 - ms_ssim(a, b, scales, floor=1e-4)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vaezoo import DataSpec
-from vaezoo.checkpoint.format import load_weights
+from vaezoo.checkpoint.format import file_digest, load_weights
 from vaezoo.errors import DataError, OptionError
 from vaezoo_fidelity.classifier import read_classifier
 from vaezoo_metrics.image_metrics import SSIM_SMALLEST
@@ -90,7 +89,9 @@ def load_distance(
     if perceptual == "classifier":
         assert file is not None
         network = read_classifier(file, data.channels)
-        return LoadedDistance(ClassifierDistance(network), "classifier", _digest(file))
+        return LoadedDistance(
+            ClassifierDistance(network), "classifier", bytes.fromhex(file_digest(file))
+        )
     return LoadedDistance(MSSSIMDistance(), "ms_ssim", b"")
 
 
@@ -124,10 +125,10 @@ def load_lpips(file: Path | None = None, download: bool = False) -> LoadedDistan
         )
     network.load_state_dict({name: found[name] for name in own})
     weights = [tensor for name, tensor in sorted(_read(heads).items())]
-    digest = _digest(path)
-    published = digest.hex().startswith(_VGG_SHA256) and _digest(heads).hex() == _HEADS_SHA256
-    name = "lpips" if published else f"lpips_of_unknown_weights_{digest.hex()[:8]}"
-    return LoadedDistance(LPIPS(network, weights), name, digest)
+    digest = file_digest(path)
+    published = digest.startswith(_VGG_SHA256) and file_digest(heads) == _HEADS_SHA256
+    name = "lpips" if published else f"lpips_of_unknown_weights_{digest[:8]}"
+    return LoadedDistance(LPIPS(network, weights), name, bytes.fromhex(digest))
 
 
 def _find_vgg(file: Path | None, download: bool) -> Path:
@@ -155,8 +156,3 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     except Exception:  # torch raises different errors for different damages
         raise OptionError(f"{path} is damaged, or is no file of weights") from None
     return {k: v for k, v in found.items() if isinstance(v, Tensor)} if found else {}
-
-
-def _digest(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").digest()

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import vaezoo
+from vaezoo.checkpoint.format import file_digest
 from vaezoo.cli.main import main
 from vaezoo.data.loader import BatchLoader
 from vaezoo.runtime.device import seeded
@@ -62,7 +63,7 @@ def test_fid_by_inception_is_that_of_torchmetrics(
     words = ["evaluate", str(run.path), "--metric", "fid,recall", "--features", "inception"]
     assert main([*words, "--json"]) == 0
     number = json.loads(capsys.readouterr().out)["metrics"]["fid"]
-    checksum = inception._checksum(weights)[:8]
+    checksum = file_digest(weights)[:8]
     assert number["label"] == f"fid[inception-of-unknown-weights-{checksum}]"
     assert "are not those of 2015" in number["note"]
 
@@ -88,7 +89,7 @@ def test_the_weights_of_2015_alone_are_inception(
 ) -> None:
     """auto takes no others; with theirs the number has the name of the literature."""
     assert not inception.is_available(download=True)
-    monkeypatch.setattr(inception, "_SHA256", inception._checksum(weights))
+    monkeypatch.setattr(inception, "_SHA256", file_digest(weights))
     assert inception.is_available(download=False)
     assert inception.load(CPU)[1:] == ("inception", "")
 
