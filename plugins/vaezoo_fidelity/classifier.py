@@ -21,6 +21,7 @@ from vaezoo.data.loader import BatchLoader
 from vaezoo.data.options import Binarize
 from vaezoo.errors import RunError
 from vaezoo.evaluation.metric import MetricUnavailable
+from vaezoo.runtime.device import move_module
 from vaezoo_files.cache import cache_folder
 
 VERSION = 1
@@ -111,7 +112,7 @@ def load_classifier(
     name = hashlib.sha256(key.encode()).hexdigest()[:16]
     path = cache_folder() / "classifiers" / f"{name}.safetensors"
     accuracy = _read(path, network)
-    network = network.to(device)
+    network = move_module(network, device)
     if accuracy is None:
         train = BatchLoader(splits.train, batch_size=_BATCH, device=device, binarize=binarize)
         test = BatchLoader(splits.test, batch_size=256, device=device, binarize=binarize)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vaezoo.checkpoint.format import file_digest
 from vaezoo.evaluation.metric import MetricUnavailable
+from vaezoo.runtime.device import move_module
 
 _URL = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
@@ -53,7 +54,7 @@ def load(device: torch.device) -> tuple[Inception, str, str]:
             ) from None
     found = file_digest(path)
     try:
-        network = Inception(path).to(device).eval()
+        network = move_module(Inception(path), device).eval()
     except Exception:  # torch raises different errors for different damages
         raise MetricUnavailable(f"{path} is damaged: delete it, and give --download") from None
     if found == _SHA256:

@@ -94,7 +94,7 @@ from vaezoo.runs.samplers import (
     save_sampler,
 )
 from vaezoo.runtime import OnProgress, report_progress
-from vaezoo.runtime.device import resolve_device, seeded, versions
+from vaezoo.runtime.device import move_module, resolve_device, seeded, tune_malloc, versions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -206,7 +206,8 @@ class Run:
                 f"{folder.weights} does not fit the model, which is far larger"
             ) from None
         load_into(model, weights, folder.weights)
-        model = model.to(self.device).eval()
+        model = move_module(model, self.device).eval()
+        tune_malloc()
         if self.sampler_name == NO_PART:
             model.sampler = None
         elif self._sampler is not None:
@@ -269,7 +270,7 @@ class Run:
                 yield batch
 
         with seeded(seed, self.device):  # the weights of a sampler are drawn when it is built
-            model.sampler = build_sampler(spec, parsed, model).to(self.device)
+            model.sampler = move_module(build_sampler(spec, parsed, model), self.device)
             model.fit_sampler(batches())
         if not model.sampler.is_fitted:
             raise OptionError(f"{title(spec)} is not fitted with these options: give more steps")
