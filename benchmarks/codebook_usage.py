@@ -3,9 +3,9 @@
     python benchmarks/codebook_usage.py FOLDER [--steps 400] [--only simvq,ibq,...]
 
 The photographs are colour pictures that scikit-image ships. Crops of 64×64 are written to
-FOLDER/crops as PNG files, those for training from the left three quarters of each picture and those
-held out from the rest. The same small network is trained with each quantizer, for the same steps.
-Use and perplexity are of the held-out crops. What is there is used again.
+FOLDER/crops (`crops.py`): 4,000 for training, and 2,000 held out. The same small network is trained
+with each quantizer, for the same steps. Use and perplexity are of the held-out crops. What is there
+is used again.
 
 The table goes to results/codebook_usage.md, the numbers to results/codebook_usage.json.
 """
@@ -19,17 +19,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from skimage import data
+from crops import write_crops
 
 import vaezoo
 from vaezoo.runtime.device import device_name
 
 RESULTS = Path(__file__).parent / "results"
-PICTURES = ("astronaut", "chelsea", "coffee", "rocket", "stereo_motorcycle", "retina")
-SIDE, TRAIN, TEST = 64, 4000, 2000
+SIDE = 64
 CODES = 16_384
 JOB: dict[str, Any] = {
     "data": "folder",
@@ -72,28 +69,6 @@ QUANTIZERS: dict[str, dict[str, Any]] = {
 METRICS = ("code_use", "code_perplexity", "psnr")
 
 
-def write_crops(folder: Path) -> None:
-    """Crops at random places, the same each time, TRAIN and TEST of them."""
-    if folder.exists():
-        return
-    pictures = [getattr(data, name)() for name in PICTURES]
-    pictures = [found[0] if isinstance(found, tuple) else found for found in pictures]
-    draw = np.random.default_rng(0)
-    partial = folder.with_name("crops.partial")
-    for split, count in (("train", TRAIN), ("test", TEST)):
-        (partial / split).mkdir(parents=True, exist_ok=True)
-        for i in range(count):
-            picture = pictures[i % len(pictures)]
-            height, width = picture.shape[:2]
-            border = 3 * width // 4
-            low, high = (0, border) if split == "train" else (border, width)
-            top = draw.integers(0, height - SIDE + 1)
-            left = draw.integers(low, high - SIDE + 1)
-            crop = picture[top : top + SIDE, left : left + SIDE]
-            Image.fromarray(crop).save(partial / split / f"{i:05d}.png")
-    partial.rename(folder)
-
-
 def measure(path: Path, crops: Path, options: Mapping[str, Any], steps: int) -> dict[str, Any]:
     begun = time.perf_counter()
     run = vaezoo.train(
@@ -129,7 +104,7 @@ def main() -> None:
     parser.add_argument("--only", help="quantizers whose name starts with one of these")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    write_crops(given.folder / "crops")
+    write_crops(given.folder / "crops", SIDE)
     file = RESULTS / "codebook_usage.json"
     kept = json.loads(file.read_text())["quantizers"] if file.exists() else {}
     chosen = tuple(given.only.split(",")) if given.only else ("",)
@@ -142,8 +117,6 @@ def main() -> None:
         about = {
             "device": device_name(torch.device("cpu")),
             "steps": given.steps,
-            "train": TRAIN,
-            "held_out": TEST,
             "codes": CODES,
             "seed": JOB["seed"],
         }
