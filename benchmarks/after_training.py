@@ -22,21 +22,21 @@ from harness import contest, device_of_this_machine, median, publish, script
 
 import vaezoo
 
-SIDE, EXAMPLES = 32, 200_000
+SIDE = 32
 TASKS = {
     "likelihood": "log-likelihood of 16 images by 5,000 importance samples",
     "fid": "FID of 10,000 samples",
-    "encode": f"latents of {3 * EXAMPLES // 4:,} images from a file to a file",
+    "encode": "latents of 150,000 images from a file to a file",
     "sample": "20,000 samples",
     "folder": "a folder of JPEGs that no run has read, to 64×64",
-    "prior": f"{3 * EXAMPLES // 4:,} images to codes, and 300 steps of a prior over them",
+    "prior": "150,000 images to codes, and 300 steps of a prior over them",
 }
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder: Path, examples: int) -> None:
     """folder/images.npz, uint8 images of sprites with a class, and a run of each model of them."""
     split = vaezoo.load_data("sprites", image_size=SIDE).train
-    index = torch.arange(EXAMPLES) % len(split)
+    index = torch.arange(examples) % len(split)
     images = torch.cat([split.get_batch(part)[0] for part in index.split(10_000)])
     shape = torch.cat([split.factors(part)[:, 0] for part in index.split(10_000)])  # type: ignore[index]
     np.savez(folder / "images.npz", images=images.numpy(), labels=shape.numpy())
@@ -51,6 +51,9 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="a folder of JPEGs, of any size")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", help="tasks, with commas between")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="of all numbers of the tasks; below 1 for a trial"
+    )
     args = parser.parse_args()
     chosen = args.only.split(",") if args.only else list(TASKS)
     if args.images is None and "folder" in chosen:
@@ -60,8 +63,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["VAEZOO_CACHE"] = str(folder / "cache")
-        prepare(folder)
-        given = ["--folder", name, *(["--images", str(args.images)] if args.images else [])]
+        prepare(folder, round(200_000 * args.scale))
+        given = [
+            "--folder",
+            name,
+            "--scale",
+            str(args.scale),
+            *(["--images", str(args.images)] if args.images else []),
+        ]
         for task in chosen:
             found = contest(
                 {
@@ -75,7 +84,9 @@ def main() -> None:
             lines.append(f"{what} | {ours:.2f} | {theirs:.2f} | {theirs / ours:.2f} ×")
             results[task] = found
             print(lines[-1], flush=True)
-    publish("after_training", device_of_this_machine(), lines, {"results": results})
+    publish(
+        "after_training", device_of_this_machine(), lines, {"scale": args.scale, "results": results}
+    )
 
 
 if __name__ == "__main__":

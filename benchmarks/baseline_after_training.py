@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from after_training_job import run_task
+from after_training_job import run_task, scaled
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -43,6 +43,7 @@ def images(args: Namespace) -> Tensor:
 
 def likelihood(args: Namespace) -> Callable[[], object]:
     model, x = vanilla(args), images(args)[:16].to(DEVICE).float() / 255
+    each = scaled(args, 1000)
 
     @torch.no_grad()
     def measured() -> Tensor:
@@ -51,10 +52,10 @@ def likelihood(args: Namespace) -> Callable[[], object]:
             q, p = model.encode(one), model.prior()
             found = []
             for _ in range(5):
-                z = q.sample(torch.Size((1000,)))
-                log_px = model.decode(z.flatten(0, 1)).log_prob(one.expand(1000, *SHAPE))
+                z = q.sample(torch.Size((each,)))
+                log_px = model.decode(z.flatten(0, 1)).log_prob(one.expand(each, *SHAPE))
                 found.append(log_px + (p.log_prob(z) - q.log_prob(z)).flatten())
-            parts.append(torch.cat(found).logsumexp(0) - math.log(5000))
+            parts.append(torch.cat(found).logsumexp(0) - math.log(5 * each))
         return torch.stack(parts)
 
     return measured
@@ -96,7 +97,9 @@ def sample(args: Namespace) -> Callable[[], object]:
 
     @torch.no_grad()
     def measured() -> Tensor:
-        return torch.cat([model.sample(BATCH).cpu() for _ in range(20_000 // BATCH + 1)])
+        return torch.cat(
+            [model.sample(BATCH).cpu() for _ in range(scaled(args, 20_000) // BATCH + 1)]
+        )
 
     return measured
 
@@ -157,7 +160,7 @@ def prior(args: Namespace) -> Callable[[], object]:
         network = Prior(512, codes.shape[1], 64, 3).to(DEVICE)
         optimizer = torch.optim.Adam(network.parameters(), lr=5e-3, betas=(0.9, 0.95))
         loader = DataLoader(TensorDataset(codes), batch_size=64, shuffle=True)
-        for _, (batch,) in zip(range(300), loader, strict=False):
+        for _, (batch,) in zip(range(scaled(args, 300)), loader, strict=False):
             loss = F.cross_entropy(network(batch).flatten(0, 1), batch.flatten())
             optimizer.zero_grad()
             loss.backward()

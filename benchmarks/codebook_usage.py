@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 from crops import write_crops
+from harness import RESULTS
 
 import vaezoo
 from vaezoo.runtime.device import device_name
 
-RESULTS = Path(__file__).parent / "results"
 SIDE = 64
 CODES = 16_384
 JOB: dict[str, Any] = {

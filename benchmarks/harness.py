@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results"
+RESULTS = Path(os.environ.get("VAEZOO_BENCHMARK_RESULTS", HERE / "results"))
 _START, _END = "<!-- results -->", "<!-- end of results -->"
 
 
@@ -60,8 +61,7 @@ def spread(runs: Sequence[Mapping[str, Any]], name: str) -> str:
 def publish(name: str, device: str, lines: Sequence[str], record: Mapping[str, Any]) -> None:
     """Write results/<name>-<device>.json, and put its lines into the table of the README."""
     RESULTS.mkdir(exist_ok=True)
-    short = "".join(c if c.isalnum() else "-" for c in device.lower()).strip("-")[:40]
-    path = RESULTS / f"{name}-{short}.json"
+    path = RESULTS / f"{name}-{short_name(device)}.json"
     full = {
         "benchmark": name,
         "date": date.today().isoformat(),
@@ -73,8 +73,14 @@ def publish(name: str, device: str, lines: Sequence[str], record: Mapping[str, A
     path.write_text(json.dumps(full, indent=2) + "\n", encoding="utf-8")
     link = f"[{path.stem}](results/{path.name})"
     rows = [f"| {name} | {device} | {line} | {link} |" for line in lines]
-    _replace_rows(name, device, rows)
+    if RESULTS == HERE / "results":  # else it is a trial
+        _replace_rows(name, device, rows)
     print("\n".join(rows))
+
+
+def short_name(device: str) -> str:
+    """The name of a device in names of files."""
+    return "".join(c if c.isalnum() else "-" for c in device.lower()).strip("-")[:40]
 
 
 def _replace_rows(name: str, device: str, rows: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ one thread, so that what else the machine does falls on both: pairs of steps for
 at least 7 and at most 401. The ratio is the median over pairs. Memory is that of the weights and
 buffers and the most that a step allocates at once, counted by torch's profiler; it does not vary.
 
-The table goes to results/quantizers.md, the numbers to results/quantizers.json.
+The table goes to results/quantizers-DEVICE.md, the numbers to .json.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
 import vector_quantize_pytorch as peer
+from harness import RESULTS, short_name
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -40,7 +40,6 @@ from vaezoo_quantizers.residual import ResidualQuantizer
 from vaezoo_quantizers.scales import MultiScaleQuantizer
 from vaezoo_quantizers.simvq import LinearCodebookQuantizer
 
-RESULTS = Path(__file__).parent / "results"
 LEAST, MOST = 7, 401
 """Pairs of steps."""
 GRID, CODES, WIDTH, BOOKS = 32, 16_384, 64, 4
@@ -291,8 +290,9 @@ def main() -> None:
         "codes": CODES,
         "width": WIDTH,
     }
-    (RESULTS / "quantizers.json").write_text(json.dumps({**about, "rows": found}, indent=1) + "\n")
-    (RESULTS / "quantizers.md").write_text(table(found))
+    stem = RESULTS / f"quantizers-{short_name(device_name(device))}"
+    stem.with_suffix(".json").write_text(json.dumps({**about, "rows": found}, indent=1) + "\n")
+    stem.with_suffix(".md").write_text(table(found))
 
 
 if __name__ == "__main__":

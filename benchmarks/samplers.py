@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from harness import RESULTS
 
 import vaezoo
 from vaezoo.errors import OptionError
 from vaezoo.runs.run import Run
 from vaezoo.runtime.device import device_name
 
-RESULTS = Path(__file__).parent / "results"
 MODELS = ("vanilla", "rae", "wae_mmd", "vq_vae", "autoencoder")
 SAMPLERS = (
     *("none", "gaussian", "gaussian_mixture", "maf", "nsf"),

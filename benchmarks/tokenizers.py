@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from crops import write_crops
+from harness import RESULTS
 from torch import Tensor
 
 import vaezoo
@@ -28,7 +30,6 @@ from vaezoo.evaluation.pictures import save_rows
 from vaezoo.runs.run import Run
 from vaezoo.runtime.device import device_name
 
-RESULTS = Path(__file__).parent / "results"
 SIDE = 64
 LDM: dict[str, Any] = {"network": "ldm", "layers_per_block": 1, "norm_groups": 8}
 F4 = {**LDM, "hidden": (16, 32, 64)}
@@ -89,10 +90,19 @@ def measure(run: Run) -> dict[str, Any]:
     values = {name: found[name].value for name in METRICS if name in found}
     return {
         **values,
-        "images_per_second": run.summary["images_per_second"],
+        "images_per_second": speed(run),
         "parameters": sum(p.numel() for p in run.model.parameters()),
         "features": found["rfid"].network,
     }
+
+
+def speed(run: Run) -> float:
+    """The median over the last half of training, with the discriminator where there is one.
+
+    Not the mean: the machine may have been needed for something else.
+    """
+    rates = [line["images_per_second"] for line in run.metrics if line["kind"] == "train"]
+    return statistics.median(rates[len(rates) // 2 :])
 
 
 def read(file: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Callable
 
 import torch
-from after_training_job import run_task
+from after_training_job import run_task, scaled
 
 import vaezoo
 from vaezoo.cli.main import main as command_line
@@ -18,7 +18,7 @@ def likelihood(args: Namespace) -> Callable[[], object]:
     run = vaezoo.load_run(args.folder / "vanilla")
     x = run.splits.test.get_batch(torch.arange(16))[0] / 255
     run.score(x, importance_samples=10)
-    return lambda: run.score(x, importance_samples=5000)
+    return lambda: run.score(x, importance_samples=scaled(args, 5000))
 
 
 def fid(args: Namespace) -> Callable[[], object]:
@@ -44,7 +44,7 @@ def encode(args: Namespace) -> Callable[[], object]:
 def sample(args: Namespace) -> Callable[[], object]:
     run = vaezoo.load_run(args.folder / "vanilla")
     run.sample(64)
-    return lambda: run.sample(20_000)
+    return lambda: run.sample(scaled(args, 20_000))
 
 
 def folder(args: Namespace) -> Callable[[], object]:
@@ -60,7 +60,8 @@ def folder(args: Namespace) -> Callable[[], object]:
 def prior(args: Namespace) -> Callable[[], object]:
     run = vaezoo.load_run(args.folder / "vq_vae")
     _ = run.model, run.splits
-    return lambda: run.fit_sampler("autoregressive", prior_steps=300, overwrite=True)
+    steps = scaled(args, 300)
+    return lambda: run.fit_sampler("autoregressive", prior_steps=steps, overwrite=True)
 
 
 if __name__ == "__main__":

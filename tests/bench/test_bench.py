@@ -10,13 +10,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from fork_server import ForkServer
 from vaezoo.bench import job as bench_job
-from vaezoo.bench.job import Case, Job, run_job
+from vaezoo.bench.job import Case, Job, empty_row, run_job
 from vaezoo.cli.main import main
 
 QUICK = [
@@ -130,6 +131,29 @@ def test_report_holds_what_it_promises(in_tmp: Path, capsys: pytest.CaptureFixtu
     assert set(report["environment"]["gemm_flops_per_second"]) == {r["precision"] for r in rows}
     Image.open("r.png").verify()
     assert "| vanilla | train | 4 |" in Path("r.md").read_text()
+
+
+def test_what_was_measured_is_kept_when_the_rest_is_stopped(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[str] = []
+
+    def run_job(given: Job, timeout: float) -> list[Any]:
+        if measured:
+            raise KeyboardInterrupt
+        measured.append(given.model)
+        return [empty_row(given.model, case, "timeout", "slow") for case in given.cases]
+
+    monkeypatch.setattr("vaezoo.cli.bench.run_job", run_job)
+    line = ["bench", "vanilla", "rae", "--mode", "encode,decode", "--device", "cpu"]
+    assert main([*line, "--json", "r.json", "--markdown", "r.md"]) == 130
+    rows = json.loads(Path("r.json").read_text())["rows"]
+    assert [(row["model"], row["mode"]) for row in rows] == [
+        ("vanilla", "encode"),
+        ("vanilla", "decode"),
+    ]
+    assert Path("r.md").exists()
+    assert "it was stopped after 2 of 4 rows" in capsys.readouterr().out
 
 
 def test_compare_fails_below_a_share(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:

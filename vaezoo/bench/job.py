@@ -8,7 +8,7 @@ import queue
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from threading import Thread
 from typing import IO, Any, Literal
@@ -99,16 +99,6 @@ def sanity_check(row: Mapping[str, Any]) -> str | None:
 
 
 Row = dict[str, Any]
-
-
-def run_jobs(jobs: Sequence[Job], *, timeout: float, on_row: Callable[[Row], None]) -> list[Row]:
-    """The rows of all jobs. timeout: seconds for each row. on_row: called with each row."""
-    rows = []
-    for job in jobs:
-        for row in run_job(job, timeout):
-            rows.append(row)
-            on_row(row)
-    return rows
 
 
 def run_job(job: Job, timeout: float) -> list[Row]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 
-from vaezoo.bench.job import MODES, Case, Job, Mode
+from vaezoo.bench.job import MODES, Case, Job, Mode, Row, run_job
 from vaezoo.cli import options
 from vaezoo.cli.output import make_console, print_table
 from vaezoo.config import parse_settings
@@ -100,7 +101,6 @@ def command(
         raise OptionError("--set: bench takes options of models and losses only")
     shape = (channels, *parse(_Size, {"image_size": image_size}, "bench").image_size)
 
-    from vaezoo.bench.job import run_jobs
     from vaezoo.bench.machine import describe_machine
     from vaezoo.runtime.device import resolve_device, resolve_precision
 
@@ -129,48 +129,55 @@ def command(
         for spec in specs
     ]
     click.echo("\n".join(report.describe_environment(environment)))
-    rows = _with_bar(
-        len(jobs) * len(cases), lambda on_row: run_jobs(jobs, timeout=timeout, on_row=on_row)
-    )
-    print_table(report.HEADINGS, [report.table_cells(row) for row in rows])
-    path = json_path or _free_name()
-    report.save_json(path, environment, rows)
-    click.echo(f"report: {path}")
-    if markdown:
-        report.save_markdown(markdown, environment, rows)
-        click.echo(f"table: {markdown}")
-    if plot:
-        written = report.save_plot(plot, rows)
-        click.echo(f"plot: {plot if written else 'not written, no row has a rate'}")
+    rows: list[Row] = []
+    total = len(jobs) * len(cases)
+    try:
+        with _shown_rows(total) as show:
+            for job in jobs:
+                for row in run_job(job, timeout):
+                    rows.append(row)
+                    show(row)
+    finally:  # rows that took minutes are kept if somebody stops the rest
+        if rows:
+            print_table(report.HEADINGS, [report.table_cells(row) for row in rows])
+            path = json_path or _free_name()
+            report.save_json(path, environment, rows)
+            click.echo(f"report: {path}")
+            if len(rows) < total:
+                click.echo(f"it was stopped after {len(rows)} of {total} rows")
+            if markdown:
+                report.save_markdown(markdown, environment, rows)
+                click.echo(f"table: {markdown}")
+            if plot:
+                written = report.save_plot(plot, rows)
+                click.echo(f"plot: {plot if written else 'not written, no row has a rate'}")
     ratios = report.compare(rows, earlier["rows"]) if earlier else []
-    for row, ratio in ratios:
-        what = f"{row['model']} {row['mode']} {row['batch_size']} {row['precision']}"
+    for compared, ratio in ratios:
+        what = " ".join(str(compared[k]) for k in ("model", "mode", "batch_size", "precision"))
         change = "nothing to compare" if ratio is None else f"{ratio:.2f} of the earlier rate"
         click.echo(f"{what}: {change}")
     if any(ratio is not None and ratio < fail_below for _, ratio in ratios):
         raise click.exceptions.Exit(1)
 
 
-def _with_bar(total: int, work: Any) -> list[dict[str, Any]]:
-    """Run the jobs with a progress bar on a terminal, else with a line for each row."""
+@contextmanager
+def _shown_rows(total: int) -> Iterator[Callable[[Row], None]]:
+    """What shows each row: a progress bar on a terminal, else a line for each."""
 
-    def print_row(row: dict[str, Any]) -> None:
+    def print_row(row: Row) -> None:
         rate = row["images_per_second"]
         result = row["status"] if rate is None else f"{rate:,.0f} images/s"
         click.echo(f"  {row['model']} {row['mode']} {row['batch_size']}: {result}")
 
     console = make_console()
     if not console.is_terminal:
-        return list(work(print_row))
+        yield print_row
+        return
     from rich.progress import Progress
 
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("measuring", total=total)
-
-        def on_row(row: dict[str, Any]) -> None:
-            bar.update(task, advance=1, description=f"{row['model']} {row['mode']}")
-
-        return list(work(on_row))
+        yield lambda row: bar.update(task, advance=1, description=f"{row['model']} {row['mode']}")
 
 
 def _free_name() -> Path:
