@@ -22,6 +22,8 @@ from pathlib import Path
 from harness import HERE, RESULTS, short_name
 
 ROOT = HERE.parent
+COUNT, TINY_COUNT = 4000, 128
+"""Photographs."""
 _GRACE = 15
 """Seconds after an interrupt in which a part may write what it has."""
 
@@ -135,6 +137,9 @@ def main() -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--tiny", action="store_true", help="all parts, as short as they can be")
     parser.add_argument("--minutes", type=float, default=9.5, help="of all parts together")
+    parser.add_argument(
+        "--results", type=Path, help="folder; without it benchmarks/results, or of --tiny a new one"
+    )
     args = parser.parse_args()
     from vaezoo.runtime.device import device_name, resolve_device
 
@@ -142,14 +147,15 @@ def main() -> int:
     if device.type == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the scripts take the device that there is
     with tempfile.TemporaryDirectory() as temporary:
-        results = Path(tempfile.mkdtemp(prefix="run_all-")) if args.tiny else RESULTS
+        results = args.results or (Path(tempfile.mkdtemp()) if args.tiny else RESULTS)
+        results = results.absolute()
         os.environ["VAEZOO_BENCHMARK_RESULTS"] = str(results)
         name = device_name(device)
         stem = results / f"run_all-{short_name(name)}"
         stem.mkdir(parents=True, exist_ok=True)
         photographs = Path(temporary) / "photographs"
         source = [str(args.images)] if args.images else []
-        count = "128" if args.tiny else "4000"
+        count = str(TINY_COUNT if args.tiny else COUNT)
         made = ["photographs.py", *source, "-o", str(photographs), "--count", count]
         subprocess.run([sys.executable, str(HERE / made[0]), *made[1:]], check=True)
         outcomes: list[Outcome] = []
