@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vaezoo import InputSpec, LikelihoodSpec, ModelSpec, NetworkSpec, hookimpl
+from vaezoo import CommandSpec, InputSpec, LikelihoodSpec, ModelSpec, NetworkSpec, hookimpl
 
 _PAPER = "Rombach et al. 2022, arXiv:2112.10752"
 _CHEN = "Chen et al. 2024, arXiv:2410.10733"
@@ -132,3 +132,14 @@ def register_likelihoods(register: Callable[[LikelihoodSpec], None]) -> None:
                 domains=("binary", "unit"),
             )
         )
+
+
+@hookimpl
+def register_commands(register: Callable[[CommandSpec], None]) -> None:
+    register(
+        CommandSpec(
+            name="tile",
+            target="vaezoo_tokenizers.command:command",
+            summary="Encode, decode or reconstruct a large image in tiles.",
+        )
+    )

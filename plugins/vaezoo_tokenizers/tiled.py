@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaezoo import EncoderDecoderVAE
+from vaezoo import BaseVAE, EncoderDecoderVAE
 from vaezoo.errors import DataError, OptionError
 
 Size = tuple[int, int]
@@ -27,7 +27,7 @@ def encode_tiled(
     positions of the latent; None: half of the tile. OptionError if the latent is no grid of an
     image or the sizes do not fit, DataError for a size that the factor does not divide.
     """
-    factor = _factor(model)
+    factor = image_factor(model)
     tile, overlap = _sizes(model, tile, overlap)
     if any(size % factor for size in x.shape[2:]):
         sides = "×".join(map(str, x.shape[2:]))
@@ -45,7 +45,7 @@ def decode_tiled(
 
     Its mean is the image, [batch, channels, h · factor, w · factor].
     """
-    factor = _factor(model)
+    factor = image_factor(model)
     tile, overlap = _sizes(model, tile, overlap)
     features = model.bottleneck.decoder_input(z)
     params = map_tiles(model.decoder, features, tile, overlap, Fraction(factor))
@@ -104,8 +104,8 @@ def _weights(size: int, tile: int, overlap: int, scale: Fraction) -> Tensor:
     return weights / weights.sum(0)
 
 
-def _factor(model: EncoderDecoderVAE) -> int:
-    """The sides of an image divided by those of its latent."""
+def image_factor(model: BaseVAE) -> int:
+    """The sides of an image divided by those of its latent. OptionError if there is no grid."""
     wrong = OptionError("tiles are for images with a latent on a grid of rows and columns")
     if not isinstance(model, EncoderDecoderVAE):
         raise wrong

@@ -59,6 +59,9 @@ MAX_THREADS = 8
 _LARGE = 16_000_000
 """Pixels. Larger images are decoded one at a time: one of 100 megapixels takes two gigabytes."""
 
+_SIDEWAYS = (5, 6, 7, 8)
+"""The orientations of EXIF data whose rows are the columns of the upright image."""
+
 _SCAN = b"\xff\xda"
 _MAX_SCANS = 1000
 _MAX_SCANNED_PIXELS = 2_000_000_000
@@ -92,6 +95,16 @@ def decode_image(
     UnreadableImageError, in one line that names the file, whatever is wrong with the file.
     """
     return _decode(path, shape, options)[0]
+
+
+def image_size(path: Path, options: DecodeOptions) -> tuple[int, int]:
+    """The height and the width of an image file, upright. UnreadableImageError as above."""
+    with _opened(path, options) as image:
+        width, height = image.size
+        sideways = False
+        with suppress(Exception):  # damaged EXIF data
+            sideways = image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
+    return (width, height) if sideways else (height, width)
 
 
 def _decode(
@@ -284,7 +297,7 @@ def _explain(error: Exception, options: DecodeOptions) -> str:
 def _draft(image: Image.Image, size: tuple[int, int], options: DecodeOptions) -> None:
     """Let a JPEG be decoded at a reduced size if it shrinks much. size: (width, height) upright."""
     with suppress(Exception):  # damaged EXIF data
-        if image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8):  # on their side
+        if image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS:
             size = size[1], size[0]
     scales = size[0] / image.width, size[1] / image.height
     if options.fit == "crop":
