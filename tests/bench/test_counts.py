@@ -81,6 +81,34 @@ def test_bytes_are_read_once_and_written_once() -> None:
     assert count(lambda: x.mul_(2)).bytes == 2 * 400
 
 
+def test_fused_bytes_are_the_products_alone() -> None:
+    layer, x = nn.Linear(6, 3, device="meta"), torch.empty(8, 6, device="meta")
+    weights, y, given = 4 * (6 * 3 + 3), 4 * 8 * 3, 4 * 8 * 6
+    with torch.no_grad():
+        assert count(lambda: layer(x)).fused_bytes == weights + given + 2 * y
+        # What follows is fused: it moves nothing more.
+        assert count(lambda: layer(x).tanh().exp() * 2).fused_bytes == weights + given + 2 * y
+
+
+def test_fused_bytes_of_a_training_step() -> None:
+    layers = nn.Sequential(nn.Linear(6, 5, bias=False), nn.ReLU(), nn.Linear(5, 3, bias=False))
+    layers.to("meta")
+    optimizer = torch.optim.SGD(layers.parameters(), lr=0.1, momentum=0.9, foreach=True)
+    x = torch.empty(8, 6, device="meta")
+
+    def step() -> None:
+        layers(x).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step()  # the momentum is there
+    first, second, given, hidden, y = (4 * n for n in (6 * 5, 5 * 3, 8 * 6, 8 * 5, 8 * 3))
+    forward = first + second + given + 2 * (hidden + y)
+    backward = given + second + 2 * (first + second + hidden)
+    update = 2 * 2 * (first + second)  # weights and momentum, read and written
+    assert count(step).fused_bytes == forward + backward + update
+
+
 def test_operations_are_those_that_are_no_views() -> None:
     x = torch.rand(4, 6)
     assert count(lambda: x + x.view(6, 4).T).operations == 1

@@ -139,14 +139,15 @@ def test_report_round_trip_and_comparison(tmp_path: Path) -> None:
 
 def test_cells_of_a_row() -> None:
     start = ["m", "train", "64", "fp32", "off"]
-    rest = ["20%", "1.00", "3.00", "50%", "-", "-", "-", "1 MiB"]
+    rest = ["20%", "1.00", "3.00", "-", "50%", "-", "-", "-", "1 MiB"]
     assert report.table_cells(row()) == [*start, "100", *rest]
     marked = row(status="error", images_per_second=2000.0, peak_share=0.25, bound_by="memory")
     marked["operations"] = 70
-    changed = ["1%", "1.00", "3.00", "50%", "25%", "memory", "70", "1 MiB"]
+    marked["roof_share"] = 0.75
+    changed = ["1%", "1.00", "3.00", "75%", "50%", "25%", "memory", "70", "1 MiB"]
     assert report.table_cells(marked) == [*start, "2,000 (error)", *changed]
     failed = empty_row("m", CASE, "crashed", "exit code 7")
-    assert report.table_cells(failed) == [*start, "crashed", *[""] * 7, "exit code 7"]
+    assert report.table_cells(failed) == [*start, "crashed", *[""] * 8, "exit code 7"]
 
 
 def test_markdown_has_a_cell_a_heading_for_every_row(tmp_path: Path) -> None:

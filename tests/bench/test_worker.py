@@ -79,6 +79,9 @@ def test_a_row_has_the_flops_of_an_mlp_and_its_shares_of_the_machine(mode: Mode)
     rate = row["images_per_second"]
     assert row["gemm_share"] == pytest.approx(row["flops_per_image"] * rate / GEMM)
     assert row["copy_share"] == pytest.approx(row["bytes_per_image"] * rate / COPY)
+    least = max(row["flops_per_image"] / GEMM, row["fused_bytes_per_image"] / COPY)
+    assert row["roof_share"] == pytest.approx(least * rate)
+    assert 0 < row["fused_bytes_per_image"] < row["bytes_per_image"]
     # Each layer has its product; in training there are two more, or one, and the optimizer.
     assert len(encoder) <= row["operations"] < 200
     assert row["parameters"] == sum(p.numel() for p in model.parameters())

@@ -66,8 +66,9 @@ def empty_row(model: str, case: Case, status: str, reason: str = "") -> dict[str
     """The row of a case without numbers. reason: why there are none."""
     numbers = (
         "graph shape end_to_end images_per_second images_per_second_windows latency_ms "
-        "flops_per_image flops_missed bytes_per_image operations gemm_share copy_share peak_share "
-        "peak_source bound_by peak_memory_bytes parameters first_step_seconds warm_up_seconds"
+        "flops_per_image flops_missed bytes_per_image fused_bytes_per_image operations "
+        "roof_share gemm_share copy_share peak_share peak_source bound_by "
+        "peak_memory_bytes parameters first_step_seconds warm_up_seconds"
     )
     row = {"model": model, **asdict(case), **dict.fromkeys(numbers.split())}
     row |= {"graph": False, "end_to_end": False}

@@ -19,12 +19,15 @@ HEADINGS = (
     "spread",
     "p50 ms",
     "p99 ms",
+    "of roof",
     "of GEMM",
     "of peak",
     "bound by",
     "ops",
     "memory",
 )
+
+_SHARES = ("roof_share", "gemm_share", "peak_share")  # earlier reports have no roof
 
 Row = Mapping[str, Any]
 
@@ -56,7 +59,7 @@ def table_cells(row: Row) -> list[str]:
     """A row as texts, in the order of HEADINGS."""
     start = [row["model"], row["mode"], str(row["batch_size"]), row["precision"], row["compile"]]
     if row["images_per_second"] is None:
-        return [*start, row["status"], *[""] * 7, row["reason"]]
+        return [*start, row["status"], *[""] * (len(HEADINGS) - 7), row["reason"]]
     windows = row["images_per_second_windows"]
     spread = (max(windows) - min(windows)) / row["images_per_second"]
     mark = "" if row["status"] == "ok" else f" ({row['status']})"
@@ -66,7 +69,7 @@ def table_cells(row: Row) -> list[str]:
         f"{spread:.0%}",
         f"{row['latency_ms']['p50']:.2f}",
         f"{row['latency_ms']['p99']:.2f}",
-        *("-" if row[key] is None else f"{row[key]:.0%}" for key in ("gemm_share", "peak_share")),
+        *("-" if row.get(key) is None else f"{row[key]:.0%}" for key in _SHARES),
         row["bound_by"] or "-",
         str(row.get("operations") or "-"),  # earlier reports have none
         f"{row['peak_memory_bytes'] / 2**20:,.0f} MiB",

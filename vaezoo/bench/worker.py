@@ -176,6 +176,7 @@ def _measure(job: Job, case: Case, device: torch.device) -> dict[str, Any]:
     peak = specified_peak(device, case.precision)
     gemm_share = rate / gemm if gemm and counts.flops else None
     copy_share = counts.bytes / timing.step / job.copy
+    at_the_roof = max(counts.flops / gemm if gemm else 0.0, counts.fused_bytes / job.copy)
     enqueue_share = None if device.type == "cpu" else timing.enqueue / timing.step
     # Of the device for a GPU, of the whole process for a CPU.
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -191,6 +192,8 @@ def _measure(job: Job, case: Case, device: torch.device) -> dict[str, Any]:
         "flops_per_image": counts.flops / case.batch_size,
         "flops_missed": counts.missed,
         "bytes_per_image": counts.bytes / case.batch_size,
+        "fused_bytes_per_image": counts.fused_bytes / case.batch_size,
+        "roof_share": at_the_roof / timing.step,
         "operations": _count_operations(job, case),
         "gemm_share": gemm_share,
         "copy_share": copy_share,
