@@ -69,6 +69,11 @@ class AutoencoderKLConfig(LevelsConfig):
         network: Any = run.config.options["network"]
         bottleneck: Any = run.config.options["bottleneck"]
         check_grid(run)
+        if network.quant_width is not None:
+            raise RunError(
+                "the convolutions beside the latent of an AutoencoderKL do not change the number "
+                "of channels: train without --quant-width"
+            )
         if bottleneck.logvar_range != _LOGVAR_RANGE:
             raise RunError(
                 "diffusers clamps log-variances to -30,20, and this run to "

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field, StrictBool, StrictInt, model_validator
+from pydantic import Field, StrictBool, StrictInt
 from torch import Tensor
 
 from vaezoo import BaseVAE
@@ -40,15 +40,6 @@ class VQModelConfig(LevelsConfig):
     norm_type: Literal["group"] = "group"
     lookup_from_codebook: StrictBool = False
 
-    @model_validator(mode="after")
-    def _check_codes(self) -> Self:
-        if self.vq_embed_dim not in (None, self.latent_channels):
-            raise ValueError(
-                f"vq_embed_dim {self.vq_embed_dim} differs from latent_channels "
-                f"{self.latent_channels}: here a code has as many values as the encoder gives"
-            )
-        return self
-
     @staticmethod
     def parts_of(model: Any) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
         return (
@@ -70,11 +61,18 @@ class VQModelConfig(LevelsConfig):
         return model.codebook.indices_to_codes(indices)
 
     def options(self) -> Options:
+        code_dim = self.vq_embed_dim or self.latent_channels
+        differs = code_dim != self.latent_channels
         return {
-            "network": {**self.network_options(), "quant_conv": True, "post_quant_conv": True},
+            "network": {
+                **self.network_options(),
+                "quant_conv": True,
+                "post_quant_conv": True,
+                "quant_width": self.latent_channels if differs else None,
+            },
             "bottleneck": {
                 "codes": self.num_vq_embeddings,
-                "code_dim": self.latent_channels,
+                "code_dim": code_dim,
                 "codebook": "gradient",
                 "dead_code_steps": None,
             },
@@ -93,6 +91,7 @@ class VQModelConfig(LevelsConfig):
             raise RunError("diffusers compares codes by their distance: train with --no-cosine")
         return cls(
             **cls.fields_of(run),
-            latent_channels=bottleneck.code_dim,
+            latent_channels=network.quant_width or bottleneck.code_dim,
+            vq_embed_dim=bottleneck.code_dim if network.quant_width else None,
             num_vq_embeddings=bottleneck.codes,
         )

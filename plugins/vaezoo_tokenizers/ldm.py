@@ -181,7 +181,7 @@ class LDMEncoder(nn.Module):
     """From examples to features: [batch, channels, h, w] -> [batch, out_channels, h/f, w/f].
 
     rescale: the first layers, without weights: from [0, 1] to [-1, 1]. quant_conv: whether a
-    convolution of width 1 follows.
+    convolution of width 1 follows. quant_width: the channels that it gets; None: out_channels.
     """
 
     def __init__(
@@ -192,6 +192,7 @@ class LDMEncoder(nn.Module):
         *,
         rescale: Sequence[nn.Module] = (),
         quant_conv: bool = True,
+        quant_width: int | None = None,
     ) -> None:
         super().__init__()
         hidden, groups, last = structure.hidden, structure.groups, len(structure.hidden) - 1
@@ -211,10 +212,11 @@ class LDMEncoder(nn.Module):
         )
         self.mid_block = MidBlock(hidden[-1], groups, structure.attention)
         self.conv_norm_out = group_norm(hidden[-1], groups)
-        self.conv_out = nn.Conv2d(hidden[-1], out_channels, 3, padding=1)
+        width = quant_width or out_channels
+        self.conv_out = nn.Conv2d(hidden[-1], width, 3, padding=1)
         self.quant_conv: nn.Module = nn.Identity()
         if quant_conv:
-            self.quant_conv = nn.Conv2d(out_channels, out_channels, 1)
+            self.quant_conv = nn.Conv2d(width, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.mid_block(self.down_blocks(self.conv_in(self.rescale(x))))
@@ -225,7 +227,8 @@ class LDMDecoder(nn.Module):
     """From features to examples: [batch, in_channels, h, w] -> [batch, channels, h·f, w·f].
 
     The mirror of the encoder, with one residual block more at each level. post_quant_conv: whether
-    a convolution of width 1 comes first.
+    a convolution of width 1 comes first. quant_width: the channels that it gives; None:
+    in_channels.
     """
 
     def __init__(
@@ -235,13 +238,15 @@ class LDMDecoder(nn.Module):
         channels: int,
         *,
         post_quant_conv: bool = True,
+        quant_width: int | None = None,
     ) -> None:
         super().__init__()
         hidden, groups = structure.hidden, structure.groups
         self.post_quant_conv: nn.Module = nn.Identity()
+        width = quant_width or in_channels
         if post_quant_conv:
-            self.post_quant_conv = nn.Conv2d(in_channels, in_channels, 1)
-        self.conv_in = nn.Conv2d(in_channels, hidden[-1], 3, padding=1)
+            self.post_quant_conv = nn.Conv2d(in_channels, width, 1)
+        self.conv_in = nn.Conv2d(width, hidden[-1], 3, padding=1)
         self.mid_block = MidBlock(hidden[-1], groups, structure.attention)
         self.up_blocks = nn.Sequential(
             *(

@@ -64,12 +64,17 @@ class LDMNetwork(_LevelsNetwork):
             channels,
             rescale=rescaling(self.data),
             quant_conv=self.options.quant_conv,
+            quant_width=self.options.quant_width,
         )
         return self.checkpointed(body)
 
     def grid_decoder(self, channels: int, out_shape: tuple[int, ...]) -> nn.Module:
         body = LDMDecoder(
-            self.structure, channels, out_shape[0], post_quant_conv=self.options.post_quant_conv
+            self.structure,
+            channels,
+            out_shape[0],
+            post_quant_conv=self.options.post_quant_conv,
+            quant_width=self.options.quant_width,
         )
         return self.checkpointed(body)
 

@@ -49,6 +49,12 @@ class LDMOptions(CheckpointingOptions):
     post_quant_conv: bool = Field(
         True, description="a convolution of width 1 before the first one of the decoder"
     )
+    quant_width: int | None = Field(
+        None,
+        ge=1,
+        description="channels on the outer sides of these two convolutions; none: as on the inner "
+        "sides, those that the bottleneck asks for",
+    )
 
     @model_validator(mode="after")
     def _check_levels(self) -> Self:
@@ -59,6 +65,8 @@ class LDMOptions(CheckpointingOptions):
                     f"--norm-groups {self.norm_groups} does not divide {width} of --hidden: "
                     f"give {' or '.join(map(str, fits[-4:]))}"
                 )
+        if self.quant_width is not None and not (self.quant_conv and self.post_quant_conv):
+            raise ValueError("--quant-width needs --quant-conv and --post-quant-conv")
         if wrong := [n for n in self.attention_levels if n >= len(self.hidden)]:
             raise ValueError(
                 f"--attention-levels {wrong[0]}: the levels of --hidden are 0 to "

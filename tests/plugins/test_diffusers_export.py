@@ -164,6 +164,7 @@ WIDE = {"hidden": (8, 8), "norm_groups": 4, "logvar_range": (-30, 20)}
         ),
         ("autoencoder_kl", {"bottleneck": "laplace"}, "bottleneck laplace .* --bottleneck gauss"),
         ("autoencoder_kl", {"latent_grid": False}, "is one vector.*: train with --latent-grid"),
+        ("autoencoder_kl", {"quant_width": 6}, "train without --quant-width"),
         ("vanilla", GRID, r"to -30,20, and this run to -20,20: train with --logvar-range=-30,20"),
         ("vamp_prior", GRID, "no class of diffusers is wired as the model vamp_prior"),
         ("vqgan", {"cosine": True}, "compares codes by their distance: train with --no-cosine"),
