@@ -43,8 +43,14 @@ LEARNED = {"codes": CODES, "code_dim": 8}
 QUANTIZERS: dict[str, dict[str, Any]] = {
     "vq, plain": {"bottleneck": "vq", "dead_code_steps": None, **LEARNED},
     "vq, dead codes replaced": {"bottleneck": "vq", **LEARNED},
-    "vq, dead codes replaced, cosine, rotation": {
+    "vq, dead codes replaced after 10 steps": {
         "bottleneck": "vq",
+        "dead_code_steps": 10,
+        **LEARNED,
+    },
+    "vq, dead codes replaced after 10 steps, cosine, rotation": {
+        "bottleneck": "vq",
+        "dead_code_steps": 10,
         "cosine": True,
         "estimator": "rotation",
         **LEARNED,
@@ -62,6 +68,24 @@ QUANTIZERS: dict[str, dict[str, Any]] = {
         "bottleneck": "bsq",
         "bits": 14,
         "entropy_weight": 20.0,
+        "joint_entropy": True,
+    },
+    "bsq, entropy weight 60, of whole codes": {
+        "bottleneck": "bsq",
+        "bits": 14,
+        "entropy_weight": 60.0,
+        "joint_entropy": True,
+    },
+    "bsq, entropy weight 120, of whole codes": {
+        "bottleneck": "bsq",
+        "bits": 14,
+        "entropy_weight": 120.0,
+        "joint_entropy": True,
+    },
+    "lfq, entropy weight 60, of whole codes": {
+        "bottleneck": "lfq",
+        "bits": 14,
+        "entropy_weight": 60.0,
         "joint_entropy": True,
     },
     "ibq": {"bottleneck": "ibq", **LEARNED},
