@@ -55,7 +55,9 @@ def find_problems(context: EvalContext, evaluation: Evaluation) -> list[Finding]
         if kl > MAX_PRIOR_KL * z.shape[1]:
             message = f"the prior does not match the latents: about {kl:,.0f} nats lie between the "
             message += "aggregate posterior and the prior, so that samples are poor: give the rate "
-            message += "more weight (a larger --beta), or fit a sampler to the latents (`vaezoo fit`)"
+            message += (
+                "more weight (a larger --beta), or fit a sampler to the latents (`vaezoo fit`)"
+            )
             found.append(Finding("prior_mismatch", kl, message))
     if codes is not None and codes < MIN_CODE_USE:
         message = f"the codebook collapsed: {codes:.1%} of the codes are used: try a smaller --lr"
