@@ -252,11 +252,9 @@ def find_conflict(components: Components) -> str:
     sampler = parts.get("sampler")
     latents = "discrete" if "discrete" in model.tags else "continuous"
     if isinstance(sampler, SamplerSpec) and sampler.requires and latents not in sampler.requires:
-        specs = cast("list[SamplerSpec]", registry().specs("sampler"))
-        fitting = _names(s for s in specs if not s.requires or latents in s.requires)
         return (
             f"{title(sampler)} is for {' and '.join(sampler.requires)} latents, and those of "
-            f"{title(model)} are {latents}: give --sampler {fitting}"
+            f"{title(model)} are {latents}"
         )
     if missing := _missing(loss.requires, model):
         own = "" if loss.name == model.loss_name else f": its own loss is {model.loss_name}"

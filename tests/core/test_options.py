@@ -90,8 +90,8 @@ def chosen(cls: type[Options]) -> st.SearchStrategy[dict[str, Any]]:
 def _that_fits(chosen: dict[str, Any], fields: Collection[str]) -> dict[str, Any]:
     """Training takes epochs or steps, not both, and one cycle has no second warm-up.
 
-    Parts to copy go with a run to copy them from, a classifier with its file, and levels with
-    attention are levels.
+    Parts to copy go with a run to copy them from, a classifier with its file, a width of
+    convolutions with these, and levels with attention are levels.
     """
     levels = len(chosen.get("hidden") or (1, 1, 1))
     if chosen.get("attention_levels") is not None:
@@ -109,6 +109,8 @@ def _that_fits(chosen: dict[str, Any], fields: Collection[str]) -> dict[str, Any
         chosen.pop("perceptual_file", None)
         if chosen.get("perceptual") == "classifier":
             chosen["perceptual_file"] = "classifier.safetensors"
+    if not (chosen.get("quant_conv", True) and chosen.get("post_quant_conv", True)):
+        chosen.pop("quant_width", None)
     if chosen.get("init_from") is None:
         chosen.pop("init_parts", None)
     if chosen.get("schedule") == "one_cycle":
