@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from crops import write_crops
-from harness import RESULTS
+from harness import RESULTS, file_name
 
 import vaezoo
 from vaezoo.runtime.device import device_name
@@ -135,7 +135,7 @@ def main() -> None:
     for name, options in QUANTIZERS.items():
         if not name.startswith(chosen) or name in kept:
             continue
-        path = given.folder / "".join(c if c.isalnum() else "-" for c in name)
+        path = given.folder / file_name(name)
         kept[name] = measure(path, given.folder / "crops", options, given.steps)
         print(name, kept[name], flush=True)
         about = {

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,14 +21,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import RESULTS, device_of_this_machine, short_name
+from harness import RESULTS, device_of_this_machine, peak_bytes, short_name
 
 SHAPE = (3, 64, 64)
 FILES, ORDER, ROWS, BATCH = 200_000, 100_000_000, 100_000, 256
-
-
-def peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def files(folder: Path, images: Path) -> dict[str, float]:
@@ -42,11 +37,11 @@ def files(folder: Path, images: Path) -> dict[str, float]:
         if number % 1000 == 0:
             inside.mkdir(parents=True)
         (inside / f"{number:09d}.jpg").touch()
-    before, begun = peak(), time.perf_counter()
+    before, begun = peak_bytes(), time.perf_counter()
     tree = find_images(root)
     seconds = time.perf_counter() - begun
     assert len(tree.images) == FILES
-    return {"seconds_a_file": seconds / FILES, "bytes_a_file": (peak() - before) / FILES}
+    return {"seconds_a_file": seconds / FILES, "bytes_a_file": (peak_bytes() - before) / FILES}
 
 
 def decode(folder: Path, images: Path) -> dict[str, float]:
@@ -62,13 +57,13 @@ def decode(folder: Path, images: Path) -> dict[str, float]:
 
 def shuffle(folder: Path, images: Path) -> dict[str, float]:
     """The order of an epoch, in each process."""
-    before, begun = peak(), time.perf_counter()
+    before, begun = peak_bytes(), time.perf_counter()
     order = torch.randperm(ORDER, generator=torch.Generator().manual_seed(0))
     seconds = time.perf_counter() - begun
     return {
         "examples": len(order),
         "seconds": seconds,
-        "bytes_an_example": (peak() - before) / ORDER,
+        "bytes_an_example": (peak_bytes() - before) / ORDER,
     }
 
 

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -78,9 +79,21 @@ def publish(name: str, device: str, lines: Sequence[str], record: Mapping[str, A
     print("\n".join(rows))
 
 
+def file_name(text: str) -> str:
+    """A text as the name of a file or folder: what is no letter and no digit becomes a hyphen."""
+    return "".join(c if c.isalnum() else "-" for c in text)
+
+
 def short_name(device: str) -> str:
     """The name of a device in names of files."""
-    return "".join(c if c.isalnum() else "-" for c in device.lower()).strip("-")[:40]
+    return file_name(device.lower()).strip("-")[:40]
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
 def _replace_rows(name: str, device: str, rows: Sequence[str]) -> None:

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
 from typing import Any
 
 import torch
-from harness import RESULTS, device_of_this_machine, short_name
+from harness import RESULTS, device_of_this_machine, peak_bytes, short_name
 
 import vaezoo
 from vaezoo import EncoderDecoderVAE
@@ -38,10 +37,9 @@ ROWS = {
 }
 
 
-def peak_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def peak(device: torch.device) -> int:
+    is_cuda = device.type == "cuda"
+    return torch.cuda.max_memory_allocated(device) if is_cuda else peak_bytes()
 
 
 def run_row(name: str, size: int, hidden: tuple[int, ...]) -> dict[str, Any]:
@@ -57,13 +55,13 @@ def run_row(name: str, size: int, hidden: tuple[int, ...]) -> dict[str, Any]:
             model, steps=10, num_examples=100, device=str(device), precision=precision
         )
         x = x.to(device)
-        before = peak_bytes(device)
+        before = peak(device)
         for _ in range(2):  # the second one has the optimizer's state
             begun = time.perf_counter()
             float(step(x)["loss"])
     else:
         model, x = model.to(device).eval(), x.to(device)
-        begun, before = time.perf_counter(), peak_bytes(device)
+        begun, before = time.perf_counter(), peak(device)
         with torch.no_grad():
             if tile is None:
                 model.decode(model.encode(x).mean)
@@ -73,7 +71,7 @@ def run_row(name: str, size: int, hidden: tuple[int, ...]) -> dict[str, Any]:
         if device.type == "cuda":
             torch.cuda.synchronize()
     seconds = time.perf_counter() - begun
-    return {"bytes": peak_bytes(device) - before, "seconds": seconds}
+    return {"bytes": peak(device) - before, "seconds": seconds}
 
 
 def table(rows: list[dict[str, Any]]) -> str:

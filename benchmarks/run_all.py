@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from harness import HERE, RESULTS, short_name
@@ -114,7 +115,7 @@ def run(part: Part, log: Path, seconds: float) -> Outcome:
                     process.wait(_GRACE)
                     break
                 except subprocess.TimeoutExpired:
-                    continue
+                    continue  # it did not stop by itself: it is killed
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return Outcome(
         part.name, status, round(time.monotonic() - begun, 1), lines[-1][:200] if lines else ""
@@ -163,7 +164,7 @@ def main() -> int:
         for part in parts(photographs, device.type, args.tiny, results, short_name(name)):
             package = NEEDS.get(part.name)
             left = end - time.monotonic() - _GRACE
-            if package and not _is_there(package):
+            if package and find_spec(package) is None:
                 outcomes.append(Outcome(part.name, f"left out: no {package} here", 0, ""))
             elif left < 5:
                 outcomes.append(Outcome(part.name, "left out: no time", 0, ""))
@@ -173,12 +174,6 @@ def main() -> int:
             write(outcomes, name, stem)  # after each part: the next one may end the machine
         print(f"\n{stem.with_suffix('.md').read_text()}\nresults: {results}")
     return int(any(outcome.status.startswith("failed") for outcome in outcomes))
-
-
-def _is_there(package: str) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec(package) is not None
 
 
 if __name__ == "__main__":

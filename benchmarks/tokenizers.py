@@ -1,6 +1,6 @@
 """Tokenizers on crops of photographs, with and without a discriminator: quality and speed.
 
-    python benchmarks/tokenizers.py FOLDER [--steps 2000] [--only vqgan,titok,...]
+    python benchmarks/tokenizers.py FOLDER [--steps 800] [--only vqgan,titok,...]
 
 Crops of 64×64 are written to FOLDER/crops (`crops.py`). Each model is trained on them by absolute
 errors and MS-SSIM; one of each kind of latent also with a patch discriminator in the second half,
@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from crops import write_crops
-from harness import RESULTS
+from harness import RESULTS, file_name
 from torch import Tensor
 
 import vaezoo
@@ -69,6 +69,8 @@ JOB: dict[str, Any] = {
     "lr": 1e-3,
     "schedule": "cosine",
     "seed": 0,
+}
+LOSS: dict[str, Any] = {
     "loss": "perceptual_gan",
     "perceptual": "ms_ssim",
     "discriminator_channels": 32,
@@ -78,12 +80,16 @@ JOB: dict[str, Any] = {
 METRICS = ("psnr", "ssim", "rfid", "code_use", "code_perplexity")
 
 
+def options_of(name: str, weight: float, start: int) -> dict[str, Any]:
+    """Of a model and its loss. weight: of the discriminator, from the step `start` on."""
+    model, own = MODELS[name]
+    sampler = {} if model == "autoencoder_kl" else {"sampler": "none"}
+    return {**LOSS, "adversarial_weight": weight, "discriminator_start": start, **sampler, **own}
+
+
 def train(path: Path, crops: Path, name: str, weight: float, steps: int) -> Run:
-    model, options = MODELS[name]
-    job = {**JOB, "adversarial_weight": weight, "discriminator_start": steps // 2, **options}
-    if model != "autoencoder_kl":
-        job["sampler"] = "none"
-    return vaezoo.train(model, out=path, root=crops, auto_resume=True, steps=steps, **job)
+    job = {**JOB, **options_of(name, weight, steps // 2)}
+    return vaezoo.train(MODELS[name][0], out=path, root=crops, auto_resume=True, steps=steps, **job)
 
 
 def measure(run: Run, name: str, weight: float) -> dict[str, Any]:
@@ -99,14 +105,9 @@ def measure(run: Run, name: str, weight: float) -> dict[str, Any]:
 
 def step_rate(name: str, weight: float) -> float:
     """Images a second of a training step of 16 noise images, with the discriminator if any."""
-    model, options = MODELS[name]
-    of_run = ("data", "image_size", "batch_size", "lr", "schedule", "seed")
-    job = {key: value for key, value in JOB.items() if key not in of_run}
-    job |= {"adversarial_weight": weight, "discriminator_start": 0, **options}
-    if model != "autoencoder_kl":
-        job["sampler"] = "none"
-    built = vaezoo.create_model(model, (3, SIDE, SIDE), **job)
-    step = vaezoo.make_train_step(built, steps=100, num_examples=4000, precision="fp32")
+    options = options_of(name, weight, 0)
+    model = vaezoo.create_model(MODELS[name][0], (3, SIDE, SIDE), **options)
+    step = vaezoo.make_train_step(model, steps=100, num_examples=4000, precision="fp32")
     x = torch.rand(16, 3, SIDE, SIDE)
     seconds = []
     for _ in range(11):
@@ -154,7 +155,7 @@ def main() -> None:
         if not name.startswith(chosen):
             continue
         key = f"{name}, {kind}"
-        run = train(path_of(given.folder, key), crops, name, weight, given.steps)
+        run = train(given.folder / file_name(key), crops, name, weight, given.steps)
         if key not in read(file):
             found = measure(run, name, weight)
             print(key, found, flush=True)
@@ -167,17 +168,13 @@ def main() -> None:
     draw(given.folder)
 
 
-def path_of(folder: Path, key: str) -> Path:
-    return folder / "".join(c if c.isalnum() else "-" for c in key)
-
-
 def draw(folder: Path) -> None:
     """folder/reconstructions.png and folder/samples.png, a row for each run."""
     rows: list[Tensor] = []
     names: list[str] = []
-    samples: list[Tensor] = []
+    samples: dict[str, Tensor] = {}
     for key in (f"{name}, {kind}" for name in MODELS for kind in ("plain", "gan")):
-        path = path_of(folder, key)
+        path = folder / file_name(key)
         if not (path / "summary.json").exists():
             continue
         run = vaezoo.load_run(path)
@@ -186,10 +183,11 @@ def draw(folder: Path) -> None:
         names = names or ["held-out crops"]
         rows.append(run.reconstruct(x))
         names.append(key)
-        if sampler := PRIORS.get(key.removesuffix(", plain")):
-            samples.append(run.with_sampler(sampler).sample(8))
+        if sampler := PRIORS.get(name := key.removesuffix(", plain")):
+            samples[name] = run.with_sampler(sampler).sample(8)
     save_rows(folder / "reconstructions.png", rows, names)
-    save_rows(folder / "samples.png", samples, list(PRIORS))
+    if samples:
+        save_rows(folder / "samples.png", list(samples.values()), list(samples))
 
 
 if __name__ == "__main__":

@@ -65,13 +65,4 @@ def prior(args: Namespace) -> Callable[[], object]:
 
 
 if __name__ == "__main__":
-    run_task(
-        {
-            "likelihood": likelihood,
-            "fid": fid,
-            "encode": encode,
-            "sample": sample,
-            "folder": folder,
-            "prior": prior,
-        }
-    )
+    run_task(likelihood, fid, encode, sample, folder, prior)

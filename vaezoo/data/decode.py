@@ -101,10 +101,7 @@ def image_size(path: Path, options: DecodeOptions) -> tuple[int, int]:
     """The height and the width of an image file, upright. UnreadableImageError as above."""
     with _opened(path, options) as image:
         width, height = image.size
-        sideways = False
-        with suppress(Exception):  # damaged EXIF data
-            sideways = image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
-    return (width, height) if sideways else (height, width)
+        return (width, height) if _is_sideways(image) else (height, width)
 
 
 def _decode(
@@ -294,11 +291,17 @@ def _explain(error: Exception, options: DecodeOptions) -> str:
     return f"it is damaged or of an unknown kind ({text[:100] or type(error).__name__})"
 
 
+def _is_sideways(image: Image.Image) -> bool:
+    """Whether the file holds the image on its side, as its EXIF data say; no, if damaged."""
+    with suppress(Exception):
+        return image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
+    return False
+
+
 def _draft(image: Image.Image, size: tuple[int, int], options: DecodeOptions) -> None:
     """Let a JPEG be decoded at a reduced size if it shrinks much. size: (width, height) upright."""
-    with suppress(Exception):  # damaged EXIF data
-        if image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS:
-            size = size[1], size[0]
+    if _is_sideways(image):
+        size = size[1], size[0]
     scales = size[0] / image.width, size[1] / image.height
     if options.fit == "crop":
         scales = (max(scales),) * 2
